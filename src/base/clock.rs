@@ -1,0 +1,234 @@
+//! Time as values: the only file that asks the operating system what time it is.
+//!
+//! A [`Moment`] is monotonic and only good for differences; wall time ([`UnixMs`]) is derived from it by an
+//! anchor that is renewed about once a second, so a jump of the wall clock moves dates but never a timer.
+
+#![allow(clippy::disallowed_methods)] // This is the file that may ask.
+
+use std::cell::Cell;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A point in monotonic time: nanoseconds since the process first asked. Copy, comparable, never negative.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// The first moment of the process; also the value of "never measured".
+    pub const ZERO: Self = Self(0);
+
+    /// Nanoseconds since the process first asked.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the process first asked.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Milliseconds since the process first asked.
+    pub const fn as_millis(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
+    /// How long after `earlier` this is; zero when it is not.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// This moment moved forward.
+    pub const fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(by.as_nanos() as u64))
+    }
+}
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+pub type UnixMs = u64;
+
+fn epoch() -> Instant {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    *EPOCH.get_or_init(Instant::now)
+}
+
+/// Reads the monotonic clock.
+pub fn now() -> Moment {
+    // One is added so that a real reading is never `Moment::ZERO`.
+    Moment(epoch().elapsed().as_nanos() as u64 + 1)
+}
+
+/// Reads the wall clock.
+pub fn wall() -> UnixMs {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Translates moments to wall time without asking the system each time.
+#[derive(Debug)]
+pub struct WallAnchor {
+    moment: Cell<Moment>,
+    wall: Cell<UnixMs>,
+}
+
+impl WallAnchor {
+    /// Anchored at the present.
+    pub fn new() -> Self {
+        let anchor = Self { moment: Cell::new(Moment::ZERO), wall: Cell::new(0) };
+        anchor.renew();
+        anchor
+    }
+
+    /// Asks the system once more; call it about once a second.
+    pub fn renew(&self) {
+        self.wall.set(wall());
+        self.moment.set(now());
+    }
+
+    /// The wall time at `moment`.
+    pub fn at(&self, moment: Moment) -> UnixMs {
+        let (anchor, wall) = (self.moment.get(), self.wall.get());
+        if moment >= anchor {
+            wall + moment.since(anchor).as_millis() as u64
+        } else {
+            wall.saturating_sub(anchor.since(moment).as_millis() as u64)
+        }
+    }
+}
+
+impl Default for WallAnchor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The civil date and time of a wall reading, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Civil {
+    pub year: u32,
+    pub month: u8,
+    pub day: u8,
+    pub hour: u8,
+    pub minute: u8,
+    pub second: u8,
+    pub millis: u16,
+    /// 0 is Sunday.
+    pub weekday: u8,
+}
+
+/// Splits a wall reading into the calendar of UTC (Howard Hinnant's `civil_from_days`).
+pub fn civil(at: UnixMs) -> Civil {
+    let (days, rest) = (at / 86_400_000, at % 86_400_000);
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_shifted = (5 * day_of_year + 2) / 153;
+    let month = if month_shifted < 10 { month_shifted + 3 } else { month_shifted - 9 };
+    Civil {
+        year: (year_of_era + era * 400 + u64::from(month <= 2)) as u32,
+        month: month as u8,
+        day: (day_of_year - (153 * month_shifted + 2) / 5 + 1) as u8,
+        hour: (rest / 3_600_000) as u8,
+        minute: (rest / 60_000 % 60) as u8,
+        second: (rest / 1000 % 60) as u8,
+        millis: (rest % 1000) as u16,
+        weekday: ((days + 4) % 7) as u8,
+    }
+}
+
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+
+/// Writes two decimal digits.
+fn two(out: &mut Vec<u8>, value: u8) {
+    out.extend_from_slice(&[b'0' + value / 10 % 10, b'0' + value % 10]);
+}
+
+/// Appends the `Date` form of RFC 9110 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`.
+pub fn write_http_date(out: &mut Vec<u8>, at: UnixMs) {
+    let civil = civil(at);
+    out.extend_from_slice(WEEKDAYS[usize::from(civil.weekday)].as_bytes());
+    out.extend_from_slice(b", ");
+    two(out, civil.day);
+    out.push(b' ');
+    out.extend_from_slice(MONTHS[usize::from(civil.month) - 1].as_bytes());
+    out.push(b' ');
+    two(out, (civil.year / 100) as u8);
+    two(out, (civil.year % 100) as u8);
+    out.push(b' ');
+    write_clock(out, civil);
+    out.extend_from_slice(b" GMT");
+}
+
+fn write_clock(out: &mut Vec<u8>, civil: Civil) {
+    two(out, civil.hour);
+    out.push(b':');
+    two(out, civil.minute);
+    out.push(b':');
+    two(out, civil.second);
+}
+
+/// Appends RFC 3339 with milliseconds: `1994-11-06T08:49:37.000Z`.
+pub fn write_rfc3339(out: &mut Vec<u8>, at: UnixMs) {
+    let civil = civil(at);
+    two(out, (civil.year / 100) as u8);
+    two(out, (civil.year % 100) as u8);
+    out.push(b'-');
+    two(out, civil.month);
+    out.push(b'-');
+    two(out, civil.day);
+    out.push(b'T');
+    write_clock(out, civil);
+    out.push(b'.');
+    out.push(b'0' + (civil.millis / 100) as u8);
+    two(out, (civil.millis % 100) as u8);
+    out.push(b'Z');
+}
+
+/// Appends nginx's `time_local` in UTC: `06/Nov/1994:08:49:37 +0000`.
+pub fn write_local(out: &mut Vec<u8>, at: UnixMs) {
+    let civil = civil(at);
+    two(out, civil.day);
+    out.push(b'/');
+    out.extend_from_slice(MONTHS[usize::from(civil.month) - 1].as_bytes());
+    out.push(b'/');
+    two(out, (civil.year / 100) as u8);
+    two(out, (civil.year % 100) as u8);
+    out.push(b':');
+    write_clock(out, civil);
+    out.extend_from_slice(b" +0000");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(write: fn(&mut Vec<u8>, UnixMs), at: UnixMs) -> String {
+        let mut out = Vec::new();
+        write(&mut out, at);
+        String::from_utf8(out).expect("dates are ASCII")
+    }
+
+    #[test]
+    fn the_rfc_example_date_is_written_in_all_three_forms() {
+        let at = 784_111_777_000;
+        assert_eq!(text(write_http_date, at), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(text(write_rfc3339, at), "1994-11-06T08:49:37.000Z");
+        assert_eq!(text(write_local, at), "06/Nov/1994:08:49:37 +0000");
+    }
+
+    #[test]
+    fn leap_days_and_year_ends_are_split_rightly() {
+        assert_eq!(text(write_rfc3339, 1_709_164_800_000), "2024-02-29T00:00:00.000Z");
+        assert_eq!(text(write_rfc3339, 1_735_689_599_999), "2024-12-31T23:59:59.999Z");
+        assert_eq!(text(write_rfc3339, 0), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn differences_never_go_below_zero() {
+        let early = Moment::from_nanos(5);
+        assert_eq!(early.since(Moment::from_nanos(9)), Duration::ZERO);
+        assert!(now() > Moment::ZERO);
+    }
+}

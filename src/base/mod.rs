@@ -1,0 +1,7 @@
+//! Things with no opinion about gateways. Imports nothing of ours.
+
+pub mod cidr;
+pub mod clock;
+pub mod hash;
+pub mod rng;
+pub mod text;

@@ -1,0 +1,625 @@
+//! Heads of messages as spans into the bytes that were received: no copy, no map, no allocation per request.
+//!
+//! A [`HeaderList`] owns the receive buffer (the head and whatever came behind it) while an exchange lasts, and
+//! gives it back with [`HeaderList::take_received`]. Headers set here live in a second buffer (`added`), also
+//! kept and reused. Names that matter to a gateway have a [`HeaderId`], so looking for them is one bit test
+//! and comparing two bytes, not two strings.
+
+/// Most bytes of header text that plugins may add to one message; what goes beyond is dropped and
+/// [`HeaderList::overflowed`] says so, upon which the message is refused. Worst case 64 KiB an exchange.
+pub const ADDED_BYTES_MAX: usize = 64 * 1024;
+
+macro_rules! known_headers {
+    ($($variant:ident = $text:literal,)*) => {
+        /// A header name that the gateway has business with.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum HeaderId {
+            /// Any name that is not known.
+            Other,
+            $($variant,)*
+        }
+
+        impl HeaderId {
+            /// The name in lower case; empty for `Other`.
+            pub const fn text(self) -> &'static str {
+                match self { Self::Other => "", $(Self::$variant => $text,)* }
+            }
+
+            const ALL: &'static [Self] = &[$(Self::$variant,)*];
+        }
+    };
+}
+
+known_headers! {
+    Accept = "accept",
+    AcceptEncoding = "accept-encoding",
+    Apikey = "apikey",
+    Authorization = "authorization",
+    CacheControl = "cache-control",
+    Connection = "connection",
+    ContentEncoding = "content-encoding",
+    ContentLength = "content-length",
+    ContentType = "content-type",
+    Cookie = "cookie",
+    Date = "date",
+    Etag = "etag",
+    Expect = "expect",
+    Forwarded = "forwarded",
+    Host = "host",
+    Http2Settings = "http2-settings",
+    KeepAlive = "keep-alive",
+    LastModified = "last-modified",
+    Location = "location",
+    Origin = "origin",
+    ProxyAuthenticate = "proxy-authenticate",
+    ProxyAuthorization = "proxy-authorization",
+    ProxyConnection = "proxy-connection",
+    Referer = "referer",
+    Server = "server",
+    SetCookie = "set-cookie",
+    Te = "te",
+    Trailer = "trailer",
+    TransferEncoding = "transfer-encoding",
+    Upgrade = "upgrade",
+    UserAgent = "user-agent",
+    Vary = "vary",
+    Via = "via",
+    XConsumerCustomId = "x-consumer-custom-id",
+    XConsumerUsername = "x-consumer-username",
+    XCredentialIdentifier = "x-credential-identifier",
+    XForwardedFor = "x-forwarded-for",
+    XForwardedHost = "x-forwarded-host",
+    XForwardedPort = "x-forwarded-port",
+    XForwardedProto = "x-forwarded-proto",
+    XRealIp = "x-real-ip",
+    XRequestId = "x-request-id",
+}
+
+const NAME_BYTES_MAX: usize = 24;
+const BY_LENGTH: [&[HeaderId]; NAME_BYTES_MAX] = by_length();
+
+/// Names grouped by length at compile time, so that classifying one compares with a handful.
+const fn by_length() -> [&'static [HeaderId]; NAME_BYTES_MAX] {
+    const fn count(length: usize) -> usize {
+        let (mut at, mut found) = (0, 0);
+        while at < HeaderId::ALL.len() {
+            if HeaderId::ALL[at].text().len() == length {
+                found += 1;
+            }
+            at += 1;
+        }
+        found
+    }
+    const fn gather<const N: usize>(length: usize) -> [HeaderId; N] {
+        let mut group = [HeaderId::Other; N];
+        let (mut at, mut found) = (0, 0);
+        while at < HeaderId::ALL.len() {
+            if HeaderId::ALL[at].text().len() == length {
+                group[found] = HeaderId::ALL[at];
+                found += 1;
+            }
+            at += 1;
+        }
+        group
+    }
+    let mut table: [&'static [HeaderId]; NAME_BYTES_MAX] = [&[]; NAME_BYTES_MAX];
+    macro_rules! fill { ($($length:literal)*) => { $(table[$length] = {
+        const N: usize = count($length);
+        const GROUP: [HeaderId; N] = gather::<N>($length);
+        &GROUP
+    };)* } }
+    fill!(2 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23);
+    table
+}
+
+impl HeaderId {
+    /// The id of a name in any case; `Other` when it is none of ours.
+    pub fn of(name: &[u8]) -> Self {
+        let group = BY_LENGTH.get(name.len()).copied().unwrap_or(&[]);
+        for id in group {
+            if id.text().as_bytes().eq_ignore_ascii_case(name) {
+                return *id;
+            }
+        }
+        Self::Other
+    }
+
+    const fn bit(self) -> u64 {
+        1 << (self as u8)
+    }
+}
+
+/// Several ids in one word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeaderSet(u64);
+
+impl HeaderSet {
+    /// The set of the given ids.
+    pub const fn of(ids: &[HeaderId]) -> Self {
+        let (mut bits, mut at) = (0, 0);
+        while at < ids.len() {
+            bits |= ids[at].bit();
+            at += 1;
+        }
+        Self(bits)
+    }
+
+    /// Whether `id` is in the set; `Other` never is.
+    pub const fn contains(self, id: HeaderId) -> bool {
+        self.0 & id.bit() != 0 && !matches!(id, HeaderId::Other)
+    }
+
+    /// Adds one id.
+    pub const fn insert(&mut self, id: HeaderId) {
+        self.0 |= id.bit();
+    }
+}
+
+/// A stretch of a buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    pub start: u32,
+    pub len: u32,
+}
+
+impl Span {
+    /// From `start` up to, not including, `end`.
+    pub const fn new(start: usize, end: usize) -> Self {
+        Self { start: start as u32, len: (end - start) as u32 }
+    }
+
+    /// The index behind the last byte.
+    pub const fn end(self) -> usize {
+        self.start as usize + self.len as usize
+    }
+
+    /// The bytes it spans in `buffer`.
+    pub fn of(self, buffer: &[u8]) -> &[u8] {
+        &buffer[self.start as usize..self.end()]
+    }
+}
+
+/// Where the text of a line lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Home {
+    /// In the received bytes, written exactly `name: value\r\n`, so that it may be copied as it stands.
+    ReceivedPlain,
+    /// In the received bytes, with other white space around the value.
+    Received,
+    /// In `added`.
+    Added,
+    /// Removed; stays in place so that the order of the others does.
+    Gone,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    name: Span,
+    value: Span,
+    id: HeaderId,
+    home: Home,
+}
+
+/// The headers of one message, in order, with the bytes they are written in.
+#[derive(Debug, Default)]
+pub struct HeaderList {
+    received: Vec<u8>,
+    added: Vec<u8>,
+    lines: Vec<Line>,
+    present: HeaderSet,
+    overflowed: bool,
+}
+
+impl HeaderList {
+    /// No headers, no memory.
+    pub const fn new() -> Self {
+        Self {
+            received: Vec::new(),
+            added: Vec::new(),
+            lines: Vec::new(),
+            present: HeaderSet(0),
+            overflowed: false,
+        }
+    }
+
+    /// Forgets everything but keeps the memory. A receive buffer still held is dropped: take it first.
+    pub fn clear(&mut self) {
+        self.received = Vec::new();
+        self.added.clear();
+        self.lines.clear();
+        self.present = HeaderSet(0);
+        self.overflowed = false;
+    }
+
+    /// Takes the receive buffer in; spans given to [`Self::push_received`] refer to it.
+    pub fn hold_received(&mut self, received: Vec<u8>) {
+        self.received = received;
+    }
+
+    /// Gives the receive buffer back. All received lines are forgotten with it.
+    pub fn take_received(&mut self) -> Vec<u8> {
+        self.lines.clear();
+        self.present = HeaderSet(0);
+        std::mem::take(&mut self.received)
+    }
+
+    /// The bytes received: the head and whatever came behind it.
+    pub fn received(&self) -> &[u8] {
+        &self.received
+    }
+
+    /// Notes a line of the received head. `plain`: it is written exactly `name: value\r\n`.
+    pub fn push_received(&mut self, name: Span, value: Span, id: HeaderId, plain: bool) {
+        self.present.insert(id);
+        let home = if plain { Home::ReceivedPlain } else { Home::Received };
+        self.lines.push(Line { name, value, id, home });
+    }
+
+    /// Appends a line, whether or not the name is there already.
+    pub fn add(&mut self, name: &str, value: &[u8]) {
+        self.append(HeaderId::of(name.as_bytes()), name, value);
+    }
+
+    /// [`Self::add`] for a known name, written in lower case.
+    pub fn add_id(&mut self, id: HeaderId, value: &[u8]) {
+        self.append(id, id.text(), value);
+    }
+
+    /// Replaces all lines of the name by one, at the place of the first.
+    pub fn set(&mut self, name: &str, value: &[u8]) {
+        self.replace(HeaderId::of(name.as_bytes()), name, value);
+    }
+
+    /// [`Self::set`] for a known name.
+    pub fn set_id(&mut self, id: HeaderId, value: &[u8]) {
+        self.replace(id, id.text(), value);
+    }
+
+    /// Removes all lines of the name; whether there was one.
+    pub fn remove(&mut self, name: &str) -> bool {
+        let id = HeaderId::of(name.as_bytes());
+        if id != HeaderId::Other {
+            return self.remove_id(id);
+        }
+        let mut found = false;
+        for at in 0..self.lines.len() {
+            if self.is_named(&self.lines[at], id, name.as_bytes()) {
+                self.lines[at].home = Home::Gone;
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// [`Self::remove`] for a known name.
+    pub fn remove_id(&mut self, id: HeaderId) -> bool {
+        if !self.present.contains(id) {
+            return false;
+        }
+        for line in &mut self.lines {
+            if line.id == id {
+                line.home = Home::Gone;
+            }
+        }
+        self.present.0 &= !id.bit();
+        true
+    }
+
+    /// The value of the first line of the name.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        let id = HeaderId::of(name.as_bytes());
+        let line = self.lines.iter().find(|line| self.is_named(line, id, name.as_bytes()))?;
+        Some(self.text(line, line.value))
+    }
+
+    /// [`Self::get`] for a known name.
+    pub fn get_id(&self, id: HeaderId) -> Option<&[u8]> {
+        self.all_id(id).next()
+    }
+
+    /// The values of all lines of the name, in order.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
+        let id = HeaderId::of(name.as_bytes());
+        let absent = id != HeaderId::Other && !self.present.contains(id);
+        let lines = if absent { &[][..] } else { &self.lines[..] };
+        lines
+            .iter()
+            .filter(move |line| self.is_named(line, id, name.as_bytes()))
+            .map(|line| self.text(line, line.value))
+    }
+
+    /// [`Self::all`] for a known name.
+    pub fn all_id(&self, id: HeaderId) -> impl Iterator<Item = &[u8]> {
+        let lines = if self.present.contains(id) { &self.lines[..] } else { &[][..] };
+        lines
+            .iter()
+            .filter(move |line| line.id == id && line.home != Home::Gone)
+            .map(|line| self.text(line, line.value))
+    }
+
+    /// Whether a line of the known name is there: one bit test.
+    pub const fn has(&self, id: HeaderId) -> bool {
+        self.present.contains(id)
+    }
+
+    /// Whether any of the known names is there: one bit test.
+    pub const fn has_any(&self, set: HeaderSet) -> bool {
+        self.present.0 & set.0 & !1 != 0
+    }
+
+    /// All lines in order, as `(id, name, value)`; names as they were written.
+    pub fn iter(&self) -> impl Iterator<Item = (HeaderId, &[u8], &[u8])> {
+        self.lines
+            .iter()
+            .filter(|line| line.home != Home::Gone)
+            .map(|line| (line.id, self.text(line, line.name), self.text(line, line.value)))
+    }
+
+    /// How many lines there are.
+    pub fn len(&self) -> usize {
+        self.lines.iter().filter(|line| line.home != Home::Gone).count()
+    }
+
+    /// Whether there is no line.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether more was added than [`ADDED_BYTES_MAX`], so that lines are missing.
+    pub const fn overflowed(&self) -> bool {
+        self.overflowed
+    }
+
+    /// Appends all lines as `name: value\r\n` to `out`, leaving out known names in `without`, and others that
+    /// `drop_other` names. Untouched neighbours go over in one copy.
+    pub fn write(&self, out: &mut Vec<u8>, without: HeaderSet, drop_other: impl Fn(&[u8]) -> bool) {
+        let (mut run_start, mut run_end) = (0, 0);
+        for line in &self.lines {
+            if line.home == Home::Gone
+                || without.contains(line.id)
+                || line.id == HeaderId::Other && drop_other(self.text(line, line.name))
+            {
+                continue;
+            }
+            let start = line.name.start as usize;
+            if line.home == Home::ReceivedPlain {
+                if start != run_end {
+                    out.extend_from_slice(&self.received[run_start..run_end]);
+                    run_start = start;
+                }
+                run_end = line.value.end() + 2;
+                continue;
+            }
+            out.extend_from_slice(&self.received[run_start..run_end]);
+            (run_start, run_end) = (0, 0);
+            out.extend_from_slice(self.text(line, line.name));
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(self.text(line, line.value));
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(&self.received[run_start..run_end]);
+    }
+
+    fn text(&self, line: &Line, span: Span) -> &[u8] {
+        match line.home {
+            Home::Added => span.of(&self.added),
+            Home::ReceivedPlain | Home::Received | Home::Gone => span.of(&self.received),
+        }
+    }
+
+    fn is_named(&self, line: &Line, id: HeaderId, name: &[u8]) -> bool {
+        line.home != Home::Gone
+            && line.id == id
+            && (id != HeaderId::Other || self.text(line, line.name).eq_ignore_ascii_case(name))
+    }
+
+    fn append(&mut self, id: HeaderId, name: &str, value: &[u8]) {
+        if let Some(line) = self.store(id, name, value) {
+            self.present.insert(id);
+            self.lines.push(line);
+        }
+    }
+
+    fn replace(&mut self, id: HeaderId, name: &str, value: &[u8]) {
+        let Some(stored) = self.store(id, name, value) else { return };
+        let mut placed = false;
+        for at in 0..self.lines.len() {
+            if self.is_named(&self.lines[at], id, name.as_bytes()) {
+                if placed {
+                    self.lines[at].home = Home::Gone;
+                } else {
+                    self.lines[at] = stored;
+                    placed = true;
+                }
+            }
+        }
+        if !placed {
+            self.lines.push(stored);
+        }
+        self.present.insert(id);
+    }
+
+    /// Copies the text of a line to `added`. Bytes that could end a line early become spaces, so no value can
+    /// ever smuggle a second header (RFC 9110 5.5).
+    fn store(&mut self, id: HeaderId, name: &str, value: &[u8]) -> Option<Line> {
+        if self.added.len() + name.len() + value.len() > ADDED_BYTES_MAX {
+            self.overflowed = true;
+            return None;
+        }
+        let name_start = self.added.len();
+        self.added.extend_from_slice(name.as_bytes());
+        let value_start = self.added.len();
+        self.added.extend(value.iter().map(|byte| match byte {
+            b'\r' | b'\n' | 0 => b' ',
+            other => *other,
+        }));
+        Some(Line {
+            name: Span::new(name_start, value_start),
+            value: Span::new(value_start, self.added.len()),
+            id,
+            home: Home::Added,
+        })
+    }
+}
+
+/// The version in a start line; anything else is refused while parsing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    Http10,
+    #[default]
+    Http11,
+}
+
+impl Version {
+    /// As written on the wire.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+        }
+    }
+}
+
+macro_rules! methods {
+    ($($variant:ident = $text:literal,)*) => {
+        /// A request method. Names other than these are refused with 501 (RFC 9110 9.1).
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Method { #[default] $($variant,)* }
+
+        impl Method {
+            /// As written on the wire.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            /// The method of an exact, case-sensitive name.
+            pub fn of(name: &[u8]) -> Option<Self> {
+                $(if name == $text.as_bytes() { return Some(Self::$variant); })*
+                None
+            }
+
+            /// Its place in a set of methods.
+            pub const fn bit(self) -> u32 {
+                1 << (self as u8)
+            }
+        }
+    };
+}
+
+methods! {
+    Get = "GET", Post = "POST", Put = "PUT", Delete = "DELETE", Patch = "PATCH", Head = "HEAD",
+    Options = "OPTIONS", Connect = "CONNECT", Trace = "TRACE", Purge = "PURGE", Mkcol = "MKCOL",
+    Copy = "COPY", Move = "MOVE", Propfind = "PROPFIND", Proppatch = "PROPPATCH", Lock = "LOCK", Unlock = "UNLOCK",
+    Report = "REPORT", Search = "SEARCH",
+}
+
+impl Method {
+    /// Whether sending it twice does no more than once (RFC 9110 9.2.2).
+    pub const fn is_idempotent(self) -> bool {
+        matches!(self, Self::Get | Self::Head | Self::Options | Self::Trace | Self::Put | Self::Delete)
+    }
+}
+
+/// The start line of a request; its header lines are in a [`HeaderList`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RequestLine {
+    pub method: Method,
+    pub version: Version,
+    /// The request target as received.
+    pub target: Span,
+    /// Where the head begins and how many bytes it has, the empty line included.
+    pub head: Span,
+}
+
+/// The start line of a response.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StatusLine {
+    pub status: u16,
+    pub version: Version,
+    /// The reason phrase as received, possibly empty.
+    pub reason: Span,
+    /// Where the head begins and how many bytes it has, the empty line included.
+    pub head: Span,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(head: &str) -> HeaderList {
+        let mut list = HeaderList::new();
+        let mut at = 0;
+        for line in head.split_inclusive("\r\n") {
+            let colon = line.find(": ").expect("a sample line has a colon");
+            let name = Span::new(at, at + colon);
+            let value = Span::new(at + colon + 2, at + line.len() - 2);
+            list.push_received(name, value, HeaderId::of(&line.as_bytes()[..colon]), true);
+            at += line.len();
+        }
+        list.hold_received(head.as_bytes().to_vec());
+        list
+    }
+
+    fn written(list: &HeaderList, without: &[HeaderId]) -> String {
+        let mut out = Vec::new();
+        list.write(&mut out, HeaderSet::of(without), |_| false);
+        String::from_utf8(out).expect("sample headers are ASCII")
+    }
+
+    #[test]
+    fn every_known_name_is_found_in_any_case() {
+        for id in HeaderId::ALL {
+            assert_eq!(HeaderId::of(id.text().to_ascii_uppercase().as_bytes()), *id);
+        }
+        assert_eq!(HeaderId::of(b"x-unknown"), HeaderId::Other);
+        assert!(HeaderId::ALL.len() < 64, "ids are bits of one word");
+    }
+
+    #[test]
+    fn untouched_headers_are_written_as_received() {
+        let head = "Host: a\r\nX-One: 1\r\nX-Two: 2\r\n";
+        assert_eq!(written(&list(head), &[]), head);
+        assert_eq!(written(&list(head), &[HeaderId::Host]), "X-One: 1\r\nX-Two: 2\r\n");
+    }
+
+    #[test]
+    fn set_replaces_all_lines_at_the_place_of_the_first() {
+        let mut headers = list("A: 1\r\nHost: a\r\nA: 2\r\nB: 3\r\n");
+        headers.set("a", b"9");
+        assert_eq!(written(&headers, &[]), "a: 9\r\nHost: a\r\nB: 3\r\n");
+        headers.add("A", b"10");
+        assert_eq!(headers.all("a").collect::<Vec<_>>(), [b"9".as_slice(), b"10"]);
+        assert!(headers.remove("A"));
+        assert!(!headers.remove("A"));
+        assert_eq!(written(&headers, &[]), "Host: a\r\nB: 3\r\n");
+    }
+
+    #[test]
+    fn a_value_can_not_end_its_line() {
+        let mut headers = HeaderList::new();
+        headers.set("x", b"a\r\nEvil: 1\0");
+        assert_eq!(written(&headers, &[]), "x: a  Evil: 1 \r\n");
+    }
+
+    #[test]
+    fn adding_without_bound_is_noticed() {
+        let mut headers = HeaderList::new();
+        for _ in 0..70 {
+            headers.add("x", &[b'a'; 1024]);
+        }
+        assert!(headers.overflowed());
+        assert!(headers.len() < 70);
+    }
+
+    #[test]
+    fn presence_follows_every_change() {
+        let mut headers = list("Connection: close\r\n");
+        assert!(headers.has(HeaderId::Connection));
+        headers.remove_id(HeaderId::Connection);
+        assert!(!headers.has(HeaderId::Connection));
+        headers.set_id(HeaderId::Connection, b"x");
+        assert_eq!(headers.get_id(HeaderId::Connection), Some(b"x".as_slice()));
+    }
+}
