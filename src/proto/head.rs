@@ -109,7 +109,7 @@ const fn by_length() -> [&'static [HeaderId]; NAME_BYTES_MAX] {
         const GROUP: [HeaderId; N] = gather::<N>($length);
         &GROUP
     };)* } }
-    fill!(2 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23);
+    fill!(2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23);
     table
 }
 
