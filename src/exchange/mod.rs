@@ -1,1 +1,160 @@
-//! (to be written)
+//! One request with its response: what plugins see, and all they see.
+//!
+//! An exchange is lent from a per-core stock and returned when it is over, so everything in it that owns memory
+//! is cleared, never dropped: a request costs no allocation. It knows routes and consumers by their labels
+//! only; the objects themselves belong to the snapshot.
+
+mod body;
+mod labels;
+mod reply;
+mod request;
+mod response;
+mod slots;
+
+pub use body::{Body, Chunk};
+pub use labels::{ConsumerLabels, Labels, RouteLabels};
+pub use reply::{Reply, ReplyBody};
+pub use request::{Forward, Request};
+pub use response::{Response, ResponseBody, Source};
+pub use slots::{SlotId, Slots};
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::base::clock::{Moment, UnixMs};
+
+/// Who sent the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// The address rules and limits go by: the peer's, or the one a trusted proxy vouched for.
+    pub ip: IpAddr,
+    pub port: u16,
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// Our end of the connection.
+    pub local: SocketAddr,
+    /// Whether the peer is listed in `trusted_addresses`.
+    pub trusted: bool,
+    pub https: bool,
+}
+
+impl Client {
+    /// A client of which nothing is known yet.
+    pub const fn unknown() -> Self {
+        let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        Self { ip: nowhere.ip(), port: 0, peer: nowhere, local: nowhere, trusted: false, https: false }
+    }
+
+    /// `http` or `https`.
+    pub const fn scheme(&self) -> &'static str {
+        if self.https { "https" } else { "http" }
+    }
+}
+
+/// When things happened; `Moment::ZERO` stands for "not".
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// The head was complete.
+    pub received: Moment,
+    /// Wall time of `received`.
+    pub received_at: UnixMs,
+    /// The last byte of the response was handed to the kernel.
+    pub finished: Moment,
+    /// All the time attempts at nodes took, from picking to the last byte.
+    pub upstream: Duration,
+}
+
+/// One try at one node, as logged.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    pub node: SocketAddr,
+    /// The status the node answered with; 0 when it did not.
+    pub status: u16,
+    /// Time to connect; zero when the connection was reused.
+    pub connect: Duration,
+    /// Time until the head of the response.
+    pub header: Duration,
+    /// Time until the last byte, or until it failed.
+    pub total: Duration,
+    pub reused: bool,
+}
+
+/// One request with its response.
+#[derive(Debug)]
+pub struct Exchange {
+    pub client: Client,
+    pub request: Request,
+    pub response: Response,
+    pub route: RouteLabels,
+    /// Who the request was found to come from; set by an authentication plugin.
+    pub consumer: ConsumerLabels,
+    /// Place of that consumer in the snapshot.
+    pub consumer_at: Option<u32>,
+    pub timing: Timing,
+    /// Tries at nodes, oldest first.
+    pub attempts: Vec<Attempt>,
+    pub slots: Slots,
+    /// The request's own id once a plugin or an error needed one; empty before.
+    pub request_id: Vec<u8>,
+    /// How many requests the connection has carried, this one included.
+    pub connection_requests: u32,
+    /// Number of the core that serves it.
+    pub core: u16,
+    /// Why the answer is not the upstream's, a word of the table in `edge/respond.rs`; empty if it is.
+    pub reason: &'static str,
+    /// Bytes received and sent for this exchange, heads included.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+impl Exchange {
+    /// An empty exchange; memory comes with use.
+    pub fn new() -> Self {
+        Self {
+            client: Client::unknown(),
+            request: Request::default(),
+            response: Response::default(),
+            route: RouteLabels::default(),
+            consumer: ConsumerLabels::default(),
+            consumer_at: None,
+            timing: Timing::default(),
+            attempts: Vec::new(),
+            slots: Slots::default(),
+            request_id: Vec::new(),
+            connection_requests: 0,
+            core: 0,
+            reason: "",
+            bytes_in: 0,
+            bytes_out: 0,
+        }
+    }
+
+    /// Makes it as new but for the memory it keeps. Receive buffers still held are dropped: take them first.
+    pub fn clear(&mut self) {
+        self.client = Client::unknown();
+        self.request.clear();
+        self.response.clear();
+        self.route.clear();
+        self.consumer.clear();
+        self.consumer_at = None;
+        self.timing = Timing::default();
+        self.attempts.clear();
+        self.slots.clear();
+        self.request_id.clear();
+        self.connection_requests = 0;
+        self.reason = "";
+        self.bytes_in = 0;
+        self.bytes_out = 0;
+    }
+
+    /// The last try at a node.
+    pub fn last_attempt(&self) -> Option<&Attempt> {
+        self.attempts.last()
+    }
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        Self::new()
+    }
+}

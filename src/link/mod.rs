@@ -1,1 +1,7 @@
-//! (to be written)
+//! The wall, with two hatches: the only place where threads meet. Elsewhere in the hot path there is no atomic
+//! and no lock. What travels is a type parameter or plain data.
+
+pub mod ledger;
+pub mod mailbox;
+pub mod outbox;
+pub mod stats;

@@ -1,1 +1,106 @@
-//! (to be written)
+//! The contract of a plugin.
+//!
+//! A plugin is one file in `plugins/`: its configuration, a type made from it by [`Plugin::compile`], and hooks,
+//! named as constants, so that a phase nobody hooks never appears in a chain and costs nothing. Hooks are plain
+//! functions; one that must wait for I/O returns [`Step::Wait`] and pays one allocation beside its round trip.
+//!
+//! State has three homes: the plugin's own fields (immutable, shared by all cores), `env.core.local(id, …)`
+//! (of a core, kept across snapshots), and `ex.slots.of(id)` (of a request). A limit that must count the whole
+//! process uses `env.core.ledger`.
+
+pub mod chain;
+pub mod compile;
+pub mod consumers;
+pub mod phase;
+#[cfg(test)]
+pub mod testing;
+
+pub use chain::{Hooks, Meta, Mount, PluginChain};
+pub use compile::{CompileCx, Registry};
+pub use consumers::{ConsumerIndex, Credential, CredentialKind, Known};
+pub use phase::{Phase, Phases};
+
+pub use crate::model::ConfigError;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+use crate::exchange::{Chunk, Exchange, Reply};
+use crate::runtime::Core;
+
+/// What a hook may reach besides the exchange. Cheap to copy.
+#[derive(Clone, Copy)]
+pub struct Env<'a> {
+    pub core: &'a Core,
+    pub consumers: &'a ConsumerIndex,
+}
+
+/// What a gate decides.
+pub enum Step<'a> {
+    /// Go on.
+    Next,
+    /// Stop here and answer this.
+    Reply(Reply),
+    /// The answer takes I/O. The only variant that allocates.
+    Wait(Pin<Box<dyn Future<Output = Verdict> + 'a>>),
+}
+
+/// What a gate came to.
+#[derive(Debug)]
+pub enum Verdict {
+    Next,
+    Reply(Reply),
+}
+
+/// May look at and change the request, and may end it.
+pub type Gate<P> = Option<for<'a> fn(&'a P, &'a mut Exchange, Env<'a>) -> Step<'a>>;
+/// May change the head of the response.
+pub type Edit<P> = Option<fn(&P, &mut Exchange, Env<'_>)>;
+/// May change the body of the response, piece by piece.
+pub type Transform<P> = Option<fn(&P, &mut Exchange, Env<'_>, &mut Chunk<'_>)>;
+/// Sees an exchange that is over.
+pub type Observe<P> = Option<fn(&P, &Exchange, Env<'_>)>;
+
+/// A feature that acts on requests as they pass.
+pub trait Plugin: Sized + Send + Sync + 'static {
+    /// APISIX's name; also the file's, with `_` for `-`.
+    const NAME: &'static str;
+    /// APISIX's number: higher runs earlier within a phase.
+    const PRIORITY: i32;
+    /// What the user writes. Parsing it is checking it.
+    type Config: DeserializeOwned + JsonSchema;
+    /// What the user may write once for all uses, under `plugin_metadata`; `NoMetadata` when nothing.
+    type Metadata: DeserializeOwned + JsonSchema + Default;
+
+    /// For authentication plugins: what a consumer writes under the plugin's name.
+    const CREDENTIAL: Option<CredentialKind> = None;
+    /// Whether a copy in a global rule stays silent when the route has its own.
+    const PREFER_ROUTE: bool = false;
+
+    /// Turns configuration into what the hooks read. Runs on the control thread, once per use.
+    ///
+    /// # Errors
+    /// The rules that a type can not say.
+    fn compile(config: Self::Config, metadata: Self::Metadata, cx: &mut CompileCx<'_>) -> Result<Self, ConfigError>;
+
+    /// Before the consumer is known; authentication identifies it here.
+    const REWRITE: Gate<Self> = None;
+    /// May this exchange go on?
+    const ACCESS: Gate<Self> = None;
+    /// The upstream is known, nothing is sent.
+    const BEFORE_PROXY: Gate<Self> = None;
+    /// The head of the response, from upstream or a [`Reply`].
+    const HEADER_FILTER: Edit<Self> = None;
+    /// The body of the response.
+    const BODY_FILTER: Transform<Self> = None;
+    /// It is over.
+    const LOG: Observe<Self> = None;
+}
+
+/// Metadata of a plugin that has none.
+#[derive(Debug, Default, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NoMetadata {}

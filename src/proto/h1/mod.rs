@@ -1,1 +1,3 @@
 //! HTTP/1.1 (RFC 9112), strictly.
+
+pub mod parse;

@@ -1,0 +1,125 @@
+//! The request of an exchange.
+
+use super::Body;
+use crate::proto::head::{HeaderList, Method, RequestLine};
+
+/// A request: its head as received, what was made of its target, and what plugins want changed.
+#[derive(Debug, Default)]
+pub struct Request {
+    pub line: RequestLine,
+    pub headers: HeaderList,
+    /// The path as rules see it: decoded, dot segments and doubled slashes gone. APISIX's `$uri`.
+    pub path: Vec<u8>,
+    /// The same path in the form it is forwarded in: normal percent coding.
+    pub wire_path: Vec<u8>,
+    /// The query as received, without `?`; plugins may edit it.
+    pub query: Vec<u8>,
+    /// Whether the target had a `?`, with or without something behind it.
+    pub has_query: bool,
+    /// The host in lower case, without port and trailing dot. One name for routes, rules and logs.
+    pub host: String,
+    /// The port of the authority, if given.
+    pub host_port: Option<u16>,
+    pub body: Body,
+    /// Declared length of the body, if it was declared.
+    pub content_length: Option<u64>,
+    pub forward: Forward,
+    /// Parameters of the route's path, as ranges into `path`.
+    pub params: Vec<(String, std::ops::Range<u32>)>,
+}
+
+/// What plugins want the upstream to see instead; empty means as received.
+#[derive(Debug, Default)]
+pub struct Forward {
+    /// Path and query to send, percent-encoded.
+    pub target: Vec<u8>,
+    /// `Host` to send.
+    pub host: Vec<u8>,
+    pub method: Option<Method>,
+}
+
+impl Request {
+    /// The method as received.
+    pub const fn method(&self) -> Method {
+        self.line.method
+    }
+
+    /// The method to forward.
+    pub const fn forward_method(&self) -> Method {
+        match self.forward.method {
+            Some(method) => method,
+            None => self.line.method,
+        }
+    }
+
+    /// Appends APISIX's `$request_uri`: the normalised path with the query.
+    pub fn write_request_uri(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.wire_path);
+        if self.has_query {
+            out.push(b'?');
+            out.extend_from_slice(&self.query);
+        }
+    }
+
+    /// The value of the first query argument of that name, percent-decoded into `out`.
+    /// False when there is none. Names compare after decoding, too.
+    pub fn arg(&self, name: &[u8], out: &mut Vec<u8>) -> bool {
+        for pair in self.query.split(|byte| *byte == b'&') {
+            let cut = memchr::memchr(b'=', pair).unwrap_or(pair.len());
+            if crate::base::text::form_decoded_eq(&pair[..cut], name) {
+                out.clear();
+                crate::base::text::form_decode(pair.get(cut + 1..).unwrap_or(b""), out);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Removes all query arguments of that name.
+    pub fn remove_arg(&mut self, name: &[u8]) {
+        let mut kept = Vec::with_capacity(self.query.len());
+        for pair in self.query.split(|byte| *byte == b'&') {
+            let cut = memchr::memchr(b'=', pair).unwrap_or(pair.len());
+            if !crate::base::text::form_decoded_eq(&pair[..cut], name) {
+                if !kept.is_empty() {
+                    kept.push(b'&');
+                }
+                kept.extend_from_slice(pair);
+            }
+        }
+        self.has_query = !kept.is_empty();
+        self.query = kept;
+    }
+
+    /// The range of a cookie's value within the `Cookie` lines; the first of that name.
+    pub fn cookie(&self, name: &[u8]) -> Option<&[u8]> {
+        use crate::proto::head::HeaderId;
+        for line in self.headers.all_id(HeaderId::Cookie) {
+            for pair in line.split(|byte| *byte == b';') {
+                let pair = pair.trim_ascii();
+                if pair.len() > name.len() && pair.starts_with(name) && pair[name.len()] == b'=' {
+                    return Some(&pair[name.len() + 1..]);
+                }
+            }
+        }
+        None
+    }
+
+    /// Forgets everything but the memory.
+    pub fn clear(&mut self) {
+        self.line = RequestLine::default();
+        self.headers.clear();
+        self.path.clear();
+        self.wire_path.clear();
+        self.query.clear();
+        self.has_query = false;
+        self.host.clear();
+        self.host_port = None;
+        self.body = Body::Empty;
+        self.content_length = None;
+        self.forward.target.clear();
+        self.forward.host.clear();
+        self.forward.method = None;
+        self.params.clear();
+    }
+}

@@ -1,0 +1,197 @@
+//! Counters a core writes alone and the exporter reads.
+//!
+//! Each has exactly one writer, so adding is a load and a store, not a locked instruction; readers may be a
+//! moment behind but never see a torn value.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A number that one thread writes and others read.
+#[derive(Debug, Default)]
+pub struct Cell(AtomicU64);
+
+impl Cell {
+    /// Adds; only the owning core may.
+    pub fn add(&self, by: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+    }
+
+    /// Subtracts; only the owning core may.
+    pub fn sub(&self, by: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(by), Ordering::Relaxed);
+    }
+
+    /// Overwrites; only the owning core may.
+    pub fn set(&self, to: u64) {
+        self.0.store(to, Ordering::Release);
+    }
+
+    /// Reads, from any thread.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Upper bounds of latency buckets in milliseconds, APISIX's.
+pub const LATENCY_BOUNDS_MS: [u64; 15] =
+    [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000];
+
+/// A histogram of times.
+#[derive(Debug, Default)]
+pub struct Latency {
+    /// One per bound and one beyond; not cumulative.
+    pub buckets: [Cell; LATENCY_BOUNDS_MS.len() + 1],
+    pub sum_us: Cell,
+    pub count: Cell,
+}
+
+impl Latency {
+    /// Notes one time.
+    pub fn observe(&self, time: Duration) {
+        let us = time.as_micros() as u64;
+        let at = LATENCY_BOUNDS_MS.iter().position(|bound| us <= bound * 1000).unwrap_or(LATENCY_BOUNDS_MS.len());
+        self.buckets[at].add(1);
+        self.sum_us.add(us);
+        self.count.add(1);
+    }
+}
+
+/// Upper bounds of loop-turn buckets in microseconds.
+pub const LAG_BOUNDS_US: [u64; 10] = [100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 100_000, 1_000_000];
+
+/// How late a core's loop came to what was due.
+#[derive(Debug, Default)]
+pub struct LoopLag {
+    pub buckets: [Cell; LAG_BOUNDS_US.len() + 1],
+    pub sum_us: Cell,
+    pub count: Cell,
+}
+
+impl LoopLag {
+    /// Notes one delay.
+    pub fn observe(&self, lag: Duration) {
+        let us = lag.as_micros() as u64;
+        let at = LAG_BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(LAG_BOUNDS_US.len());
+        self.buckets[at].add(1);
+        self.sum_us.add(us);
+        self.count.add(1);
+    }
+}
+
+/// What a [`Series`] holds.
+#[derive(Debug)]
+pub enum SeriesValue {
+    Count(Cell),
+    Latency(Box<Latency>),
+}
+
+/// One line (or histogram) of a metric: a family, its labels as they are printed, and a value.
+#[derive(Debug)]
+pub struct Series {
+    /// The metric's name without prefix, such as `http_status`.
+    pub family: &'static str,
+    /// `code="200",route="1"`: escaped, in the family's order. Series of several cores with equal labels are
+    /// summed when printed.
+    pub labels: String,
+    pub value: SeriesValue,
+}
+
+impl Series {
+    /// A counter at zero.
+    pub fn count(family: &'static str, labels: String) -> Self {
+        Self { family, labels, value: SeriesValue::Count(Cell::default()) }
+    }
+
+    /// An empty histogram.
+    pub fn latency(family: &'static str, labels: String) -> Self {
+        Self { family, labels, value: SeriesValue::Latency(Box::default()) }
+    }
+
+    /// Adds to a counter; does nothing to a histogram.
+    pub fn add(&self, by: u64) {
+        if let SeriesValue::Count(cell) = &self.value {
+            cell.add(by);
+        }
+    }
+
+    /// Notes a time in a histogram; does nothing to a counter.
+    pub fn observe(&self, time: Duration) {
+        if let SeriesValue::Latency(latency) = &self.value {
+            latency.observe(time);
+        }
+    }
+}
+
+macro_rules! core_stats {
+    ($($(#[$doc:meta])* $field:ident,)*) => {
+        /// What one core counts about itself, whatever plugins are configured.
+        #[derive(Debug, Default)]
+        pub struct CoreStats {
+            $($(#[$doc])* pub $field: Cell,)*
+            /// How late the loop came to its timer.
+            pub loop_lag: LoopLag,
+            /// Answers made by the gateway, by the place of their reason in its table.
+            pub reasons: [Cell; REASONS_MAX],
+        }
+    };
+}
+
+/// Places for reasons in [`CoreStats::reasons`]; the table itself is in `edge/respond.rs`.
+pub const REASONS_MAX: usize = 32;
+
+core_stats! {
+    /// Generation of the snapshot that new requests see.
+    generation,
+    /// 1 once the core accepts connections.
+    ready,
+    /// Connections accepted, ever.
+    accepted,
+    /// Connections open now.
+    connections_active,
+    /// Of those, waiting for a request.
+    connections_idle,
+    /// Accepts that failed.
+    accept_errors,
+    /// Requests received, ever.
+    requests,
+    /// Requests under way.
+    requests_active,
+    /// Bytes received from and sent to clients.
+    bytes_in,
+    bytes_out,
+    /// Upstream connections opened, reused, found dead when wanted, and idle now.
+    upstream_connects,
+    upstream_connect_errors,
+    upstream_reuses,
+    upstream_stale,
+    upstream_idle,
+    /// Second and further attempts.
+    retries,
+    /// Panics caught; each cost one connection.
+    panics,
+    /// Access-log lines and other reports that found no room.
+    log_drops,
+    report_drops,
+    /// Metric series refused because there were too many.
+    series_overflow,
+    /// Upgraded connections open now.
+    tunnels_active,
+    /// Time the core spent on its processor, in nanoseconds.
+    busy_ns,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_falls_in_the_bucket_whose_bound_it_does_not_exceed() {
+        let latency = Latency::default();
+        for micros in [1000, 1001, 60_000_000, 60_000_001] {
+            latency.observe(Duration::from_micros(micros));
+        }
+        let counts: Vec<u64> = latency.buckets.iter().map(Cell::get).collect();
+        assert_eq!((counts[0], counts[1], counts[14], counts[15]), (1, 1, 1, 1));
+        assert_eq!(latency.count.get(), 4);
+    }
+}

@@ -1,0 +1,180 @@
+//! The plugins mounted on a route: sorted once, listed by phase, run in order.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::exchange::{Chunk, Exchange, Reply, ReplyBody, Source};
+use crate::expr::Rule;
+
+use super::phase::PHASES;
+use super::{Env, Phase, Phases, Step, Verdict};
+
+/// A compiled plugin, whichever it is.
+pub trait Hooks: Clone {
+    fn name(&self) -> &'static str;
+    fn phases(&self) -> Phases;
+    fn is_auth(&self) -> bool;
+    fn prefers_route(&self) -> bool;
+    fn gate<'a>(&'a self, phase: Phase, ex: &'a mut Exchange, env: Env<'a>) -> Step<'a>;
+    fn header_filter(&self, ex: &mut Exchange, env: Env<'_>);
+    fn body_filter(&self, ex: &mut Exchange, env: Env<'_>, chunk: &mut Chunk<'_>);
+    fn log(&self, ex: &Exchange, env: Env<'_>);
+}
+
+/// The `_meta` of one use.
+#[derive(Debug, Default)]
+pub struct Meta {
+    pub filter: Option<Rule>,
+    /// Body for every answer with an error status that the plugin gives.
+    pub error_response: Option<Bytes>,
+}
+
+/// A plugin in its place: with priority and `_meta`.
+#[derive(Clone, Debug)]
+pub struct Mount<P> {
+    pub plugin: P,
+    pub priority: i32,
+    pub meta: Option<Arc<Meta>>,
+    /// Largest request body the plugin wants held, if it wants it.
+    pub request_body_max: Option<usize>,
+}
+
+impl<P: Hooks> Mount<P> {
+    fn applies(&self, ex: &Exchange) -> bool {
+        match self.meta.as_deref() {
+            Some(Meta { filter: Some(rule), .. }) => rule.holds(ex),
+            _ => true,
+        }
+    }
+
+    fn mask(&self, mut reply: Reply) -> Reply {
+        if reply.status >= 400
+            && let Some(body) = self.meta.as_deref().and_then(|meta| meta.error_response.clone())
+        {
+            reply.body = ReplyBody::Bytes(body);
+        }
+        reply
+    }
+}
+
+/// Mounts sorted by priority, with a list for each phase.
+#[derive(Clone, Debug)]
+pub struct PluginChain<P> {
+    mounts: Vec<Mount<P>>,
+    by_phase: [Vec<u16>; PHASES],
+    request_body_max: Option<usize>,
+}
+
+impl<P> Default for PluginChain<P> {
+    fn default() -> Self {
+        Self { mounts: Vec::new(), by_phase: Default::default(), request_body_max: None }
+    }
+}
+
+impl<P: Hooks> PluginChain<P> {
+    /// Sorts the mounts. Of equal priority, the name decides, so that the order never depends on a map's.
+    pub fn new(mut mounts: Vec<Mount<P>>) -> Self {
+        mounts.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.plugin.name().cmp(b.plugin.name())));
+        let mut by_phase: [Vec<u16>; PHASES] = Default::default();
+        for (at, mount) in mounts.iter().enumerate() {
+            for phase in PHASE_LIST {
+                if mount.plugin.phases().contains(phase) {
+                    by_phase[phase as usize].push(at as u16);
+                }
+            }
+        }
+        let request_body_max = mounts.iter().filter_map(|mount| mount.request_body_max).max();
+        Self { mounts, by_phase, request_body_max }
+    }
+
+    /// The mounts, by priority.
+    pub fn mounts(&self) -> &[Mount<P>] {
+        &self.mounts
+    }
+
+    /// Whether any plugin hooks the phase.
+    pub fn hooks(&self, phase: Phase) -> bool {
+        !self.by_phase[phase as usize].is_empty()
+    }
+
+    /// Largest request body a plugin wants held; `None` when none wants it.
+    pub const fn request_body_max(&self) -> Option<usize> {
+        self.request_body_max
+    }
+
+    /// Whether a plugin of that name is mounted.
+    pub fn has(&self, name: &str) -> bool {
+        self.mounts.iter().any(|mount| mount.plugin.name() == name)
+    }
+
+    fn at(&self, phase: Phase) -> impl Iterator<Item = &Mount<P>> {
+        self.by_phase[phase as usize].iter().map(|at| &self.mounts[usize::from(*at)])
+    }
+
+    /// Runs the gates of a phase until one replies.
+    pub async fn gate(&self, phase: Phase, ex: &mut Exchange, env: Env<'_>) -> Verdict {
+        self.gate_some(phase, ex, env, |_| true).await
+    }
+
+    /// [`Self::gate`] for the plugins `wanted`.
+    pub async fn gate_some(
+        &self,
+        phase: Phase,
+        ex: &mut Exchange,
+        env: Env<'_>,
+        wanted: impl Fn(&P) -> bool,
+    ) -> Verdict {
+        for mount in self.at(phase) {
+            if !wanted(&mount.plugin) || !mount.applies(ex) {
+                continue;
+            }
+            let verdict = match mount.plugin.gate(phase, ex, env) {
+                Step::Next => continue,
+                Step::Reply(reply) => Verdict::Reply(reply),
+                Step::Wait(work) => work.await,
+            };
+            if let Verdict::Reply(reply) = verdict {
+                ex.response.source = Source::Plugin(mount.plugin.name());
+                return Verdict::Reply(mount.mask(reply));
+            }
+        }
+        Verdict::Next
+    }
+
+    /// Lets the plugins change the head of the response; `silent` ones are passed over.
+    pub fn header_filter(&self, ex: &mut Exchange, env: Env<'_>) {
+        for mount in self.at(Phase::HeaderFilter) {
+            if mount.applies(ex) {
+                mount.plugin.header_filter(ex, env);
+            }
+        }
+    }
+
+    /// Lets the plugins change a piece of the body.
+    pub fn body_filter(&self, ex: &mut Exchange, env: Env<'_>, chunk: &mut Chunk<'_>) {
+        for mount in self.at(Phase::BodyFilter) {
+            if mount.applies(ex) {
+                mount.plugin.body_filter(ex, env, chunk);
+            }
+        }
+    }
+
+    /// Shows the plugins an exchange that is over. Those that `silenced` names are passed over.
+    pub fn log(&self, ex: &Exchange, env: Env<'_>, silenced: impl Fn(&P) -> bool) {
+        for mount in self.at(Phase::Log) {
+            if !silenced(&mount.plugin) && mount.applies(ex) {
+                mount.plugin.log(ex, env);
+            }
+        }
+    }
+}
+
+const PHASE_LIST: [Phase; PHASES] = [
+    Phase::Rewrite,
+    Phase::Access,
+    Phase::BeforeProxy,
+    Phase::HeaderFilter,
+    Phase::BodyFilter,
+    Phase::Log,
+];

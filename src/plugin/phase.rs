@@ -1,0 +1,36 @@
+//! When a hook runs.
+
+/// The phases of an exchange, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    Rewrite,
+    Access,
+    BeforeProxy,
+    HeaderFilter,
+    BodyFilter,
+    Log,
+}
+
+/// How many there are.
+pub const PHASES: usize = 6;
+
+/// A set of phases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases(u8);
+
+impl Phases {
+    /// No phase.
+    pub const NONE: Self = Self(0);
+
+    /// With one phase more, if `hooked`.
+    #[must_use]
+    pub const fn with(self, phase: Phase, hooked: bool) -> Self {
+        if hooked { Self(self.0 | 1 << phase as u8) } else { self }
+    }
+
+    /// Whether the phase is in the set.
+    pub const fn contains(self, phase: Phase) -> bool {
+        self.0 & (1 << phase as u8) != 0
+    }
+}

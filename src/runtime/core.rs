@@ -1,0 +1,145 @@
+//! What one loop owns, and all a plugin can reach besides the exchange. Never leaves its thread.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::base::clock::{self, Moment, UnixMs, WallAnchor};
+use crate::base::rng::Rng;
+use crate::exchange::Exchange;
+use crate::link::ledger::Ledger;
+use crate::link::outbox::{Level, Outbox, Report};
+use crate::link::stats::{CoreStats, Series};
+
+use super::Limits;
+use super::buffers::Buffers;
+use super::local::{LocalId, Locals};
+
+/// Exchanges kept in stock; each holds some kilobytes.
+const EXCHANGES_KEPT: usize = 256;
+
+/// Everything a core shares with other threads, handed to it at start.
+#[derive(Clone, Debug)]
+pub struct Hatches {
+    pub outbox: Outbox,
+    pub stats: Arc<CoreStats>,
+    pub ledger: Arc<Ledger>,
+}
+
+/// One core.
+#[derive(Debug)]
+pub struct Core {
+    /// Its number, from 0.
+    pub id: u16,
+    pub limits: Limits,
+    pub buffers: Buffers,
+    pub outbox: Outbox,
+    pub stats: Arc<CoreStats>,
+    pub ledger: Arc<Ledger>,
+    rng: RefCell<Rng>,
+    anchor: WallAnchor,
+    locals: Locals,
+    #[allow(clippy::vec_box)] // A box is what is lent.
+    exchanges: RefCell<Vec<Box<Exchange>>>,
+    date: RefCell<(u64, Vec<u8>)>,
+    series: Cell<usize>,
+}
+
+impl Core {
+    /// A core at rest: no socket, no buffer yet.
+    pub fn new(id: u16, limits: Limits, hatches: Hatches, seed: u64) -> Self {
+        Self {
+            id,
+            buffers: Buffers::new(limits.buffer_bytes),
+            limits,
+            outbox: hatches.outbox,
+            stats: hatches.stats,
+            ledger: hatches.ledger,
+            rng: RefCell::new(Rng::seeded(seed)),
+            anchor: WallAnchor::new(),
+            locals: Locals::default(),
+            exchanges: RefCell::default(),
+            date: RefCell::default(),
+            series: Cell::new(0),
+        }
+    }
+
+    /// The time. A reading of the vDSO clock, some 25 ns: pass it on rather than ask twice.
+    pub fn now(&self) -> Moment {
+        clock::now()
+    }
+
+    /// Wall time at a moment.
+    pub fn wall(&self, at: Moment) -> UnixMs {
+        self.anchor.at(at)
+    }
+
+    /// Renews the anchor of wall time; about once a second.
+    pub fn renew_wall(&self) {
+        self.anchor.renew();
+    }
+
+    /// The dice.
+    pub fn dice<R>(&self, throw: impl FnOnce(&mut Rng) -> R) -> R {
+        throw(&mut self.rng.borrow_mut())
+    }
+
+    /// A plugin's state on this core, made on first use.
+    pub fn local<T: 'static>(&self, id: LocalId, make: impl FnOnce() -> T) -> Rc<T> {
+        self.locals.of(id, make)
+    }
+
+    /// Forgets state that no snapshot names any more.
+    pub fn forget_locals(&self, live: &crate::base::hash::Set<LocalId>) {
+        self.locals.retain(live);
+    }
+
+    /// Lends an empty exchange.
+    pub fn exchange(&self) -> Box<Exchange> {
+        self.exchanges.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes an exchange back.
+    pub fn give_back(&self, mut exchange: Box<Exchange>) {
+        exchange.clear();
+        let mut stock = self.exchanges.borrow_mut();
+        if stock.len() < EXCHANGES_KEPT {
+            stock.push(exchange);
+        }
+    }
+
+    /// Appends the value of a `Date` header, written once a second.
+    pub fn write_date(&self, now: Moment, out: &mut Vec<u8>) {
+        let wall = self.wall(now);
+        let mut date = self.date.borrow_mut();
+        if date.0 != wall / 1000 {
+            date.0 = wall / 1000;
+            date.1.clear();
+            clock::write_http_date(&mut date.1, wall);
+        }
+        out.extend_from_slice(&date.1);
+    }
+
+    /// Announces a new metric series. `None` when the core has too many: the caller then counts in a series
+    /// of its own for the rest.
+    pub fn announce(&self, series: Series) -> Option<Arc<Series>> {
+        if self.series.get() >= self.limits.series_max {
+            self.stats.series_overflow.add(1);
+            return None;
+        }
+        let series = Arc::new(series);
+        if self.outbox.send(Report::Series(Arc::clone(&series))).is_err() {
+            self.stats.report_drops.add(1);
+            return None;
+        }
+        self.series.set(self.series.get() + 1);
+        Some(series)
+    }
+
+    /// A line for the process's log. Never waits; lost when the control thread is far behind.
+    pub fn note(&self, level: Level, text: String) {
+        if self.outbox.send(Report::Note(level, text)).is_err() {
+            self.stats.report_drops.add(1);
+        }
+    }
+}
