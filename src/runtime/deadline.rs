@@ -33,6 +33,8 @@ pub struct Watch {
     fired: Cell<bool>,
     /// Whether a passed deadline ends the current wait only, not the socket.
     spare: Cell<bool>,
+    /// Whether the socket waits between two requests, so that ending it costs nobody an answer.
+    resting: Cell<bool>,
     canceller: RefCell<Canceller>,
 }
 
@@ -69,6 +71,16 @@ impl Watch {
     /// Whether a deadline has passed and ended the socket.
     pub fn fired(&self) -> bool {
         self.fired.get()
+    }
+
+    /// Notes whether the socket waits between two requests.
+    pub fn set_resting(&self, resting: bool) {
+        self.resting.set(resting);
+    }
+
+    /// Whether it does.
+    pub fn is_resting(&self) -> bool {
+        self.resting.get()
     }
 
     /// For a wait that [`Self::arm_spare`] may end.
@@ -127,6 +139,7 @@ impl Wheel {
             visit: Cell::new(NEVER),
             fired: Cell::new(false),
             spare: Cell::new(false),
+            resting: Cell::new(false),
             canceller: RefCell::default(),
         });
         self.place(&watch, NEVER);
