@@ -106,14 +106,14 @@ impl HostIndex {
         query: &Query<'_>,
         see: &mut impl FnMut(u32) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        // The raw host may have capitals; a copy is made only when a pattern asks for it.
-        let mut lower = [0; HOST_BYTES_MAX];
-        let with_port = self.with_port.as_deref().map(|table| (table, lowered(query.raw_host, &mut lower)));
-        let exact = with_port.and_then(|(table, raw)| table.exact.get(raw?));
-        exact.map_or(ControlFlow::Continue(()), |number| see(*number))?;
-        let exact = self.plain.exact.get(query.host);
-        exact.map_or(ControlFlow::Continue(()), |number| see(*number))?;
-        if let Some((table, _)) = with_port {
+        let with_port = self.with_port.as_deref();
+        if let Some(number) = with_port.and_then(|table| table.exact_of(query.raw_host)) {
+            see(number)?;
+        }
+        if let Some(number) = self.plain.exact.get(query.host) {
+            see(*number)?;
+        }
+        if let Some(table) = with_port {
             table.each_ending(query.raw_host, see)?;
         }
         self.plain.each_ending(query.host, see)
@@ -121,6 +121,15 @@ impl HostIndex {
 }
 
 impl HostTable {
+    /// The exact pattern of a host that may have capitals.
+    fn exact_of(&self, raw_host: &[u8]) -> Option<u32> {
+        let mut buffer = [0; HOST_BYTES_MAX];
+        let lower = buffer.get_mut(..raw_host.len())?;
+        lower.copy_from_slice(raw_host);
+        lower.make_ascii_lowercase();
+        self.exact.get(&*lower).copied()
+    }
+
     fn each_ending<B>(&self, host: &[u8], see: &mut impl FnMut(u32) -> ControlFlow<B>) -> ControlFlow<B> {
         if self.endings.is_empty() {
             return ControlFlow::Continue(());
@@ -133,14 +142,6 @@ impl HostTable {
         }
         self.endings.prefixes_of(&buffer[..bytes]).try_for_each(see)
     }
-}
-
-/// The host in lower case; `None` when it is longer than any pattern.
-fn lowered<'b>(host: &[u8], buffer: &'b mut [u8; HOST_BYTES_MAX]) -> Option<&'b [u8]> {
-    let lower = buffer.get_mut(..host.len())?;
-    lower.copy_from_slice(host);
-    lower.make_ascii_lowercase();
-    Some(lower)
 }
 
 /// The hosts of one entry, where the host is a filter rather than the way to the entry.
