@@ -120,6 +120,7 @@ async fn serve_one(hall: &Hall, connection: &mut Connection, mut ex: Box<Exchang
         Err(refusal) => run.refuse(refusal).await,
     };
     let Run { mut ex, upload, .. } = run;
+    core.buffers.give_back(ex.response.headers.take_received());
     let (buffer, rest) = upload.into_leftover(&mut ex);
     match (after, rest) {
         (After::Keep, Some((bytes, start))) => {

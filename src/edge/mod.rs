@@ -11,6 +11,7 @@ mod access_log;
 mod admit;
 mod deliver;
 mod drain;
+mod forward_head;
 mod h1;
 mod pick;
 mod pipeline;

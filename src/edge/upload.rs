@@ -1,16 +1,16 @@
 //! The request body on its way from the client: framed anew, piece by piece, never held unless a plugin asks.
 
 use std::io;
+use std::rc::Rc;
+use std::time::Duration;
 
 use crate::base::clock::Moment;
 use crate::exchange::Exchange;
 use crate::proto::h1::chunked::{self, ChunkFault, Decoder};
 use crate::proto::h1::framing::Framing;
 use crate::runtime::Core;
-use crate::runtime::socket::{Reader, Writer};
 use crate::runtime::deadline::Watch;
-use std::rc::Rc;
-use std::time::Duration;
+use crate::runtime::socket::{Reader, Writer};
 
 /// Room before a piece for the line that says its size.
 pub(super) const PIECE_HEAD: usize = 20;
@@ -51,6 +51,12 @@ pub(super) struct Upload {
     bytes_max: u64,
     /// The client waits for `100 Continue` before it sends the body.
     awaits_continue: bool,
+    /// As it was at first, for another try.
+    first: Option<(Framing, usize, bool)>,
+    /// Pieces were received that are gone now.
+    streamed: bool,
+    /// All of it is in the exchange.
+    held: bool,
 }
 
 impl Upload {
@@ -61,9 +67,22 @@ impl Upload {
             Framing::Length(length) => Left::Length(length),
             Framing::Chunked => Left::Chunked(Box::default()),
         };
+        self.first = Some((framing, at, awaits_continue));
         self.chunked = framing == Framing::Chunked;
         self.at = at;
+        self.bytes = 0;
         self.awaits_continue = awaits_continue && !self.is_done();
+    }
+
+    /// Starts over for another try. False when part of the body is gone.
+    pub(super) fn rewind(&mut self) -> bool {
+        if self.streamed || self.held {
+            return self.held;
+        }
+        if let Some((framing, at, awaits_continue)) = self.first {
+            self.begin(framing, at, awaits_continue);
+        }
+        true
     }
 
     /// Sets the most body bytes there may be; 0 is no limit.
@@ -159,6 +178,7 @@ impl Upload {
         buffer.clear();
         buffer.resize(PIECE_HEAD, 0);
         let room = buffer.capacity() - PIECE_HEAD - PIECE_TAIL;
+        self.streamed = true;
         let (received, mut buffer) = from.receive(buffer, room).await;
         match received {
             Ok(count) if count > 0 => {}
@@ -239,6 +259,7 @@ impl Upload {
             result?;
         }
         core.buffers.give_back(buffer);
+        self.held = true;
         Ok(held)
     }
 

@@ -359,6 +359,11 @@ impl HeaderList {
         self.present.0 & set.0 & !1 != 0
     }
 
+    /// Whether any line had a name without an id.
+    pub const fn has_unknown(&self) -> bool {
+        self.present.0 & HeaderId::Other.bit() != 0
+    }
+
     /// All lines in order, as `(id, name, value)`; names as they were written.
     pub fn iter(&self) -> impl Iterator<Item = (HeaderId, &[u8], &[u8])> {
         self.lines

@@ -116,6 +116,17 @@ fn room_end(buffer: &Vec<u8>, room: usize) -> usize {
 }
 
 impl Reader {
+    /// Moves the direction out, so that both directions can be used at once; give it back with
+    /// [`Self::take_back`].
+    pub fn lend(&mut self) -> Self {
+        Self(self.0.take())
+    }
+
+    /// Takes back what was lent.
+    pub fn take_back(&mut self, lent: Self) {
+        self.0 = lent.0;
+    }
+
     /// Appends at most `room` bytes to the buffer's spare capacity; 0 is the end.
     pub async fn receive(&mut self, buffer: Vec<u8>, room: usize) -> (io::Result<usize>, Vec<u8>) {
         let (start, end) = (buffer.len(), room_end(&buffer, room));
@@ -127,6 +138,23 @@ impl Reader {
 }
 
 impl Writer {
+    /// Sends the end of the stream.
+    pub fn finish(&self) {
+        if let Some(half) = &self.0 {
+            sys::finish_sending(half);
+        }
+    }
+
+    /// Moves the direction out; give it back with [`Self::take_back`].
+    pub fn lend(&mut self) -> Self {
+        Self(self.0.take())
+    }
+
+    /// Takes back what was lent.
+    pub fn take_back(&mut self, lent: Self) {
+        self.0 = lent.0;
+    }
+
     /// Sends the buffer from `from` to its end, all of it.
     pub async fn send(&mut self, mut buffer: Vec<u8>, mut from: usize) -> (io::Result<()>, Vec<u8>) {
         let half = self.0.as_mut().expect(OPEN);

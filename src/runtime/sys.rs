@@ -7,9 +7,9 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd as _, RawFd};
 
-use monoio::io::OwnedReadHalf;
+use monoio::io::{OwnedReadHalf, OwnedWriteHalf};
 use monoio::net::TcpStream;
 
 /// Ends both directions of a socket: pending reads complete with 0, pending writes fail. Errors (the peer was
@@ -42,6 +42,13 @@ pub(super) fn stream_of(half: &OwnedReadHalf<TcpStream>) -> &TcpStream {
     // shared reference adds no access they do not make themselves, and nothing replaces the stream while a half
     // exists.
     unsafe { &*half.0.get() }
+}
+
+/// Sends the end of the stream on a sending half.
+pub(super) fn finish_sending(half: &OwnedWriteHalf<TcpStream>) {
+    // SAFETY: as for `stream_of`; the reference ends with this statement.
+    let fd = unsafe { (*half.0.get()).as_raw_fd() };
+    shutdown_write(fd);
 }
 
 /// Keeps signals away from the calling thread: they belong to the control thread, and would interrupt waits.

@@ -63,6 +63,8 @@ pub struct House {
     /// Whether the upstream's status is shown on every answer, not only on its errors.
     pub show_upstream_status: bool,
     pub log_format: LogFormat,
+    /// Whether the log asks for headers of responses.
+    pub keep_sent_head: bool,
     /// The `Server` line's value.
     pub server: String,
 }
