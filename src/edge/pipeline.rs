@@ -68,7 +68,10 @@ impl<'a> Run<'a> {
         let after = match self.decide().await {
             Verdict::Next => match self.forward().await {
                 Ok(after) => after,
-                Err(fault) => self.answer(respond::to_fault(&mut self.ex, fault)).await,
+                Err(fault) => {
+                    let reply = respond::to_fault(&mut self.ex, fault);
+                    self.answer(reply).await
+                }
             },
             Verdict::Reply(reply) => self.answer(reply).await,
         };

@@ -269,6 +269,16 @@ impl<T> RouterBuilder<T> {
         Ok(())
     }
 
+    /// An empty builder of the same mode: for entries that go in together or not at all.
+    pub const fn like(&self) -> Self {
+        Self::new(self.mode)
+    }
+
+    /// Takes in the entries of another builder, behind its own.
+    pub fn append(&mut self, other: Self) {
+        self.drafts.extend(other.drafts);
+    }
+
     /// Makes the router.
     pub fn build(self) -> Router<T> {
         let Self { mode, mut drafts } = self;

@@ -1,7 +1,5 @@
 //! A route and a consumer, compiled.
 
-use std::time::Duration;
-
 use super::{Chain, Timeouts};
 use crate::base::cidr::CidrSet;
 use crate::exchange::{ConsumerLabels, RouteLabels};
@@ -42,9 +40,4 @@ pub struct Route {
 pub struct Consumer {
     pub labels: ConsumerLabels,
     pub mounts: Vec<Mount<AnyPlugin>>,
-}
-
-/// Seconds as the model writes them, to a duration a deadline can hold.
-pub(super) fn seconds(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(u32::MAX.into()))
 }
