@@ -8,6 +8,7 @@
 //! (of a core, kept across snapshots), and `ex.slots.of(id)` (of a request). A limit that must count the whole
 //! process uses `env.core.ledger`.
 
+pub mod auth;
 pub mod chain;
 pub mod compile;
 pub mod consumers;
