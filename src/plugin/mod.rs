@@ -12,7 +12,9 @@ pub mod auth;
 pub mod chain;
 pub mod compile;
 pub mod consumers;
+pub mod header_edits;
 pub mod phase;
+pub mod regex_uri;
 #[cfg(test)]
 pub mod testing;
 

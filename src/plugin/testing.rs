@@ -25,7 +25,8 @@ use crate::link::outbox::{Inbox, Report, outbox};
 use crate::link::stats::Series;
 use crate::model::{ConfigError, schema};
 use crate::proto::head::{Method, Span};
-use crate::runtime::{Core, Hatches, Limits};
+use crate::runtime::core::Hatches;
+use crate::runtime::{Core, Limits};
 
 /// Where plugins are compiled for one core.
 pub(crate) struct Desk {
