@@ -141,6 +141,28 @@ fn write_json_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(&bytes[clean_from..]);
 }
 
+/// Appends a decoded path as nginx writes it into a request line: controls, spaces, `#`, `%`, `?` and bytes beyond
+/// ASCII coded, so that reading it again gives the same path.
+pub fn escape_path(path: &[u8], out: &mut Vec<u8>) {
+    escape(path, out, |byte| matches!(byte, b'#' | b'%' | b'?'));
+}
+
+/// Appends a reference (RFC 3986 4.1) with what none may contain coded: controls, spaces, quotes, backslashes,
+/// bytes beyond ASCII. What is coded already stays.
+pub fn escape_reference(reference: &[u8], out: &mut Vec<u8>) {
+    escape(reference, out, |byte| matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}'));
+}
+
+fn escape(bytes: &[u8], out: &mut Vec<u8>, also: impl Fn(u8) -> bool) {
+    for byte in bytes {
+        if matches!(byte, b'!'..=b'~') && !also(*byte) {
+            out.push(*byte);
+        } else {
+            push_percent(out, *byte);
+        }
+    }
+}
+
 /// The bytes of a form-encoded text (`+` is a space, `%XX` a byte; a broken triple stands for itself).
 fn form_bytes(text: &[u8]) -> impl Iterator<Item = u8> + '_ {
     let mut at = 0;
@@ -246,5 +268,17 @@ mod tests {
         assert_eq!(out, b"a b c%4");
         assert!(form_decoded_eq(b"%6bey", b"key"));
         assert!(!form_decoded_eq(b"keys", b"key"));
+    }
+
+    #[test]
+    fn what_would_end_or_change_a_uri_is_coded() {
+        let check = |write: fn(&[u8], &mut Vec<u8>), text: &str, expect: &str| {
+            let mut out = Vec::new();
+            write(text.as_bytes(), &mut out);
+            assert_eq!(out, expect.as_bytes(), "{text:?}");
+        };
+        check(escape_path, "/a b?#%\r\né", "/a%20b%3F%23%25%0D%0A%C3%A9");
+        check(escape_path, "/a:b@c;d=e&f", "/a:b@c;d=e&f");
+        check(escape_reference, "https://a/b%20c?d#e \r\n\\\"", "https://a/b%20c?d#e%20%0D%0A%5C%22");
     }
 }

@@ -8,10 +8,13 @@
 //! (of a core, kept across snapshots), and `ex.slots.of(id)` (of a request). A limit that must count the whole
 //! process uses `env.core.ledger`.
 
+pub mod auth;
 pub mod chain;
 pub mod compile;
 pub mod consumers;
+pub mod header_edits;
 pub mod phase;
+pub mod regex_uri;
 #[cfg(test)]
 pub mod testing;
 
