@@ -74,9 +74,9 @@ pub trait Plugin: Sized + Send + Sync + 'static {
     /// APISIX's number: higher runs earlier within a phase.
     const PRIORITY: i32;
     /// What the user writes. Parsing it is checking it.
-    type Config: DeserializeOwned + JsonSchema;
+    type Config: DeserializeOwned + JsonSchema + 'static;
     /// What the user may write once for all uses, under `plugin_metadata`; `NoMetadata` when nothing.
-    type Metadata: DeserializeOwned + JsonSchema + Default;
+    type Metadata: DeserializeOwned + JsonSchema + Default + 'static;
 
     /// For authentication plugins: what a consumer writes under the plugin's name.
     const CREDENTIAL: Option<CredentialKind> = None;

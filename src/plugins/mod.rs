@@ -93,6 +93,12 @@ macro_rules! plugins {
         #[derive(Clone)]
         pub enum AnyPlugin { $($type(Arc<$module::$type>),)* }
 
+        impl std::fmt::Debug for AnyPlugin {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
         /// All cards, by name.
         pub const CATALOG: &[Card] = &[$(Card {
             name: <$module::$type as Plugin>::NAME,

@@ -53,8 +53,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            head: HeadLimits::default(),
-            upstream_head: HeadLimits::default(),
+            head: HeadLimits::REQUEST,
+            upstream_head: HeadLimits::REQUEST,
             head_timeout: HEAD_TIMEOUT,
             body_timeout: BODY_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
