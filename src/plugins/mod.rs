@@ -153,5 +153,14 @@ macro_rules! plugins {
 }
 
 plugins! {
+    basic_auth: BasicAuth,
+    cors: Cors,
     ip_restriction: IpRestriction,
+    key_auth: KeyAuth,
+    limit_count: LimitCount,
+    prometheus: Prometheus,
+    proxy_rewrite: ProxyRewrite,
+    redirect: Redirect,
+    request_id: RequestId,
+    response_rewrite: ResponseRewrite,
 }
