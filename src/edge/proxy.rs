@@ -237,7 +237,7 @@ impl Run<'_> {
     async fn part(&mut self, plan: &Plan<'_>, node: usize, leased: Leased, relayed: Relayed) -> After {
         let core = &self.hall.core;
         if relayed.tunnel {
-            return self.tunnel(leased, plan.timeouts.read).await;
+            return self.tunnel(leased).await;
         }
         if relayed.reusable && self.upload.is_done() {
             let key = crate::runtime::pool::PoolKey { node: plan.upstream.nodes[node].address };

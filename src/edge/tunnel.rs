@@ -18,7 +18,8 @@ struct Lane<'a> {
     to: Writer,
     /// Both sockets' deadlines: whatever passes, in either direction, keeps both alive.
     watches: [&'a Rc<Watch>; 2],
-    idle: Duration,
+    /// `None`: silence never ends it.
+    idle: Option<Duration>,
 }
 
 impl Lane<'_> {
@@ -51,17 +52,20 @@ impl Lane<'_> {
     }
 
     fn stay_alive(&self) {
-        let due = self.core.now().plus(self.idle);
         for watch in self.watches {
-            watch.arm(&self.core.wheel, due);
+            match self.idle {
+                Some(idle) => watch.arm(&self.core.wheel, self.core.now().plus(idle)),
+                None => watch.disarm(),
+            }
         }
     }
 }
 
 impl Run<'_> {
     /// Joins the client's connection with the upstream's until both are done.
-    pub(super) async fn tunnel(&mut self, mut leased: Leased, idle: Duration) -> After {
+    pub(super) async fn tunnel(&mut self, mut leased: Leased) -> After {
         let core = &self.hall.core;
+        let idle = core.limits.tunnel_timeout;
         let client = &mut self.connection.socket;
         let watches = [&Rc::clone(client.watch()), &Rc::clone(leased.socket.watch())];
         // What the client sent behind its request was held back until now.

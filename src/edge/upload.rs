@@ -4,7 +4,6 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::base::clock::Moment;
 use crate::exchange::Exchange;
 use crate::proto::h1::chunked::{self, ChunkFault, Decoder};
 use crate::proto::h1::framing::Framing;
@@ -269,8 +268,7 @@ impl Upload {
         if self.awaits_continue {
             return false;
         }
-        let end: Moment = core.now().plus(core.limits.body_timeout.min(Duration::from_secs(5)));
-        watch.arm(&core.wheel, end);
+        watch.arm(&core.wheel, core.now().plus(core.limits.drain_body_timeout));
         let mut sink = Vec::new();
         if self.take_received(core, received, &mut sink).is_err() {
             return false;
