@@ -4,7 +4,7 @@ use super::HeadFault;
 use super::parse::*;
 use crate::base::rng::Rng;
 use crate::base::text::{is_field_byte, is_tchar};
-use crate::proto::head::{HeaderId, HeaderList, HeaderSet, Method, RequestLine, StatusLine, Version};
+use crate::proto::head::{HeaderId, HeaderList, Method, RequestLine, StatusLine, Version};
 
 fn limits() -> HeadLimits {
     HeadLimits::default()
