@@ -117,7 +117,7 @@ pub async fn run(parts: Parts) -> io::Result<Ended> {
     let board = Arc::new(Board::new(parts.stats.clone(), parts.reasons));
     let ground = async { Ok((Signals::listen()?, Floor::build(&parts, &board).await?)) };
     match ground.await {
-        Ok((signals, floor)) => Ok(House::new(parts, board, floor).live(signals).await),
+        Ok((signals, floor)) => Ok(Control::new(parts, board, floor).live(signals).await),
         Err(error) => {
             let mut publisher = Publisher::new(parts.mailboxes, &parts.stats);
             publisher.tell(&Order::Stop);
@@ -190,7 +190,7 @@ struct Deadline {
     signal: Signal,
 }
 
-struct House {
+struct Control {
     settings: Settings,
     resources: Option<Source>,
     compiler: Compiler,
@@ -206,9 +206,9 @@ struct House {
     done: Done,
 }
 
-impl House {
+impl Control {
     fn new(parts: Parts, board: Arc<Board>, floor: Floor) -> Self {
-        let mut house = Self {
+        let mut control = Self {
             publisher: Publisher::new(parts.mailboxes, &parts.stats),
             settings: parts.settings,
             resources: parts.resources,
@@ -223,8 +223,8 @@ impl House {
             deadline: None,
             done: Done::default(),
         };
-        house.take_over(parts.first, clock::now());
-        house
+        control.take_over(parts.first, clock::now());
+        control
     }
 
     async fn live(mut self, mut signals: Signals) -> Ended {
@@ -297,7 +297,7 @@ impl House {
                 log::info(format!("{name} on {address}"));
             }
         }
-        log::info(format!("ready: {} cores, driver {}", ready.cores, ready.driver));
+        log::info(format!("ready; cores: {}, driver: {}", ready.cores, ready.driver));
         if let Some(path) = &self.ready_file
             && let Err(error) = ready.write(path)
         {
@@ -356,7 +356,7 @@ impl House {
         }
         let generation = outcome.snapshot.generation;
         self.board.reloaded(clock::wall(), generation, quarantined);
-        log::info(format!("configuration {generation} taken over, {} set aside", outcome.quarantined.len()));
+        log::info(format!("configuration {generation} taken over; set aside: {}", outcome.quarantined.len()));
         self.publisher.publish(outcome.snapshot, now);
     }
 

@@ -8,13 +8,16 @@
 //!
 //! `TERM` drains within `shutdown_timeout` and goes on accepting for `pre_stop_delay` first, since a load balancer
 //! learns of it late; `INT`, being a person's, does not wait. `QUIT` drains without bound. `WINCH` stops accepting
-//! and stays. `HUP` reads resources again, `USR1` reopens logs.
+//! and stays, but not on a terminal, which sends it whenever its window is resized. `HUP` reads resources again, `USR1` reopens logs.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+
+use super::log;
 
 /// The signals we take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +123,7 @@ pub(crate) struct Signals {
     user1: Stream,
     user2: Stream,
     window_change: Stream,
+    has_terminal: bool,
 }
 
 impl Signals {
@@ -132,11 +136,23 @@ impl Signals {
             user1: signal(SignalKind::user_defined1())?,
             user2: signal(SignalKind::user_defined2())?,
             window_change: signal(SignalKind::window_change())?,
+            has_terminal: File::open("/dev/tty").is_ok(),
         })
     }
 
     /// The next one. Safe to give up on.
     pub(crate) async fn next(&mut self) -> Signal {
+        loop {
+            match self.any().await {
+                Signal::WindowChange if self.has_terminal => {
+                    log::info("WINCH: passed over, a terminal sends it when its window is resized");
+                }
+                signal => return signal,
+            }
+        }
+    }
+
+    async fn any(&mut self) -> Signal {
         tokio::select! {
             Some(()) = self.hangup.recv() => Signal::Hangup,
             Some(()) = self.interrupt.recv() => Signal::Interrupt,

@@ -13,7 +13,7 @@ use crate::model::settings::AccessLogSettings;
 
 /// Cores that do what the test says, under a control plane that is driven turn by turn.
 struct Scene {
-    house: House,
+    control: Control,
     cores: Vec<(Letterbox<Order>, Arc<CoreStats>)>,
     are_done: Rc<Cell<bool>>,
     now: Moment,
@@ -61,8 +61,8 @@ impl Scene {
         };
         let board = Arc::new(Board::new(stats, parts.reasons));
         let floor = Floor::build(&parts, &board).await.expect("ports are free");
-        let house = House::new(parts, board, floor);
-        Self { house, cores, are_done, now: Moment::from_nanos(1), _out: out }
+        let control = Control::new(parts, board, floor);
+        Self { control, cores, are_done, now: Moment::from_nanos(1), _out: out }
     }
 
     /// The cores take their orders; what was not a snapshot is told.
@@ -82,7 +82,7 @@ impl Scene {
 
     fn turn_after(&mut self, pause: Duration) -> Option<Ended> {
         self.now = self.now.plus(pause);
-        self.house.turn(self.now)
+        self.control.turn(self.now)
     }
 
     /// Turns until a change of the file would have been seen.
@@ -94,7 +94,7 @@ impl Scene {
     }
 
     fn signal(&mut self, signal: Signal) {
-        self.house.on_signal(signal, self.now);
+        self.control.on_signal(signal, self.now);
     }
 
     fn generations(&self) -> Vec<u64> {
@@ -134,12 +134,12 @@ async fn a_broken_file_changes_nothing_and_a_mended_one_does() {
     fs::write(&path, "routes: [").expect("written");
     scene.look();
     assert_eq!(scene.generations(), [1, 1]);
-    assert!(!scene.house.board.reload_ok());
+    assert!(!scene.control.board.reload_ok());
 
     fs::write(&path, route(22)).expect("written");
     scene.look();
     assert_eq!(scene.generations(), [2, 2]);
-    assert!(scene.house.board.reload_ok());
+    assert!(scene.control.board.reload_ok());
 }
 
 #[tokio::test]
@@ -158,9 +158,9 @@ async fn hup_reads_even_what_has_not_changed() {
 async fn term_fails_readiness_first_and_ends_well_when_the_cores_do() {
     let mut scene = Scene::new(None, None).await;
     scene.look();
-    assert!(!scene.house.board.is_draining());
+    assert!(!scene.control.board.is_draining());
     scene.signal(Signal::Terminate);
-    assert!(scene.house.board.is_draining());
+    assert!(scene.control.board.is_draining());
     assert_eq!(scene.cores_work(), ["Drain { accept_for: 5s, within: Some(30s) }"; 2]);
     assert_eq!(scene.turn_after(SECOND), None);
     scene.are_done.set(true);
@@ -202,7 +202,7 @@ async fn winch_drains_but_the_process_stays_until_told_to_go() {
     scene.look();
     scene.signal(Signal::WindowChange);
     assert_eq!(scene.cores_work(), ["Drain { accept_for: 0ns, within: None }"; 2]);
-    assert!(scene.house.board.is_draining());
+    assert!(scene.control.board.is_draining());
     scene.are_done.set(true);
     assert_eq!(scene.turn_after(SECOND), None);
     scene.signal(Signal::Quit);
@@ -230,7 +230,8 @@ fn get(address: SocketAddr, path: &str) -> String {
 #[tokio::test]
 async fn status_and_metrics_answer_over_http_under_both_names() {
     let mut scene = Scene::new(None, None).await;
-    let (status, metrics) = (scene.house.floor.status.expect("on"), scene.house.floor.metrics.expect("on"));
+    let (status, metrics) =
+        (scene.control.floor.status.expect("on"), scene.control.floor.metrics.expect("on"));
     let asked = tokio::task::spawn_blocking(move || {
         (get(status, "/status/ready"), get(metrics, "/metrics"), get(metrics, "/apisix/prometheus/metrics"))
     });
