@@ -11,7 +11,7 @@ pub use list::{NonEmpty, Unique};
 pub use number::{InRange, Percent, Port, Seconds, SecondsOrOff, Weight};
 pub(super) use text::is_address_range;
 pub use text::{
-    AddressRange, HostPattern, HttpMethod, LabelText, ObjectId, Secret, ShortText, TemplateText, Text,
+    AddressRange, HeaderName, HostPattern, HttpMethod, LabelText, ObjectId, Secret, ShortText, TemplateText, Text,
     UriPattern, Username,
 };
 

@@ -9,7 +9,7 @@ pub mod credential;
 pub mod error;
 pub mod field;
 pub mod global_rule;
-mod nearest;
+pub mod nearest;
 mod path;
 pub mod plugin_config;
 pub mod plugin_metadata;

@@ -10,6 +10,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::base::cidr::Cidr;
+use crate::base::text::is_token;
 use crate::model::ConfigError;
 use crate::model::schema::shown_text;
 
@@ -112,11 +114,29 @@ text_fields! {
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'),
         { "pattern": "^[a-zA-Z0-9_-]+$", "maxLength": 256 };
 
+    /// The name of a header (RFC 9110 5.1).
+    HeaderName: "the name of a header", |text| text.len() <= 256 && is_token(text.as_bytes()),
+        { "pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", "maxLength": 256 };
+
     /// Text with variables: `$remote_addr $http_host`, `${arg_id ?? none}`. Compiled where it is used.
     TemplateText: "text, in which $name stands for a variable", |_| true, {};
 }
 
+impl HeaderName {
+    /// A default.
+    pub fn literal(text: &'static str) -> Self {
+        debug_assert!(is_token(text.as_bytes()), "a default keeps the form of its field");
+        Self(text.to_owned())
+    }
+}
+
 impl AddressRange {
+    /// As a range that can be asked.
+    pub fn cidr(&self) -> Cidr {
+        let (address, bits) = self.parts();
+        Cidr::new(address, bits).expect("an AddressRange has no more bits than its address")
+    }
+
     /// The address, and how many leading bits of it count.
     pub fn parts(&self) -> (IpAddr, u8) {
         address_range(&self.0).expect("an AddressRange was parsed when it was made")
