@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::control::discovery::dns;
 use crate::control::kernel_release;
 use crate::model::schema::schema_of;
 use crate::model::{ConfigError, Kind, Settings};
@@ -57,13 +58,9 @@ pub(super) fn check(args: &CheckArgs, overrides: &Overrides, around: &Surroundin
 }
 
 fn compile(loaded: &Loaded) -> Vec<(String, ConfigError)> {
-    let outcome = Compiler::new(&loaded.settings).compile(&loaded.resources);
-    let mut faults = outcome.faults;
-    for object in outcome.quarantined {
-        let name = format!("{}/{}", object.kind, object.id);
-        let named = |fault: ConfigError| if fault.object.is_empty() { fault.in_object(&name) } else { fault };
-        faults.extend(object.faults.into_iter().map(named));
-    }
+    // As `run` does: a node whose name is unknown is a fault that is better met here.
+    let mut compiler = Compiler::new(&loaded.settings, Box::new(dns::resolve));
+    let faults = compiler.compile(&loaded.resources).faults;
     let file = loaded.resources_path.as_ref().map_or_else(String::new, |path| path.display().to_string());
     faults.into_iter().map(|fault| (file.clone(), fault)).collect()
 }

@@ -13,6 +13,7 @@
 //! it, and last the reports thread, when it has written what the cores left.
 
 mod board;
+pub mod discovery;
 mod export;
 pub mod log;
 pub mod origin;
@@ -35,7 +36,7 @@ use crate::base::clock::{self, Moment};
 use crate::link::mailbox::Mailbox;
 use crate::link::outbox::Inbox;
 use crate::link::stats::CoreStats;
-use crate::model::{ConfigError, Settings};
+use crate::model::{ConfigError, Settings, object_name};
 use crate::snapshot::compile::Outcome;
 use crate::snapshot::{Compiler, Order};
 
@@ -344,12 +345,7 @@ impl Control {
         }
         let mut quarantined = Vec::with_capacity(outcome.quarantined.len());
         for object in &outcome.quarantined {
-            let name = format!("{}/{}", object.kind, object.id);
-            for fault in &object.faults {
-                let fault =
-                    if fault.object.is_empty() { fault.clone().in_object(&name) } else { fault.clone() };
-                log::error(fault.to_string());
-            }
+            let name = object_name(object.kind, &object.id);
             let instead = if object.last_good { "its last good version stays" } else { "it is left out" };
             log::warn(format!("{name}: set aside; {instead}"));
             quarantined.push(name);

@@ -137,7 +137,7 @@ mod tests {
     fn house(cores: usize) -> House {
         let (mailboxes, boxes): (Vec<_>, Vec<_>) = (0..cores).map(|_| mailbox().expect("a pair")).unzip();
         let stats: Vec<Arc<CoreStats>> = (0..cores).map(|_| Arc::default()).collect();
-        let compiler = Compiler::new(&Settings::default());
+        let compiler = Compiler::new(&Settings::default(), Box::new(|_| Ok(Vec::new())));
         House { publisher: Publisher::new(mailboxes, &stats), boxes, stats, compiler }
     }
 

@@ -37,7 +37,7 @@ impl Scene {
         )
         .expect("valid");
         settings.access_log = AccessLogSettings { enabled: false, ..AccessLogSettings::default() };
-        let mut compiler = Compiler::new(&settings);
+        let mut compiler = Compiler::new(&settings, Box::new(|_| Ok(Vec::new())));
         let (source, objects) = match resources {
             Some(path) => Source::open(path).map(|(source, objects)| (Some(source), objects)).expect("valid"),
             None => (None, crate::model::resources::Resources::default()),
