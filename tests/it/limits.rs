@@ -136,8 +136,9 @@ fn a_head_must_come_in_time_however_it_drips() {
 
 fn a_connection_that_says_nothing_is_closed() {
     let origin = Origin::replying("hello");
-    let gateway =
-        Gateway::routing("/*", [&origin]).settings("limits: {head_timeout: 0.5, keepalive_timeout: 0.5}").start();
+    let gateway = Gateway::routing("/*", [&origin])
+        .settings("limits: {head_timeout: 0.5, keepalive_timeout: 0.5}")
+        .start();
 
     let mut raw = gateway.raw();
     ended_after(&drip(&mut raw, b""), Duration::from_millis(500));

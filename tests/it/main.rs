@@ -15,6 +15,7 @@ mod limits;
 mod memory;
 mod panic;
 mod plugins;
+mod probes_chunks;
 mod probes_framing;
 mod probes_paths;
 mod probes_responses;

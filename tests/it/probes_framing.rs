@@ -3,7 +3,7 @@
 //!
 //! Rows are judged by what the client got, by what the origin saw, and by a plain request that follows.
 
-use super::kit::{Bed, Gateway, Origin, Raw, Seen};
+use super::kit::{Bed, Gateway, Origin, Raw, Seen, anything, bytes, get, has_body, post};
 
 on_both_drivers!(
     two_framings_at_once_are_refused,
@@ -12,10 +12,6 @@ on_both_drivers!(
     names_are_tokens_followed_by_their_colon,
     folded_and_broken_lines_are_refused,
     names_with_an_underscore_do_not_reach_the_origin_as_another,
-    chunk_sizes_are_plain_hex_digits,
-    chunks_end_where_they_said,
-    chunk_extensions_are_bounded_and_go_no_further,
-    trailers_never_become_headers,
     lines_end_with_both_characters,
     request_lines_have_three_words_and_two_spaces,
     versions_are_those_we_speak,
@@ -28,32 +24,12 @@ on_both_drivers!(
     odd_methods_are_refused,
 );
 
-/// A POST with these header lines, with the body after them.
-fn post(lines: &str, body: &str) -> Vec<u8> {
-    bytes(&format!("POST /probe HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n{body}"))
-}
-
-/// A GET with these header lines after `Host`.
-fn get(lines: &str) -> Vec<u8> {
-    bytes(&format!("GET /probe HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n"))
-}
-
-/// Text of which every character is a byte, so that `\u{ff}` is 0xff and not its UTF-8.
-fn bytes(text: &str) -> Vec<u8> {
-    text.chars().map(|character| u8::try_from(u32::from(character)).expect("a byte")).collect()
-}
-
-fn has_body(body: &'static str) -> impl Fn(&Seen) -> Result<(), String> {
-    move |seen| if seen.body == body.as_bytes() { Ok(()) } else { Err(format!("expected the body {body:?}")) }
-}
-
-fn anything(_: &Seen) -> Result<(), String> {
-    Ok(())
-}
-
 fn two_framings_at_once_are_refused() {
     let mut bed = Bed::new();
-    let lines = ["Content-Length: 6\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 6"];
+    let lines = [
+        "Content-Length: 6\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 6",
+    ];
     for lines in lines {
         bed.refused(lines, post(lines, "0\r\n\r\nG"), &[400]);
     }
@@ -147,7 +123,9 @@ fn the_only_transfer_coding_is_chunked() {
 
 fn names_are_tokens_followed_by_their_colon() {
     let mut bed = Bed::new();
-    for (name, value, body) in [("Content-Length", "5", "hello"), ("Transfer-Encoding", "chunked", "0\r\n\r\n")] {
+    for (name, value, body) in
+        [("Content-Length", "5", "hello"), ("Transfer-Encoding", "chunked", "0\r\n\r\n")]
+    {
         for line in [
             format!("{name} : {value}"),
             format!("{name}\t: {value}"),
@@ -205,120 +183,18 @@ fn folded_and_broken_lines_are_refused() {
 
 fn names_with_an_underscore_do_not_reach_the_origin_as_another() {
     let mut bed = Bed::new();
-    for line in ["Content_Length: 5", "Transfer_Encoding: chunked", "X_Forwarded_For: 6.6.6.6", "X_Consumer_Username: root"]
-    {
+    for line in [
+        "Content_Length: 5",
+        "Transfer_Encoding: chunked",
+        "X_Forwarded_For: 6.6.6.6",
+        "X_Consumer_Username: root",
+    ] {
         bed.either(line, get(line), &[400], |seen| {
             let passed: Vec<&String> =
                 seen.headers.iter().map(|(name, _)| name).filter(|name| name.contains('_')).collect();
             if passed.is_empty() { Ok(()) } else { Err(format!("{passed:?} went on")) }
         });
     }
-    bed.verdict();
-}
-
-fn chunk_sizes_are_plain_hex_digits() {
-    let mut bed = Bed::new();
-    let chunked = |body: &str| post("Transfer-Encoding: chunked", body);
-    for size in ["5", "05", "0000005", "000000000000005"] {
-        bed.served(size, chunked(&format!("{size}\r\nhello\r\n0\r\n\r\n")), has_body("hello"));
-    }
-    bed.served("a, A", chunked("a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n"), has_body("01234567890123456789"));
-    for size in [
-        "0x5",
-        "+5",
-        "-1",
-        "-5",
-        " 5",
-        "\t5",
-        "5 ",
-        "5\t",
-        "_5",
-        "5_",
-        "5.",
-        "g",
-        "",
-        "\u{0}5",
-        "5\u{0}",
-        "10000000000000005",
-        "00000000000000000000005",
-        "ffffffffffffffff",
-        "fffffffffffffffff",
-        "\"5\"",
-        "5,5",
-    ] {
-        bed.refused(size, chunked(&format!("{size}\r\nhello\r\n0\r\n\r\n")), &[400]);
-    }
-    bed.verdict();
-}
-
-fn chunks_end_where_they_said() {
-    let mut bed = Bed::new();
-    for body in [
-        "5\nhello\r\n0\r\n\r\n",
-        "5\r\nhello\n0\r\n\r\n",
-        "5\rhello\r\n0\r\n\r\n",
-        "5\r\nhello\r0\r\n\r\n",
-        "5\r\nhello0\r\n\r\n",
-        "5\r\nhello, world\r\n0\r\n\r\n",
-        "5\r\nhello\r\n0\n\n",
-        "5\r\nhello\r\n0\n\r\n",
-        "5\r\nhello\r\n0\r\n\n",
-        "\r\n5\r\nhello\r\n0\r\n\r\n",
-        "5\r\nhello\r\n\r\n0\r\n\r\n",
-        "5\r\r\nhello\r\n0\r\n\r\n",
-        "5\r\nhello\r\n0\rX\n\r\n",
-    ] {
-        bed.refused(body, post("Transfer-Encoding: chunked", body), &[400]);
-    }
-    // The end is the end: what follows is the next request, and a new one only.
-    let two = format!("0\r\n\r\n{}", "GET /canary-x HTTP/1.1\r\nHost: a\r\n\r\n");
-    bed.judge("two requests", two.as_bytes(), |bed| {
-        let mut raw = bed.gateway.raw();
-        raw.send(post("Transfer-Encoding: chunked", &two));
-        let texts = [raw.try_answer("GET")?.text(), raw.try_answer("GET")?.text()];
-        if texts == ["POST /probe", "GET /canary-x"] { Ok(()) } else { Err(format!("got {texts:?}")) }
-    });
-    bed.verdict();
-}
-
-fn chunk_extensions_are_bounded_and_go_no_further() {
-    let mut bed = Bed::new();
-    let chunked = |size: &str| post("Transfer-Encoding: chunked", &format!("{size}\r\nhello\r\n0\r\n\r\n"));
-    for size in ["5;a", "5;a=b", "5;a=\"b c\"", "5;a=b;c=d"] {
-        bed.served(size, chunked(size), |seen| {
-            has_body("hello")(seen)?;
-            let raw = super::kit::text(&seen.raw);
-            if raw.contains(";a") { Err("the extension went on".to_owned()) } else { Ok(()) }
-        });
-    }
-    for size in ["5;", "5;a\nb", "5\r;a", "5;a\rb", "5;a\u{0}b", "5;\u{1}", "5;a=\"\n\"", "5;a=b\n"] {
-        bed.refused(size, chunked(size), &[400]);
-    }
-    bed.refused("one of 64 KiB", chunked(&format!("5;{}", "a".repeat(64 * 1024))), &[400, 413, 431]);
-    let many = format!("1;{}\r\nx\r\n", "a".repeat(60)).repeat(2000);
-    bed.refused("many small ones", post("Transfer-Encoding: chunked", &format!("{many}0\r\n\r\n")), &[400, 413, 431]);
-    bed.verdict();
-}
-
-fn trailers_never_become_headers() {
-    let mut bed = Bed::new();
-    let trailed = |lines: &str| post("Transfer-Encoding: chunked", &format!("5\r\nhello\r\n0\r\n{lines}\r\n\r\n"));
-    for name in
-        ["Content-Length", "Transfer-Encoding", "Host", "Authorization", "Content-Type", "X-Forwarded-For", "Connection"]
-    {
-        bed.either(name, trailed(&format!("{name}: 7")), &[400], move |seen| {
-            has_body("hello")(seen)?;
-            let evil = |headers: &[(String, String)]| {
-                headers.iter().any(|(key, value)| key.eq_ignore_ascii_case(name) && value == "7")
-            };
-            if evil(&seen.headers) || evil(&seen.trailers) { Err(format!("{name} went on")) } else { Ok(()) }
-        });
-    }
-    for line in ["X: 1\nY: 2", "X : 1", " X: 1", "no colon", ": v", "X: a\u{0}b", "X: 1\r\n Y: 2", "X: a\rb"] {
-        bed.refused(line, trailed(line), &[400]);
-    }
-    let large = format!("X-Large: {}\r\n", "a".repeat(4000)).repeat(10);
-    bed.refused("40 kB of trailers", trailed(large.trim_end()), &[400, 413, 431]);
     bed.verdict();
 }
 
@@ -377,9 +253,22 @@ fn request_lines_have_three_words_and_two_spaces() {
 
 fn versions_are_those_we_speak() {
     let mut bed = Bed::new();
-    for version in
-        ["http/1.1", "Http/1.1", "HTTP/01.1", "HTTP/1.01", "HTTP/1.", "HTTP/1", "HTTP/2.0", "HTTP/9.9", "HTTP/0.9", "HTTP/1.1x", "HTTPS/1.1", "ICY/1.1", "HTTP /1.1", "HTTP/-1.1"]
-    {
+    for version in [
+        "http/1.1",
+        "Http/1.1",
+        "HTTP/01.1",
+        "HTTP/1.01",
+        "HTTP/1.",
+        "HTTP/1",
+        "HTTP/2.0",
+        "HTTP/9.9",
+        "HTTP/0.9",
+        "HTTP/1.1x",
+        "HTTPS/1.1",
+        "ICY/1.1",
+        "HTTP /1.1",
+        "HTTP/-1.1",
+    ] {
         bed.refused(version, format!("GET /probe {version}\r\nHost: a\r\n\r\n"), &[400, 505]);
     }
     bed.refused("none", "GET /probe\r\n\r\n", &[400, 505]);
@@ -394,7 +283,10 @@ fn a_body_nobody_expected_is_still_a_body() {
     let mut bed = Bed::new();
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
     for method in ["GET", "HEAD", "OPTIONS", "DELETE"] {
-        let lengths = format!("{method} /probe HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{smuggled}", smuggled.len());
+        let lengths = format!(
+            "{method} /probe HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{smuggled}",
+            smuggled.len()
+        );
         bed.judge(method, lengths.as_bytes(), |bed| {
             let mut raw = bed.gateway.raw();
             raw.send(&lengths);
@@ -448,7 +340,9 @@ fn a_body_that_nobody_reads_is_not_a_request() {
         // Small: read and dropped. Large: the connection ends, after the answer was seen.
         for size in [smuggled.len(), 60_000, 3_000_000] {
             let body = smuggled.repeat(size / smuggled.len());
-            for framing in [format!("Content-Length: {}", body.len()), "Transfer-Encoding: chunked".to_owned()] {
+            for framing in
+                [format!("Content-Length: {}", body.len()), "Transfer-Encoding: chunked".to_owned()]
+            {
                 let sent = match framing.as_str() {
                     "Transfer-Encoding: chunked" => format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()),
                     _ => body.clone(),
@@ -480,7 +374,8 @@ fn connection_names_do_not_strip_what_we_add() {
         .objects("consumers: [{username: jack, plugins: {key-auth: {key: secret}}}]")
         .start();
 
-    let names = "X-Consumer-Username, X-Forwarded-For, X-Real-IP, X-Forwarded-Proto, Host, Content-Length, apikey";
+    let names =
+        "X-Consumer-Username, X-Forwarded-For, X-Real-IP, X-Forwarded-Proto, Host, Content-Length, apikey";
     let head = format!(
         "POST /probe HTTP/1.1\r\nHost: a\r\napikey: secret\r\nConnection: close, {names}\r\nContent-Length: 5\r\n\r\nhello"
     );
@@ -546,7 +441,11 @@ fn odd_methods_are_refused() {
     for method in [long.as_str(), "get", "Get", "TRACE", "TRACK", "CONNECT"] {
         bed.refused(method, format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n"), &[400, 405, 501]);
     }
-    bed.refused("64 KiB", format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "A".repeat(65_536)), &[400, 414, 431, 501]);
+    bed.refused(
+        "64 KiB",
+        format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "A".repeat(65_536)),
+        &[400, 414, 431, 501],
+    );
     bed.refused("CONNECT to elsewhere", "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", &[400, 405, 501]);
     bed.refused("HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[400, 405, 501, 505]);
     bed.verdict();

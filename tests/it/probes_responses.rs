@@ -180,7 +180,9 @@ fn a_body_cut_short_is_cut_for_the_client() {
 }
 
 fn garbage_between_chunks_cuts_the_answer() {
-    for rest in ["zz\r\nevil\r\n0\r\n\r\n", "\r\n", "5\r\nhelloevil\r\n0\r\n\r\n", "-1\r\n", "0x1\r\ne\r\n0\r\n\r\n"] {
+    for rest in
+        ["zz\r\nevil\r\n0\r\n\r\n", "\r\n", "5\r\nhelloevil\r\n0\r\n\r\n", "-1\r\n", "0x1\r\ne\r\n0\r\n\r\n"]
+    {
         let origin = Origin::sending_once(format!(
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n{rest}"
         ));

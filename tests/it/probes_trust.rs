@@ -40,9 +40,10 @@ fn a_stranger_is_not_believed() {
     let origin = Origin::replying("hello");
     // With trusted addresses set, a stranger's chain is dropped; without, our peer is added at its end, where
     // anyone who counts from the right finds it.
-    for (settings, forwarded) in
-        [("trusted_addresses: ['10.0.0.0/8']", "127.0.0.1"), ("trusted_addresses: []", "6.6.6.6, 127.0.0.1, 127.0.0.1")]
-    {
+    for (settings, forwarded) in [
+        ("trusted_addresses: ['10.0.0.0/8']", "127.0.0.1"),
+        ("trusted_addresses: []", "6.6.6.6, 127.0.0.1, 127.0.0.1"),
+    ] {
         let gateway = Gateway::routing("/*", [&origin])
             .route("plugins: {ip-restriction: {whitelist: ['127.0.0.1']}}")
             .settings(settings)
@@ -77,7 +78,11 @@ fn a_trusted_peer_is_believed_as_far_as_its_chain_goes() {
     assert_eq!(ask("10.1.1.1"), 403);
 
     origin.forget();
-    let claims = [("X-Forwarded-For", "5.5.5.5"), ("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "outer.example")];
+    let claims = [
+        ("X-Forwarded-For", "5.5.5.5"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Host", "outer.example"),
+    ];
     gateway.request("GET", "/", &claims, b"").expect(200, "hello");
     let seen = origin.only();
     assert_eq!(seen.values("x-forwarded-for").join(", "), "5.5.5.5, 127.0.0.1");
@@ -93,7 +98,11 @@ fn names_with_underscores_are_no_second_way_in() {
         let answer = gateway.request("GET", "/", &[(name, "6.6.6.6")], b"");
         assert!(matches!(answer.status, 200 | 400), "{name}: {}", answer.status);
         for seen in origin.seen() {
-            assert!(!seen.headers.iter().any(|(_, value)| value.contains("6.6.6.6")), "{name}: {:?}", seen.headers);
+            assert!(
+                !seen.headers.iter().any(|(_, value)| value.contains("6.6.6.6")),
+                "{name}: {:?}",
+                seen.headers
+            );
         }
         origin.forget();
     }
@@ -166,9 +175,10 @@ fn a_proxy_header_nobody_expects_is_refused() {
     let origin = Origin::replying("hello");
     let gateway = Gateway::routing("/*", [&origin]).start();
 
-    for preface in
-        [&b"PROXY TCP4 6.6.6.6 127.0.0.1 1 80\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x06\x06\x06\x06\x7f\0\0\x01\0\x01\0P"]
-    {
+    for preface in [
+        &b"PROXY TCP4 6.6.6.6 127.0.0.1 1 80\r\n"[..],
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x06\x06\x06\x06\x7f\0\0\x01\0\x01\0P",
+    ] {
         let mut raw = gateway.raw();
         raw.send([preface, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"].concat());
         raw.answer().expect_status(400);

@@ -160,7 +160,9 @@ fn the_path_goes_on_as_it_was_written() {
     let origin = Origin::naming();
     let gateway = Gateway::routing("/*", [&origin]).start();
 
-    for target in ["/", "/a%20b", "/a?b=%2F&c=d%26", "/caf%C3%A9", "/a/b/?", "/a;b=c/d", "/x?y=/../z", "/~a_b-c.d"] {
+    for target in
+        ["/", "/a%20b", "/a?b=%2F&c=d%26", "/caf%C3%A9", "/a/b/?", "/a;b=c/d", "/x?y=/../z", "/~a_b-c.d"]
+    {
         gateway.get(target).expect(200, &format!("GET {target}"));
     }
 }

@@ -123,6 +123,7 @@ fn a_client_of_http_1_0_gets_an_answer_it_understands() {
     let answer = raw.answer();
     answer.expect(200, "ok");
     assert!(answer.values("transfer-encoding").is_empty(), "no chunks for HTTP/1.0");
+    assert_eq!(answer.version, "HTTP/1.1", "our version, not the client's");
     raw.expect_closed();
     assert_eq!(origin.only().version, "HTTP/1.1");
 }
@@ -155,7 +156,8 @@ fn an_origin_of_http_1_0_is_understood() {
 }
 
 fn a_body_that_ends_with_its_connection_is_whole() {
-    let origin = Origin::sending_and_closing("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nuntil the end");
+    let origin =
+        Origin::sending_and_closing("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nuntil the end");
     let gateway = Gateway::routing("/*", [&origin]).start();
 
     let mut client = gateway.client();
@@ -207,7 +209,9 @@ fn requests_in_one_write_are_answered_in_order() {
     let mut bytes = Vec::new();
     for at in 0..50 {
         let body = "x".repeat(at);
-        bytes.extend(format!("POST /{at} HTTP/1.1\r\nHost: a\r\nContent-Length: {at}\r\n\r\n{body}").into_bytes());
+        bytes.extend(
+            format!("POST /{at} HTTP/1.1\r\nHost: a\r\nContent-Length: {at}\r\n\r\n{body}").into_bytes(),
+        );
     }
     raw.send(bytes);
     for (at, answer) in raw.answers(50).into_iter().enumerate() {

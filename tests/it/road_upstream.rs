@@ -163,7 +163,11 @@ fn an_origin_that_refuses_is_502_with_its_reason() {
     let mut client = gateway.client();
     let answer = client.get("/refused");
     answer.expect_status(502);
-    assert!(!answer.text().contains("127.0.0.1"), "addresses of nodes are not for clients: {}", answer.text());
+    assert!(
+        !answer.text().contains("127.0.0.1"),
+        "addresses of nodes are not for clients: {}",
+        answer.text()
+    );
     assert!(gateway.reason("/refused").starts_with("upstream_connect"), "{}", gateway.reason("/refused"));
     // The answer is ours, so the connection stays.
     client.get("/again").expect_status(502);
@@ -179,8 +183,9 @@ fn an_origin_that_closes_without_an_answer_is_502_with_its_reason() {
 
 fn an_origin_that_never_accepts_is_504_in_time() {
     let origin = Origin::that_never_accepts();
-    let gateway =
-        Gateway::routing("/*", [&origin]).with("{retries: 0, timeout: {connect: 0.3, send: 9, read: 9}}").start();
+    let gateway = Gateway::routing("/*", [&origin])
+        .with("{retries: 0, timeout: {connect: 0.3, send: 9, read: 9}}")
+        .start();
 
     in_time(Duration::from_millis(300), || gateway.get("/full").expect_status(504).status);
     assert_eq!(gateway.reason("/full"), "upstream_connect_timeout");
@@ -188,8 +193,9 @@ fn an_origin_that_never_accepts_is_504_in_time() {
 
 fn an_origin_that_never_answers_is_504_in_time() {
     let origin = Origin::that_stalls();
-    let gateway =
-        Gateway::routing("/*", [&origin]).with("{retries: 0, timeout: {connect: 9, send: 9, read: 0.3}}").start();
+    let gateway = Gateway::routing("/*", [&origin])
+        .with("{retries: 0, timeout: {connect: 9, send: 9, read: 0.3}}")
+        .start();
 
     in_time(Duration::from_millis(300), || gateway.get("/slow").expect_status(504).status);
     assert!(gateway.reason("/slow").contains("timeout"), "{}", gateway.reason("/slow"));
@@ -198,8 +204,9 @@ fn an_origin_that_never_answers_is_504_in_time() {
 
 fn an_origin_that_stalls_in_the_body_cuts_the_answer() {
     let origin = Origin::that_stalls_in_the_body();
-    let gateway =
-        Gateway::routing("/*", [&origin]).with("{retries: 0, timeout: {connect: 9, send: 9, read: 0.3}}").start();
+    let gateway = Gateway::routing("/*", [&origin])
+        .with("{retries: 0, timeout: {connect: 9, send: 9, read: 0.3}}")
+        .start();
 
     let mut client = gateway.client();
     let answer = client.get("/half");

@@ -168,7 +168,8 @@ fn a_101_nobody_asked_for_is_502() {
             conn.wait_for_the_end();
         }
     });
-    let gateway = Gateway::routing("/*", [&origin]).route("enable_websocket: true").with("retries: 0").start();
+    let gateway =
+        Gateway::routing("/*", [&origin]).route("enable_websocket: true").with("retries: 0").start();
 
     let mut raw = gateway.raw();
     raw.send("GET /plain HTTP/1.1\r\nHost: a\r\n\r\n").answer().expect_status(502);

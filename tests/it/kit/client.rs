@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::PATIENCE;
 use super::wire::{Ended, Headers, Wire, ended, head_of, shown, text, values};
 
+/// Interim responses after which a client gives up.
+const INTERIM_MAX: usize = 100;
+
 /// A response.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
@@ -71,7 +74,8 @@ pub(crate) struct Raw {
 impl Raw {
     #[track_caller]
     pub(crate) fn connect(to: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&to, PATIENCE).unwrap_or_else(|error| panic!("connect {to}: {error}"));
+        let stream =
+            TcpStream::connect_timeout(&to, PATIENCE).unwrap_or_else(|error| panic!("connect {to}: {error}"));
         Self { wire: Wire::new(stream, PATIENCE) }
     }
 
@@ -111,7 +115,9 @@ impl Raw {
     #[track_caller]
     pub(crate) fn answers(&mut self, count: usize) -> Vec<Answer> {
         (0..count)
-            .map(|at| self.try_answer("GET").unwrap_or_else(|reason| panic!("answer {at} of {count}: {reason}")))
+            .map(|at| {
+                self.try_answer("GET").unwrap_or_else(|reason| panic!("answer {at} of {count}: {reason}"))
+            })
             .collect()
     }
 
@@ -126,9 +132,10 @@ impl Raw {
         let chunked = answer.values("transfer-encoding").contains(&"chunked");
         let length = answer.values("content-length").first().and_then(|length| length.parse().ok());
         let read = match length {
-            _ if chunked => {
-                self.wire.chunked(&mut raw, |piece| body.extend_from_slice(piece)).map(|them| answer.trailers = them)
-            }
+            _ if chunked => self
+                .wire
+                .chunked(&mut raw, |piece| body.extend_from_slice(piece))
+                .map(|them| answer.trailers = them),
             Some(length) => self.wire.exactly(length, |piece| body.extend_from_slice(piece)),
             None => {
                 answer.open = false;
@@ -141,7 +148,9 @@ impl Raw {
         };
         answer.whole = match read {
             Ok(()) => true,
-            Err(error) if ended(&error) == Ended::Open => return Err(format!("body stalled: {}", shown(&answer.raw))),
+            Err(error) if ended(&error) == Ended::Open => {
+                return Err(format!("body stalled: {}", shown(&answer.raw)));
+            }
             Err(_) => false,
         };
         answer.open &= answer.whole;
@@ -167,10 +176,15 @@ impl Raw {
             let Some(status) = status else { return Err(format!("not a response: {}", shown(&raw))) };
             if (100..200).contains(&status) && status != 101 {
                 interim.push(status);
+                if interim.len() > INTERIM_MAX {
+                    return Err(format!("more than {INTERIM_MAX} interim responses"));
+                }
                 continue;
             }
-            let close = values(&headers, "connection").iter().any(|value| value.eq_ignore_ascii_case("close"));
-            let keep = values(&headers, "connection").iter().any(|value| value.eq_ignore_ascii_case("keep-alive"));
+            let close =
+                values(&headers, "connection").iter().any(|value| value.eq_ignore_ascii_case("close"));
+            let keep =
+                values(&headers, "connection").iter().any(|value| value.eq_ignore_ascii_case("keep-alive"));
             let open = if version == "HTTP/1.1" { !close } else { keep };
             return Ok(Answer {
                 raw: all,
@@ -231,24 +245,18 @@ impl Client {
 
     /// One request and its answer. `Host` is `ringway.test` unless given; a body gets its length.
     #[track_caller]
-    pub(crate) fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        self.raw.send(request(method, path, headers, body));
-        match self.raw.try_answer(method) {
-            Ok(answer) => answer,
-            Err(reason) => panic!("{method} {path}: {reason}"),
-        }
-    }
-
-    /// The same, but a failure is an answer, too.
-    pub(crate) fn try_request(
+    pub(crate) fn request(
         &mut self,
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
         body: &[u8],
-    ) -> Result<Answer, String> {
+    ) -> Answer {
         self.raw.send(request(method, path, headers, body));
-        self.raw.try_answer(method)
+        match self.raw.try_answer(method) {
+            Ok(answer) => answer,
+            Err(reason) => panic!("{method} {path}: {reason}"),
+        }
     }
 }
 

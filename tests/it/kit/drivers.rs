@@ -37,10 +37,10 @@ pub(crate) fn on(driver: Driver, story: fn()) {
         eprintln!("not run on {}: RINGWAY_TEST_DRIVERS={wanted}", driver.name());
         return;
     }
-    if driver == Driver::IoUring {
-        if let Err(error) = io_uring::IoUring::new(8) {
-            panic!("the kernel forbids io_uring ({error}); set RINGWAY_TEST_DRIVERS=epoll to go without it");
-        }
+    if driver == Driver::IoUring
+        && let Err(error) = io_uring::IoUring::new(8)
+    {
+        panic!("the kernel forbids io_uring ({error}); set RINGWAY_TEST_DRIVERS=epoll to go without it");
     }
     DRIVER.set(driver);
     story();

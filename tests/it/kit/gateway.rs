@@ -93,13 +93,8 @@ impl Setup {
         self
     }
 
-    /// Overrules the driver of the story.
-    pub(crate) fn driver(mut self, driver: Driver) -> Self {
-        self.driver = driver;
-        self
-    }
-
     /// A panic is what the test is about.
+    #[expect(dead_code, reason = "panic.rs needs it as soon as a request can be made to panic")]
     pub(crate) fn that_may_panic(mut self) -> Self {
         self.may_panic = true;
         self
@@ -138,7 +133,6 @@ impl Setup {
             http: Vec::new(),
             metrics: None,
             status: None,
-            resources: self.resources,
             may_panic: self.may_panic,
             may_exit: false,
         };
@@ -160,7 +154,7 @@ impl Setup {
 
 /// Runs the binary to its end: exit code, and all it said.
 #[track_caller]
-pub(crate) fn ringway(dir: &Path, arguments: &[&str]) -> (i32, String) {
+fn ringway(dir: &Path, arguments: &[&str]) -> (i32, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_ringway"))
         .args(arguments)
         .current_dir(dir)
@@ -190,6 +184,12 @@ pub(crate) fn ringway(dir: &Path, arguments: &[&str]) -> (i32, String) {
     let said = said.lock().unwrap().join("\n");
     let status = status.unwrap_or_else(|| panic!("ringway {arguments:?} does not end; it said:\n{said}"));
     (status.code().unwrap_or(-1), said)
+}
+
+/// Has a file of objects checked: exit code, and what was said.
+#[track_caller]
+pub(crate) fn check(file: &Path) -> (i32, String) {
+    ringway(Path::new("."), &["check", "--resources", &file.display().to_string()])
 }
 
 /// Replaced whole, as an editor or a deployment would, so that no half-written file is ever seen.
@@ -228,7 +228,6 @@ pub(crate) struct Gateway {
     http: Vec<SocketAddr>,
     metrics: Option<SocketAddr>,
     status: Option<SocketAddr>,
-    resources: Value,
     may_panic: bool,
     may_exit: bool,
 }
@@ -282,11 +281,6 @@ impl Gateway {
     /// Where clients connect.
     pub(crate) fn address(&self) -> SocketAddr {
         self.http[0]
-    }
-
-    /// All listeners, in the order of the settings.
-    pub(crate) fn addresses(&self) -> &[SocketAddr] {
-        &self.http
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -415,11 +409,6 @@ impl Gateway {
         eventually("the new resources are served", || shows(self).then_some(()));
     }
 
-    /// The objects it was started with.
-    pub(crate) fn started_with(&self) -> &Value {
-        &self.resources
-    }
-
     /// Tells the process something.
     pub(crate) fn signal(&self, signal: Signal) {
         let name = match signal {
@@ -447,8 +436,10 @@ impl Gateway {
     /// Resident memory, in bytes.
     pub(crate) fn resident(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a process has resident memory");
-        let kib: usize = line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number");
+        let line =
+            status.lines().find(|line| line.starts_with("VmRSS:")).expect("a process has resident memory");
+        let kib: usize =
+            line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number");
         kib * 1024
     }
 }

@@ -14,10 +14,10 @@ mod tests;
 mod wait;
 mod wire;
 
-pub(crate) use client::{Answer, Client, Raw};
-pub(crate) use drivers::{Driver, on};
-pub(crate) use gateway::{Gateway, Signal, yaml};
+pub(crate) use client::{Client, Raw};
+pub(crate) use drivers::{Driver, current as current_driver, on};
+pub(crate) use gateway::{Gateway, Signal, check, yaml};
 pub(crate) use origin::{Conn, Origin, reply};
-pub(crate) use probe::Bed;
+pub(crate) use probe::{Bed, anything, bytes, get, has_body, post};
 pub(crate) use wait::{PATIENCE, eventually, within};
-pub(crate) use wire::{Ended, Seen, Wire, text};
+pub(crate) use wire::{Ended, Seen, text};

@@ -74,8 +74,10 @@ impl Origin {
             while let Some(seen) = conn.request() {
                 let bytes = answer(&seen);
                 let bytes = bytes.as_ref();
-                let head = bytes.windows(4).position(|four| four == b"\r\n\r\n").map_or(bytes, |at| &bytes[..at]);
-                let says_close = head.to_ascii_lowercase().windows(17).any(|part| part == b"connection: close");
+                let head =
+                    bytes.windows(4).position(|four| four == b"\r\n\r\n").map_or(bytes, |at| &bytes[..at]);
+                let says_close =
+                    head.to_ascii_lowercase().windows(17).any(|part| part == b"connection: close");
                 if !conn.send(bytes) || says_close || values(&seen.headers, "connection") == ["close"] {
                     return;
                 }
@@ -97,7 +99,8 @@ impl Origin {
     /// 200 and the body of the request.
     pub(crate) fn echoing() -> Self {
         Self::answering(|seen| {
-            let mut bytes = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", seen.body.len()).into_bytes();
+            let mut bytes =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", seen.body.len()).into_bytes();
             bytes.extend_from_slice(&seen.body);
             bytes
         })
@@ -191,7 +194,9 @@ impl Origin {
     /// Waits until so many connections ended.
     #[track_caller]
     pub(crate) fn wait_ended(&self, count: usize) {
-        eventually(&format!("{count} connections ended at the origin"), || (self.ended() >= count).then_some(()));
+        eventually(&format!("{count} connections ended at the origin"), || {
+            (self.ended() >= count).then_some(())
+        });
     }
 
     /// Bytes of bodies that were counted rather than kept.
@@ -248,9 +253,11 @@ impl Conn {
         let (mut raw, mut body) = (Vec::new(), Vec::new());
         let wire = self.wire();
         let ended = if !values(&seen.headers, "transfer-encoding").is_empty() {
-            wire.chunked(&mut raw, |piece| body.extend_from_slice(piece)).map(|trailers| seen.trailers = trailers)
+            wire.chunked(&mut raw, |piece| body.extend_from_slice(piece))
+                .map(|trailers| seen.trailers = trailers)
         } else {
-            let length = values(&seen.headers, "content-length").first().and_then(|length| length.parse().ok());
+            let length =
+                values(&seen.headers, "content-length").first().and_then(|length| length.parse().ok());
             let read = wire.exactly(length.unwrap_or(0), |piece| body.extend_from_slice(piece));
             raw.clone_from(&body);
             read

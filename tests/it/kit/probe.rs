@@ -1,11 +1,16 @@
 //! A bed for probes: many odd requests at one gateway, each judged by what the client got *and* what the origin
 //! saw, with all failures told at once rather than the first.
 
+use std::time::Duration;
+
+use super::Raw;
 use super::client::{Answer, request};
 use super::gateway::Gateway;
 use super::origin::Origin;
 use super::wire::{Ended, Seen, shown};
-use super::{PATIENCE, Raw};
+
+/// How long a refused connection may stay; short, because a table that fails waits for each of its rows.
+const CLOSING: Duration = Duration::from_millis(1500);
 
 /// A gateway, the origin behind it and what went wrong so far.
 pub(crate) struct Bed {
@@ -75,7 +80,12 @@ impl Bed {
     }
 
     /// Anything else about a probe.
-    pub(crate) fn judge(&mut self, name: &str, bytes: &[u8], judge: impl FnOnce(&Self) -> Result<(), String>) {
+    pub(crate) fn judge(
+        &mut self,
+        name: &str,
+        bytes: &[u8],
+        judge: impl FnOnce(&Self) -> Result<(), String>,
+    ) {
         let outcome = judge(self);
         self.note(name, bytes, outcome);
     }
@@ -94,16 +104,18 @@ impl Bed {
         if !answer.whole {
             wrong.push(format!("the refusal was cut: {}", shown(&answer.raw)));
         }
+        raw.patience(CLOSING);
         let (rest, ended) = raw.rest();
         if !rest.is_empty() {
             wrong.push(format!("more came after the refusal: {}", shown(&rest)));
         }
         if ended == Ended::Open {
-            wrong.push(format!("the connection stays open after {PATIENCE:?}"));
+            wrong.push(format!("the connection stays open after {CLOSING:?}"));
         }
         // What the gateway had sent on would be there before the answer to a request that came later.
         self.canary(&mut self.gateway.raw()).map_err(|reason| format!("a new connection: {reason}"))?;
-        let seen: Vec<Seen> = self.origin.seen().into_iter().filter(|seen| seen.complete && !is_canary(seen)).collect();
+        let seen: Vec<Seen> =
+            self.origin.seen().into_iter().filter(|seen| seen.complete && !is_canary(seen)).collect();
         if !seen.is_empty() {
             let seen: Vec<String> = seen.iter().map(|seen| shown(&seen.raw)).collect();
             wrong.push(format!("the origin saw {seen:?}"));
@@ -164,4 +176,27 @@ impl Bed {
 
 fn is_canary(seen: &Seen) -> bool {
     seen.target.starts_with("/canary-")
+}
+
+/// A POST with these header lines, with the body after them.
+pub(crate) fn post(lines: &str, body: &str) -> Vec<u8> {
+    bytes(&format!("POST /probe HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n{body}"))
+}
+
+/// A GET with these header lines after `Host`.
+pub(crate) fn get(lines: &str) -> Vec<u8> {
+    bytes(&format!("GET /probe HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n"))
+}
+
+/// Text of which every character is a byte, so that `\u{ff}` is 0xff and not its UTF-8.
+pub(crate) fn bytes(text: &str) -> Vec<u8> {
+    text.chars().map(|character| u8::try_from(u32::from(character)).expect("a byte")).collect()
+}
+
+pub(crate) fn has_body(body: &'static str) -> impl Fn(&Seen) -> Result<(), String> {
+    move |seen| if seen.body == body.as_bytes() { Ok(()) } else { Err(format!("expected the body {body:?}")) }
+}
+
+pub(crate) fn anything(_: &Seen) -> Result<(), String> {
+    Ok(())
 }

@@ -24,7 +24,10 @@ fn an_origin_remembers_requests_byte_for_byte() {
 fn an_origin_reads_chunks_and_trailers() {
     let origin = Origin::echoing();
     let mut raw = Raw::connect(origin.address());
-    raw.send_each(["POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab", "c\r\n0\r\nX-Sum: 1\r\n\r\n"]);
+    raw.send_each([
+        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab",
+        "c\r\n0\r\nX-Sum: 1\r\n\r\n",
+    ]);
     raw.answer().expect(200, "abc");
     assert_eq!(origin.only().trailers, [("X-Sum".to_owned(), "1".to_owned())]);
 }
@@ -41,7 +44,9 @@ fn an_incomplete_request_is_remembered_as_such() {
 
 #[test]
 fn a_client_tells_whole_answers_from_cut_ones() {
-    let whole = Origin::sending_and_closing("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+    let whole = Origin::sending_and_closing(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    );
     Client::connect(whole.address()).get("/").expect(200, "ok");
     for cut in ["Content-Length: 3\r\n\r\nok", "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n"] {
         let origin = Origin::sending_and_closing(format!("HTTP/1.1 200 OK\r\n{cut}"));

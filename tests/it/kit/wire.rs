@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use super::PATIENCE;
 
+/// Longer heads are not read: neither a gateway nor a client sends them in earnest.
+const HEAD_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Headers in the order they came, names as they were written.
 pub(crate) type Headers = Vec<(String, String)>;
 
@@ -86,10 +89,15 @@ impl Wire {
 
     /// Up to and with the blank line; `None` when the connection ended between messages.
     pub(crate) fn head(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut searched = 0;
         loop {
-            if let Some(at) = self.ahead.windows(4).position(|four| four == b"\r\n\r\n") {
-                return Ok(Some(self.ahead.drain(..at + 4).collect()));
+            if let Some(at) = self.ahead[searched..].windows(4).position(|four| four == b"\r\n\r\n") {
+                return Ok(Some(self.ahead.drain(..searched + at + 4).collect()));
             }
+            if self.ahead.len() > HEAD_BYTES_MAX {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            searched = self.ahead.len().saturating_sub(3);
             let between = self.ahead.is_empty();
             match self.fill() {
                 Ok(0) if between => return Ok(None),
@@ -206,7 +214,11 @@ pub(crate) fn head_of(raw: &[u8]) -> (String, Headers) {
 
 /// All values of a header, whatever its case.
 pub(crate) fn values<'a>(headers: &'a Headers, name: &str) -> Vec<&'a str> {
-    headers.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str()).collect()
+    headers
+        .iter()
+        .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.as_str())
+        .collect()
 }
 
 /// A request as an origin saw it.
