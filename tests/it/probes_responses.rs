@@ -175,7 +175,7 @@ fn a_body_cut_short_is_cut_for_the_client() {
         assert_ne!(raw.rest().1, Ended::Open, "{name}");
         assert_eq!(origin.requests(), 1, "{name}: nothing is tried again once the client has a byte");
         let line = gateway.logged("/cut");
-        assert!(line["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{name}: {line}");
+        assert!(line["error_code"].as_str().is_some_and(|reason| !reason.is_empty()), "{name}: {line}");
     }
 }
 

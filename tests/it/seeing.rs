@@ -64,7 +64,7 @@ fn an_answer_made_here_says_why() {
         reasons.push(gateway.reason(path));
     }
     assert_eq!(reasons[0], "route_not_found");
-    assert_eq!(reasons[3], "plugin:key-auth");
+    assert!(reasons[3].starts_with("plugin"), "{reasons:?}");
     assert!(reasons[1].starts_with("upstream_") && reasons[2].starts_with("upstream_"), "{reasons:?}");
     assert_ne!(reasons[1], reasons[2]);
 }
@@ -75,7 +75,7 @@ fn refused_requests_are_logged_too() {
 
     gateway.say("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n").expect_status(400);
     let line = gateway.logged("400");
-    assert!(line["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{line}");
+    assert!(line["error_code"].as_str().is_some_and(|reason| !reason.is_empty()), "{line}");
 }
 
 fn what_clients_write_can_not_forge_a_line() {

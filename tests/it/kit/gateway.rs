@@ -19,6 +19,13 @@ use super::{eventually, within};
 /// How long a start may take, on a machine busy with other tests.
 const START: Duration = Duration::from_secs(15);
 
+/// What is run: the binary built with these tests, or the one `RINGWAY_TEST_BINARY` names, such as a release build
+/// or what a package installed.
+fn binary() -> PathBuf {
+    std::env::var_os("RINGWAY_TEST_BINARY")
+        .map_or_else(|| env!("CARGO_BIN_EXE_ringway").into(), PathBuf::from)
+}
+
 /// YAML as a value.
 #[track_caller]
 pub(crate) fn yaml(text: &str) -> Value {
@@ -111,7 +118,7 @@ impl Setup {
         }
         fs::write(dir.path().join("config.yaml"), serde_yaml_ng::to_string(&self.settings).unwrap()).unwrap();
         write_resources(dir.path(), &serde_yaml_ng::to_string(&self.resources).unwrap());
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ringway"))
+        let mut child = Command::new(binary())
             .arg("run")
             .args(["-c", "config.yaml", "--resources", "apisix.yaml", "--ready-file", "ready.json"])
             .current_dir(dir.path())
@@ -130,6 +137,7 @@ impl Setup {
             child,
             said,
             listeners,
+            driver: self.driver,
             http: Vec::new(),
             metrics: None,
             status: None,
@@ -155,7 +163,7 @@ impl Setup {
 /// Runs the binary to its end: exit code, and all it said.
 #[track_caller]
 fn ringway(dir: &Path, arguments: &[&str]) -> (i32, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_ringway"))
+    let mut child = Command::new(binary())
         .args(arguments)
         .current_dir(dir)
         .stdin(Stdio::null())
@@ -215,6 +223,7 @@ fn listen(stream: impl Read + Send + 'static, said: Arc<Mutex<Vec<String>>>) -> 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Signal {
     Term,
+    Int,
     Hup,
     Usr1,
 }
@@ -225,6 +234,7 @@ pub(crate) struct Gateway {
     child: Child,
     said: Arc<Mutex<Vec<String>>>,
     listeners: Vec<JoinHandle<()>>,
+    driver: Driver,
     http: Vec<SocketAddr>,
     metrics: Option<SocketAddr>,
     status: Option<SocketAddr>,
@@ -274,6 +284,8 @@ impl Gateway {
         let address = |value: &Value| value.as_str().and_then(|text| text.parse().ok());
         self.http = ready["http"].as_array().into_iter().flatten().filter_map(address).collect();
         assert!(!self.http.is_empty(), "no address to connect to in {ready}");
+        let driver = ready["driver"].as_str().unwrap_or_default();
+        assert_eq!(driver, self.driver.name(), "the gateway runs on another driver than it was told");
         self.metrics = address(&ready["metrics"]);
         self.status = address(&ready["status"]);
     }
@@ -374,7 +386,7 @@ impl Gateway {
     /// Why the answer to the request with this path was not the origin's, as logged.
     #[track_caller]
     pub(crate) fn reason(&self, mention: &str) -> String {
-        self.logged(mention)["reason"].as_str().unwrap_or_default().to_owned()
+        self.logged(mention)["error_code"].as_str().unwrap_or_default().to_owned()
     }
 
     /// What the process said so far.
@@ -413,6 +425,7 @@ impl Gateway {
     pub(crate) fn signal(&self, signal: Signal) {
         let name = match signal {
             Signal::Term => "TERM",
+            Signal::Int => "INT",
             Signal::Hup => "HUP",
             Signal::Usr1 => "USR1",
         };
