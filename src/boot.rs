@@ -1,1 +1,205 @@
-//! boot
+//! Start-up in order (compile, bind, cores, control thread), shut-down in reverse.
+//!
+//! Everything that can fail because of what the user wrote fails before the first connection is accepted: all
+//! sockets are bound, all loops are built, then the cores accept.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use crate::cli::Launch;
+use crate::control::{self, Ended, Parts, discovery};
+use crate::edge;
+use crate::link::ledger::Ledger;
+use crate::link::mailbox::{Letterbox, Mailbox, mailbox};
+use crate::link::outbox::{Outbox, outbox};
+use crate::link::stats::CoreStats;
+use crate::model::Settings;
+use crate::model::settings::{self, Cores};
+use crate::proto::h1::parse::{HeadLimits, Underscores};
+use crate::runtime::core::Hatches;
+use crate::runtime::driver::{Driver, Wanted};
+use crate::runtime::{Core, Limits, affinity, listener, sys};
+use crate::snapshot::{Compiler, Order, Snapshot};
+
+/// Starts everything, and returns when everything has ended.
+///
+/// # Errors
+/// When an address can not be had, or a loop not be built.
+pub fn run(launch: Launch) -> io::Result<Ended> {
+    let Launch { settings, source, resources, ready_file } = launch;
+    sys::raise_descriptor_limit();
+    let mut compiler = Compiler::new(&settings, Box::new(discovery::dns::resolve));
+    let first = compiler.compile(&resources);
+    let processors = processors(&settings.cores);
+    let (addresses, mut sockets) = bind_all(&settings, processors.len())?;
+    let (report, inbox) = outbox();
+    let ledger = Arc::new(Ledger::new());
+    let (tell, hear) = mpsc::channel();
+    let mut started = Started::default();
+    for (id, processor) in processors.iter().enumerate() {
+        let (post, letterbox) = mailbox()?;
+        let stats = Arc::new(CoreStats::default());
+        let seat = Seat {
+            id: id as u16,
+            processor: *processor,
+            wanted: wanted(settings.driver),
+            limits: limits(&settings),
+            outbox: report.clone(),
+            stats: Arc::clone(&stats),
+            ledger: Arc::clone(&ledger),
+            snapshot: Arc::clone(&first.snapshot),
+            listeners: sockets.pop().unwrap_or_default(),
+            letterbox,
+        };
+        let tell = tell.clone();
+        let thread = std::thread::Builder::new().name(format!("core-{id}")).spawn(move || seat.take(&tell))?;
+        started.add(post, stats, thread);
+    }
+    // Only the cores' own ends are left: hearing ends when the last core has told how its start went.
+    drop(tell);
+    let driver = started.driver(&hear)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let Started { mailboxes, stats, threads } = started;
+    runtime.block_on(control::run(Parts {
+        settings,
+        resources: source,
+        compiler,
+        first,
+        mailboxes,
+        stats,
+        inbox,
+        cores_done: Box::new(move || threads.iter().all(JoinHandle::is_finished)),
+        driver,
+        listeners: addresses.into_iter().map(|address| ("http".to_owned(), address)).collect(),
+        ready_file,
+        reasons: edge::REASONS,
+    }))
+}
+
+/// The cores that were started.
+#[derive(Default)]
+struct Started {
+    mailboxes: Vec<Mailbox<Order>>,
+    stats: Vec<Arc<CoreStats>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Started {
+    fn add(&mut self, mailbox: Mailbox<Order>, stats: Arc<CoreStats>, thread: JoinHandle<()>) {
+        self.mailboxes.push(mailbox);
+        self.stats.push(stats);
+        self.threads.push(thread);
+    }
+
+    /// Waits until every core has its loop; its name, or why a core has none.
+    fn driver(&self, hear: &mpsc::Receiver<io::Result<String>>) -> io::Result<String> {
+        let mut driver = String::new();
+        for _ in &self.threads {
+            driver = hear.recv().map_err(|_| io::Error::other("a core ended while it started"))??;
+        }
+        Ok(driver)
+    }
+}
+
+/// What a core's thread is given.
+struct Seat {
+    id: u16,
+    processor: usize,
+    wanted: Wanted,
+    limits: Limits,
+    outbox: Outbox,
+    stats: Arc<CoreStats>,
+    ledger: Arc<Ledger>,
+    snapshot: Arc<Snapshot>,
+    listeners: Vec<TcpListener>,
+    letterbox: Letterbox<Order>,
+}
+
+impl Seat {
+    /// The life of a core's thread.
+    fn take(self, tell: &mpsc::Sender<io::Result<String>>) {
+        sys::block_signals();
+        affinity::pin(self.processor);
+        let driver = match Driver::build(self.wanted) {
+            Ok(driver) => driver,
+            Err(error) => {
+                let _ = tell.send(Err(error));
+                return;
+            }
+        };
+        let hatches = Hatches { outbox: self.outbox, stats: self.stats, ledger: self.ledger };
+        // The address of a local differs from run to run (ASLR), and from core to core.
+        let seed = std::ptr::from_ref(&hatches).addr() as u64 ^ crate::base::clock::wall() ^ u64::from(self.id) << 48;
+        let core = Core::new(self.id, self.limits, hatches, seed);
+        let _ = tell.send(Ok(driver.name().to_owned()));
+        let start =
+            edge::Start { core, snapshot: self.snapshot, listeners: self.listeners, letterbox: self.letterbox };
+        // A listener that can not be taken over ends the core, which the control thread notices.
+        let _ = edge::run_core(driver, start);
+    }
+}
+
+/// One listening socket for each core and address, and the addresses with their real ports.
+fn bind_all(settings: &Settings, cores: usize) -> io::Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>)> {
+    let mut addresses = Vec::new();
+    let mut by_core: Vec<Vec<TcpListener>> = (0..cores).map(|_| Vec::new()).collect();
+    for listen in settings.listen.iter() {
+        let sockets = listener::bind(listen.address(), cores)?;
+        if let Some(first) = sockets.first() {
+            addresses.push(first.local_addr()?);
+        }
+        for (core, socket) in by_core.iter_mut().zip(sockets) {
+            core.push(socket);
+        }
+    }
+    Ok((addresses, by_core))
+}
+
+/// The processors to run on.
+fn processors(cores: &Cores) -> Vec<usize> {
+    let available = affinity::available();
+    match cores {
+        Cores::Auto => available,
+        // More loops than processors share them.
+        Cores::Count(count) => available.iter().copied().cycle().take(usize::from(*count).max(1)).collect(),
+        Cores::Listed(listed) => listed.iter().map(|processor| usize::from(*processor)).collect(),
+    }
+}
+
+const fn wanted(driver: settings::Driver) -> Wanted {
+    match driver {
+        settings::Driver::Auto => Wanted::Auto,
+        settings::Driver::IoUring => Wanted::IoUring,
+        settings::Driver::Epoll => Wanted::Epoll,
+    }
+}
+
+/// The settings' numbers, as a core reads them.
+fn limits(settings: &Settings) -> Limits {
+    let set = &settings.limits;
+    Limits {
+        head: HeadLimits {
+            head_bytes_max: set.head_bytes,
+            line_bytes_max: set.line_bytes,
+            headers_max: set.headers,
+            underscores: Underscores::Reject,
+        },
+        upstream_head: HeadLimits { head_bytes_max: set.upstream_head_bytes, ..HeadLimits::RESPONSE },
+        head_timeout: set.head_timeout.get(),
+        body_timeout: set.body_timeout.get(),
+        write_timeout: set.write_timeout.get(),
+        keepalive_timeout: set.keepalive_timeout.get(),
+        keepalive_requests: if set.keepalive_timeout.bound().is_some() { set.keepalive_requests } else { 1 },
+        body_bytes_max: set.body_bytes,
+        drain_body_bytes: set.drain_body_bytes,
+        drain_body_timeout: set.drain_body_timeout.get(),
+        interim_responses: set.interim_responses,
+        connections_max: set.connections_max,
+        buffer_bytes: set.buffer_bytes,
+        tunnel_timeout: set.tunnel_timeout.bound(),
+        ..Limits::default()
+    }
+}

@@ -1,6 +1,6 @@
 //! Hashing: seeded maps against chosen collisions, and a stable hash for things that outlive a process.
 
-use std::hash::{BuildHasher as _, Hash};
+use std::hash::Hash;
 
 /// A map whose hash is seeded per process, so that no client can choose colliding keys.
 pub type Map<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;

@@ -1,1 +1,180 @@
-//! (to be written)
+//! A request's way through. Read `pipeline.rs` first; this file is the loop of one core.
+//!
+//! ```text
+//! accept -> h1 (connection -> requests) -> pipeline (one request) -> proxy (one upstream attempt)
+//!                                                    |                     |
+//!                                                 respond              deliver -> client
+//! ```
+
+mod accept;
+mod access_log;
+mod admit;
+mod deliver;
+mod drain;
+mod forward_head;
+mod h1;
+mod pick;
+mod pipeline;
+mod proxy;
+mod respond;
+mod tunnel;
+mod upload;
+
+pub use respond::REASONS;
+
+use std::cell::{Cell, RefCell};
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::hash::Map;
+use crate::link::mailbox::Letterbox;
+use crate::link::outbox::{Outbox, Report};
+use crate::plugin::Env;
+use crate::runtime::Core;
+use crate::runtime::deadline::TICK;
+use crate::runtime::driver::Driver;
+use crate::runtime::event::Event;
+use crate::runtime::listener::Listener;
+use crate::snapshot::{Chain, Order, Snapshot};
+
+/// Chains kept for pairs of route and consumer; beyond, the table starts over.
+const MERGED_MAX: usize = 4096;
+/// How often slow chores are done: wall clock, pool, counters.
+const CHORES: Duration = Duration::from_secs(1);
+
+/// A core's hold on a snapshot. The atomic count of the `Arc` moves once a core and swap; requests count in the
+/// `Rc`.
+#[derive(Clone, Debug)]
+struct View(Rc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    /// Taken only when dropped.
+    snapshot: Option<Arc<Snapshot>>,
+    outbox: Outbox,
+}
+
+impl View {
+    fn new(snapshot: Arc<Snapshot>, outbox: Outbox) -> Self {
+        Self(Rc::new(Held { snapshot: Some(snapshot), outbox }))
+    }
+}
+
+impl std::ops::Deref for View {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        self.0.snapshot.as_deref().expect("a snapshot is taken only when its last view is dropped")
+    }
+}
+
+impl Drop for Held {
+    /// The last request that saw this snapshot is over. Freeing it is not a core's work.
+    fn drop(&mut self) {
+        if let Some(snapshot) = self.snapshot.take() {
+            let _ = self.outbox.send(Report::Retired(Box::new(snapshot)));
+        }
+    }
+}
+
+/// What all connections of a core share.
+struct Hall {
+    core: Core,
+    view: RefCell<View>,
+    /// Chains of routes with a consumer's plugins merged in, for the current view.
+    merged: RefCell<Map<(u32, u32), Rc<Chain>>>,
+    /// The core accepts no more and closes connections as they come to rest.
+    draining: Cell<bool>,
+    /// The core has nothing left to do.
+    over: Event,
+    log: RefCell<access_log::Batch>,
+}
+
+impl Hall {
+    fn view(&self) -> View {
+        self.view.borrow().clone()
+    }
+
+    fn env<'a>(&'a self, view: &'a View) -> Env<'a> {
+        Env { core: &self.core, consumers: &view.index }
+    }
+
+    fn swap(&self, snapshot: Arc<Snapshot>) {
+        let generation = snapshot.generation;
+        self.core.forget_locals(&snapshot.live);
+        self.merged.borrow_mut().clear();
+        let old = self.view.replace(View::new(snapshot, self.core.outbox.clone()));
+        drop(old);
+        self.core.stats.generation.set(generation);
+    }
+}
+
+/// What a core is started with.
+#[derive(Debug)]
+pub struct Start {
+    pub core: Core,
+    pub snapshot: Arc<Snapshot>,
+    pub listeners: Vec<TcpListener>,
+    pub letterbox: Letterbox<Order>,
+}
+
+/// Runs one core until it is told to end.
+///
+/// # Errors
+/// When a listener can not be taken over.
+pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
+    let nonblocking = driver.wants_nonblocking();
+    driver.run(async {
+        let Start { core, snapshot, listeners, letterbox } = start;
+        let listeners: Vec<Rc<Listener>> = listeners
+            .into_iter()
+            .map(|listener| Listener::new(listener, nonblocking).map(Rc::new))
+            .collect::<std::io::Result<_>>()?;
+        let generation = snapshot.generation;
+        let hall = Rc::new(Hall {
+            view: RefCell::new(View::new(snapshot, core.outbox.clone())),
+            core,
+            merged: RefCell::default(),
+            draining: Cell::new(false),
+            over: Event::default(),
+            log: RefCell::default(),
+        });
+        hall.core.stats.generation.set(generation);
+        monoio::spawn(keep_time(Rc::clone(&hall)));
+        for listener in &listeners {
+            accept::open(&hall, listener);
+        }
+        hall.core.stats.ready.set(1);
+        monoio::spawn(drain::follow_orders(Rc::clone(&hall), letterbox, listeners));
+        hall.over.wait().await;
+        hall.log.borrow_mut().flush(&hall.core);
+        Ok::<(), std::io::Error>(())
+    })?;
+    // Tasks may still wait in the loop; it must not be dropped under them. The process ends next.
+    std::mem::forget(driver);
+    Ok(())
+}
+
+/// The core's clockwork: turns the wheel, notes how late it came, does the chores.
+async fn keep_time(hall: Rc<Hall>) {
+    let core = &hall.core;
+    let mut chores_due = core.now().plus(CHORES);
+    loop {
+        let asked = core.now();
+        monoio::time::sleep(TICK).await;
+        let now = core.now();
+        core.stats.loop_lag.observe(now.since(asked).saturating_sub(TICK));
+        core.wheel.turn(now);
+        hall.log.borrow_mut().flush_if_old(core, now);
+        if now >= chores_due {
+            chores_due = now.plus(CHORES);
+            core.renew_wall();
+            core.pool.sweep();
+            core.stats.upstream_idle.set(core.pool.len() as u64);
+            core.stats.busy_ns.set(core.busy().as_nanos() as u64);
+        }
+    }
+}
+

@@ -92,9 +92,28 @@ labels!(
     ConsumerLabels, 4: 0 name, 1 group_id, 2 credential_id, 3 custom_id
 );
 
+impl RouteLabels {
+    /// Fills in what of the route matched: its last two texts.
+    pub fn set_matched(&mut self, uri: &str, host: &str) {
+        let labels = &mut self.0;
+        labels.text.truncate(labels.ends[3] as usize);
+        labels.text.push_str(uri);
+        labels.ends[4] = labels.text.len() as u32;
+        labels.text.push_str(host);
+        labels.ends[5] = labels.text.len() as u32;
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::ConsumerLabels;
+    use super::{ConsumerLabels, RouteLabels};
+
+    #[test]
+    fn what_matched_replaces_only_the_last_two_labels() {
+        let mut route = RouteLabels::new("1", "name", "", "svc", "old", "older");
+        route.set_matched("/a*", "*.b");
+        assert_eq!((route.route_id(), route.service_name(), route.matched_uri(), route.matched_host()), ("1", "svc", "/a*", "*.b"));
+    }
 
     #[test]
     fn each_label_is_found_again_after_copying() {

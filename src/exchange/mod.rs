@@ -6,10 +6,12 @@
 
 mod body;
 mod labels;
+mod posted;
 mod reply;
 mod request;
 mod response;
 mod slots;
+mod vars;
 
 pub use body::{Body, Chunk};
 pub use labels::{ConsumerLabels, Labels, RouteLabels};

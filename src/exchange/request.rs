@@ -61,18 +61,19 @@ impl Request {
         }
     }
 
+    /// The value of the first query argument of that name as it stands in the query. Names compare after
+    /// decoding.
+    pub fn raw_arg(&self, name: &[u8]) -> Option<&[u8]> {
+        raw_pair(&self.query, name)
+    }
+
     /// The value of the first query argument of that name, percent-decoded into `out`.
-    /// False when there is none. Names compare after decoding, too.
+    /// False when there is none.
     pub fn arg(&self, name: &[u8], out: &mut Vec<u8>) -> bool {
-        for pair in self.query.split(|byte| *byte == b'&') {
-            let cut = memchr::memchr(b'=', pair).unwrap_or(pair.len());
-            if crate::base::text::form_decoded_eq(&pair[..cut], name) {
-                out.clear();
-                crate::base::text::form_decode(pair.get(cut + 1..).unwrap_or(b""), out);
-                return true;
-            }
-        }
-        false
+        let Some(raw) = self.raw_arg(name) else { return false };
+        out.clear();
+        crate::base::text::form_decode(raw, out);
+        true
     }
 
     /// Removes all query arguments of that name.
@@ -122,4 +123,12 @@ impl Request {
         self.forward.method = None;
         self.params.clear();
     }
+}
+
+/// The raw value of the first `name=value` between `&`s whose decoded name is `name`.
+pub(super) fn raw_pair<'a>(form: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    form.split(|byte| *byte == b'&').find_map(|pair| {
+        let cut = memchr::memchr(b'=', pair).unwrap_or(pair.len());
+        crate::base::text::form_decoded_eq(&pair[..cut], name).then(|| pair.get(cut + 1..).unwrap_or(b""))
+    })
 }

@@ -1,4 +1,5 @@
-//! Plugins' private per-request state: empty until used, allocates on first use only.
+//! Plugins' private per-request state: empty until used. A slot's memory stays with the exchange, so only the
+//! first use of all allocates; its contents are reset when the request is over.
 
 use std::any::Any;
 
@@ -6,35 +7,57 @@ use std::any::Any;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotId(pub u32);
 
+#[derive(Debug)]
+struct Slot {
+    id: SlotId,
+    /// Whether the request under way used it.
+    used: bool,
+    state: Box<dyn Any>,
+    reset: fn(&mut dyn Any),
+}
+
 /// The slots of one exchange. Few are ever used, so a list is faster than a table.
 #[derive(Debug, Default)]
 pub struct Slots {
-    used: Vec<(SlotId, Box<dyn Any>)>,
+    slots: Vec<Slot>,
+}
+
+fn reset<T: Default + 'static>(state: &mut dyn Any) {
+    if let Some(state) = state.downcast_mut::<T>() {
+        *state = T::default();
+    }
 }
 
 impl Slots {
-    /// The state in a slot, made on first use.
+    /// The state in a slot, fresh on the first use in a request.
     pub fn of<T: Default + 'static>(&mut self, id: SlotId) -> &mut T {
-        let at = self.used.iter().position(|(used, _)| *used == id).unwrap_or_else(|| {
-            self.used.push((id, Box::new(T::default())));
-            self.used.len() - 1
+        let at = self.slots.iter().position(|slot| slot.id == id).unwrap_or_else(|| {
+            self.slots.push(Slot { id, used: true, state: Box::new(T::default()), reset: reset::<T> });
+            self.slots.len() - 1
         });
-        self.used[at].1.downcast_mut().expect("a SlotId is handed out for one type")
+        let slot = &mut self.slots[at];
+        slot.used = true;
+        slot.state.downcast_mut().expect("a SlotId is handed out for one type")
     }
 
-    /// The state in a slot, if it was used.
+    /// The state in a slot, if the request used it.
     pub fn get<T: 'static>(&self, id: SlotId) -> Option<&T> {
-        self.used.iter().find(|(used, _)| *used == id).and_then(|(_, state)| state.downcast_ref())
+        self.slots.iter().find(|slot| slot.id == id && slot.used)?.state.downcast_ref()
     }
 
-    /// Drops all states.
+    /// Resets all states; what they held is dropped now.
     pub fn clear(&mut self) {
-        self.used.clear();
+        for slot in self.slots.iter_mut().filter(|slot| slot.used) {
+            slot.used = false;
+            (slot.reset)(&mut *slot.state);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use super::{SlotId, Slots};
 
     #[test]
@@ -45,5 +68,17 @@ mod tests {
         assert_eq!((slots.get::<u32>(SlotId(1)), slots.get::<u32>(SlotId(2))), (Some(&5), Some(&1)));
         slots.clear();
         assert_eq!(slots.get::<u32>(SlotId(1)), None);
+        assert_eq!(*slots.of::<u32>(SlotId(1)), 0);
+    }
+
+    #[test]
+    fn clearing_drops_what_a_slot_held_and_keeps_its_memory() {
+        let mut slots = Slots::default();
+        let held = Rc::new(());
+        *slots.of::<Option<Rc<()>>>(SlotId(1)) = Some(Rc::clone(&held));
+        let at = std::ptr::from_ref(slots.of::<Option<Rc<()>>>(SlotId(1)));
+        slots.clear();
+        assert_eq!(Rc::strong_count(&held), 1);
+        assert_eq!(std::ptr::from_ref(slots.of::<Option<Rc<()>>>(SlotId(1))), at);
     }
 }

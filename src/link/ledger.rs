@@ -95,10 +95,13 @@ impl Account {
         let mut seen = self.current.load(Ordering::Acquire);
         loop {
             let (seen_start, spent) = unpack(seen);
+            // Another core's clock may have been read a moment later: time never goes back to an old window.
+            let (start, left) = if seen_start > start { (seen_start, window) } else { (start, left) };
             if seen_start != start {
-                // The first to enter a window files the old one; the rest see the new word or try again.
+                // Whoever enters a window files the old one first; a late hand cannot file an older one over it,
+                // because windows grow.
                 if seen_start + window == start {
-                    self.previous.store(seen, Ordering::Release);
+                    self.previous.fetch_max(seen, Ordering::AcqRel);
                 }
                 match self.current.compare_exchange(seen, pack(start, 0), Ordering::AcqRel, Ordering::Acquire) {
                     Ok(_) => seen = pack(start, 0),
@@ -222,6 +225,18 @@ mod tests {
         assert!(!account.spend_sliding(at(10_500), SECOND, 10, 1).admitted);
         let admitted = (0..10).filter(|_| account.spend_sliding(at(11_500), SECOND, 10, 1).admitted).count();
         assert!((5..=6).contains(&admitted), "half of the last window counts, so half are admitted: {admitted}");
+    }
+
+    #[test]
+    fn a_clock_read_late_does_not_reopen_an_old_window() {
+        let account = Account::default();
+        for _ in 0..10 {
+            assert!(account.spend_sliding(at(10_500), SECOND, 10, 1).admitted);
+        }
+        assert!(account.spend_sliding(at(12_000), SECOND, 10, 1).admitted);
+        let admitted = (0..20).filter(|_| account.spend_sliding(at(10_500), SECOND, 10, 1).admitted).count();
+        assert_eq!(admitted, 9);
+        assert!(!account.spend_sliding(at(12_100), SECOND, 10, 1).admitted);
     }
 
     #[test]

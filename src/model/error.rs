@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::path;
+
 /// One fault. Faults are collected, never reported one at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
@@ -34,8 +36,17 @@ impl ConfigError {
     /// Puts an outer field before the path.
     #[must_use]
     pub fn under(mut self, outer: &str) -> Self {
-        self.path = if self.path.is_empty() { outer.to_owned() } else { format!("{outer}.{}", self.path) };
+        self.path = match self.path.as_bytes().first() {
+            None => outer.to_owned(),
+            Some(b'[') => format!("{outer}{}", self.path),
+            Some(_) => format!("{outer}.{}", self.path),
+        };
         self
+    }
+
+    /// The field as a JSON pointer (RFC 6901) into the object, for clients that mark it.
+    pub fn pointer(&self) -> String {
+        path::pointer(&self.path)
     }
 }
 

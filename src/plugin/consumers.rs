@@ -10,7 +10,7 @@ use crate::exchange::{ConsumerLabels, Exchange};
 use crate::model::ConfigError;
 
 /// What a consumer proves itself with, for one authentication plugin.
-pub trait Credential: DeserializeOwned + JsonSchema {
+pub trait Credential: DeserializeOwned + JsonSchema + 'static {
     /// What the client shows to be found: a key, a user name.
     fn lookup(&self) -> &[u8];
     /// What must match besides; empty when being found is enough.

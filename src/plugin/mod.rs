@@ -8,10 +8,13 @@
 //! (of a core, kept across snapshots), and `ex.slots.of(id)` (of a request). A limit that must count the whole
 //! process uses `env.core.ledger`.
 
+pub mod auth;
 pub mod chain;
 pub mod compile;
 pub mod consumers;
+pub mod header_edits;
 pub mod phase;
+pub mod regex_uri;
 #[cfg(test)]
 pub mod testing;
 
@@ -71,9 +74,9 @@ pub trait Plugin: Sized + Send + Sync + 'static {
     /// APISIX's number: higher runs earlier within a phase.
     const PRIORITY: i32;
     /// What the user writes. Parsing it is checking it.
-    type Config: DeserializeOwned + JsonSchema;
+    type Config: DeserializeOwned + JsonSchema + 'static;
     /// What the user may write once for all uses, under `plugin_metadata`; `NoMetadata` when nothing.
-    type Metadata: DeserializeOwned + JsonSchema + Default;
+    type Metadata: DeserializeOwned + JsonSchema + Default + 'static;
 
     /// For authentication plugins: what a consumer writes under the plugin's name.
     const CREDENTIAL: Option<CredentialKind> = None;

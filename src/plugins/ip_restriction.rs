@@ -79,3 +79,61 @@ impl IpRestriction {
 fn not_allowed() -> ShortText {
     ShortText::literal("Your IP address is not allowed")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::testing::{Request, agree, check, refuses};
+
+    #[test]
+    fn a_whitelist_admits_only_its_ranges() {
+        let gate = check::<IpRestriction>(r#"{"whitelist": ["10.0.0.0/8", "fd00::/8", "192.0.2.7"]}"#).unwrap();
+        for admitted in ["10.1.2.3", "::ffff:10.1.2.3", "fd12::1", "192.0.2.7"] {
+            gate.request(Request::get("/").from(admitted)).passes();
+        }
+        for refused in ["11.0.0.1", "::ffff:11.0.0.1", "fe80::1", "192.0.2.8", "::1"] {
+            gate.request(Request::get("/").from(refused))
+                .replies(403, "{\"message\":\"Your IP address is not allowed\"}\n");
+        }
+    }
+
+    #[test]
+    fn a_blacklist_admits_all_but_its_ranges() {
+        let gate = check::<IpRestriction>(r#"{"blacklist": ["10.0.0.0/8"], "response_code": 404, "message": "no"}"#);
+        let gate = gate.unwrap();
+        gate.request(Request::get("/").from("11.0.0.1")).passes();
+        gate.request(Request::get("/").from("10.1.2.3")).replies(404, "{\"message\":\"no\"}\n");
+        gate.request(Request::get("/").from("::ffff:10.1.2.3")).replies(404, "no");
+    }
+
+    #[test]
+    fn what_a_header_claims_is_not_asked() {
+        let gate = check::<IpRestriction>(r#"{"whitelist": ["127.0.0.1"]}"#).unwrap();
+        let claimed = Request::get("/").header("X-Forwarded-For", "127.0.0.1").header("X-Real-IP", "127.0.0.1");
+        gate.request(claimed).replies(403, "not allowed");
+    }
+
+    #[test]
+    fn schema_and_compile_agree() {
+        let one_of = "expected exactly one of `whitelist` and `blacklist`";
+        agree::<IpRestriction>(
+            &[
+                r#"{"whitelist": ["::1", "10.0.0.0/0"]}"#,
+                r#"{"blacklist": ["10.0.0.1"], "message": "x", "response_code": 403}"#,
+            ],
+            &[
+                ("{}", one_of),
+                (r#"{"whitelist": ["::1"], "blacklist": ["::1"]}"#, one_of),
+                (r#"{"whitelist": []}"#, "at least 1"),
+                (r#"{"whitelist": ["10.0.0.0/33"]}"#, "whitelist[0]"),
+                (r#"{"blacklist": ["10.0.0"]}"#, "blacklist[0]"),
+                (r#"{"blacklist": ["localhost"]}"#, "blacklist[0]"),
+                (r#"{"whitelist": ["::1"], "message": ""}"#, "message"),
+                (r#"{"whitelist": ["::1"], "response_code": 402}"#, "response_code"),
+                (r#"{"whitelist": ["::1"], "response_code": 405}"#, "response_code"),
+                (r#"{"whitelists": ["::1"]}"#, "additional properties forbidden, found whitelists"),
+            ],
+        );
+        refuses::<IpRestriction>(r#"{"whitelist": "::1"}"#, "a list");
+    }
+}

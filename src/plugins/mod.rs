@@ -93,6 +93,12 @@ macro_rules! plugins {
         #[derive(Clone)]
         pub enum AnyPlugin { $($type(Arc<$module::$type>),)* }
 
+        impl std::fmt::Debug for AnyPlugin {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
         /// All cards, by name.
         pub const CATALOG: &[Card] = &[$(Card {
             name: <$module::$type as Plugin>::NAME,
@@ -147,5 +153,14 @@ macro_rules! plugins {
 }
 
 plugins! {
+    basic_auth: BasicAuth,
+    cors: Cors,
     ip_restriction: IpRestriction,
+    key_auth: KeyAuth,
+    limit_count: LimitCount,
+    prometheus: Prometheus,
+    proxy_rewrite: ProxyRewrite,
+    redirect: Redirect,
+    request_id: RequestId,
+    response_rewrite: ResponseRewrite,
 }

@@ -201,6 +201,17 @@ struct Line {
     home: Home,
 }
 
+/// Which lines [`HeaderList::write`] leaves out.
+#[derive(Clone, Copy, Default)]
+pub struct Omit<'a> {
+    /// Names left out whoever wrote them: those the gateway writes itself.
+    pub always: HeaderSet,
+    /// Names left out when received; lines added here are ours and go.
+    pub received: HeaderSet,
+    /// Asked for every other received line.
+    pub named: Option<&'a dyn Fn(HeaderId, &[u8]) -> bool>,
+}
+
 /// The headers of one message, in order, with the bytes they are written in.
 #[derive(Debug, Default)]
 pub struct HeaderList {
@@ -348,6 +359,11 @@ impl HeaderList {
         self.present.0 & set.0 & !1 != 0
     }
 
+    /// Whether any line had a name without an id.
+    pub const fn has_unknown(&self) -> bool {
+        self.present.0 & HeaderId::Other.bit() != 0
+    }
+
     /// All lines in order, as `(id, name, value)`; names as they were written.
     pub fn iter(&self) -> impl Iterator<Item = (HeaderId, &[u8], &[u8])> {
         self.lines
@@ -371,15 +387,11 @@ impl HeaderList {
         self.overflowed
     }
 
-    /// Appends all lines as `name: value\r\n` to `out`, leaving out known names in `without`, and others that
-    /// `drop_other` names. Untouched neighbours go over in one copy.
-    pub fn write(&self, out: &mut Vec<u8>, without: HeaderSet, drop_other: impl Fn(&[u8]) -> bool) {
+    /// Appends the lines as `name: value\r\n` to `out`. Untouched neighbours go over in one copy.
+    pub fn write(&self, out: &mut Vec<u8>, omit: &Omit<'_>) {
         let (mut run_start, mut run_end) = (0, 0);
         for line in &self.lines {
-            if line.home == Home::Gone
-                || without.contains(line.id)
-                || line.id == HeaderId::Other && drop_other(self.text(line, line.name))
-            {
+            if self.is_omitted(line, omit) {
                 continue;
             }
             let start = line.name.start as usize;
@@ -399,6 +411,23 @@ impl HeaderList {
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(&self.received[run_start..run_end]);
+    }
+
+    fn is_omitted(&self, line: &Line, omit: &Omit<'_>) -> bool {
+        match line.home {
+            Home::Gone => true,
+            Home::Added => omit.always.contains(line.id),
+            Home::Received | Home::ReceivedPlain => {
+                omit.always.contains(line.id)
+                    || omit.received.contains(line.id)
+                    || omit.named.is_some_and(|named| named(line.id, self.text(line, line.name)))
+            }
+        }
+    }
+
+    /// Whether a line of the known name was set or added here, rather than received.
+    pub fn was_added(&self, id: HeaderId) -> bool {
+        self.has(id) && self.lines.iter().any(|line| line.id == id && line.home == Home::Added)
     }
 
     fn text(&self, line: &Line, span: Span) -> &[u8] {
@@ -564,7 +593,7 @@ mod tests {
 
     fn written(list: &HeaderList, without: &[HeaderId]) -> String {
         let mut out = Vec::new();
-        list.write(&mut out, HeaderSet::of(without), |_| false);
+        list.write(&mut out, &Omit { always: HeaderSet::of(without), ..Omit::default() });
         String::from_utf8(out).expect("sample headers are ASCII")
     }
 
@@ -594,6 +623,22 @@ mod tests {
         assert!(headers.remove("A"));
         assert!(!headers.remove("A"));
         assert_eq!(written(&headers, &[]), "Host: a\r\nB: 3\r\n");
+    }
+
+    #[test]
+    fn what_was_received_can_be_left_out_without_what_was_added() {
+        let mut headers = list("X-Real-IP: 6.6.6.6\r\nX-Drop: 1\r\nX-Keep: 2\r\n");
+        headers.add_id(HeaderId::XRealIp, b"127.0.0.1");
+        headers.add("X-Drop", b"ours");
+        let mut out = Vec::new();
+        let omit = Omit {
+            received: HeaderSet::of(&[HeaderId::XRealIp]),
+            named: Some(&|_, name| name.eq_ignore_ascii_case(b"x-drop")),
+            ..Omit::default()
+        };
+        headers.write(&mut out, &omit);
+        assert_eq!(out, b"X-Keep: 2\r\nx-real-ip: 127.0.0.1\r\nX-Drop: ours\r\n");
+        assert!(headers.was_added(HeaderId::XRealIp) && !headers.was_added(HeaderId::Host));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::clock::{self, Moment, UnixMs, WallAnchor};
 use crate::base::rng::Rng;
@@ -13,7 +14,9 @@ use crate::link::stats::{CoreStats, Series};
 
 use super::Limits;
 use super::buffers::Buffers;
+use super::deadline::Wheel;
 use super::local::{LocalId, Locals};
+use super::pool::{InFlight, Pool};
 
 /// Exchanges kept in stock; each holds some kilobytes.
 const EXCHANGES_KEPT: usize = 256;
@@ -36,6 +39,10 @@ pub struct Core {
     pub outbox: Outbox,
     pub stats: Arc<CoreStats>,
     pub ledger: Arc<Ledger>,
+    pub wheel: Wheel,
+    pub pool: Pool,
+    /// Connections being served.
+    pub in_flight: InFlight,
     rng: RefCell<Rng>,
     anchor: WallAnchor,
     locals: Locals,
@@ -55,6 +62,9 @@ impl Core {
             outbox: hatches.outbox,
             stats: hatches.stats,
             ledger: hatches.ledger,
+            wheel: Wheel::new(clock::now()),
+            pool: Pool::default(),
+            in_flight: InFlight::default(),
             rng: RefCell::new(Rng::seeded(seed)),
             anchor: WallAnchor::new(),
             locals: Locals::default(),
@@ -134,6 +144,11 @@ impl Core {
         }
         self.series.set(self.series.get() + 1);
         Some(series)
+    }
+
+    /// Processor time this core has used so far.
+    pub fn busy(&self) -> Duration {
+        Duration::from_nanos(super::sys::thread_cpu_ns())
     }
 
     /// A line for the process's log. Never waits; lost when the control thread is far behind.

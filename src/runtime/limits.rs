@@ -18,6 +18,10 @@ pub const KEEPALIVE_REQUESTS: u32 = 10_000;
 pub const IDLE_RELEASE: Duration = Duration::from_secs(1);
 /// An unread request body up to this size is read and dropped to keep the connection; beyond, it closes.
 pub const DRAIN_BODY_BYTES: u64 = 64 * 1024;
+/// How long reading away such a body may take.
+pub const DRAIN_BODY_TIMEOUT: Duration = Duration::from_secs(5);
+/// A tunnel in which nothing passes ends after this.
+pub const TUNNEL_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long a closing connection is read on, so that the client sees our answer rather than a reset.
 pub const LINGER: Duration = Duration::from_secs(2);
 /// Interim (1xx) responses an upstream may send before the final one.
@@ -44,6 +48,9 @@ pub struct Limits {
     /// Largest request body; 0 is unlimited.
     pub body_bytes_max: u64,
     pub drain_body_bytes: u64,
+    pub drain_body_timeout: Duration,
+    /// `None`: a tunnel may be silent for ever.
+    pub tunnel_timeout: Option<Duration>,
     pub interim_responses: u32,
     pub connections_max: usize,
     pub buffer_bytes: usize,
@@ -53,8 +60,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            head: HeadLimits::default(),
-            upstream_head: HeadLimits::default(),
+            head: HeadLimits::REQUEST,
+            upstream_head: HeadLimits::REQUEST,
             head_timeout: HEAD_TIMEOUT,
             body_timeout: BODY_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
@@ -62,6 +69,8 @@ impl Default for Limits {
             keepalive_requests: KEEPALIVE_REQUESTS,
             body_bytes_max: 0,
             drain_body_bytes: DRAIN_BODY_BYTES,
+            drain_body_timeout: DRAIN_BODY_TIMEOUT,
+            tunnel_timeout: Some(TUNNEL_TIMEOUT),
             interim_responses: INTERIM_RESPONSES,
             connections_max: CONNECTIONS_MAX,
             buffer_bytes: BUFFER_BYTES,

@@ -1,9 +1,18 @@
 //! What every core owns. With `edge`, the only room that knows monoio.
 
+pub mod affinity;
 pub mod buffers;
+pub mod connect;
 pub mod core;
+pub mod deadline;
+pub mod driver;
+pub mod event;
 pub mod limits;
+pub mod listener;
 pub mod local;
+pub mod pool;
+pub mod socket;
+pub mod sys;
 
 pub use self::core::Core;
 pub use limits::Limits;

@@ -1,5 +1,537 @@
-//! Model to snapshot: or every fault found.
+//! Model to snapshot: every object compiled, every fault found. Runs on the control thread only.
+//!
+//! An object that can not be compiled is set aside alone: the version of it that last compiled stays in force,
+//! and the others apply. Objects go in the order of their references, so what refers finds what it refers to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::merge::{Mounts, Workbench, lay_over};
+use super::names::{Names, Resolve};
+use super::upstream::compile as compile_upstream;
+use super::{Chain, Consumer, House, LogFormat, Route, Snapshot, Target, Timeouts, Upstream};
+use crate::base::cidr::{Cidr, CidrSet};
+use crate::base::hash::{Map, Set};
+use crate::exchange::{ConsumerLabels, RouteLabels};
+use crate::expr::{Rule, Template, Var};
+use crate::model::field::{AddressRange, PluginMap};
+use crate::model::resources::Resources;
+use crate::model::settings::{AccessFormat, LogOutput, RouterKind, Settings};
+use crate::model::{self, ConfigError, Kind, Object, Raw, typed};
+use crate::plugin::compile::Shared;
+use crate::plugin::{ConsumerIndex, Hooks as _, Mount, PluginChain, Registry};
+use crate::plugins::AnyPlugin;
+use crate::proto::head::Method;
+use crate::proto::uri::UriOptions;
+use crate::router::{Mode, Pattern, RouterBuilder};
+
+/// nginx's form of the same name.
+const COMBINED: &str = "${remote_addr} - ${remote_user ?? -} [$time_local] \"$request\" $status $body_bytes_sent \
+                        \"${http_referer ?? -}\" \"${http_user_agent ?? -}\"";
+
+/// An object that was set aside.
+#[derive(Clone, Debug)]
+pub struct Quarantined {
+    pub kind: Kind,
+    pub id: String,
+    pub faults: Vec<ConfigError>,
+    /// Whether an earlier version of it is in force.
+    pub last_good: bool,
+}
+
+/// What a compilation came to.
+#[derive(Debug)]
+pub struct Outcome {
+    pub snapshot: Arc<Snapshot>,
+    /// All faults, those of quarantined objects included.
+    pub faults: Vec<ConfigError>,
+    pub quarantined: Vec<Quarantined>,
+}
 
 /// Makes snapshots, and remembers between them what must stay the same.
-#[derive(Debug, Default)]
-pub struct Compiler {}
+#[derive(Debug)]
+pub struct Compiler {
+    settings: Settings,
+    registry: Registry,
+    names: Names,
+    last_good: BTreeMap<(Kind, String), Raw>,
+    generation: u64,
+}
+
+impl Compiler {
+    /// A compiler that has seen no object yet.
+    pub fn new(settings: &Settings, resolve: Resolve) -> Self {
+        Self {
+            settings: settings.clone(),
+            registry: Registry::default(),
+            names: Names::new(resolve),
+            last_good: BTreeMap::new(),
+            generation: 0,
+        }
+    }
+
+    /// The host names that nodes of the last snapshot are known by.
+    pub fn names(&self) -> Vec<String> {
+        self.names.in_use()
+    }
+
+    /// Takes in newer addresses of names. Whether a new compilation would differ.
+    pub fn learn(&mut self, answers: Vec<(String, Vec<std::net::IpAddr>)>) -> bool {
+        self.names.learn(answers)
+    }
+
+    /// Compiles all objects. Never fails as a whole.
+    pub fn compile(&mut self, resources: &Resources) -> Outcome {
+        self.names.start();
+        self.generation += 1;
+        let enabled = resources.plugins.clone().or_else(|| {
+            let listed: Vec<String> = self.settings.plugins.iter().cloned().collect();
+            (!listed.is_empty()).then_some(listed)
+        });
+        let mut shared = Shared::default();
+        for (plugin, attributes) in &self.settings.plugin_attr {
+            shared.attributes.insert(plugin.clone(), attributes.clone());
+        }
+        let mut work = Work {
+            bench: Workbench { registry: &mut self.registry, shared: &mut shared, enabled: enabled.as_deref() },
+            names: &mut self.names,
+            parts: Parts::new(router_mode(&self.settings)),
+            faults: Vec::new(),
+        };
+        let mut quarantined = Vec::new();
+        let mut good = BTreeMap::new();
+        for kind in ORDER {
+            for raw in resources.objects.iter().filter(|raw| raw.kind == *kind) {
+                let key = (raw.kind, raw.id.as_str().to_owned());
+                match work.add(raw) {
+                    Ok(()) => {
+                        good.insert(key, raw.clone());
+                    }
+                    Err(faults) => {
+                        let earlier = self.last_good.get(&key);
+                        let last_good = earlier.is_some_and(|earlier| work.add(earlier).is_ok());
+                        if let (true, Some(earlier)) = (last_good, earlier) {
+                            good.insert(key.clone(), earlier.clone());
+                        }
+                        work.faults.extend(faults.iter().cloned());
+                        quarantined.push(Quarantined { kind: raw.kind, id: key.1, faults, last_good });
+                    }
+                }
+            }
+        }
+        let Work { parts, faults, .. } = work;
+        self.last_good = good;
+        self.names.forget_unused();
+        let live = shared.live().clone();
+        self.registry.retain(&live);
+        let house = self.house();
+        Outcome { snapshot: Arc::new(parts.finish(self.generation, house, live)), faults, quarantined }
+    }
+
+    fn house(&self) -> House {
+        let settings = &self.settings;
+        let log = &settings.access_log;
+        let format = match &log.format {
+            _ if !log.enabled || log.output == LogOutput::Off => LogFormat::Off,
+            AccessFormat::Json => LogFormat::Json,
+            AccessFormat::Combined => LogFormat::Template(Template::parse(COMBINED)),
+            AccessFormat::Template(text) => LogFormat::Template(Template::parse(text)),
+        };
+        let keep_sent_head = matches!(&format, LogFormat::Template(template) if template
+            .vars()
+            .any(|var| matches!(var, Var::SentHeader(_) | Var::UpstreamHeader(_))));
+        House {
+            uri: UriOptions {
+                merge_slashes: settings.router.merge_slashes,
+                keep_encoded_slash: settings.router.match_uri_encoded_slash,
+                delete_tail_slash: settings.router.delete_uri_tail_slash,
+                servlet: settings.router.normalize_uri_like_servlet,
+            },
+            trusted: set_of(settings.trusted_addresses.iter()),
+            via: settings.via,
+            show_upstream_status: false,
+            log_format: format,
+            keep_sent_head,
+            server: if settings.server_tokens {
+                concat!("ringway/", env!("CARGO_PKG_VERSION")).to_owned()
+            } else {
+                "ringway".to_owned()
+            },
+        }
+    }
+}
+
+/// What refers comes after what it refers to.
+const ORDER: &[Kind] = &[
+    Kind::PluginMetadata,
+    Kind::Upstream,
+    Kind::PluginConfig,
+    Kind::Service,
+    Kind::ConsumerGroup,
+    Kind::Consumer,
+    Kind::Credential,
+    Kind::GlobalRule,
+    Kind::Route,
+    Kind::Ssl,
+    Kind::StreamRoute,
+    Kind::Secret,
+    Kind::Proto,
+];
+
+fn router_mode(settings: &Settings) -> Mode {
+    match settings.router.http {
+        RouterKind::RadixtreeHostUri => Mode::HostUri,
+        RouterKind::RadixtreeUri => Mode::Uri,
+        RouterKind::RadixtreeUriWithParameter => Mode::UriWithParameter,
+    }
+}
+
+fn set_of<'a>(ranges: impl Iterator<Item = &'a AddressRange>) -> CidrSet {
+    ranges.filter_map(|range| { let (address, bits) = range.parts(); Cidr::new(address, bits) }).collect()
+}
+
+/// A service as its routes take it over.
+#[derive(Debug)]
+struct Service {
+    name: String,
+    hosts: Vec<String>,
+    mounts: Mounts,
+    target: Target,
+    websocket: bool,
+}
+
+/// The snapshot while it grows.
+#[derive(Debug)]
+struct Parts {
+    router: RouterBuilder<u32>,
+    routes: Vec<Route>,
+    upstreams: Vec<Upstream>,
+    upstream_ids: Map<String, u32>,
+    services: Map<String, Service>,
+    plugin_configs: Map<String, Mounts>,
+    groups: Map<String, Mounts>,
+    consumers: Vec<Consumer>,
+    consumer_ids: Map<String, u32>,
+    index: ConsumerIndex,
+    global: Vec<Mount<AnyPlugin>>,
+}
+
+impl Parts {
+    fn new(mode: Mode) -> Self {
+        Self {
+            router: RouterBuilder::new(mode),
+            routes: Vec::new(),
+            upstreams: Vec::new(),
+            upstream_ids: Map::default(),
+            services: Map::default(),
+            plugin_configs: Map::default(),
+            groups: Map::default(),
+            consumers: Vec::new(),
+            consumer_ids: Map::default(),
+            index: ConsumerIndex::default(),
+            global: Vec::new(),
+        }
+    }
+
+    fn finish(self, generation: u64, house: House, live: Set<crate::runtime::LocalId>) -> Snapshot {
+        Snapshot {
+            generation,
+            house,
+            router: self.router.build(),
+            routes: self.routes,
+            upstreams: self.upstreams,
+            consumers: self.consumers,
+            index: self.index,
+            global: PluginChain::new(self.global),
+            live,
+        }
+    }
+}
+
+/// One compilation under way.
+struct Work<'a> {
+    bench: Workbench<'a>,
+    names: &'a mut Names,
+    parts: Parts,
+    /// Faults that do not keep their object out of force, such as a reference to nothing.
+    faults: Vec<ConfigError>,
+}
+
+impl Work<'_> {
+    /// Compiles one object into the snapshot, or says why not; then nothing of it is in.
+    fn add(&mut self, raw: &Raw) -> Result<(), Vec<ConfigError>> {
+        let object = typed(raw)?;
+        let (name, id) = (raw.name(), raw.id.as_str());
+        let added = match object {
+            Object::PluginMetadata(metadata) => self.add_metadata(*metadata),
+            Object::Upstream(upstream) => self.add_upstream(&name, id, &upstream),
+            Object::PluginConfig(config) => self.bench.mounts(&name, Some(&config.plugins)).map(|mounts| {
+                self.parts.plugin_configs.insert(id.to_owned(), mounts);
+            }),
+            Object::Service(service) => self.add_service(&name, id, &service),
+            Object::ConsumerGroup(group) => self.bench.mounts(&name, Some(&group.plugins)).map(|mounts| {
+                self.parts.groups.insert(id.to_owned(), mounts);
+            }),
+            Object::Consumer(consumer) => self.add_consumer(&name, &consumer),
+            Object::Credential(credential) => self.add_credential(id, credential.plugins.as_ref()),
+            Object::GlobalRule(rule) => self.add_global_rule(&name, &rule.plugins),
+            Object::Route(route) => self.add_route(&name, id, &route),
+            // Read and kept, not acted upon.
+            Object::Ssl(_) | Object::StreamRoute(_) | Object::Secret(_) | Object::Proto(_) => Ok(()),
+        };
+        added.map_err(|faults| faults.into_iter().map(|fault| fault.in_object(&name)).collect())
+    }
+
+    fn add_metadata(&mut self, metadata: model::PluginMetadata) -> Result<(), Vec<ConfigError>> {
+        let plugin = metadata.id.as_str().to_owned();
+        let card = self.bench.card(&plugin).map_err(|_| {
+            vec![ConfigError::new(format!("unknown plugin [{plugin}]"))]
+        })?;
+        let fields = serde_json::Value::Object(metadata.fields);
+        let faults = crate::model::schema::check(&(card.metadata_schema)(), &fields);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        self.bench.shared.metadata.insert(plugin, fields);
+        Ok(())
+    }
+
+    fn add_upstream(&mut self, name: &str, id: &str, upstream: &model::Upstream) -> Result<(), Vec<ConfigError>> {
+        let at = self.upstream(name, upstream)?;
+        self.parts.upstream_ids.insert(id.to_owned(), at);
+        Ok(())
+    }
+
+    /// Compiles an upstream, kept or inline.
+    fn upstream(&mut self, name: &str, upstream: &model::Upstream) -> Result<u32, Vec<ConfigError>> {
+        let turn = {
+            let fingerprint = crate::base::hash::stable(format!("{:?}", upstream.nodes).as_bytes());
+            let id = self.bench.registry.local(name, "upstream", fingerprint);
+            self.bench.shared.keep(id);
+            id
+        };
+        let (compiled, faults) = compile_upstream(name, upstream, turn, self.names)?;
+        self.faults.extend(faults.into_iter().map(|fault| fault.in_object(name)));
+        self.parts.upstreams.push(compiled);
+        Ok(self.parts.upstreams.len() as u32 - 1)
+    }
+
+    /// Where an object sends to: its inline upstream, else the one it names.
+    fn target(
+        &mut self,
+        name: &str,
+        inline: Option<&model::Upstream>,
+        id: Option<&model::ObjectId>,
+    ) -> Result<Target, Vec<ConfigError>> {
+        if let Some(upstream) = inline {
+            return self
+                .upstream(&format!("{name}#upstream"), upstream)
+                .map(Target::Upstream)
+                .map_err(|faults| faults.into_iter().map(|fault| fault.under("upstream")).collect());
+        }
+        let Some(id) = id else { return Ok(Target::Nothing) };
+        match self.parts.upstream_ids.get(id.as_str()) {
+            Some(at) => Ok(Target::Upstream(*at)),
+            None => {
+                self.missing(name, "upstream_id", "upstream", id);
+                Ok(Target::Vanished)
+            }
+        }
+    }
+
+    fn missing(&mut self, name: &str, field: &str, what: &str, id: &model::ObjectId) {
+        let problem = format!("expected the id of {what} in force, found none of id {}", id.as_str());
+        self.faults.push(ConfigError::at(field, problem).in_object(name));
+    }
+
+    fn add_service(&mut self, name: &str, id: &str, service: &model::Service) -> Result<(), Vec<ConfigError>> {
+        let mounts = self.bench.mounts(name, service.plugins.as_ref())?;
+        let target = self.target(name, service.upstream.as_ref(), service.upstream_id.as_ref())?;
+        let compiled = Service {
+            name: service.name.as_ref().map(|text| text.as_str().to_owned()).unwrap_or_default(),
+            hosts: service.hosts.iter().flatten().map(|host| host.as_str().to_owned()).collect(),
+            mounts,
+            target,
+            websocket: service.enable_websocket.unwrap_or(false),
+        };
+        self.parts.services.insert(id.to_owned(), compiled);
+        Ok(())
+    }
+
+    fn add_consumer(&mut self, name: &str, consumer: &model::Consumer) -> Result<(), Vec<ConfigError>> {
+        let username = consumer.username.as_str();
+        let (auth, other) = self.split_auth(consumer.plugins.as_ref())?;
+        let own = self.bench.mounts(name, Some(&other))?;
+        let group = consumer.group_id.as_ref();
+        let mounts = match group.map(|id| (id, self.parts.groups.get(id.as_str()))) {
+            None => own,
+            Some((_, Some(group))) => lay_over(group, &own),
+            Some((id, None)) => {
+                let problem = format!("expected the id of a consumer_group in force, found none of id {}", id.as_str());
+                return Err(vec![ConfigError::at("group_id", problem)]);
+            }
+        };
+        let custom_id = consumer.labels.as_ref().and_then(|labels| labels.get("custom_id"));
+        let custom_id = custom_id.map_or("", |text| text.as_str());
+        let group_id = group.map_or("", |id| id.as_str());
+        let labels = |credential: &str| ConsumerLabels::new(username, group_id, credential, custom_id);
+        let at = self.parts.consumers.len() as u32;
+        self.insert_credentials(auth, at, &labels(""))?;
+        self.parts.index.insert_consumer(at, labels(""));
+        self.parts.consumer_ids.insert(username.to_owned(), at);
+        self.parts.consumers.push(Consumer { labels: labels(""), mounts });
+        Ok(())
+    }
+
+    /// Separates what a consumer proves itself with from what acts on its requests.
+    fn split_auth(&self, plugins: Option<&PluginMap>) -> Result<(PluginMap, PluginMap), Vec<ConfigError>> {
+        let (mut auth, mut other) = (PluginMap::new(), PluginMap::new());
+        for (name, config) in plugins.into_iter().flatten() {
+            let card = self.bench.card(name).map_err(|fault| vec![fault])?;
+            let kind = if card.credential.is_some() { &mut auth } else { &mut other };
+            kind.insert(name.clone(), config.clone());
+        }
+        Ok((auth, other))
+    }
+
+    fn insert_credentials(&mut self, auth: PluginMap, at: u32, labels: &ConsumerLabels) -> Result<(), Vec<ConfigError>> {
+        let mut read = Vec::new();
+        for (name, config) in auth {
+            let under = format!("plugins.{name}");
+            let card = self.bench.card(&name).map_err(|fault| vec![fault])?;
+            let Some(kind) = card.credential else { continue };
+            let parts = (kind.read)(config)
+                .map_err(|faults| faults.into_iter().map(|fault| fault.under(&under)).collect::<Vec<_>>())?;
+            if let Some(owner) = self.parts.index.find(card.name, &parts.0) {
+                let problem = format!("duplicate key of plugin {name} found with consumer: {}", owner.labels.name());
+                return Err(vec![ConfigError::at(under, problem)]);
+            }
+            read.push((card.name, parts));
+        }
+        for (plugin, parts) in read {
+            // Checked above; the index is not touched in between.
+            let _ = self.parts.index.insert(plugin, parts, at, labels.clone());
+        }
+        Ok(())
+    }
+
+    fn add_credential(&mut self, id: &str, plugins: Option<&PluginMap>) -> Result<(), Vec<ConfigError>> {
+        let (username, credential) = id.split_once("/credentials/").unwrap_or((id, ""));
+        let Some(at) = self.parts.consumer_ids.get(username).copied() else {
+            return Err(vec![ConfigError::new(format!("consumer not found: {username}"))]);
+        };
+        let (auth, other) = self.split_auth(plugins)?;
+        if let Some(name) = other.keys().next() {
+            let problem = "expected an authentication plugin".to_owned();
+            return Err(vec![ConfigError::at(format!("plugins.{name}"), problem)]);
+        }
+        let of = &self.parts.consumers[at as usize].labels;
+        let labels = ConsumerLabels::new(of.name(), of.group_id(), credential, of.custom_id());
+        self.insert_credentials(auth, at, &labels)
+    }
+
+    fn add_global_rule(&mut self, name: &str, plugins: &PluginMap) -> Result<(), Vec<ConfigError>> {
+        for plugin in plugins.keys() {
+            if self.parts.global.iter().any(|mount| mount.plugin.name() == plugin) {
+                let problem = format!("plugin '{plugin}' already exists in another global rule");
+                return Err(vec![ConfigError::at(format!("plugins.{plugin}"), problem)]);
+            }
+        }
+        let mounts = self.bench.mounts(name, Some(plugins))?;
+        self.parts.global.extend(mounts);
+        Ok(())
+    }
+
+    fn add_route(&mut self, name: &str, id: &str, route: &model::Route) -> Result<(), Vec<ConfigError>> {
+        if !route.is_in_use() {
+            return self.bench.mounts(name, route.plugins.as_ref()).map(|_| ());
+        }
+        let rule = rule_of(route)?;
+        let own = self.bench.mounts(name, route.plugins.as_ref())?;
+        let target = self.target(name, route.upstream.as_ref(), route.upstream_id.as_ref())?;
+        let mut broken = None;
+        let with_config = match route.plugin_config_id.as_ref() {
+            None => own,
+            Some(config) => match self.parts.plugin_configs.get(config.as_str()) {
+                Some(mounts) => lay_over(mounts, &own),
+                None => {
+                    self.missing(name, "plugin_config_id", "a plugin_config", config);
+                    broken = Some(503);
+                    own
+                }
+            },
+        };
+        let service = route.service_id.as_ref();
+        let found = service.and_then(|id| self.parts.services.get(id.as_str()));
+        if let (Some(id), None) = (service, found) {
+            self.missing(name, "service_id", "a service", id);
+            broken = Some(404);
+        }
+        let found = service.and_then(|id| self.parts.services.get(id.as_str()));
+        let mounts = found.map_or_else(|| with_config.clone(), |service| lay_over(&service.mounts, &with_config));
+        let target = match (target, found) {
+            (Target::Nothing, Some(service)) => service.target,
+            (own, _) => own,
+        };
+        let text = |text: Option<&model::field::ShortText>| text.map_or_else(String::new, |text| text.as_str().to_owned());
+        let compiled = Route {
+            labels: RouteLabels::new(
+                id,
+                &text(route.name.as_ref()),
+                service.map_or("", |id| id.as_str()),
+                found.map_or("", |service| &service.name),
+                "",
+                "",
+            ),
+            clients: route.remote_addrs().next().is_some().then(|| set_of(route.remote_addrs())),
+            rule,
+            chain: Chain::new(mounts),
+            target,
+            timeouts: route.timeout.map(|timeout| Timeouts {
+                connect: timeout.connect.get(),
+                send: timeout.send.get(),
+                read: timeout.read.get(),
+            }),
+            websocket: route.enable_websocket.or_else(|| found.map(|service| service.websocket)).unwrap_or(false),
+            broken,
+        };
+        let own_hosts: Vec<String> = route.hosts().map(|host| host.as_str().to_owned()).collect();
+        let hosts = if own_hosts.is_empty() { found.map(|service| service.hosts.clone()).unwrap_or_default() } else { own_hosts };
+        self.enter_routes(route, &hosts)?;
+        self.parts.routes.push(compiled);
+        Ok(())
+    }
+
+    /// Enters a route's paths in the router, for the route that is about to be added.
+    fn enter_routes(&mut self, route: &model::Route, hosts: &[String]) -> Result<(), Vec<ConfigError>> {
+        let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+        let methods = route.methods.iter().flatten().filter_map(|method| Method::of(method.as_str().as_bytes()));
+        let methods = methods.fold(0, |mask, method| mask | method.bit());
+        let pattern = |path| Pattern { path, hosts: &hosts, methods, priority: route.priority.into() };
+        let at = self.parts.routes.len() as u32;
+        // Tried on a builder of its own first: a route goes in whole or not at all.
+        let mut trial = self.parts.router.like();
+        for uri in route.uris() {
+            trial
+                .insert(&pattern(uri.as_str()), at)
+                .map_err(|error| vec![ConfigError::at("uri", error.to_string())])?;
+        }
+        self.parts.router.append(trial);
+        Ok(())
+    }
+}
+
+fn rule_of(route: &model::Route) -> Result<Option<Rule>, Vec<ConfigError>> {
+    if route.filter_func.is_some() {
+        let problem = "needs a Lua runtime, which this build does not have; write it as `vars`";
+        return Err(vec![ConfigError::at("filter_func", problem)]);
+    }
+    let Some(vars) = &route.vars else { return Ok(None) };
+    let rule = Rule::compile(&serde_json::Value::Array(vars.clone())).map_err(|error| {
+        vec![ConfigError::at("vars", format!("failed to validate the 'vars' expression: {error}"))]
+    })?;
+    Ok((!rule.is_always()).then_some(rule))
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,11 +4,30 @@
 //! hands its last hold back through the outbox.
 
 pub mod compile;
+mod merge;
+mod names;
+mod route;
+mod upstream;
 
-pub use compile::Compiler;
+pub use compile::{Compiler, Outcome, Quarantined};
+pub use names::Resolve;
+pub use route::{Consumer, Route, Target};
+pub use upstream::{Node, PassHost, Timeouts, Upstream};
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use crate::base::cidr::CidrSet;
+use crate::base::hash::Set;
+use crate::expr::Template;
+use crate::plugin::{ConsumerIndex, PluginChain};
+use crate::plugins::AnyPlugin;
+use crate::proto::uri::UriOptions;
+use crate::router::Router;
+use crate::runtime::LocalId;
+
+/// A chain of any plugins.
+pub type Chain = PluginChain<AnyPlugin>;
 
 /// What the control thread tells a core.
 #[derive(Clone, Debug)]
@@ -21,9 +40,49 @@ pub enum Order {
     Stop,
 }
 
+/// How a line of the access log is written.
+#[derive(Debug, Default)]
+pub enum LogFormat {
+    /// No access log.
+    #[default]
+    Off,
+    /// One JSON object, fields fixed.
+    Json,
+    /// The user's own `$variables`.
+    Template(Template),
+}
+
+/// What holds for all requests alike.
+#[derive(Debug, Default)]
+pub struct House {
+    pub uri: UriOptions,
+    /// Peers whose `X-Forwarded-*` is believed.
+    pub trusted: CidrSet,
+    /// Whether `Via` is sent on.
+    pub via: bool,
+    /// Whether the upstream's status is shown on every answer, not only on its errors.
+    pub show_upstream_status: bool,
+    pub log_format: LogFormat,
+    /// Whether the log asks for headers of responses.
+    pub keep_sent_head: bool,
+    /// The `Server` line's value.
+    pub server: String,
+}
+
 /// Everything a core needs to serve requests.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Counts up with every snapshot of the process, from 1.
     pub generation: u64,
+    pub house: House,
+    /// Finds the place of a route in `routes`.
+    pub router: Router<u32>,
+    pub routes: Vec<Route>,
+    pub upstreams: Vec<Upstream>,
+    pub consumers: Vec<Consumer>,
+    pub index: ConsumerIndex,
+    /// Plugins of all global rules.
+    pub global: Chain,
+    /// Ids of the per-core state its plugins and upstreams use.
+    pub live: Set<LocalId>,
 }

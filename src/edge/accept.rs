@@ -1,0 +1,86 @@
+//! Listener to connection: accepting, admitting no more than the limit, and catching panics.
+
+use std::any::Any;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::{Hall, h1};
+use crate::link::outbox::Level;
+use crate::runtime::listener::Listener;
+use crate::runtime::socket::Socket;
+
+/// Accepts waiting at a listener: each takes one loop turn, so a burst wants several.
+const ACCEPTS: usize = 4;
+/// Pause after a failed accept (no descriptors left) and while the core is full.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Starts accepting.
+pub(super) fn open(hall: &Rc<Hall>, listener: &Rc<Listener>) {
+    for _ in 0..ACCEPTS {
+        monoio::spawn(accept(Rc::clone(hall), Rc::clone(listener)));
+    }
+}
+
+async fn accept(hall: Rc<Hall>, listener: Rc<Listener>) {
+    let core = &hall.core;
+    loop {
+        while core.in_flight.count() >= core.limits.connections_max {
+            monoio::time::sleep(PAUSE).await;
+        }
+        match listener.accept(&core.wheel).await {
+            Ok((socket, peer)) => {
+                core.stats.accepted.add(1);
+                monoio::spawn(attend(Rc::clone(&hall), socket, peer, listener.local()));
+            }
+            // The listener was closed: a drain.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return,
+            Err(error) => {
+                core.stats.accept_errors.add(1);
+                core.note(Level::Warn, format!("can not accept on {}: {error}", listener.local()));
+                monoio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves one connection. A panic ends it alone.
+async fn attend(hall: Rc<Hall>, socket: Socket, peer: SocketAddr, local: SocketAddr) {
+    let _guard = hall.core.in_flight.enter();
+    hall.core.stats.connections_active.add(1);
+    let served = Caught(pin!(h1::serve(&hall, socket, peer, local))).await;
+    hall.core.stats.connections_active.sub(1);
+    if let Err(panic) = served {
+        hall.core.stats.panics.add(1);
+        hall.core.note(Level::Error, format!("a panic ended the connection of {peer}: {}", words(&*panic)));
+    }
+}
+
+/// A future whose panics are its result.
+struct Caught<F>(F);
+
+impl<F: Future + Unpin> Future for Caught<F> {
+    type Output = Result<F::Output, Box<dyn Any + Send>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // What the panic left half done is the connection's own and goes with it; what cores share across
+        // connections is kept whole by its owners (cells and short borrows).
+        match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut self.0).poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    }
+}
+
+fn words(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

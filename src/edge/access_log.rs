@@ -1,0 +1,207 @@
+//! The record of an exchange, written once, handed to the control thread in batches.
+//!
+//! A line is written straight into the core's current batch, so logging costs no allocation; a batch leaves when
+//! it is large or old enough. When the control thread has no room for it, the batch is dropped and its lines
+//! are counted: logging never holds a request up.
+
+use std::time::Duration;
+
+use super::forward_head::write_ip;
+use super::respond::reason_at;
+use super::{Hall, View};
+use crate::base::clock::{self, Moment};
+use crate::base::text::write_json_string;
+use crate::exchange::Exchange;
+use crate::link::outbox::Report;
+use crate::proto::head::HeaderId;
+use crate::runtime::Core;
+use crate::snapshot::LogFormat;
+
+/// A batch leaves when it has so many bytes,
+const BATCH_BYTES: usize = 32 * 1024;
+/// or is so old.
+const BATCH_AGE: Duration = Duration::from_millis(100);
+/// Room a batch starts with: the batch and one more line.
+const BATCH_CAPACITY: usize = 64 * 1024;
+/// Longest part of a request that is logged.
+const TEXT_BYTES: usize = 2048;
+
+/// Lines that wait to leave.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    lines: u64,
+    since: Moment,
+}
+
+impl Batch {
+    /// Sends the batch off, whatever is in it.
+    pub(super) fn flush(&mut self, core: &Core) {
+        if self.bytes.is_empty() {
+            return;
+        }
+        let empty = core.outbox.recycled().unwrap_or_else(|| Vec::with_capacity(BATCH_CAPACITY));
+        let full = std::mem::replace(&mut self.bytes, empty);
+        let lines = std::mem::take(&mut self.lines);
+        if let Err(report) = core.outbox.send(Report::AccessLog(full)) {
+            core.stats.log_drops.add(lines);
+            // The buffer is as good for the next batch.
+            if let Report::AccessLog(mut bytes) = report {
+                bytes.clear();
+                self.bytes = bytes;
+            }
+        }
+    }
+
+    /// Sends the batch off if its first line has waited long enough.
+    pub(super) fn flush_if_old(&mut self, core: &Core, now: Moment) {
+        if now.since(self.since) >= BATCH_AGE {
+            self.flush(core);
+        }
+    }
+}
+
+/// Counts an exchange that is over, and logs it.
+pub(super) fn hand_over(hall: &Hall, view: &View, ex: &Exchange) {
+    let stats = &hall.core.stats;
+    stats.bytes_in.add(ex.bytes_in);
+    stats.bytes_out.add(ex.bytes_out);
+    if let Some(reason) = reason_at(ex).and_then(|at| stats.reasons.get(at)) {
+        reason.add(1);
+    }
+    let mut batch = hall.log.borrow_mut();
+    match &view.house.log_format {
+        LogFormat::Off => return,
+        LogFormat::Json => write_json(&mut batch.bytes, view.generation, ex),
+        LogFormat::Template(template) => {
+            let from = batch.bytes.len();
+            template.render(ex, &mut batch.bytes);
+            keep_to_one_line(&mut batch.bytes[from..]);
+        }
+    }
+    batch.bytes.push(b'\n');
+    batch.lines += 1;
+    if batch.lines == 1 {
+        batch.since = ex.timing.finished;
+    }
+    if batch.bytes.len() >= BATCH_BYTES {
+        batch.flush(&hall.core);
+    }
+}
+
+/// A value with a line end in it would forge a line of the log.
+fn keep_to_one_line(line: &mut [u8]) {
+    for byte in line {
+        if *byte < b' ' {
+            *byte = b' ';
+        }
+    }
+}
+
+/// Appends fields of a JSON object.
+struct Fields<'a>(&'a mut Vec<u8>);
+
+impl Fields<'_> {
+    fn name(&mut self, name: &str) {
+        self.0.extend_from_slice(b",\"");
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b"\":");
+    }
+
+    /// A text; left out when empty.
+    fn text(&mut self, name: &str, text: &[u8]) {
+        if !text.is_empty() {
+            self.name(name);
+            write_json_string(self.0, &text[..text.len().min(TEXT_BYTES)]);
+        }
+    }
+
+    fn number(&mut self, name: &str, number: u64) {
+        self.name(name);
+        self.0.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+
+    /// Milliseconds with three decimals.
+    fn millis(&mut self, name: &str, time: Duration) {
+        self.name(name);
+        let us = time.as_micros() as u64;
+        let mut buffer = itoa::Buffer::new();
+        self.0.extend_from_slice(buffer.format(us / 1000).as_bytes());
+        let rest = (us % 1000) as u16;
+        self.0.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
+    }
+
+    fn boolean(&mut self, name: &str, value: bool) {
+        self.name(name);
+        self.0.extend_from_slice(if value { b"true" } else { b"false" });
+    }
+}
+
+const fn digit(number: u16) -> u8 {
+    b'0' + (number % 10) as u8
+}
+
+fn write_json(out: &mut Vec<u8>, generation: u64, ex: &Exchange) {
+    out.extend_from_slice(b"{\"ts\":\"");
+    clock::write_rfc3339(out, ex.timing.received_at);
+    out.extend_from_slice(b"\",\"level\":\"info\",\"client_ip\":\"");
+    write_ip(out, ex.client.ip);
+    out.push(b'"');
+    let mut fields = Fields(out);
+    let request = &ex.request;
+    fields.text("request_id", &ex.request_id);
+    fields.text("route_id", ex.route.route_id().as_bytes());
+    fields.text("service_id", ex.route.service_id().as_bytes());
+    fields.text("consumer", ex.consumer.name().as_bytes());
+    if !request.path.is_empty() {
+        fields.text("method", request.method().text().as_bytes());
+    }
+    fields.text("host", request.host.as_bytes());
+    fields.text("path", &request.path);
+    fields.number("status", u64::from(ex.response.status));
+    if !ex.reason.is_empty() {
+        fields.text("error_code", ex.reason.as_bytes());
+    }
+    fields.text("error_source", error_source(ex).as_bytes());
+    fields.number("bytes_in", ex.bytes_in);
+    fields.number("bytes_out", ex.bytes_out);
+    fields.millis("dur_ms", ex.timing.finished.since(ex.timing.received));
+    fields.text("user_agent", request.headers.get_id(HeaderId::UserAgent).unwrap_or(b""));
+    write_upstream(&mut fields, ex);
+    fields.number("config_generation", generation);
+    fields.number("core", u64::from(ex.core));
+    out.push(b'}');
+}
+
+fn write_upstream(fields: &mut Fields<'_>, ex: &Exchange) {
+    let Some(last) = ex.last_attempt() else { return };
+    fields.name("upstream_addr");
+    fields.0.push(b'"');
+    if last.node.is_ipv6() {
+        fields.0.push(b'[');
+    }
+    write_ip(fields.0, last.node.ip());
+    fields.0.extend_from_slice(if last.node.is_ipv6() { b"]:" } else { b":" });
+    fields.0.extend_from_slice(itoa::Buffer::new().format(last.node.port()).as_bytes());
+    fields.0.push(b'"');
+    fields.number("upstream_status", u64::from(last.status));
+    fields.millis("upstream_connect_ms", last.connect);
+    fields.millis("upstream_ttfb_ms", last.header);
+    fields.millis("upstream_dur_ms", ex.timing.upstream);
+    fields.number("upstream_attempts", ex.attempts.len() as u64);
+    fields.boolean("upstream_reused", last.reused);
+}
+
+/// Who is to blame for an error status; empty when none is.
+fn error_source(ex: &Exchange) -> &'static str {
+    use crate::exchange::Source;
+    if ex.response.status < 400 && ex.reason.is_empty() {
+        return "";
+    }
+    match (ex.response.source, ex.reason) {
+        (_, "client_gone" | "body_timeout" | "bad_body" | "body_too_large" | "head_timeout") => "client",
+        (_, reason) if reason.starts_with("upstream_") || reason == "retry_timeout" => "upstream",
+        (Source::Upstream, _) => "upstream",
+        (Source::Gateway | Source::Plugin(_), _) => "gateway",
+    }
+}

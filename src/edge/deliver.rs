@@ -1,0 +1,584 @@
+//! The response on its way to the client: from upstream piece by piece, or one of ours in one piece.
+//!
+//! An upstream's head is received with room before it, and the head that goes out is written into that room, so
+//! that head and first bytes of the body leave in one send and the body is never copied.
+
+use std::cell::Cell;
+
+use bytes::Bytes;
+
+use super::pipeline::{After, Run};
+use super::proxy::Plan;
+use super::respond::{Fault, phrase};
+use super::upload::{PIECE_HEAD, PIECE_TAIL, frame_piece, write_last_chunk};
+use crate::base::clock::Moment;
+use crate::exchange::{ResponseBody, Source};
+use crate::proto::h1::chunked::Decoder;
+use crate::proto::h1::framing::{self, Framing};
+use crate::proto::h1::parse::{self, Parsed};
+use crate::proto::head::{HeaderId, HeaderSet, Method, Omit, Version};
+use crate::runtime::pool::Leased;
+
+/// Room before a received head, so that a longer one fits in its place.
+const HEADROOM: usize = 1024;
+/// Lines of a response that the gateway writes itself or that concern one hop only.
+const OURS: HeaderSet = HeaderSet::of(&[
+    HeaderId::Connection,
+    HeaderId::ContentLength,
+    HeaderId::KeepAlive,
+    HeaderId::ProxyAuthenticate,
+    HeaderId::ProxyConnection,
+    HeaderId::Te,
+    HeaderId::Trailer,
+    HeaderId::TransferEncoding,
+    HeaderId::Upgrade,
+]);
+
+/// What passing an answer on came to.
+pub(super) struct Relayed {
+    pub(super) after: After,
+    /// The upstream connection may carry another request.
+    pub(super) reusable: bool,
+    /// Both sides agreed to go on as a tunnel.
+    pub(super) tunnel: bool,
+}
+
+/// How the client learns where the body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outgoing {
+    /// There is none; a length that the upstream declared is passed on.
+    Bodyless,
+    Length(u64),
+    Chunked,
+    UntilClose,
+}
+
+/// A response body on its way from upstream.
+enum Download {
+    Nothing,
+    Length(u64),
+    Chunked(Decoder),
+    UntilClose,
+}
+
+/// What a received piece holds.
+struct Piece {
+    data: usize,
+    done: bool,
+    /// Bytes came behind the end: the connection is not to be trusted again.
+    excess: bool,
+}
+
+impl Download {
+    fn of(framing: Framing) -> Self {
+        match framing {
+            Framing::None | Framing::Length(0) => Self::Nothing,
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked => Self::Chunked(Decoder::default()),
+            Framing::UntilClose => Self::UntilClose,
+        }
+    }
+
+    /// Takes the frame off received bytes: `data` of them are left at the front.
+    fn take(&mut self, bytes: &mut [u8]) -> Result<Piece, Fault> {
+        match self {
+            Self::Nothing => Ok(Piece { data: 0, done: true, excess: !bytes.is_empty() }),
+            Self::Length(left) => {
+                let data = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= data as u64;
+                Ok(Piece { data, done: *left == 0, excess: data < bytes.len() })
+            }
+            Self::Chunked(decoder) => {
+                let step = decoder.decode(bytes).map_err(|_| Fault::BadResponse)?;
+                Ok(Piece { data: step.data, done: step.done, excess: step.consumed < bytes.len() })
+            }
+            Self::UntilClose => Ok(Piece { data: bytes.len(), done: false, excess: false }),
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Receives the answer and passes it on.
+    pub(super) async fn converse(
+        &mut self,
+        plan: &Plan<'_>,
+        leased: &mut Leased,
+        uploading: &Cell<bool>,
+        began: Moment,
+    ) -> Result<Relayed, Fault> {
+        let framing = self.receive_head(plan, leased).await?;
+        let header = self.hall.core.now().since(began);
+        let status = self.ex.response.status;
+        self.note_attempt(|attempt| (attempt.status, attempt.header) = (status, header));
+        self.ex.response.source = Source::Upstream;
+        self.ex.reason = "";
+        if status == 101 {
+            return self.agree_to_tunnel(plan).await;
+        }
+        let line = self.ex.response.line;
+        let keeps = framing::keeps_alive(line.version, &self.ex.response.headers);
+        if self.view.house.show_upstream_status || status >= 500 {
+            let text = itoa::Buffer::new().format(status).to_owned();
+            self.ex.response.headers.set("X-APISIX-Upstream-Status", text.as_bytes());
+        }
+        self.header_filter();
+        let download = Download::of(framing);
+        let mut relayed = match std::mem::take(&mut self.ex.response.body) {
+            ResponseBody::AsIs => self.relay(plan, leased, download, framing, uploading).await?,
+            ResponseBody::Hold { bytes_max } => self.relay_held(plan, leased, download, bytes_max).await?,
+            ResponseBody::Replace(body) => self.replace(plan, leased, download, body).await?,
+        };
+        relayed.reusable &= keeps;
+        Ok(relayed)
+    }
+
+    /// Receives until the final head is complete. Interim ones are passed on.
+    async fn receive_head(&mut self, plan: &Plan<'_>, leased: &mut Leased) -> Result<Framing, Fault> {
+        let core = &self.hall.core;
+        let limits = &core.limits.upstream_head;
+        let mut buffer = core.buffers.large();
+        buffer.resize(HEADROOM, 0);
+        let (mut start, mut interim) = (HEADROOM, 0);
+        loop {
+            if buffer.len() > start {
+                let headers = &mut self.ex.response.headers;
+                match parse::response(&buffer, start, limits, headers) {
+                    Ok(Parsed::Complete(line)) if (100..200).contains(&line.status) && line.status != 101 => {
+                        headers.clear();
+                        interim += 1;
+                        if interim > core.limits.interim_responses {
+                            return Err(Fault::TooManyInterim);
+                        }
+                        self.pass_interim(line.status, line.head.of(&buffer)).await?;
+                        start = line.head.end();
+                        continue;
+                    }
+                    Ok(Parsed::Complete(line)) => {
+                        headers.hold_received(buffer);
+                        self.ex.response.line = line;
+                        self.ex.response.status = line.status;
+                        let method = self.ex.request.forward_method();
+                        return framing::of_response(method, &line, &self.ex.response.headers)
+                            .map_err(|_| Fault::BadResponse);
+                    }
+                    Ok(Parsed::Partial) => headers.clear(),
+                    Err(fault) if fault.status() == 431 => return Err(Fault::HeadTooLarge),
+                    Err(_) => return Err(Fault::BadResponse),
+                }
+            }
+            if buffer.capacity() - buffer.len() <= PIECE_TAIL {
+                return Err(Fault::HeadTooLarge);
+            }
+            leased.socket.watch().arm(&core.wheel, self.hall.read_deadline(plan));
+            let room = buffer.capacity() - buffer.len() - PIECE_TAIL;
+            let (received, returned) = leased.socket.reader.receive(buffer, room).await;
+            buffer = returned;
+            if !matches!(received, Ok(count) if count > 0) {
+                let begun = buffer.len() > start;
+                core.buffers.give_back(buffer);
+                return Err(match (leased.socket.watch().fired(), begun) {
+                    (true, _) => Fault::ReadTimeout,
+                    (false, true) => Fault::BadResponse,
+                    (false, false) => Fault::NoResponse,
+                });
+            }
+        }
+    }
+
+    /// Passes an interim response on: to clients that can read one, `100` only to those that wait for it.
+    async fn pass_interim(&mut self, status: u16, head: &[u8]) -> Result<(), Fault> {
+        let request = &self.ex.request;
+        let wanted = match status {
+            100 => request.headers.has(HeaderId::Expect),
+            103 => true,
+            _ => false,
+        };
+        if !wanted || request.line.version == Version::Http10 {
+            return Ok(());
+        }
+        let core = &self.hall.core;
+        let mut out = core.buffers.small();
+        if status == 100 {
+            out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        } else {
+            out.extend_from_slice(head);
+        }
+        self.send(out, 0).await.map_err(|()| Fault::ClientGone)
+    }
+
+    /// `101`: only if the client asked for it and the route allows it; anything else would let bytes of a
+    /// request through that nobody has looked at.
+    async fn agree_to_tunnel(&mut self, plan: &Plan<'_>) -> Result<Relayed, Fault> {
+        let response = &self.ex.response;
+        let agreed = framing::upgrade(&response.headers) == Some(framing::Upgrade::WebSocket);
+        if !plan.tunnel || !agreed {
+            return Err(Fault::UnaskedUpgrade);
+        }
+        self.header_filter();
+        let mut out = self.hall.core.buffers.large();
+        out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+        self.write_lines(&mut out);
+        out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+        // What the upstream said right behind its head belongs to the tunnel.
+        let behind = self.ex.response.line.head.end();
+        out.extend_from_slice(&self.ex.response.headers.received()[behind..]);
+        self.head_sent = true;
+        self.send(out, 0).await.map_err(|()| Fault::ClientGone)?;
+        Ok(Relayed { after: After::Close, reusable: false, tunnel: true })
+    }
+
+    /// Passes the body on as it comes.
+    async fn relay(
+        &mut self,
+        plan: &Plan<'_>,
+        leased: &mut Leased,
+        mut download: Download,
+        framing: Framing,
+        uploading: &Cell<bool>,
+    ) -> Result<Relayed, Fault> {
+        let filters = self.filters_body();
+        let outgoing = self.outgoing(framing, filters);
+        let keep = self.keeps(uploading.get()) && outgoing != Outgoing::UntilClose;
+        let core = &self.hall.core;
+        let mut head = core.buffers.small();
+        self.write_head(&mut head, outgoing, keep);
+        let body_at = self.ex.response.line.head.end();
+        let mut buffer = self.ex.response.headers.take_received();
+        if self.view.house.keep_sent_head {
+            self.keep_sent_head(&head);
+        }
+        let mut start = body_at;
+        let mut excess = false;
+        loop {
+            let piece = match download.take(&mut buffer[start..]) {
+                Ok(piece) => piece,
+                Err(fault) => return self.cut_off(fault, buffer, head),
+            };
+            excess |= piece.excess;
+            buffer.truncate(start + piece.data);
+            if filters {
+                self.transform(&mut buffer, start, piece.done);
+            }
+            self.ex.response.body_bytes += (buffer.len() - start) as u64;
+            let mut from = start;
+            if outgoing == Outgoing::Chunked {
+                from = frame_piece(&mut buffer, from);
+                if piece.done {
+                    end_chunks(&mut buffer, &download);
+                }
+            }
+            if !head.is_empty() {
+                from = self.place_head(&mut head, &mut buffer, from).await?;
+            }
+            if from < buffer.len() {
+                let (sent, returned) = self.send_keeping(buffer, from).await;
+                buffer = returned;
+                if sent.is_err() {
+                    return self.cut_off(Fault::ClientGone, buffer, head);
+                }
+            }
+            if piece.done {
+                break;
+            }
+            buffer.clear();
+            buffer.resize(PIECE_HEAD, 0);
+            start = PIECE_HEAD;
+            leased.socket.watch().arm(&core.wheel, self.hall.read_deadline(plan));
+            let room = buffer.capacity() - PIECE_HEAD - PIECE_TAIL;
+            let (received, returned) = leased.socket.reader.receive(buffer, room).await;
+            buffer = returned;
+            match (received, &mut download) {
+                (Ok(count), _) if count > 0 => {}
+                // The end of the connection is the end of the body, if it was not we who ended it.
+                (Ok(_), until @ Download::UntilClose) if !leased.socket.watch().fired() => {
+                    *until = Download::Nothing;
+                }
+                _ if leased.socket.watch().fired() => return self.cut_off(Fault::ReadTimeout, buffer, head),
+                _ => return self.cut_off(Fault::NoResponse, buffer, head),
+            }
+        }
+        core.buffers.give_back(buffer);
+        core.buffers.give_back(head);
+        let reusable = !excess && framing != Framing::UntilClose;
+        let after = if keep { After::Keep } else { After::Close };
+        Ok(Relayed { after, reusable, tunnel: false })
+    }
+
+    /// Writes the head into the room before `from`; sends it alone if it does not fit there.
+    async fn place_head(&mut self, head: &mut Vec<u8>, buffer: &mut Vec<u8>, from: usize) -> Result<usize, Fault> {
+        self.head_sent = true;
+        if head.len() <= from {
+            let at = from - head.len();
+            buffer[at..from].copy_from_slice(head);
+            head.clear();
+            return Ok(at);
+        }
+        let alone = std::mem::take(head);
+        self.send(alone, 0).await.map_err(|()| Fault::ClientGone)?;
+        Ok(from)
+    }
+
+    /// Ends an answer that can not be finished: before its head it becomes an error; after, the connection is
+    /// closed without the end of the body, so that nobody takes it for whole.
+    fn cut_off(&mut self, fault: Fault, buffer: Vec<u8>, head: Vec<u8>) -> Result<Relayed, Fault> {
+        let core = &self.hall.core;
+        core.buffers.give_back(buffer);
+        core.buffers.give_back(head);
+        if !self.head_sent {
+            return Err(fault);
+        }
+        self.ex.reason = fault.word();
+        Ok(Relayed { after: After::Close, reusable: false, tunnel: false })
+    }
+
+    /// Lets the plugins change a piece.
+    fn transform(&mut self, buffer: &mut Vec<u8>, start: usize, last: bool) {
+        let mut bytes = buffer[start..].to_vec();
+        self.body_filter(&mut bytes, last);
+        buffer.truncate(start);
+        buffer.extend_from_slice(&bytes);
+    }
+
+    /// Keeps what was sent where the log asks for it: the received head is about to be written over.
+    fn keep_sent_head(&mut self, head: &[u8]) {
+        let mut copy = self.hall.core.buffers.small();
+        copy.extend_from_slice(head);
+        let headers = &mut self.ex.response.headers;
+        headers.clear();
+        // Our own head; should it ever not parse, the log lacks its lines.
+        let _ = parse::response(&copy, 0, &self.hall.core.limits.upstream_head, headers);
+        headers.hold_received(copy);
+    }
+
+    /// Gathers the whole body, lets the plugins see it once, and sends it.
+    async fn relay_held(
+        &mut self,
+        plan: &Plan<'_>,
+        leased: &mut Leased,
+        download: Download,
+        bytes_max: usize,
+    ) -> Result<Relayed, Fault> {
+        let mut held = Vec::new();
+        let reusable = self.gather(plan, leased, download, bytes_max, Some(&mut held)).await?;
+        self.body_filter(&mut held, true);
+        let after = self.send_whole(&held).await;
+        Ok(Relayed { after, reusable, tunnel: false })
+    }
+
+    /// Sends another body instead. The upstream's is read away if it is short.
+    async fn replace(
+        &mut self,
+        plan: &Plan<'_>,
+        leased: &mut Leased,
+        download: Download,
+        body: Bytes,
+    ) -> Result<Relayed, Fault> {
+        let limit = usize::try_from(self.hall.core.limits.drain_body_bytes).unwrap_or(usize::MAX);
+        let reusable = self.gather(plan, leased, download, limit, None).await.unwrap_or(false);
+        self.ex.response.body = ResponseBody::Replace(body);
+        let after = self.deliver_own().await;
+        Ok(Relayed { after, reusable, tunnel: false })
+    }
+
+    /// Receives the whole body, into `out` or nowhere. Whether the connection may be used again.
+    async fn gather(
+        &mut self,
+        plan: &Plan<'_>,
+        leased: &mut Leased,
+        mut download: Download,
+        bytes_max: usize,
+        mut out: Option<&mut Vec<u8>>,
+    ) -> Result<bool, Fault> {
+        let core = &self.hall.core;
+        let mut total = 0;
+        let mut buffer = core.buffers.large();
+        buffer.extend_from_slice(&self.ex.response.headers.received()[self.ex.response.line.head.end()..]);
+        let closes = matches!(download, Download::UntilClose);
+        loop {
+            let piece = download.take(&mut buffer)?;
+            total += piece.data;
+            if total > bytes_max {
+                return Err(Fault::ResponseTooLarge);
+            }
+            if let Some(out) = &mut out {
+                out.extend_from_slice(&buffer[..piece.data]);
+            }
+            if piece.done {
+                core.buffers.give_back(buffer);
+                return Ok(!piece.excess && !closes);
+            }
+            buffer.clear();
+            leased.socket.watch().arm(&core.wheel, self.hall.read_deadline(plan));
+            let room = buffer.capacity();
+            let (received, returned) = leased.socket.reader.receive(buffer, room).await;
+            buffer = returned;
+            match received {
+                Ok(count) if count > 0 => {}
+                Ok(_) if closes && !leased.socket.watch().fired() => download = Download::Nothing,
+                _ if leased.socket.watch().fired() => return Err(Fault::ReadTimeout),
+                _ => return Err(Fault::NoResponse),
+            }
+        }
+    }
+
+    /// Sends the answer that is in the exchange: status, headers and a body of ours.
+    pub(super) async fn deliver_own(&mut self) -> After {
+        let mut body = match std::mem::take(&mut self.ex.response.body) {
+            ResponseBody::Replace(body) => body,
+            ResponseBody::AsIs | ResponseBody::Hold { .. } => Bytes::new(),
+        };
+        if self.filters_body() {
+            let mut bytes = body.to_vec();
+            self.body_filter(&mut bytes, true);
+            body = Bytes::from(bytes);
+        }
+        self.send_whole(&body).await
+    }
+
+    /// Sends a whole answer. What the client still has to say is read away if it is little.
+    async fn send_whole(&mut self, body: &[u8]) -> After {
+        let core = &self.hall.core;
+        let drainable = self.upload.is_done()
+            || !self.upload.awaits_continue()
+                && self.upload.declared_left().is_some_and(|left| left <= core.limits.drain_body_bytes);
+        let keep = self.keeps(false) && drainable;
+        let bodyless = matches!(self.ex.response.status, 204 | 304);
+        let outgoing = if bodyless { Outgoing::Bodyless } else { Outgoing::Length(body.len() as u64) };
+        let mut out = core.buffers.small();
+        self.write_head(&mut out, outgoing, keep);
+        if !bodyless && self.ex.request.method() != Method::Head {
+            out.extend_from_slice(body);
+            self.ex.response.body_bytes += body.len() as u64;
+        }
+        self.head_sent = true;
+        if self.send(out, 0).await.is_err() {
+            return After::Close;
+        }
+        if !keep {
+            return After::Linger;
+        }
+        if self.upload.is_done() {
+            return After::Keep;
+        }
+        let socket = &mut self.connection.socket;
+        let watch = std::rc::Rc::clone(socket.watch());
+        let received = self.ex.request.headers.received();
+        let drained = self.upload.discard(&self.hall.core, received, &mut socket.reader, &watch).await;
+        if drained { After::Keep } else { After::Close }
+    }
+
+    fn outgoing(&self, framing: Framing, filters: bool) -> Outgoing {
+        match framing {
+            Framing::None => Outgoing::Bodyless,
+            Framing::Length(length) if !filters => Outgoing::Length(length),
+            _ if self.ex.request.line.version == Version::Http11 => Outgoing::Chunked,
+            _ => Outgoing::UntilClose,
+        }
+    }
+
+    /// Whether the connection may carry another request after this one.
+    fn keeps(&self, uploading: bool) -> bool {
+        let request = &self.ex.request;
+        !uploading
+            && self.ex.response.status != 408
+            && !self.refused
+            && !self.hall.draining.get()
+            && self.connection.requests < self.hall.core.limits.keepalive_requests
+            && framing::keeps_alive(request.line.version, &request.headers)
+    }
+
+    fn write_head(&self, out: &mut Vec<u8>, outgoing: Outgoing, keep: bool) {
+        let ex = &*self.ex;
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(itoa::Buffer::new().format(ex.response.status).as_bytes());
+        out.push(b' ');
+        self.write_reason(out);
+        out.extend_from_slice(b"\r\n");
+        self.write_lines(out);
+        match outgoing {
+            Outgoing::Bodyless => {
+                // Of HEAD and 304 the length says what a GET would have brought (RFC 9110 8.6).
+                if ex.response.status != 204
+                    && let Some(length) = ex.response.headers.get_id(HeaderId::ContentLength)
+                {
+                    out.extend_from_slice(b"Content-Length: ");
+                    out.extend_from_slice(length);
+                    out.extend_from_slice(b"\r\n");
+                }
+            }
+            Outgoing::Length(length) => {
+                out.extend_from_slice(b"Content-Length: ");
+                out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+            Outgoing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+            Outgoing::UntilClose => {}
+        }
+        if !keep {
+            out.extend_from_slice(b"Connection: close\r\n");
+        } else if ex.request.line.version == Version::Http10 {
+            out.extend_from_slice(b"Connection: keep-alive\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn write_reason(&self, out: &mut Vec<u8>) {
+        let response = &self.ex.response;
+        if response.source == Source::Upstream && response.line.status == response.status {
+            out.extend_from_slice(response.line.reason.of(response.headers.received()));
+        } else {
+            out.extend_from_slice(phrase(response.status).as_bytes());
+        }
+    }
+
+    /// The header lines that go on, and those every answer has.
+    fn write_lines(&self, out: &mut Vec<u8>) {
+        const SERVER: HeaderSet = HeaderSet::of(&[HeaderId::Server]);
+        let headers = &self.ex.response.headers;
+        let listed = |id: HeaderId, name: &[u8]| {
+            id == HeaderId::Other && framing::connection_lists(headers, name)
+        };
+        let named: Option<&dyn Fn(HeaderId, &[u8]) -> bool> =
+            if headers.has(HeaderId::Connection) { Some(&listed) } else { None };
+        headers.write(out, &Omit { always: OURS, received: SERVER, named });
+        if !headers.has(HeaderId::Date) {
+            out.extend_from_slice(b"Date: ");
+            self.hall.core.write_date(self.ex.timing.received, out);
+            out.extend_from_slice(b"\r\n");
+        }
+        if !headers.was_added(HeaderId::Server) {
+            out.extend_from_slice(b"Server: ");
+            out.extend_from_slice(self.view.house.server.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        if self.view.house.via {
+            out.extend_from_slice(b"Via: 1.1 ringway\r\n");
+        }
+    }
+
+    /// Sends a lent buffer to the client and gives it back.
+    async fn send(&mut self, buffer: Vec<u8>, from: usize) -> Result<(), ()> {
+        let (sent, buffer) = self.send_keeping(buffer, from).await;
+        self.hall.core.buffers.give_back(buffer);
+        sent
+    }
+
+    async fn send_keeping(&mut self, buffer: Vec<u8>, from: usize) -> (Result<(), ()>, Vec<u8>) {
+        let core = &self.hall.core;
+        let socket = &mut self.connection.socket;
+        self.ex.bytes_out += (buffer.len() - from) as u64;
+        socket.watch().arm(&core.wheel, core.now().plus(core.limits.write_timeout));
+        let (sent, buffer) = socket.writer.send(buffer, from).await;
+        (sent.map_err(|_| ()), buffer)
+    }
+}
+
+/// Appends the end of a chunked body, with the upstream's trailers if it sent some.
+fn end_chunks(buffer: &mut Vec<u8>, download: &Download) {
+    match download {
+        Download::Chunked(decoder) => write_last_chunk(buffer, decoder),
+        Download::Nothing | Download::Length(_) | Download::UntilClose => {
+            buffer.extend_from_slice(crate::proto::h1::chunked::LAST_CHUNK);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Orders from the control thread, and the end: stop accepting, finish what is in flight, within a deadline.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use monoio::io::AsyncReadRent as _;
+
+use super::Hall;
+use crate::base::clock::Moment;
+use crate::link::mailbox::Letterbox;
+use crate::link::outbox::Level;
+use crate::runtime::listener::Listener;
+use crate::snapshot::Order;
+
+/// How long an idle connection may still bring a request, and learn from its answer that it is the last: so a
+/// client that reuses it at this moment sees no reset.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
+/// Time for ended connections to wind up.
+const SETTLE: Duration = Duration::from_millis(250);
+/// How often a drain looks whether it is over.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Follows orders for as long as the core lives.
+pub(super) async fn follow_orders(hall: Rc<Hall>, letterbox: Letterbox<Order>, listeners: Vec<Rc<Listener>>) {
+    let Letterbox { orders, bell } = letterbox;
+    let mut bell = match hear(bell) {
+        Ok(bell) => bell,
+        Err(error) => {
+            hall.core.note(Level::Error, format!("core {} can not hear orders: {error}", hall.core.id));
+            return;
+        }
+    };
+    let mut rung = Vec::with_capacity(64);
+    loop {
+        rung.clear();
+        let (heard, buffer) = bell.read(rung).await;
+        rung = buffer;
+        // The control thread is gone, and so is the process.
+        if matches!(heard, Ok(0)) {
+            hall.over.set();
+            return;
+        }
+        for order in orders.try_iter() {
+            match order {
+                Order::Swap(snapshot) => hall.swap(snapshot),
+                // In a task of its own, so that a second order (`Stop`) is still heard.
+                Order::Drain { accept_for, within } => {
+                    monoio::spawn(drain(Rc::clone(&hall), listeners.clone(), accept_for, within));
+                }
+                Order::Stop => {
+                    close_all(&hall, &listeners);
+                    monoio::spawn(settle(Rc::clone(&hall)));
+                }
+            }
+        }
+    }
+}
+
+fn hear(bell: std::os::unix::net::UnixStream) -> io::Result<monoio::net::UnixStream> {
+    bell.set_nonblocking(monoio::utils::is_legacy())?;
+    monoio::net::UnixStream::from_std(bell)
+}
+
+async fn drain(hall: Rc<Hall>, listeners: Vec<Rc<Listener>>, accept_for: Duration, within: Option<Duration>) {
+    let core = &hall.core;
+    let started = core.now();
+    hall.draining.set(true);
+    core.stats.ready.set(0);
+    monoio::time::sleep(accept_for).await;
+    for listener in &listeners {
+        listener.close();
+    }
+    let grace_over = core.now().plus(IDLE_GRACE);
+    let end = within.map(|within| started.plus(within.max(accept_for)));
+    let over = |now: Moment| end.is_some_and(|end| now >= end);
+    while core.in_flight.count() > 0 && !over(core.now()) {
+        monoio::time::sleep(LOOK).await;
+        if core.now() >= grace_over {
+            // Idle connections had their chance.
+            core.pool.clear();
+            core.wheel.for_each(|watch| {
+                if watch.is_resting() {
+                    watch.expire();
+                }
+            });
+        }
+    }
+    let left = core.in_flight.count();
+    if left > 0 {
+        core.note(Level::Warn, format!("core {}: {left} connections were cut off at the end of the drain", core.id));
+    }
+    close_all(&hall, &listeners);
+    settle(Rc::clone(&hall)).await;
+}
+
+/// Lets connections that were just ended finish: they log, and hand their buffers back.
+async fn settle(hall: Rc<Hall>) {
+    let end = hall.core.now().plus(SETTLE);
+    while hall.core.in_flight.count() > 0 && hall.core.now() < end {
+        monoio::time::sleep(LOOK).await;
+    }
+    hall.over.set();
+}
+
+fn close_all(hall: &Hall, listeners: &[Rc<Listener>]) {
+    hall.draining.set(true);
+    for listener in listeners {
+        listener.close();
+    }
+    hall.core.pool.clear();
+    hall.core.wheel.for_each(|watch| watch.expire());
+}

@@ -1,0 +1,187 @@
+//! The head of a request as an upstream gets it: re-serialised from parsed parts, with one framing header.
+
+use super::pipeline::Run;
+use super::proxy::Plan;
+use crate::exchange::{Body, Exchange};
+use crate::proto::h1::framing::{self, Upgrade};
+use crate::proto::head::{HeaderId, HeaderSet, Omit, Version};
+use crate::snapshot::PassHost;
+
+/// Lines the gateway writes itself, whoever set them: framing, authority, hop-by-hop.
+const OURS: HeaderSet = HeaderSet::of(&[
+    HeaderId::Connection,
+    HeaderId::ContentLength,
+    HeaderId::Expect,
+    HeaderId::Host,
+    HeaderId::Http2Settings,
+    HeaderId::KeepAlive,
+    HeaderId::ProxyAuthorization,
+    HeaderId::ProxyConnection,
+    HeaderId::Te,
+    HeaderId::Trailer,
+    HeaderId::TransferEncoding,
+    HeaderId::Upgrade,
+]);
+/// Lines that are replaced unless a plugin set them.
+const VOUCHED: HeaderSet = HeaderSet::of(&[
+    HeaderId::XForwardedFor,
+    HeaderId::XForwardedHost,
+    HeaderId::XForwardedPort,
+    HeaderId::XForwardedProto,
+    HeaderId::XRealIp,
+]);
+/// Lines that `Connection` can not take away: others rely on them.
+const PROTECTED: HeaderSet = HeaderSet::of(&[
+    HeaderId::Forwarded,
+    HeaderId::XForwardedFor,
+    HeaderId::XForwardedHost,
+    HeaderId::XForwardedPort,
+    HeaderId::XForwardedProto,
+    HeaderId::XRealIp,
+    HeaderId::Authorization,
+    HeaderId::Cookie,
+    HeaderId::XRequestId,
+]);
+
+/// Whether the client asks for a WebSocket.
+pub(super) fn asks_for_websocket(ex: &Exchange) -> bool {
+    framing::upgrade(&ex.request.headers) == Some(Upgrade::WebSocket)
+        && ex.request.line.version == Version::Http11
+        && ex.request.method() == crate::proto::head::Method::Get
+}
+
+/// Appends the head.
+pub(super) fn write(run: &Run<'_>, plan: &Plan<'_>, node: usize, out: &mut Vec<u8>) {
+    let ex = &*run.ex;
+    let request = &ex.request;
+    out.extend_from_slice(request.forward_method().text().as_bytes());
+    out.push(b' ');
+    write_target(ex, out);
+    out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+    write_host(ex, plan, node, out);
+    out.extend_from_slice(b"\r\n");
+    let headers = &request.headers;
+    let listed = |id: HeaderId, name: &[u8]| {
+        !PROTECTED.contains(id)
+            && (framing::connection_lists(headers, name)
+                || id == HeaderId::Other && name.len() > 6 && name[..6].eq_ignore_ascii_case(b"proxy-"))
+    };
+    // Asked only where it can matter: for most requests `Connection` is absent and no name is unknown.
+    let ask = headers.has(HeaderId::Connection) || headers.has_unknown();
+    let named: Option<&dyn Fn(HeaderId, &[u8]) -> bool> = if ask { Some(&listed) } else { None };
+    headers.write(out, &Omit { always: OURS, received: VOUCHED, named });
+    write_vouching(run, out);
+    if run.view.house.via {
+        out.extend_from_slice(b"Via: 1.1 ringway\r\n");
+    }
+    write_framing(run, plan, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_target(ex: &Exchange, out: &mut Vec<u8>) {
+    let request = &ex.request;
+    if !request.forward.target.is_empty() {
+        out.extend_from_slice(&request.forward.target);
+    } else if request.line.target.of(request.headers.received()) == b"*" {
+        out.push(b'*');
+    } else {
+        request.write_request_uri(out);
+    }
+}
+
+fn write_host(ex: &Exchange, plan: &Plan<'_>, node: usize, out: &mut Vec<u8>) {
+    let request = &ex.request;
+    let host: &[u8] = match &plan.upstream.pass_host {
+        PassHost::Node => &plan.upstream.nodes[node].host,
+        PassHost::Rewrite(host) => host,
+        PassHost::Pass if !request.forward.host.is_empty() => &request.forward.host,
+        PassHost::Pass => match request.headers.get_id(HeaderId::Host) {
+            Some(host) => host,
+            None if !request.host.is_empty() => request.host.as_bytes(),
+            // An HTTP/1.0 client that names no host; an HTTP/1.1 origin must get one.
+            None => &plan.upstream.nodes[node].host,
+        },
+    };
+    out.extend_from_slice(host);
+}
+
+/// Says for whom the request is made. A trusted proxy's word is kept and added to; anybody else's is gone.
+fn write_vouching(run: &Run<'_>, out: &mut Vec<u8>) {
+    let ex = &*run.ex;
+    let (client, headers) = (&ex.client, &ex.request.headers);
+    let line = |out: &mut Vec<u8>, id: HeaderId, name: &str, write: &dyn Fn(&mut Vec<u8>)| {
+        if headers.was_added(id) {
+            return;
+        }
+        out.extend_from_slice(name.as_bytes());
+        match headers.get_id(id).filter(|_| client.trusted && id != HeaderId::XForwardedFor) {
+            Some(vouched) => out.extend_from_slice(vouched),
+            None => write(out),
+        }
+        out.extend_from_slice(b"\r\n");
+    };
+    line(out, HeaderId::XRealIp, "X-Real-IP: ", &|out| write_ip(out, client.ip));
+    line(out, HeaderId::XForwardedFor, "X-Forwarded-For: ", &|out| {
+        if client.trusted {
+            for value in headers.all_id(HeaderId::XForwardedFor) {
+                out.extend_from_slice(value);
+                out.extend_from_slice(b", ");
+            }
+        }
+        write_ip(out, client.peer.ip().to_canonical());
+    });
+    line(out, HeaderId::XForwardedProto, "X-Forwarded-Proto: ", &|out| {
+        out.extend_from_slice(client.scheme().as_bytes());
+    });
+    line(out, HeaderId::XForwardedHost, "X-Forwarded-Host: ", &|out| {
+        out.extend_from_slice(headers.get_id(HeaderId::Host).unwrap_or(ex.request.host.as_bytes()));
+    });
+    line(out, HeaderId::XForwardedPort, "X-Forwarded-Port: ", &|out| {
+        out.extend_from_slice(itoa::Buffer::new().format(client.local.port()).as_bytes());
+    });
+}
+
+/// Exactly one statement of where the body ends, and what concerns this connection only.
+fn write_framing(run: &Run<'_>, plan: &Plan<'_>, out: &mut Vec<u8>) {
+    let ex = &*run.ex;
+    let length = match &ex.request.body {
+        Body::Held(body) => Some(body.len() as u64),
+        Body::Empty | Body::Flowing => ex.request.content_length,
+    };
+    if let Some(length) = length {
+        out.extend_from_slice(b"Content-Length: ");
+        out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    } else if run.upload.is_chunked() {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if run.upload.awaits_continue() {
+        out.extend_from_slice(b"Expect: 100-continue\r\n");
+    }
+    if ex.request.headers.all_id(HeaderId::Te).any(crate::proto::h1::chunked::accepts_trailers) {
+        out.extend_from_slice(b"TE: trailers\r\n");
+    }
+    if plan.tunnel {
+        out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+    }
+}
+
+/// Appends an address.
+pub(super) fn write_ip(out: &mut Vec<u8>, ip: std::net::IpAddr) {
+    match ip {
+        std::net::IpAddr::V4(v4) => {
+            let mut number = itoa::Buffer::new();
+            for (at, octet) in v4.octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b'.');
+                }
+                out.extend_from_slice(number.format(octet).as_bytes());
+            }
+        }
+        std::net::IpAddr::V6(v6) => {
+            use std::io::Write as _;
+            // Writing to a Vec can not fail.
+            let _ = write!(out, "{v6}");
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! An HTTP/1 connection: one request after the other, and rest in between.
+//!
+//! A connection is *active* while requests come and go, or *parked*. All that is large (the future that serves
+//! requests, the receive buffer, the exchange) belongs to the active time: a connection that has been quiet for
+//! a second gives it back and waits for readability only. A busy connection never parks, so it pays the one
+//! allocation of becoming active once.
+
+use std::net::SocketAddr;
+
+use super::Hall;
+use super::admit::{self, Refusal};
+use super::pipeline::{After, Run};
+use super::respond;
+use super::upload::Upload;
+use crate::base::clock::Moment;
+use crate::exchange::{Client, Exchange};
+use crate::proto::h1::HeadFault;
+use crate::proto::h1::parse::{self, Parsed, find_head_end};
+use crate::runtime::limits::IDLE_RELEASE;
+use crate::runtime::socket::{Socket, Waited};
+
+/// A client's connection.
+pub(super) struct Connection {
+    pub(super) socket: Socket,
+    pub(super) client: Client,
+    /// Requests so far.
+    pub(super) requests: u32,
+    /// Bytes received beyond the last request: where the next one begins in which buffer.
+    pub(super) leftover: Option<(Vec<u8>, usize)>,
+}
+
+/// What comes after a spell of activity.
+enum Next {
+    Park,
+    Close,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(hall: &Hall, socket: Socket, peer: SocketAddr, local: SocketAddr) {
+    let client = Client { ip: peer.ip().to_canonical(), port: peer.port(), peer, local, ..Client::unknown() };
+    let mut connection = Connection { socket, client, requests: 0, leftover: None };
+    // Boxed: what follows is large, and the connection should not be while it rests.
+    while let Next::Park = Box::pin(attend(hall, &mut connection)).await {
+        if !rest(hall, &mut connection).await {
+            return;
+        }
+    }
+}
+
+/// Waits for the next request while holding nothing but the socket. False when none will come.
+async fn rest(hall: &Hall, connection: &mut Connection) -> bool {
+    let core = &hall.core;
+    let socket = &mut connection.socket;
+    // A client that has not said a word yet gets no more time than for its first head.
+    let patience =
+        if connection.requests == 0 { core.limits.head_timeout } else { core.limits.keepalive_timeout };
+    socket.allow(&core.wheel, core.now(), patience.saturating_sub(IDLE_RELEASE));
+    socket.watch().set_resting(true);
+    core.stats.connections_idle.add(1);
+    let readable = socket.readable().await;
+    core.stats.connections_idle.sub(1);
+    socket.watch().set_resting(false);
+    readable.is_ok() && !socket.watch().fired()
+}
+
+/// Serves requests until the connection comes to rest or ends.
+async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
+    let core = &hall.core;
+    loop {
+        let mut ex = core.exchange();
+        let (buffer, start) = connection.leftover.take().unwrap_or_else(|| (core.buffers.small(), 0));
+        let (head, buffer) = receive_head(hall, connection, &mut ex, buffer, start).await;
+        let upload = match head {
+            Head::Ready => {
+                ex.request.headers.hold_received(buffer);
+                connection.requests += 1;
+                Upload::default()
+            }
+            Head::Idle | Head::Gone => {
+                core.buffers.give_back(buffer);
+                core.give_back(ex);
+                return if matches!(head, Head::Idle) { Next::Park } else { Next::Close };
+            }
+            Head::Refused(refusal) => {
+                ex.request.headers.clear();
+                ex.request.headers.hold_received(buffer);
+                refuse(hall, connection, ex, refusal).await;
+                return Next::Close;
+            }
+        };
+        core.stats.requests.add(1);
+        core.stats.requests_active.add(1);
+        let after = serve_one(hall, connection, ex, upload).await;
+        core.stats.requests_active.sub(1);
+        match after {
+            After::Keep => {}
+            After::Close => return Next::Close,
+            After::Linger => {
+                linger(hall, connection).await;
+                return Next::Close;
+            }
+        }
+    }
+}
+
+/// One request from its complete head to its log line.
+async fn serve_one(hall: &Hall, connection: &mut Connection, mut ex: Box<Exchange>, mut upload: Upload) -> After {
+    let view = hall.view();
+    let core = &hall.core;
+    ex.timing.received = core.now();
+    ex.timing.received_at = core.wall(ex.timing.received);
+    ex.client = connection.client;
+    ex.connection_requests = connection.requests;
+    ex.core = core.id;
+    ex.bytes_in = u64::from(ex.request.line.head.len);
+    let admitted = admit::admit(hall, &view, &mut ex, &mut upload);
+    let mut run = Run::new(hall, view, connection, ex, upload);
+    let after = match admitted {
+        Ok(()) => run.serve().await,
+        Err(refusal) => run.refuse(refusal).await,
+    };
+    let Run { mut ex, upload, .. } = run;
+    core.buffers.give_back(ex.response.headers.take_received());
+    let (buffer, rest) = upload.into_leftover(&mut ex);
+    match (after, rest) {
+        (After::Keep, Some((bytes, start))) => {
+            core.buffers.give_back(buffer);
+            connection.leftover = Some((bytes, start));
+        }
+        (After::Keep, None) => connection.leftover = Some((buffer, 0)),
+        (After::Close | After::Linger, _) => core.buffers.give_back(buffer),
+    }
+    core.give_back(ex);
+    after
+}
+
+/// What waiting for a head came to.
+enum Head {
+    /// Parsed into the exchange.
+    Ready,
+    /// Nothing came for a while.
+    Idle,
+    /// The client left, or took too long.
+    Gone,
+    Refused(Refusal),
+}
+
+/// Receives until a head is complete. Bytes before `start` in the buffer are done with.
+async fn receive_head(
+    hall: &Hall,
+    connection: &mut Connection,
+    ex: &mut Exchange,
+    mut buffer: Vec<u8>,
+    mut start: usize,
+) -> (Head, Vec<u8>) {
+    let core = &hall.core;
+    let limits = &core.limits.head;
+    let mut searched = start;
+    let mut begun = Moment::ZERO;
+    let mut parsed_once = false;
+    loop {
+        if buffer.len() > start {
+            let end = find_head_end(&buffer, searched);
+            // The first bytes are parsed at once, so that garbage is refused without waiting for its end.
+            if end.is_some() || !parsed_once || buffer.len() - start >= limits.head_bytes_max {
+                match parse::request(&buffer, start, limits, &mut ex.request.headers) {
+                    Ok(Parsed::Complete(line)) => {
+                        ex.request.line = line;
+                        return (Head::Ready, buffer);
+                    }
+                    Ok(Parsed::Partial) => ex.request.headers.clear(),
+                    Err(fault) => return (Head::Refused(fault.into()), buffer),
+                }
+                parsed_once = true;
+            }
+            searched = buffer.len();
+        } else {
+            buffer.clear();
+            (start, searched) = (0, 0);
+        }
+        if buffer.len() == buffer.capacity() {
+            buffer = make_room(hall, buffer, start);
+            searched -= start;
+            start = 0;
+            if buffer.len() == buffer.capacity() {
+                return (Head::Refused(HeadFault::HeadTooLarge.into()), buffer);
+            }
+        }
+        let (waited, returned) = wait_for_bytes(hall, connection, buffer, start, &mut begun).await;
+        buffer = returned;
+        match waited {
+            Waited::Received(count) if count > 0 => {}
+            Waited::Idle => return (Head::Idle, buffer),
+            // Cut off by the deadline in the middle of a head.
+            _ if connection.socket.watch().fired() && buffer.len() > start => {
+                return (Head::Refused(Refusal::HEAD_TIMEOUT), buffer);
+            }
+            Waited::Received(_) | Waited::Failed(_) => return (Head::Gone, buffer),
+        }
+    }
+}
+
+/// Waits for the next bytes: idly before a head has begun, against the clock within one.
+async fn wait_for_bytes(
+    hall: &Hall,
+    connection: &mut Connection,
+    buffer: Vec<u8>,
+    start: usize,
+    begun: &mut Moment,
+) -> (Waited, Vec<u8>) {
+    let core = &hall.core;
+    let socket = &mut connection.socket;
+    let room = buffer.capacity();
+    if buffer.len() > start {
+        if *begun == Moment::ZERO {
+            *begun = core.now();
+            socket.allow(&core.wheel, *begun, core.limits.head_timeout);
+        }
+        let (received, buffer) = socket.reader.receive(buffer, room).await;
+        return match received {
+            Ok(count) => (Waited::Received(count), buffer),
+            Err(error) => (Waited::Failed(error), buffer),
+        };
+    }
+    let watch = socket.watch();
+    watch.arm_spare(&core.wheel, core.now().plus(IDLE_RELEASE));
+    watch.set_resting(true);
+    core.stats.connections_idle.add(1);
+    let waited = socket.receive_or_idle(buffer, room).await;
+    core.stats.connections_idle.sub(1);
+    socket.watch().set_resting(false);
+    waited
+}
+
+/// Moves what belongs to the head at hand to the front of a buffer that can take more of it.
+fn make_room(hall: &Hall, mut buffer: Vec<u8>, start: usize) -> Vec<u8> {
+    if start > 0 {
+        buffer.drain(..start);
+        return buffer;
+    }
+    let buffers = &hall.core.buffers;
+    if buffer.capacity() >= buffers.large_bytes() {
+        return buffer;
+    }
+    let mut larger = buffers.large();
+    larger.extend_from_slice(&buffer);
+    buffers.give_back(buffer);
+    larger
+}
+
+/// Answers a head that could not be understood, and ends the connection.
+async fn refuse(hall: &Hall, connection: &mut Connection, mut ex: Box<Exchange>, refusal: Refusal) {
+    let core = &hall.core;
+    connection.requests += 1;
+    core.stats.requests.add(1);
+    ex.timing.received = core.now();
+    ex.timing.received_at = core.wall(ex.timing.received);
+    ex.client = connection.client;
+    ex.core = core.id;
+    let mut run = Run::new(hall, hall.view(), connection, ex, Upload::default());
+    run.refuse(refusal).await;
+    let Run { mut ex, .. } = run;
+    core.buffers.give_back(ex.request.headers.take_received());
+    core.give_back(ex);
+    linger(hall, connection).await;
+}
+
+/// Reads on for a moment after the last answer: closing with unread bytes would reset the connection, and the
+/// client might never see what we said (RFC 9112 9.6).
+async fn linger(hall: &Hall, connection: &mut Connection) {
+    let core = &hall.core;
+    let socket = &mut connection.socket;
+    socket.finish_sending();
+    socket.allow(&core.wheel, core.now(), crate::runtime::limits::LINGER);
+    let mut left = core.limits.drain_body_bytes.max(respond::LINGER_BYTES);
+    let mut buffer = core.buffers.small();
+    while left > 0 {
+        buffer.clear();
+        let room = buffer.capacity();
+        let (received, returned) = socket.reader.receive(buffer, room).await;
+        buffer = returned;
+        match received {
+            Ok(count) if count > 0 => left = left.saturating_sub(count as u64),
+            _ => break,
+        }
+    }
+    core.buffers.give_back(buffer);
+}

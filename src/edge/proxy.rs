@@ -1,0 +1,291 @@
+//! One upstream attempt, and whether to make another: the request goes up while its answer may come down.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::deliver::Relayed;
+use super::pipeline::{After, Run};
+use super::respond::{Fault, Retry};
+use super::upload::{Ends, UploadFault};
+use super::{Hall, forward_head, pick};
+use crate::balance::TriedSet;
+use crate::base::clock::Moment;
+use crate::exchange::{Attempt, Body};
+use crate::plugin::Verdict;
+use crate::runtime::pool::Leased;
+use crate::snapshot::{Target, Timeouts, Upstream};
+
+/// What all tries of one request have in common.
+pub(super) struct Plan<'a> {
+    pub(super) upstream: &'a Upstream,
+    pub(super) timeouts: Timeouts,
+    /// The client asks for a tunnel that the route allows.
+    pub(super) tunnel: bool,
+    started: Moment,
+    /// When all tries together must be over, if ever.
+    end: Option<Moment>,
+}
+
+/// A try that came to nothing.
+struct Failed {
+    fault: Fault,
+    /// It was made on a connection that had carried requests before.
+    reused: bool,
+}
+
+impl Run<'_> {
+    /// Sends the request to a node of the route's upstream, and to others if that is safe; passes the answer on.
+    pub(super) async fn forward(&mut self) -> Result<After, Fault> {
+        let at = match self.target() {
+            Target::Upstream(at) => at,
+            Target::Nothing => return Err(Fault::NoUpstream),
+            Target::Vanished => return Err(Fault::UpstreamVanished),
+        };
+        let view = self.view.clone();
+        let plan = self.plan(&view.upstreams[at as usize]);
+        let mut tried = TriedSet::new();
+        let mut retries_left = plan.upstream.retries;
+        let mut again = None;
+        let mut last = Fault::NoNodes;
+        loop {
+            // A stale connection says nothing about its node: that one gets the request again, on a new one.
+            let fresh = again.is_some();
+            let Some(node) = again.take().or_else(|| pick::node(self.hall, plan.upstream, &tried)) else {
+                return Err(last);
+            };
+            if let Verdict::Reply(reply) = self.before_proxy().await {
+                return Ok(self.answer(reply).await);
+            }
+            let failed = match self.attempt(&plan, node, fresh).await {
+                Ok(after) => return Ok(after),
+                Err(failed) => failed,
+            };
+            last = failed.fault;
+            if !self.may_retry(failed.fault) {
+                return Err(last);
+            }
+            if failed.reused && !fresh {
+                again = Some(node);
+            } else if retries_left == 0 {
+                return Err(last);
+            } else if plan.end.is_some_and(|end| self.hall.core.now() >= end) {
+                return Err(Fault::RetryTimeout);
+            } else {
+                retries_left -= 1;
+                tried.insert(node);
+            }
+            self.hall.core.stats.retries.add(1);
+        }
+    }
+
+    fn plan<'u>(&self, upstream: &'u Upstream) -> Plan<'u> {
+        let started = self.hall.core.now();
+        let end = (!upstream.retry_timeout.is_zero()).then(|| started.plus(upstream.retry_timeout));
+        let route = self.matched();
+        let timeouts = route.and_then(|route| route.timeouts).unwrap_or(upstream.timeouts);
+        let tunnel = route.is_some_and(|route| route.websocket) && forward_head::asks_for_websocket(&self.ex);
+        Plan { upstream, timeouts, tunnel, started, end }
+    }
+
+    /// The rule of retries (docs/operations.md): never once the answer has begun or part of the body is gone;
+    /// after bytes were sent, idempotent methods only.
+    fn may_retry(&mut self, fault: Fault) -> bool {
+        let safe = match fault.retry() {
+            Retry::Never => false,
+            Retry::Unsent => true,
+            Retry::Safe => self.ex.request.forward_method().is_idempotent(),
+        };
+        safe && !self.head_sent && self.upload.rewind()
+    }
+
+    /// One try at one node.
+    async fn attempt(&mut self, plan: &Plan<'_>, node: usize, fresh: bool) -> Result<After, Failed> {
+        let core = &self.hall.core;
+        let began = core.now();
+        self.ex.attempts.push(Attempt {
+            node: plan.upstream.nodes[node].address,
+            status: 0,
+            connect: Duration::ZERO,
+            header: Duration::ZERO,
+            total: Duration::ZERO,
+            reused: false,
+        });
+        let connected = pick::connection(self.hall, plan.upstream, node, &plan.timeouts, plan.end, fresh).await;
+        let result = match connected {
+            Ok(mut leased) => {
+                let reused = leased.reused;
+                self.note_attempt(|attempt| attempt.reused = reused);
+                if !reused {
+                    let connect = core.now().since(began);
+                    self.note_attempt(|attempt| attempt.connect = connect);
+                }
+                leased.requests += 1;
+                let result = self.exchange_with(plan, node, leased, began).await;
+                result.map_err(|fault| Failed { fault, reused })
+            }
+            Err(error) => {
+                let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
+                let fault = if timed_out { Fault::ConnectTimeout } else { Fault::ConnectRefused };
+                Err(Failed { fault, reused: false })
+            }
+        };
+        let over = self.hall.core.now();
+        self.note_attempt(|attempt| attempt.total = over.since(began));
+        self.ex.timing.upstream = over.since(plan.started);
+        result
+    }
+
+    pub(super) fn note_attempt(&mut self, note: impl FnOnce(&mut Attempt)) {
+        if let Some(attempt) = self.ex.attempts.last_mut() {
+            note(attempt);
+        }
+    }
+
+    /// Sends the request on a connection and passes the answer on.
+    async fn exchange_with(
+        &mut self,
+        plan: &Plan<'_>,
+        node: usize,
+        mut leased: Leased,
+        began: Moment,
+    ) -> Result<After, Fault> {
+        let core = &self.hall.core;
+        let mut out = core.buffers.large();
+        forward_head::write(self, plan, node, &mut out);
+        if self.ex.request.headers.overflowed() {
+            core.buffers.give_back(out);
+            return Err(Fault::HeadersOverflow);
+        }
+        if let Body::Held(body) = &self.ex.request.body {
+            out.extend_from_slice(body);
+        } else {
+            self.upload.limit(core.limits.body_bytes_max);
+            let received = self.ex.request.headers.received();
+            if let Err(fault) = self.upload.take_received(core, received, &mut out) {
+                core.buffers.give_back(out);
+                return Err(upload_fault(&fault, false));
+            }
+        }
+        let watch = Rc::clone(leased.socket.watch());
+        watch.arm(&core.wheel, core.now().plus(plan.timeouts.send));
+        let (sent, out) = leased.socket.writer.send(out, 0).await;
+        core.buffers.give_back(out);
+        if sent.is_err() {
+            // An origin that refuses a body may answer and close before it has read it: look for its answer.
+            if self.upload.is_done() || watch.fired() {
+                return Err(if watch.fired() { Fault::SendTimeout } else { Fault::SendFailed });
+            }
+        }
+        if self.upload.is_done() {
+            let relayed = self.converse(plan, &mut leased, &Cell::new(false), began).await?;
+            return Ok(self.part(plan, node, leased, relayed).await);
+        }
+        self.exchange_both_ways(plan, node, leased, began).await
+    }
+
+    /// The request body still flows: it goes up while the answer is awaited, and may come down.
+    async fn exchange_both_ways(
+        &mut self,
+        plan: &Plan<'_>,
+        node: usize,
+        mut leased: Leased,
+        began: Moment,
+    ) -> Result<After, Fault> {
+        let hall = self.hall;
+        let uploading = Cell::new(true);
+        let mut upload = std::mem::take(&mut self.upload);
+        let mut from = self.connection.socket.reader.lend();
+        let from_watch = Rc::clone(self.connection.socket.watch());
+        let mut to = leased.socket.writer.lend();
+        let to_watch = Rc::clone(leased.socket.watch());
+        let (relayed, uploaded) = {
+            let mut ends = Ends {
+                core: &hall.core,
+                from: &mut from,
+                from_watch: &from_watch,
+                to: &mut to,
+                to_watch: &to_watch,
+                send_timeout: plan.timeouts.send,
+            };
+            let up = pin!(upload.pump(&mut ends));
+            let down = pin!(self.converse(plan, &mut leased, &uploading, began));
+            both(up, down, &uploading).await
+        };
+        self.connection.socket.reader.take_back(from);
+        leased.socket.writer.take_back(to);
+        self.upload = upload;
+        match (relayed, uploaded) {
+            (Some(Ok(relayed)), _) => Ok(self.part(plan, node, leased, relayed).await),
+            // The client broke the body off, or broke its rules: whatever the upstream says is moot.
+            (_, Some(Err(fault))) if !matches!(fault, UploadFault::Upstream) => {
+                if self.head_sent {
+                    self.ex.reason = upload_fault(&fault, from_watch.fired()).word();
+                    return Ok(After::Close);
+                }
+                Err(upload_fault(&fault, from_watch.fired()))
+            }
+            (Some(Err(fault)), _) => Err(fault),
+            (None, _) => Err(Fault::ClientGone),
+        }
+    }
+
+    /// After the answer: keeps the connection if it can serve again, or turns it into a tunnel.
+    async fn part(&mut self, plan: &Plan<'_>, node: usize, leased: Leased, relayed: Relayed) -> After {
+        let core = &self.hall.core;
+        if relayed.tunnel {
+            return self.tunnel(leased).await;
+        }
+        if relayed.reusable && self.upload.is_done() {
+            let key = crate::runtime::pool::PoolKey { node: plan.upstream.nodes[node].address };
+            core.pool.give_back(key, leased, &plan.upstream.keep, &core.wheel, core.now());
+        }
+        if self.upload.is_done() || relayed.after == After::Close { relayed.after } else { After::Linger }
+    }
+}
+
+/// A broken upload as a fault. `stalled`: the client's deadline ended it.
+pub(super) fn upload_fault(fault: &UploadFault, stalled: bool) -> Fault {
+    match fault {
+        UploadFault::Client if stalled => Fault::BodyTimeout,
+        UploadFault::Client => Fault::ClientGone,
+        UploadFault::Malformed(_) => Fault::BadBody,
+        UploadFault::TooLarge => Fault::BodyTooLarge,
+        UploadFault::Upstream => Fault::SendFailed,
+    }
+}
+
+/// Runs both directions until the answer is through, or the client's side fails. Clears `uploading` as soon as
+/// the whole body is up, so that the answer's head can promise another request.
+async fn both<D>(
+    mut up: Pin<&mut impl Future<Output = Result<(), UploadFault>>>,
+    mut down: Pin<&mut impl Future<Output = Result<D, Fault>>>,
+    uploading: &Cell<bool>,
+) -> (Option<Result<D, Fault>>, Option<Result<(), UploadFault>>) {
+    let mut uploaded = None;
+    let relayed = poll_fn(|cx| {
+        if uploaded.is_none()
+            && let Poll::Ready(result) = up.as_mut().poll(cx)
+        {
+            uploading.set(result.is_err());
+            let fatal = matches!(&result, Err(fault) if !matches!(fault, UploadFault::Upstream));
+            uploaded = Some(result);
+            if fatal {
+                return Poll::Ready(None);
+            }
+        }
+        down.as_mut().poll(cx).map(Some)
+    })
+    .await;
+    (relayed, uploaded)
+}
+
+impl Hall {
+    /// When a wait of an upstream read must end.
+    pub(super) fn read_deadline(&self, plan: &Plan<'_>) -> Moment {
+        self.core.now().plus(plan.timeouts.read)
+    }
+}

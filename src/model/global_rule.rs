@@ -1,0 +1,13 @@
+//! A global rule: plugins that act on every request.
+
+use super::field::PluginMap;
+use super::stored;
+
+stored! {
+    /// Plugins for every request, routed or not, before those of the route. A plugin stands in one rule only.
+    pub struct GlobalRule {
+        /// Plugins by name, each with its configuration.
+        #[schemars(with = "super::field::PluginMapForm")]
+        pub plugins: PluginMap,
+    }
+}

@@ -1,0 +1,15 @@
+//! A proto: protobuf definitions for plugins that speak gRPC. Kept, not acted upon yet.
+
+use super::field::Text;
+use super::stored;
+
+/// Largest definition, as APISIX has it.
+const CONTENT_CHARS_MAX: usize = 1024 * 1024;
+
+stored! {
+    /// Protobuf definitions.
+    pub struct ProtoFile {
+        /// The text of a `.proto` file, or a FileDescriptorSet in base64.
+        pub content: Text<1, CONTENT_CHARS_MAX>,
+    }
+}

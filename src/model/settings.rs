@@ -1,0 +1,301 @@
+//! The process's own file, `config.yaml`, read once at start: where it listens, on which cores, what it logs, and
+//! every limit. Routes and other objects are elsewhere, see [`super::resources`].
+//!
+//! ```yaml
+//! listen: ["0.0.0.0:9080"]
+//! cores: auto
+//! resources: /etc/ringway/resources.yaml
+//! limits: {head_bytes: 32768, head_timeout: 10}
+//! ```
+//!
+//! APISIX's keys are taken where they mean the same (see [`apisix`]); what means nothing here is told in
+//! [`Settings::warnings`]. Values may hold `${{NAME:=default}}`, and every key may be set from outside as
+//! `RINGWAY_LIMITS__HEAD_BYTES=16384` (see [`apply_env`]).
+
+mod apisix;
+mod cores;
+pub mod limits;
+mod listen;
+mod logs;
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::ConfigError;
+use super::field::{AddressRange, Unique};
+use super::path::pointer;
+use super::schema::{parse, schema_of};
+use super::substitute::{Lookup, scalar, substitute};
+use super::values::{Format, read};
+
+pub use cores::Cores;
+pub use limits::Limits;
+pub use listen::{Listen, Listeners};
+pub use logs::{AccessFormat, AccessLogSettings, LogFormat, LogLevel, LogOutput, LogSettings};
+
+/// What environment variables that set a key start with.
+pub const ENV_PREFIX: &str = "RINGWAY_";
+/// Where state is kept: the place the file system's standard has for it.
+pub const STATE_DIR: &str = "/var/lib/ringway";
+
+/// The process's own configuration.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where requests come in: addresses with port, or ports of all addresses.
+    pub listen: Listeners,
+    /// How many event loops, and on which processors: `auto`, a number, or processors as in `0-3,6`.
+    pub cores: Cores,
+    /// How the kernel is asked for input and output.
+    pub driver: Driver,
+    /// The file of routes and other objects. Absent: `resources.yaml`, then `apisix.yaml`, beside this file.
+    pub resources: Option<PathBuf>,
+    /// Where state is kept.
+    pub state_dir: PathBuf,
+    /// The process's own log.
+    pub log: LogSettings,
+    /// The record of every request.
+    pub access_log: AccessLogSettings,
+    /// Where metrics are read.
+    pub metrics: MetricsSettings,
+    /// Where health is asked.
+    pub status: StatusSettings,
+    /// The Admin API. Accepted, not acted upon yet.
+    pub admin: Map<String, Value>,
+    /// Whose X-Forwarded-* headers are believed; empty: nobody's.
+    pub trusted_addresses: Unique<AddressRange>,
+    /// How paths are compared with those of routes.
+    pub router: RouterSettings,
+    /// Is `Via: 1.1 ringway` added to messages?
+    pub via: bool,
+    /// Does the Server header tell the version?
+    pub server_tokens: bool,
+    /// What plugins are told once for the process, by name of plugin.
+    pub plugin_attr: Map<String, Value>,
+    /// The plugins that may be used; empty: all there are.
+    pub plugins: Unique<String>,
+    /// How much of everything.
+    pub limits: Limits,
+    /// What was in the file and means nothing here. Not a setting.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: Listeners::default(),
+            cores: Cores::Auto,
+            driver: Driver::Auto,
+            resources: None,
+            state_dir: PathBuf::from(STATE_DIR),
+            log: LogSettings::default(),
+            access_log: AccessLogSettings::default(),
+            metrics: MetricsSettings::default(),
+            status: StatusSettings::default(),
+            admin: Map::new(),
+            trusted_addresses: none(),
+            router: RouterSettings::default(),
+            via: false,
+            server_tokens: false,
+            plugin_attr: Map::new(),
+            plugins: none(),
+            limits: Limits::default(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// How the kernel is asked for input and output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Driver {
+    /// io_uring where the kernel lets us, else epoll.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    /// io_uring, or the process does not start.
+    #[serde(rename = "io_uring")]
+    IoUring,
+    /// epoll.
+    #[serde(rename = "epoll")]
+    Epoll,
+}
+
+/// Where metrics are read.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsSettings {
+    /// Are they offered at all?
+    pub enabled: bool,
+    /// Loopback by default: metrics tell names of routes and nodes.
+    pub listen: Listen,
+}
+
+impl Default for MetricsSettings {
+    fn default() -> Self {
+        Self { enabled: true, listen: Listen::loopback(9091) }
+    }
+}
+
+/// Where health is asked.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct StatusSettings {
+    /// Is it offered at all?
+    pub enabled: bool,
+    /// Loopback by default; a probe of Kubernetes needs `0.0.0.0:7085`.
+    pub listen: Listen,
+}
+
+impl Default for StatusSettings {
+    fn default() -> Self {
+        Self { enabled: true, listen: Listen::loopback(7085) }
+    }
+}
+
+/// How paths are compared with those of routes.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouterSettings {
+    /// The order of comparing, by APISIX's names.
+    pub http: RouterKind,
+    /// Is `//` compared as `/`?
+    pub merge_slashes: bool,
+    /// Is `%2F` kept apart from `/`?
+    pub match_uri_encoded_slash: bool,
+    /// Is `/a/` compared as `/a`?
+    pub delete_uri_tail_slash: bool,
+    /// Are `;parameters` of path segments left out, as servlet containers do?
+    pub normalize_uri_like_servlet: bool,
+}
+
+impl Default for RouterSettings {
+    fn default() -> Self {
+        Self {
+            http: RouterKind::default(),
+            merge_slashes: true,
+            match_uri_encoded_slash: false,
+            delete_uri_tail_slash: false,
+            normalize_uri_like_servlet: false,
+        }
+    }
+}
+
+/// The order in which host and path are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum RouterKind {
+    /// The host first, then the path.
+    #[default]
+    RadixtreeHostUri,
+    /// The path; the host is one of the conditions.
+    RadixtreeUri,
+    /// The path, with parameters such as `/user/:id`.
+    RadixtreeUriWithParameter,
+}
+
+impl Settings {
+    /// Reads the file's text (YAML, of which JSON is a part), or tells all that is wrong with it.
+    pub fn parse(text: &str, env: Lookup<'_>) -> Result<Self, Vec<ConfigError>> {
+        Self::parse_with(text, env, std::iter::empty())
+    }
+
+    /// The same, with variables of the environment that set single keys.
+    pub fn parse_with(
+        text: &str,
+        env: Lookup<'_>,
+        vars: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, Vec<ConfigError>> {
+        let mut value = read(text, Format::Yaml).map_err(|fault| vec![fault])?;
+        if value.is_null() {
+            value = Value::Object(Map::new());
+        }
+        let mut faults = substitute(&mut value, env);
+        apply_env(&mut value, vars);
+        let translated = apisix::translate(&mut value, &mut faults);
+        match parse::<Self>(value) {
+            Ok(mut settings) if faults.is_empty() => {
+                settings.warnings = translated.warnings;
+                faults.extend(settings.faults());
+                if faults.is_empty() { Ok(settings) } else { Err(faults) }
+            }
+            Ok(_) => Err(faults),
+            Err(more) => {
+                faults.extend(more.into_iter().map(|fault| translated.as_written(fault)));
+                Err(faults)
+            }
+        }
+    }
+
+    /// Rules between settings.
+    fn faults(&self) -> Vec<ConfigError> {
+        let mut faults = Vec::new();
+        if self.limits.line_bytes > self.limits.head_bytes {
+            let (line, head) = (self.limits.line_bytes, self.limits.head_bytes);
+            faults.push(ConfigError::at(
+                "limits.line_bytes",
+                format!("expected at most limits.head_bytes, which is {head}, got {line}"),
+            ));
+        }
+        faults
+    }
+}
+
+/// Sets keys from variables of the environment: `RINGWAY_LIMITS__HEAD_BYTES=16384` is `limits.head_bytes`, two
+/// underscores for a level. A value in brackets or braces is read as JSON; one that reads as a number or a truth
+/// is that; any other is text.
+///
+/// Variables whose first word is no setting are passed over: Kubernetes itself sets `RINGWAY_PORT` and its like
+/// for a service of our name.
+pub fn apply_env(settings: &mut Value, vars: impl Iterator<Item = (String, String)>) {
+    let schema = schema_of::<Settings>();
+    let is_setting = |name: &str| schema["properties"].get(name).is_some();
+    for (variable, text) in vars {
+        let Some(name) = variable.strip_prefix(ENV_PREFIX) else { continue };
+        let path = name.to_ascii_lowercase();
+        let levels: Vec<&str> = path.split("__").collect();
+        if levels.first().is_some_and(|first| is_setting(first)) {
+            put(settings, &levels, of_env(text));
+        }
+    }
+}
+
+fn of_env(text: String) -> Value {
+    if text.starts_with(['[', '{'])
+        && let Ok(value) = read(&text, Format::Json)
+    {
+        return value;
+    }
+    scalar(text)
+}
+
+/// Puts a value at a path, making objects on the way; what is not an object there gives way.
+fn put(at: &mut Value, levels: &[&str], value: Value) {
+    let Some((level, inner)) = levels.split_first() else {
+        *at = value;
+        return;
+    };
+    if !at.is_object() {
+        *at = Value::Object(Map::new());
+    }
+    if let Value::Object(fields) = at {
+        put(fields.entry(*level).or_insert(Value::Null), inner, value);
+    }
+}
+
+/// Is there anything at a dotted path?
+fn has(value: &Value, path: &str) -> bool {
+    value.pointer(&pointer(path)).is_some()
+}
+
+fn none<T: Eq + std::hash::Hash>() -> Unique<T> {
+    Unique::new(Vec::new()).expect("an empty list has no doubles")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! APISIX's `config.yaml` keys: those that mean the same become ours, the others are warned of, one by one.
+//!
+//! | theirs | ours |
+//! |---|---|
+//! | `apisix.node_listen` (a port, or a list of ports and `{ip, port}`) | `listen` |
+//! | `apisix.router.http` | `router.http` |
+//! | `apisix.delete_uri_tail_slash`, `.normalize_uri_like_servlet`, `.match_uri_encoded_slash` | `router.…` |
+//! | `apisix.trusted_addresses` | `trusted_addresses` |
+//! | `apisix.status` (`{ip, port}`) | `status.listen` |
+//! | `apisix.enable_server_tokens` | `server_tokens` |
+//! | `plugins`, `plugin_attr` | the same |
+//! | `deployment.*.config_provider: yaml` or `json` | how it is here; any other is a fault |
+//! | `nginx_config.*` and what else there is | nothing; a warning each |
+
+use serde_json::{Map, Value};
+
+use super::{has, put};
+use crate::model::ConfigError;
+use crate::model::schema::shown_value;
+
+/// What came of a translation.
+#[derive(Default)]
+pub(super) struct Translated {
+    pub(super) warnings: Vec<String>,
+    /// Our path and theirs, so that faults speak of what the user wrote.
+    renamed: Vec<(&'static str, String)>,
+}
+
+/// Top-level keys of APISIX that mean nothing here.
+const IGNORED: [&str; 9] = [
+    "stream_plugins",
+    "discovery",
+    "ext-plugin",
+    "wasm",
+    "xrpc",
+    "graphql",
+    "etcd",
+    "tracing",
+    "nginx_config",
+];
+
+/// Keys below `apisix` that mean the same here.
+const SAME: [(&str, &str); 5] = [
+    ("delete_uri_tail_slash", "router.delete_uri_tail_slash"),
+    ("normalize_uri_like_servlet", "router.normalize_uri_like_servlet"),
+    ("match_uri_encoded_slash", "router.match_uri_encoded_slash"),
+    ("trusted_addresses", "trusted_addresses"),
+    ("enable_server_tokens", "server_tokens"),
+];
+
+/// Moves APISIX's keys to where ours are.
+pub(super) fn translate(settings: &mut Value, faults: &mut Vec<ConfigError>) -> Translated {
+    let mut translated = Translated::default();
+    for name in IGNORED {
+        if let Some(value) = take(settings, name) {
+            translated.ignore(name, &value);
+        }
+    }
+    if let Some(deployment) = take(settings, "deployment") {
+        translated.deployment(&deployment, faults);
+    }
+    match take(settings, "apisix") {
+        Some(Value::Object(fields)) => translated.apisix(settings, fields, faults),
+        None | Some(Value::Null) => {}
+        Some(other) => {
+            let found = shown_value(&other);
+            faults.push(ConfigError::at("apisix", format!("expected an object, got {found}")));
+        }
+    }
+    translated
+}
+
+fn take(settings: &mut Value, name: &str) -> Option<Value> {
+    settings.as_object_mut()?.shift_remove(name)
+}
+
+impl Translated {
+    /// Tells a fault by the name the user knows it by.
+    pub(super) fn as_written(&self, mut fault: ConfigError) -> ConfigError {
+        for (ours, theirs) in &self.renamed {
+            if let Some(rest) = fault.path.strip_prefix(ours)
+                && (rest.is_empty() || rest.starts_with(['.', '[']))
+            {
+                fault.path = format!("{theirs}{rest}");
+                break;
+            }
+        }
+        fault
+    }
+
+    /// A warning for a key, or one for each key of an object, two levels deep.
+    fn ignore(&mut self, path: &str, value: &Value) {
+        match value {
+            Value::Object(fields) if !fields.is_empty() && path.split('.').count() <= 2 => {
+                for (name, value) in fields {
+                    self.ignore(&format!("{path}.{name}"), value);
+                }
+            }
+            _ if path.starts_with("nginx_config.") => {
+                self.warnings.push(format!("{path} is ignored: it speaks to nginx, which is not here"));
+            }
+            _ => self.warnings.push(format!("{path} is ignored: it has no meaning here")),
+        }
+    }
+
+    fn apisix(&mut self, settings: &mut Value, fields: Map<String, Value>, faults: &mut Vec<ConfigError>) {
+        for (name, value) in fields {
+            if let Some((_, ours)) = SAME.iter().find(|(theirs, _)| *theirs == name) {
+                self.place(settings, ours, &format!("apisix.{name}"), value, faults);
+                continue;
+            }
+            match (name.as_str(), value) {
+                ("node_listen", value) => {
+                    let listen = self.listen(value);
+                    self.place(settings, "listen", "apisix.node_listen", listen, faults);
+                }
+                ("status", value) => {
+                    let listen = ip_as_address(value);
+                    self.place(settings, "status.listen", "apisix.status", listen, faults);
+                }
+                ("router", Value::Object(mut router)) => {
+                    if let Some(http) = router.shift_remove("http") {
+                        self.place(settings, "router.http", "apisix.router.http", http, faults);
+                    }
+                    for (name, value) in router {
+                        self.ignore(&format!("apisix.router.{name}"), &value);
+                    }
+                }
+                (name, value) => self.ignore(&format!("apisix.{name}"), &value),
+            }
+        }
+    }
+
+    /// Puts a value where ours is, unless ours was given as well: then who is to know which was meant?
+    fn place(
+        &mut self,
+        settings: &mut Value,
+        ours: &'static str,
+        theirs: &str,
+        value: Value,
+        faults: &mut Vec<ConfigError>,
+    ) {
+        if value.is_null() {
+            return;
+        }
+        if has(settings, ours) {
+            faults.push(ConfigError::at(theirs, format!("means the same as {ours}, which is given, too")));
+            return;
+        }
+        put(settings, &ours.split('.').collect::<Vec<_>>(), value);
+        self.renamed.push((ours, theirs.to_owned()));
+    }
+
+    /// A port, or a list of ports and of `{ip, port, enable_http2, …}`.
+    fn listen(&mut self, value: Value) -> Value {
+        let Value::Array(items) = value else { return value };
+        let listen = |item: Value| {
+            let mut item = ip_as_address(item);
+            if let Value::Object(fields) = &mut item {
+                for switch in ["enable_http2", "enable_http3", "enable_quic"] {
+                    if fields.shift_remove(switch).is_some() {
+                        self.ignore(&format!("apisix.node_listen.{switch}"), &Value::Null);
+                    }
+                }
+            }
+            item
+        };
+        Value::Array(items.into_iter().map(listen).collect())
+    }
+
+    fn deployment(&mut self, deployment: &Value, faults: &mut Vec<ConfigError>) {
+        let Value::Object(fields) = deployment else { return };
+        for (name, value) in fields {
+            let provider = value.get("config_provider");
+            match (name.as_str(), provider) {
+                ("role", _) => {}
+                (role, Some(provider)) if role.starts_with("role_") => {
+                    // To start without the objects that are meant would be worse than not to start.
+                    if !matches!(provider.as_str(), Some("yaml" | "json")) {
+                        let found = shown_value(provider);
+                        let path = format!("deployment.{role}.config_provider");
+                        faults.push(ConfigError::at(
+                            path,
+                            format!("expected one of yaml or json, got {found}"),
+                        ));
+                    }
+                }
+                (name, _) => self.ignore(&format!("deployment.{name}"), value),
+            }
+        }
+    }
+}
+
+/// `{ip: …}` is `{address: …}` here.
+fn ip_as_address(mut value: Value) -> Value {
+    if let Value::Object(fields) = &mut value
+        && let Some(ip) = fields.shift_remove("ip")
+    {
+        fields.insert("address".to_owned(), ip);
+    }
+    value
+}

@@ -1,0 +1,160 @@
+//! How much of everything. Each default is a constant with its reason and its cost.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::model::field::{Percent, Seconds, SecondsOrOff};
+
+/// A request's head, all of it. Cookies of large sites reach 16 KiB; 32 KiB is twice that. Worst case 32 KiB a
+/// connection.
+pub const HEAD_BYTES: usize = 32 * 1024;
+/// A request line, and so a URL. What browsers and search engines keep to, with room.
+pub const LINE_BYTES: usize = 8 * 1024;
+/// Headers of a request. Browsers send some thirty; a hundred is what peers allow.
+pub const HEADERS: usize = 100;
+/// From a head's first byte to its last. A head fits a few packets: who needs longer holds a connection on
+/// purpose.
+pub const HEAD_TIMEOUT_SECONDS: u64 = 10;
+/// Between two reads of a request's body. Longer than a phone's dead spot, shorter than a proxy's patience.
+pub const BODY_TIMEOUT_SECONDS: u64 = 30;
+/// A request's body; 0 is no bound: bodies flow through and are not held, so they cost no memory.
+pub const BODY_BYTES: u64 = 0;
+/// What a plugin may have held of a body, a request. Worst case this much a request that such a plugin sees.
+pub const HELD_BODY_BYTES: usize = 1024 * 1024;
+/// How long a connection may stay without a request. Longer than the pauses of a person reading.
+pub const KEEPALIVE_TIMEOUT_SECONDS: u64 = 60;
+/// Requests on one connection, after which it is closed in good order: so that load spreads again.
+pub const KEEPALIVE_REQUESTS: u32 = 10_000;
+/// How long the other side may take nothing of what is written to it.
+pub const WRITE_TIMEOUT_SECONDS: u64 = 60;
+/// A response's head. Worst case 32 KiB a request in flight.
+pub const UPSTREAM_HEAD_BYTES: usize = 32 * 1024;
+/// Responses of status 1xx before the one that counts. Each costs a write; nobody sends more than one or two.
+pub const INTERIM_RESPONSES: u32 = 10;
+/// Most further tries of one request, however many nodes there are.
+pub const RETRIES: u32 = 2;
+/// Retries as a share of requests: beyond it retrying makes an overload worse.
+pub const RETRY_BUDGET_PERCENT: u8 = 20;
+/// Retries that are always allowed, a second and core, so that quiet gateways may retry at all.
+pub const RETRY_BUDGET_PER_SECOND: u32 = 10;
+/// From the order to stop until open requests are cut. What Kubernetes waits before it kills.
+pub const SHUTDOWN_TIMEOUT_SECONDS: u64 = 30;
+/// From the order to stop until listening ends. 0, as a single machine wants; where a load balancer must notice
+/// first (Kubernetes), 5 is right.
+pub const PRE_STOP_DELAY_SECONDS: u64 = 0;
+/// Open connections of clients, a core. Worst case 16,384 × (head + buffer), 1.5 GiB a core.
+pub const CONNECTIONS_MAX: usize = 16_384;
+/// Open connections of one client address, a core; 0 is no bound: many may be behind one address.
+pub const CONNECTIONS_PER_ADDRESS: usize = 0;
+/// The buffer a body flows through. As large as a pipe's or a TLS record's fourfold: larger no longer helps.
+pub const BUFFER_BYTES: usize = 64 * 1024;
+/// Idle buffers a core keeps for the next. 16 MiB a core.
+pub const BUFFERS_IDLE: usize = 256;
+/// What is read and thrown away of a body that was answered early, to keep the connection.
+pub const DRAIN_BODY_BYTES: u64 = 64 * 1024;
+/// How long that may take.
+pub const DRAIN_BODY_TIMEOUT_SECONDS: u64 = 5;
+/// Trailers of a chunked body, all of them.
+pub const TRAILER_BYTES: usize = 8 * 1024;
+/// How long a tunnel (WebSocket, CONNECT) may stay silent both ways.
+pub const TUNNEL_TIMEOUT_SECONDS: u64 = 3600;
+
+/// How much of everything. Times are in seconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Most bytes of a request's head; beyond: 431.
+    #[schemars(range(min = 1024, max = 1_048_576))]
+    pub head_bytes: usize,
+    /// Most bytes of a request line; beyond: 414.
+    #[schemars(range(min = 256, max = 1_048_576))]
+    pub line_bytes: usize,
+    /// Most headers of a request; beyond: 431.
+    #[schemars(range(min = 1, max = 1000))]
+    pub headers: usize,
+    /// How long a head may take; beyond: 408.
+    pub head_timeout: Seconds,
+    /// How long a body may pause; beyond: 408.
+    pub body_timeout: Seconds,
+    /// Most bytes of a request's body; beyond: 413. 0: no bound.
+    pub body_bytes: u64,
+    /// Most bytes of a body held for a plugin; beyond: 413.
+    #[schemars(range(max = 1_073_741_824))]
+    pub held_body_bytes: usize,
+    /// How long a connection may stay without a request; 0: it is closed after each.
+    pub keepalive_timeout: SecondsOrOff,
+    /// Requests after which a connection is closed.
+    #[schemars(range(min = 1))]
+    pub keepalive_requests: u32,
+    /// How long the client may take nothing of a response.
+    pub write_timeout: Seconds,
+    /// Most bytes of a response's head; beyond: 502.
+    #[schemars(range(min = 1024, max = 1_048_576))]
+    pub upstream_head_bytes: usize,
+    /// Most interim responses; beyond: 502.
+    #[schemars(range(max = 100))]
+    pub interim_responses: u32,
+    /// Most further tries of one request.
+    #[schemars(range(max = 100))]
+    pub retries: u32,
+    /// Retries, as a share of requests.
+    pub retry_budget_percent: Percent,
+    /// Retries always allowed, a second and core.
+    pub retry_budget_per_second: u32,
+    /// How long open requests have when the process stops; 0: none.
+    pub shutdown_timeout: SecondsOrOff,
+    /// How long listening goes on when the process stops; 0: it ends at once.
+    pub pre_stop_delay: SecondsOrOff,
+    /// Most open connections of clients, a core.
+    #[schemars(range(min = 1, max = 16_777_216))]
+    pub connections_max: usize,
+    /// Most open connections of one client address, a core; 0: no bound.
+    pub connections_per_address: usize,
+    /// Bytes of the buffer a body flows through.
+    #[schemars(range(min = 4096, max = 16_777_216))]
+    pub buffer_bytes: usize,
+    /// Most idle buffers a core keeps.
+    #[schemars(range(max = 1_048_576))]
+    pub buffers_idle: usize,
+    /// Most bytes thrown away of a body that was answered early; more: the connection is closed.
+    pub drain_body_bytes: u64,
+    /// How long that may take.
+    pub drain_body_timeout: Seconds,
+    /// Most bytes of a chunked body's trailers; beyond: 431.
+    #[schemars(range(max = 1_048_576))]
+    pub trailer_bytes: usize,
+    /// How long a tunnel may stay silent; 0: without end.
+    pub tunnel_timeout: SecondsOrOff,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_bytes: HEAD_BYTES,
+            line_bytes: LINE_BYTES,
+            headers: HEADERS,
+            head_timeout: Seconds::literal(HEAD_TIMEOUT_SECONDS),
+            body_timeout: Seconds::literal(BODY_TIMEOUT_SECONDS),
+            body_bytes: BODY_BYTES,
+            held_body_bytes: HELD_BODY_BYTES,
+            keepalive_timeout: SecondsOrOff::literal(KEEPALIVE_TIMEOUT_SECONDS),
+            keepalive_requests: KEEPALIVE_REQUESTS,
+            write_timeout: Seconds::literal(WRITE_TIMEOUT_SECONDS),
+            upstream_head_bytes: UPSTREAM_HEAD_BYTES,
+            interim_responses: INTERIM_RESPONSES,
+            retries: RETRIES,
+            retry_budget_percent: Percent::literal(RETRY_BUDGET_PERCENT),
+            retry_budget_per_second: RETRY_BUDGET_PER_SECOND,
+            shutdown_timeout: SecondsOrOff::literal(SHUTDOWN_TIMEOUT_SECONDS),
+            pre_stop_delay: SecondsOrOff::literal(PRE_STOP_DELAY_SECONDS),
+            connections_max: CONNECTIONS_MAX,
+            connections_per_address: CONNECTIONS_PER_ADDRESS,
+            buffer_bytes: BUFFER_BYTES,
+            buffers_idle: BUFFERS_IDLE,
+            drain_body_bytes: DRAIN_BODY_BYTES,
+            drain_body_timeout: Seconds::literal(DRAIN_BODY_TIMEOUT_SECONDS),
+            trailer_bytes: TRAILER_BYTES,
+            tunnel_timeout: SecondsOrOff::literal(TUNNEL_TIMEOUT_SECONDS),
+        }
+    }
+}

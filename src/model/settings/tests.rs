@@ -1,0 +1,295 @@
+use std::net::SocketAddr;
+
+use super::*;
+
+fn none_set(_: &str) -> Option<String> {
+    None
+}
+
+fn settings(text: &str) -> Settings {
+    Settings::parse(text, &none_set).unwrap_or_else(|faults| panic!("{text}: {faults:?}"))
+}
+
+fn faults(text: &str) -> Vec<String> {
+    Settings::parse(text, &none_set).err().unwrap_or_default().iter().map(ToString::to_string).collect()
+}
+
+fn addresses(text: &str) -> Vec<String> {
+    settings(text).listen.iter().map(|listen| listen.address().to_string()).collect()
+}
+
+#[test]
+fn nothing_written_is_the_defaults() {
+    // A change here is one that operators notice, and wants its line in the change log.
+    let expected: Value = serde_json::from_str(
+        r#"{
+        "listen": ["0.0.0.0:9080"],
+        "cores": "auto",
+        "driver": "auto",
+        "resources": null,
+        "state_dir": "/var/lib/ringway",
+        "log": {"level": "info", "format": "text", "output": "stderr"},
+        "access_log": {
+            "enabled": true, "output": "stdout", "format": "json", "buffer_bytes": 65536, "flush_interval": 1
+        },
+        "metrics": {"enabled": true, "listen": "127.0.0.1:9091"},
+        "status": {"enabled": true, "listen": "127.0.0.1:7085"},
+        "admin": {},
+        "trusted_addresses": [],
+        "router": {
+            "http": "radixtree_host_uri", "merge_slashes": true, "match_uri_encoded_slash": false,
+            "delete_uri_tail_slash": false, "normalize_uri_like_servlet": false
+        },
+        "via": false,
+        "server_tokens": false,
+        "plugin_attr": {},
+        "plugins": [],
+        "limits": {
+            "head_bytes": 32768,
+            "line_bytes": 8192,
+            "headers": 100,
+            "head_timeout": 10,
+            "body_timeout": 30,
+            "body_bytes": 0,
+            "held_body_bytes": 1048576,
+            "keepalive_timeout": 60,
+            "keepalive_requests": 10000,
+            "write_timeout": 60,
+            "upstream_head_bytes": 32768,
+            "interim_responses": 10,
+            "retries": 2,
+            "retry_budget_percent": 20,
+            "retry_budget_per_second": 10,
+            "shutdown_timeout": 30,
+            "pre_stop_delay": 0,
+            "connections_max": 16384,
+            "connections_per_address": 0,
+            "buffer_bytes": 65536,
+            "buffers_idle": 256,
+            "drain_body_bytes": 65536,
+            "drain_body_timeout": 5,
+            "trailer_bytes": 8192,
+            "tunnel_timeout": 3600
+        }
+    }"#,
+    )
+    .unwrap();
+    assert_eq!(serde_json::to_value(Settings::default()).unwrap(), expected);
+    assert_eq!(serde_json::to_value(settings("# nothing\n")).unwrap(), expected);
+    // What is written out reads back.
+    assert_eq!(serde_json::to_value(settings(&expected.to_string())).unwrap(), expected);
+}
+
+#[test]
+fn listening_is_written_in_several_ways() {
+    let check = |text: &str, expected: &[&str]| assert_eq!(addresses(text), expected, "{text}");
+    check("listen: 9080", &["0.0.0.0:9080"]);
+    check("listen: 127.0.0.1:0", &["127.0.0.1:0"]);
+    check("listen: ['[::]:9080', 81]", &["[::]:9080", "0.0.0.0:81"]);
+    check("listen: [{port: 0}, {address: '::1', port: 80}]", &["0.0.0.0:0", "[::1]:80"]);
+    check("apisix: {node_listen: 9081}", &["0.0.0.0:9081"]);
+    check("apisix: {node_listen: [9081, 9082]}", &["0.0.0.0:9081", "0.0.0.0:9082"]);
+    check(
+        "apisix: {node_listen: [{ip: 127.0.0.2, port: 9081}, {port: 1}]}",
+        &["127.0.0.2:9081", "0.0.0.0:1"],
+    );
+}
+
+#[test]
+fn a_wrong_place_to_listen_is_refused() {
+    let check = |text: &str, fault: &str| assert_eq!(faults(text), [fault], "{text}");
+    let one = "a list of at least 1, an address with port such as 0.0.0.0:9080, a whole number from 0 to 65535 or an object";
+    check("listen: []", "listen: expected a list of at least 1, got an empty list");
+    check(
+        "listen: localhost",
+        "listen: expected an address with port such as 0.0.0.0:9080, got \"localhost\"",
+    );
+    check("listen: true", &format!("listen: expected {one}, got true"));
+    check("listen: [65536]", "listen[0]: expected a whole number from 0 to 65535, got 65536");
+    check("listen: [{address: a, port: 1}]", "listen[0].address: expected an IP address, got \"a\"");
+    check("listen: [80, 80]", "listen: expected each item once, got 80 again");
+    check(
+        "apisix: {node_listen: [{ip: a, port: 1}]}",
+        "apisix.node_listen[0].address: expected an IP address, got \"a\"",
+    );
+    check(
+        "listen: 80\napisix: {node_listen: 81}",
+        "apisix.node_listen: means the same as listen, which is given, too",
+    );
+}
+
+#[test]
+fn faults_are_all_told_with_the_nearest_name() {
+    assert_eq!(
+        faults(
+            "lisen: 80\nlog: {level: loud}\nlimits: {head_byte: 1, head_timeout: 0, headers: 0}\ncores: many"
+        ),
+        [
+            "additional properties forbidden, found lisen; did you mean \"listen\"?",
+            "log.level: expected one of error, warn, info, debug or trace, got \"loud\"",
+            "limits: additional properties forbidden, found head_byte; did you mean \"head_bytes\"?",
+            "limits.head_timeout: expected a number above 0, got 0",
+            "limits.headers: expected a whole number from 1 to 1000, got 0",
+            "cores: expected auto, a number of cores, or processors such as 0-3,6, got \"many\"",
+        ]
+    );
+    assert_eq!(
+        faults("limits: {head_bytes: 4096}"),
+        ["limits.line_bytes: expected at most limits.head_bytes, which is 4096, got 8192"]
+    );
+    assert_eq!(
+        faults("state_dir: ${{NO_SUCH}}"),
+        ["state_dir: the environment variable NO_SUCH is not set, and no default is given"]
+    );
+    assert_eq!(faults("- 1"), ["expected an object, got a list of 1"]);
+    assert_eq!(
+        faults("access_log: {output: stdot, format: plain}"),
+        [
+            "access_log.output: expected stdout, stderr, off or the path of a file, got \"stdot\"",
+            "access_log.format: expected json, combined or a text with $variables, got \"plain\"",
+        ]
+    );
+}
+
+#[test]
+fn logs_go_where_they_are_told() {
+    let settings = settings(
+        "log: {level: debug, format: json, output: /tmp/a.log}\naccess_log: {output: off, format: '$remote_addr $status'}",
+    );
+    assert_eq!(settings.log.output, LogOutput::File("/tmp/a.log".into()));
+    assert_eq!(settings.access_log.format, AccessFormat::Template("$remote_addr $status".to_owned()));
+    assert_eq!(settings.access_log.output, LogOutput::Off);
+}
+
+const APISIX: &str = "
+apisix:
+  node_listen:
+    - port: 9080
+      enable_http2: true
+  enable_admin: false
+  router: {http: radixtree_uri, ssl: radixtree_sni}
+  delete_uri_tail_slash: true
+  trusted_addresses: [10.0.0.0/8]
+  status: {ip: 0.0.0.0, port: 7086}
+  enable_server_tokens: true
+nginx_config:
+  worker_processes: auto
+  error_log_level: warn
+  http:
+    keepalive_timeout: 60s
+    client_header_timeout: 60s
+  http_server_configuration_snippet: |
+    location /x {}
+deployment:
+  role: data_plane
+  role_data_plane: {config_provider: yaml}
+  etcd: {host: ['http://127.0.0.1:2379']}
+discovery: {dns: {servers: ['127.0.0.1:8600']}}
+plugins: [cors, key-auth]
+stream_plugins: [mqtt-proxy]
+plugin_attr: {prometheus: {export_addr: {ip: 127.0.0.1, port: 9091}}}
+";
+
+#[test]
+fn apisix_config_yaml_means_what_it_meant_and_the_rest_is_warned_of() {
+    let settings = settings(APISIX);
+    assert_eq!(settings.listen[0].address(), "0.0.0.0:9080".parse::<SocketAddr>().unwrap());
+    assert_eq!(settings.router.http, RouterKind::RadixtreeUri);
+    assert!(settings.router.delete_uri_tail_slash && settings.server_tokens);
+    assert_eq!(settings.trusted_addresses[0].as_str(), "10.0.0.0/8");
+    assert_eq!(settings.status.listen.address(), "0.0.0.0:7086".parse::<SocketAddr>().unwrap());
+    assert_eq!(&settings.plugins[..], ["cors", "key-auth"]);
+    assert_eq!(settings.plugin_attr["prometheus"]["export_addr"]["port"], 9091);
+    let nginx = "is ignored: it speaks to nginx, which is not here";
+    let other = "is ignored: it has no meaning here";
+    assert_eq!(
+        settings.warnings,
+        [
+            format!("stream_plugins {other}"),
+            format!("discovery.dns.servers {other}"),
+            format!("nginx_config.worker_processes {nginx}"),
+            format!("nginx_config.error_log_level {nginx}"),
+            format!("nginx_config.http.keepalive_timeout {nginx}"),
+            format!("nginx_config.http.client_header_timeout {nginx}"),
+            format!("nginx_config.http_server_configuration_snippet {nginx}"),
+            format!("deployment.etcd.host {other}"),
+            format!("apisix.node_listen.enable_http2 {other}"),
+            format!("apisix.enable_admin {other}"),
+            format!("apisix.router.ssl {other}"),
+        ]
+    );
+}
+
+#[test]
+fn a_source_of_objects_that_is_not_here_is_a_fault_and_no_warning() {
+    assert_eq!(
+        faults("deployment: {role: traditional, role_traditional: {config_provider: etcd}}"),
+        ["deployment.role_traditional.config_provider: expected one of yaml or json, got \"etcd\""]
+    );
+    assert_eq!(
+        faults("apisix: {router: {http: radix}, trusted_addresses: [x]}"),
+        [
+            "apisix.router.http: expected one of radixtree_host_uri, radixtree_uri or radixtree_uri_with_parameter, \
+             got \"radix\"",
+            "apisix.trusted_addresses[0]: expected an IP address or a range such as 10.0.0.0/8, got \"x\"",
+        ]
+    );
+    assert_eq!(faults("apisix: 1"), ["apisix: expected an object, got 1"]);
+}
+
+fn with_vars(text: &str, vars: &[(&str, &str)]) -> Result<Settings, Vec<ConfigError>> {
+    let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Settings::parse_with(text, &none_set, vars)
+}
+
+#[test]
+fn the_environment_sets_single_keys() {
+    let settings = with_vars(
+        "limits: {headers: 50, head_bytes: 16384}\nlog: 7",
+        &[
+            ("RINGWAY_LIMITS__HEAD_BYTES", "65536"),
+            ("RINGWAY_LISTEN", "[\"127.0.0.1:0\", 81]"),
+            ("RINGWAY_VIA", "true"),
+            ("RINGWAY_STATE_DIR", "/tmp/x"),
+            ("RINGWAY_LOG__LEVEL", "debug"),
+            // Not settings: the file to read, and what Kubernetes sets for a service named ringway.
+            ("RINGWAY_CONFIG", "/etc/x.yaml"),
+            ("RINGWAY_PORT", "tcp://10.0.0.1:80"),
+            ("RINGWAY_SERVICE_HOST", "10.0.0.1"),
+            ("PATH", "/bin"),
+        ],
+    )
+    .unwrap();
+    assert_eq!((settings.limits.head_bytes, settings.limits.headers), (65536, 50));
+    assert_eq!((settings.listen.len(), settings.via, settings.log.level), (2, true, LogLevel::Debug));
+    assert_eq!(settings.state_dir.to_str(), Some("/tmp/x"));
+}
+
+#[test]
+fn a_wrong_key_in_the_environment_is_a_fault_like_any_other() {
+    let faults = with_vars("", &[("RINGWAY_LIMITS__HEAD_BYTE", "1")]).unwrap_err();
+    assert_eq!(
+        faults[0].to_string(),
+        "limits: additional properties forbidden, found head_byte; did you mean \"head_bytes\"?"
+    );
+}
+
+#[test]
+fn substitution_reaches_settings() {
+    let env = |name: &str| (name == "PORT").then(|| "9999".to_owned());
+    let settings = Settings::parse("listen: ${{PORT}}\nstate_dir: ${{DIR:=/tmp}}/x", &env).unwrap();
+    assert_eq!(settings.listen[0].address().port(), 9999);
+    assert_eq!(settings.state_dir.to_str(), Some("/tmp/x"));
+}
+
+#[test]
+fn every_setting_and_limit_is_described() {
+    let schema = schema_of::<Settings>();
+    let undescribed = |fields: &Value| -> Vec<String> {
+        let fields = fields.as_object().unwrap().iter();
+        fields.filter(|(_, field)| !field["description"].is_string()).map(|(name, _)| name.clone()).collect()
+    };
+    assert_eq!(undescribed(&schema["properties"]), [""; 0]);
+    assert_eq!(undescribed(&schema["$defs"]["Limits"]["properties"]), [""; 0]);
+    assert_eq!(schema["$defs"]["Limits"]["properties"]["head_bytes"]["default"], 32768);
+}

@@ -1,0 +1,102 @@
+//! An ssl: a certificate and for which names. Kept, not acted upon yet.
+
+use serde::{Deserialize, Serialize};
+
+use super::field::{HostPattern, InRange, NonEmpty, Secret, Text, Unique};
+use super::{ConfigError, stored};
+
+/// A certificate, or a reference to where it is kept.
+pub type Certificate = Text<1, 65536>;
+
+stored! {
+    /// A certificate with its key, and the server names it is for.
+    #[schemars(extend("not" = { "required": ["sni", "snis"] }))]
+    pub struct Ssl {
+        /// `server`: shown to clients; `client`: shown to upstreams.
+        #[serde(default, rename = "type")]
+        pub purpose: Purpose,
+        /// The certificate, in PEM.
+        pub cert: Certificate,
+        /// Its key, in PEM.
+        pub key: Secret,
+        /// Further certificates, of another kind of key.
+        pub certs: Option<NonEmpty<Certificate>>,
+        /// Their keys, in the same order.
+        pub keys: Option<NonEmpty<Secret>>,
+        /// The server name.
+        pub sni: Option<HostPattern>,
+        /// Several server names.
+        pub snis: Option<Unique<HostPattern, 1>>,
+        /// What is asked of a client's own certificate.
+        pub client: Option<ClientCertificates>,
+        /// The versions of TLS; absent: 1.2 and 1.3.
+        pub ssl_protocols: Option<Unique<TlsVersion, 1>>,
+        /// 1: in use; 0: kept only.
+        #[serde(default = "in_use")]
+        pub status: InRange<0, 1>,
+        /// Until when the certificate holds, in seconds since 1970. Read from the certificate.
+        pub validity_end: Option<u64>,
+        /// Since when the certificate holds.
+        pub validity_start: Option<u64>,
+    }
+}
+
+/// To whom a certificate is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    #[default]
+    Server,
+    Client,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum TlsVersion {
+    #[serde(rename = "TLSv1.1")]
+    V1_1,
+    #[serde(rename = "TLSv1.2")]
+    V1_2,
+    #[serde(rename = "TLSv1.3")]
+    V1_3,
+}
+
+/// What is asked of a client's certificate.
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCertificates {
+    /// Who must have signed it, in PEM.
+    pub ca: Certificate,
+    /// Most certificates between the two.
+    #[serde(default = "one")]
+    pub depth: u32,
+    /// Paths for which none is needed, as regular expressions.
+    pub skip_mtls_uri_regex: Option<Unique<String, 1>>,
+}
+
+impl Ssl {
+    pub(super) fn faults(&self) -> Vec<ConfigError> {
+        let mut faults = Vec::new();
+        if self.purpose == Purpose::Server && self.sni.is_none() && self.snis.is_none() {
+            faults.push(ConfigError::new("expected exactly one of `sni` and `snis`"));
+        }
+        let count = |list: Option<usize>| list.unwrap_or(0);
+        let (certs, keys) =
+            (count(self.certs.as_deref().map(<[_]>::len)), count(self.keys.as_deref().map(<[_]>::len)));
+        if certs != keys {
+            faults.push(ConfigError::at(
+                "keys",
+                format!("expected a key for each of {certs} certs, got {keys}"),
+            ));
+        }
+        faults
+    }
+}
+
+fn in_use() -> InRange<0, 1> {
+    InRange::literal(1)
+}
+
+fn one() -> u32 {
+    1
+}

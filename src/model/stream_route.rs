@@ -1,0 +1,53 @@
+//! A stream route: TCP, TLS or UDP passed on as it is. Kept, not acted upon yet.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::field::{AddressRange, HostPattern, ObjectId, PluginMap, Port};
+use super::upstream::Upstream;
+use super::{ConfigError, stored};
+
+stored! {
+    /// Which connections are taken, and where they go.
+    pub struct StreamRoute {
+        /// The client's address or range of addresses.
+        pub remote_addr: Option<AddressRange>,
+        /// The address the connection came in on.
+        pub server_addr: Option<AddressRange>,
+        /// The port the connection came in on.
+        pub server_port: Option<Port>,
+        /// The server name of a TLS connection.
+        pub sni: Option<HostPattern>,
+        /// The upstream to send to, written here.
+        pub upstream: Option<Upstream>,
+        /// The upstream to send to, kept elsewhere.
+        pub upstream_id: Option<ObjectId>,
+        /// The service to take the upstream from.
+        pub service_id: Option<ObjectId>,
+        /// Plugins by name, each with its configuration.
+        #[schemars(with = "Option<super::field::PluginMapForm>")]
+        pub plugins: Option<PluginMap>,
+        /// A protocol spoken inside.
+        pub protocol: Option<StreamProtocol>,
+    }
+}
+
+/// A protocol spoken inside a stream.
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StreamProtocol {
+    /// Which one.
+    pub name: String,
+    /// The stream route this one belongs to.
+    pub superior_id: Option<ObjectId>,
+    /// What the protocol is told.
+    pub conf: Option<Map<String, Value>>,
+    /// Who is told of each exchange.
+    pub logger: Option<Vec<Value>>,
+}
+
+impl StreamRoute {
+    pub(super) fn faults(&self) -> Vec<ConfigError> {
+        Upstream::faults_within(self.upstream.as_ref())
+    }
+}

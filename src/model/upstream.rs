@@ -1,0 +1,252 @@
+//! An upstream: nodes, how one is chosen, and how it is spoken to.
+
+mod checks;
+mod nodes;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::field::{HostPattern, InRange, ObjectId, Seconds, SecondsOrOff, Secret, ShortText};
+use super::{ConfigError, stored};
+
+pub use checks::{
+    ActiveCheck, ActiveHealthy, ActiveUnhealthy, CheckMethod, CheckScheme, Checks, PassiveCheck,
+    PassiveHealthy, PassiveUnhealthy,
+};
+pub use nodes::{Node, NodeSpec, Nodes};
+
+/// Idle connections kept to an upstream, a core, where it does not say.
+pub const KEEPALIVE_SIZE: u32 = 320;
+/// How long an idle connection is kept, in seconds: less than most origins wait, so that we close first.
+pub const KEEPALIVE_IDLE_SECONDS: u64 = 60;
+/// Requests after which a connection is renewed, so that nodes new in DNS get their share.
+pub const KEEPALIVE_REQUESTS: u32 = 1000;
+
+stored! {
+    /// The nodes behind a route, how one is chosen, and how it is spoken to.
+    #[schemars(extend(
+        "allOf" = [
+            { "oneOf": [{ "required": ["nodes"] }, { "required": ["service_name", "discovery_type"] }] },
+        ],
+        "dependentRequired" = { "discovery_args": ["discovery_type"] },
+    ))]
+    pub struct Upstream {
+        /// `{"host:port": weight}`, or a list of `{host, port, weight, priority}`.
+        pub nodes: Option<Nodes>,
+        /// How a node is chosen.
+        #[serde(default, rename = "type")]
+        pub algorithm: Algorithm,
+        /// For chash: what `key` names.
+        #[serde(default)]
+        pub hash_on: HashOn,
+        /// For chash: the variable, header or cookie that chooses the node.
+        pub key: Option<ShortText>,
+        /// How the health of nodes is told.
+        pub checks: Option<Checks>,
+        /// How often another node is tried; absent: as many as there are other nodes; 0: never.
+        pub retries: Option<u32>,
+        /// How long, in seconds, all tries together may take; 0 or absent: no bound.
+        pub retry_timeout: Option<SecondsOrOff>,
+        /// How long connecting, sending and reading may take; absent: 60 seconds each.
+        pub timeout: Option<Timeout>,
+        /// Which Host a node is sent.
+        #[serde(default)]
+        pub pass_host: PassHost,
+        /// The Host sent with `pass_host: rewrite`.
+        pub upstream_host: Option<HostPattern>,
+        /// What is spoken with the nodes; absent: http.
+        pub scheme: Option<Scheme>,
+        /// Where nodes are discovered, in place of `nodes`.
+        pub discovery_type: Option<ShortText>,
+        /// What the discovery knows the nodes by.
+        pub service_name: Option<ShortText>,
+        /// What else the discovery is told.
+        pub discovery_args: Option<DiscoveryArgs>,
+        /// TLS with the nodes.
+        pub tls: Option<UpstreamTls>,
+        /// The idle connections kept.
+        pub keepalive_pool: Option<KeepalivePool>,
+    }
+}
+
+/// How a node is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Algorithm {
+    #[default]
+    Roundrobin,
+    Chash,
+    Ewma,
+    LeastConn,
+}
+
+/// What chooses the node of a consistent hash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum HashOn {
+    #[default]
+    Vars,
+    Header,
+    Cookie,
+    Consumer,
+    VarsCombinations,
+}
+
+/// Which Host a node is sent: the client's, the node's own, or `upstream_host`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum PassHost {
+    #[default]
+    Pass,
+    Node,
+    Rewrite,
+}
+
+/// What is spoken with the nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Scheme {
+    #[default]
+    Http,
+    Https,
+    Grpc,
+    Grpcs,
+    Tcp,
+    Tls,
+    Udp,
+    Kafka,
+}
+
+/// How long the parts of a proxied request may take, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Timeout {
+    /// Until the connection stands.
+    pub connect: Seconds,
+    /// Between two writes.
+    pub send: Seconds,
+    /// Between two reads.
+    pub read: Seconds,
+}
+
+/// What a discovery is told besides the service's name.
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DiscoveryArgs {
+    /// The namespace.
+    pub namespace_id: Option<String>,
+    /// The group.
+    pub group_name: Option<String>,
+    /// What nodes must be labelled with.
+    pub metadata: Option<Map<String, Value>>,
+}
+
+/// TLS with the nodes.
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend(
+    "not" = { "required": ["client_cert", "client_cert_id"] },
+    "dependentRequired" = { "client_cert": ["client_key"], "client_key": ["client_cert"] },
+))]
+pub struct UpstreamTls {
+    /// The certificate shown, in PEM.
+    pub client_cert: Option<super::ssl::Certificate>,
+    /// Its key, in PEM.
+    pub client_key: Option<Secret>,
+    /// The certificate shown, kept as an ssl of type client.
+    pub client_cert_id: Option<ObjectId>,
+    /// Is the node's certificate checked? Absent: as the process is set.
+    pub verify: Option<bool>,
+}
+
+/// The idle connections kept to an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeepalivePool {
+    /// Most connections.
+    pub size: InRange<1, 1_000_000>,
+    /// How long an idle one is kept, in seconds; 0: until the other side closes.
+    pub idle_timeout: SecondsOrOff,
+    /// After how many requests one is closed.
+    pub requests: InRange<1, 1_000_000_000>,
+}
+
+impl Default for KeepalivePool {
+    fn default() -> Self {
+        Self {
+            size: InRange::literal(KEEPALIVE_SIZE as i64),
+            idle_timeout: SecondsOrOff::literal(KEEPALIVE_IDLE_SECONDS),
+            requests: InRange::literal(KEEPALIVE_REQUESTS as i64),
+        }
+    }
+}
+
+impl Upstream {
+    /// What is spoken, by default http.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme.unwrap_or_default()
+    }
+
+    /// The nodes as written, in either form; none where they are discovered. The order is the user's for a list
+    /// and the addresses' for an object.
+    pub fn nodes(&self) -> Result<Vec<NodeSpec>, ConfigError> {
+        self.nodes.as_ref().map_or_else(|| Ok(Vec::new()), Nodes::specs)
+    }
+
+    /// The faults of an upstream written inside another object.
+    pub(super) fn faults_within(upstream: Option<&Self>) -> Vec<ConfigError> {
+        let faults = upstream.map(Self::faults).unwrap_or_default();
+        faults.into_iter().map(|fault| fault.under("upstream")).collect()
+    }
+
+    pub(super) fn faults(&self) -> Vec<ConfigError> {
+        let mut faults = self.nodes.as_ref().map(Nodes::faults).unwrap_or_default();
+        if self.algorithm == Algorithm::Chash {
+            faults.extend(self.key_fault());
+        }
+        if self.pass_host == PassHost::Rewrite && self.upstream_host.is_none() {
+            faults.push(ConfigError::new("upstream_host is required when pass_host is rewrite"));
+        }
+        faults
+    }
+
+    /// What is wrong with the key of a consistent hash.
+    fn key_fault(&self) -> Option<ConfigError> {
+        let Some(key) = self.key.as_deref() else {
+            // A consumer is its own key, and with no consumer the client's address is.
+            return (self.hash_on != HashOn::Consumer)
+                .then(|| ConfigError::new("key is required when type is chash"));
+        };
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let (holds, expected) = match self.hash_on {
+            HashOn::Consumer => return None,
+            HashOn::Vars => (is_hash_var(key), "a variable such as remote_addr, uri, host or arg_name"),
+            HashOn::Header => (key.bytes().all(is_name), "the name of a header"),
+            HashOn::Cookie => (key.bytes().all(is_name), "the name of a cookie"),
+            HashOn::VarsCombinations => (key.contains('$'), "variables such as $request_uri$remote_addr"),
+        };
+        let found = super::schema::shown_text(key);
+        (!holds).then(|| ConfigError::at("key", format!("expected {expected}, got {found}")))
+    }
+}
+
+/// The variables by which APISIX lets a hash choose.
+fn is_hash_var(name: &str) -> bool {
+    const NAMES: [&str; 10] = [
+        "uri",
+        "server_name",
+        "server_addr",
+        "request_uri",
+        "remote_port",
+        "remote_addr",
+        "query_string",
+        "host",
+        "hostname",
+        "mqtt_client_id",
+    ];
+    NAMES.contains(&name) || name.strip_prefix("arg_").is_some_and(|argument| !argument.is_empty())
+}

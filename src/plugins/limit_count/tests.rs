@@ -1,0 +1,204 @@
+use super::*;
+use crate::plugin::testing::{Bench, Desk, Request, agree, check, refuses};
+
+/// Sends requests of the key until one is refused; how many were not.
+fn admitted(bench: &Bench<LimitCount>, request: impl Fn() -> Request) -> usize {
+    (0..50).take_while(|_| bench.request(request()).reply.is_none()).count()
+}
+
+fn bench(config: &str) -> Bench<LimitCount> {
+    check::<LimitCount>(config).unwrap()
+}
+
+#[test]
+fn a_window_admits_its_count_for_each_address() {
+    for window in ["fixed", "sliding"] {
+        let bench = bench(&format!(r#"{{"count":3,"time_window":600,"window_type":"{window}"}}"#));
+        assert_eq!(admitted(&bench, || Request::get("/").from("10.0.0.1")), 3, "{window}");
+        assert_eq!(admitted(&bench, || Request::get("/").from("10.0.0.2")), 3, "{window}");
+        bench.request(Request::get("/").from("::ffff:10.0.0.1")).replies(503, "");
+    }
+}
+
+#[test]
+fn every_answer_tells_what_is_left_and_when_more_comes() {
+    let bench = bench(r#"{"count":2,"time_window":600,"rejected_code":429,"rejected_msg":"slow \"down\""}"#);
+    for left in ["1", "0"] {
+        let answer = bench.response(200, &[], b"");
+        assert_eq!(answer.header("X-RateLimit-Limit"), "2");
+        assert_eq!(answer.header("X-RateLimit-Remaining"), left);
+        let reset = answer.header("X-RateLimit-Reset");
+        assert!(reset.parse::<f64>().is_ok_and(|seconds| seconds > 590.0 && seconds <= 600.0), "{reset}");
+        assert_eq!(reset.split_once('.').map(|(_, decimals)| decimals.len()), Some(2));
+        assert_eq!(answer.header("Retry-After"), "");
+    }
+    let refused = bench.request(Request::get("/")).replies(429, "{\"error_msg\":\"slow \\\"down\\\"\"}\n").answer();
+    assert_eq!(refused.header("X-RateLimit-Limit"), "2");
+    assert_eq!(refused.header("X-RateLimit-Remaining"), "0");
+    assert_eq!(refused.header("Retry-After"), "600");
+}
+
+#[test]
+fn headers_can_be_named_and_left_out() {
+    let names = r#"{"limit_header":"L","remaining_header":"R","reset_header":"S"}"#;
+    let mut desk = Desk::new().metadata("limit-count", names);
+    let bench = desk.compile::<LimitCount>("routes/1", r#"{"count":5,"time_window":60}"#).unwrap();
+    let answer = bench.response(200, &[], b"");
+    assert_eq!((answer.header("L"), answer.header("R")), ("5".to_owned(), "4".to_owned()));
+    assert_ne!(answer.header("S"), "");
+    assert_eq!(answer.header("X-RateLimit-Limit"), "");
+    let silent = check::<LimitCount>(r#"{"count":1,"time_window":60,"show_limit_quota_header":false}"#).unwrap();
+    assert_eq!(silent.response(200, &[], b"").header("X-RateLimit-Limit"), "");
+    assert_eq!(silent.request(Request::get("/")).answer().header("X-RateLimit-Limit"), "");
+    let mut wrong = Desk::new().metadata("limit-count", r#"{"limit_header":"a b"}"#);
+    assert!(wrong.compile::<LimitCount>("routes/1", r#"{"count":5,"time_window":60}"#).is_err());
+}
+
+#[test]
+fn keys_are_variables_templates_or_one_for_all() {
+    let of = |extra: &str| bench(&format!(r#"{{"count":2,"time_window":600,{extra}}}"#));
+    let by_header = of(r#""key":"http_x_user""#);
+    let user = |name: &'static str| move || Request::get("/").header("X-User", name);
+    assert_eq!(admitted(&by_header, user("a")), 2);
+    assert_eq!(admitted(&by_header, user("b")), 2);
+    // Without a value, or with an empty one, the address counts.
+    assert_eq!(admitted(&by_header, || Request::get("/").from("10.0.0.1")), 2);
+    assert_eq!(admitted(&by_header, || Request::get("/").from("10.0.0.1").header("X-User", "")), 0);
+    assert_eq!(admitted(&by_header, || Request::get("/").from("10.0.0.2")), 2);
+    let by_both = of(r#""key":"$http_x_user $remote_addr","key_type":"var_combination""#);
+    assert_eq!(admitted(&by_both, || user("a")().from("10.0.0.1")), 2);
+    assert_eq!(admitted(&by_both, || user("a")().from("10.0.0.2")), 2);
+    let by_none = of(r#""key":"$http_x_a$http_x_b","key_type":"var_combination""#);
+    assert_eq!(admitted(&by_none, || Request::get("/").from("10.0.0.1")), 2);
+    assert_eq!(admitted(&by_none, || Request::get("/").from("10.0.0.2")), 2);
+    for constant in [r#""key":"all","key_type":"constant""#, r#""key":"all","key_type":"var_combination""#] {
+        let for_all = of(constant);
+        assert_eq!(admitted(&for_all, || Request::get("/").from("10.0.0.1")), 2);
+        assert_eq!(admitted(&for_all, || Request::get("/").from("10.0.0.2")), 0);
+    }
+}
+
+#[test]
+fn count_and_window_may_be_asked_of_the_request() {
+    let config = r#"{"count":"${http_x_count ?? 1}","time_window":"$http_x_window"}"#;
+    let strict = bench(config);
+    let asking = |count: &'static str, window: &'static str| {
+        move || Request::get("/").header("X-Count", count).header("X-Window", window)
+    };
+    assert_eq!(admitted(&strict, asking("4", "60")), 4);
+    for (count, window) in [("0", "60"), ("-1", "60"), ("x", "60"), ("4", ""), ("4", "1.5"), ("4", "4294967296")] {
+        strict.request(asking(count, window)()).replies(500, "");
+    }
+    strict.request(Request::get("/")).replies(500, "");
+    let lenient = bench(&config.replacen('{', r#"{"allow_degradation":true,"#, 1));
+    lenient.request(Request::get("/")).passes();
+    assert_eq!(admitted(&bench(r#"{"count":"3","time_window":"60"}"#), || Request::get("/")), 3);
+}
+
+#[test]
+fn uses_count_apart_unless_they_share_a_group() {
+    let config = r#"{"count":2,"time_window":600}"#;
+    let mut desk = Desk::new();
+    let one = desk.compile::<LimitCount>("routes/1", config).unwrap();
+    let two = desk.compile::<LimitCount>("routes/2", config).unwrap();
+    assert_eq!(admitted(&one, || Request::get("/")), 2);
+    assert_eq!(admitted(&two, || Request::get("/")), 2);
+    let again = desk.compile::<LimitCount>("routes/1", config).unwrap();
+    assert_eq!(admitted(&again, || Request::get("/")), 0, "the count outlives a new snapshot");
+
+    let grouped = r#"{"count":2,"time_window":600,"group":"g"}"#;
+    let three = desk.compile::<LimitCount>("routes/3", grouped).unwrap();
+    // Defaults written out are the same configuration.
+    let same = r#"{"time_window":600,"policy":"local","count":2,"group":"g"}"#;
+    let four = desk.compile::<LimitCount>("services/1", same).unwrap();
+    assert_eq!(admitted(&three, || Request::get("/")), 2);
+    assert_eq!(admitted(&four, || Request::get("/")), 0);
+    let Err(faults) = desk.compile::<LimitCount>("routes/5", r#"{"count":3,"time_window":600,"group":"g"}"#) else {
+        panic!("a group with two counts was accepted")
+    };
+    assert_eq!(faults[0].to_string(), "group: group conf mismatched");
+}
+
+#[test]
+fn rules_are_limits_side_by_side() {
+    let bench = bench(
+        r#"{"rules":[{"count":3,"time_window":600,"key":"$remote_addr"},
+            {"count":"2","time_window":60,"key":"$http_x_user","header_prefix":"User"},
+            {"count":9,"time_window":60,"key":"all"}]}"#,
+    );
+    let answer = bench.request(Request::get("/").header("X-User", "a")).passes().response(200, &[], b"");
+    assert_eq!(answer.header("X-1-RateLimit-Limit"), "3");
+    assert_eq!(answer.header("X-User-RateLimit-Remaining"), "1");
+    assert_eq!(answer.header("X-3-RateLimit-Limit"), "9");
+    assert_eq!(answer.header("X-RateLimit-Limit"), "");
+    bench.request(Request::get("/").header("X-User", "a")).passes();
+    let refused = bench.request(Request::get("/").header("X-User", "a")).replies(503, "").answer();
+    assert_eq!(refused.header("X-1-RateLimit-Remaining"), "0");
+    assert_eq!(refused.header("X-User-RateLimit-Remaining"), "0");
+    assert_eq!(refused.header("X-3-RateLimit-Limit"), "");
+}
+
+#[test]
+fn an_exchange_used_again_starts_afresh() {
+    let bench = bench(r#"{"count":1,"time_window":600}"#);
+    let mut ex = bench.request(Request::get("/")).passes().ex;
+    ex.clear();
+    ex.client.ip = "10.9.9.9".parse().unwrap();
+    assert_eq!(bench.run(ex).passes().response(200, &[], b"").header("X-RateLimit-Remaining"), "0");
+}
+
+#[test]
+fn other_policies_are_known_and_refused() {
+    for policy in ["redis", "redis-cluster", "redis-sentinel"] {
+        refuses::<LimitCount>(
+            &format!(
+                r#"{{"count":1,"time_window":1,"policy":"{policy}","redis_host":"127.0.0.1","redis_port":6379,
+                    "redis_cluster_nodes":["127.0.0.1:1"],"redis_sentinels":[{{"host":"a","port":1}}]}}"#
+            ),
+            &format!("policy: this build counts in its own process only: expected local, got {policy}"),
+        );
+    }
+}
+
+#[test]
+fn schema_and_compile_agree() {
+    let base = r#""count":1,"time_window":1"#;
+    let with = |extra: &str| format!("{{{base},{extra}}}");
+    agree::<LimitCount>(
+        &[
+            &format!("{{{base}}}"),
+            r#"{"count":"$http_a","time_window":4294967295}"#,
+            &with(r#""key":"x","key_type":"constant","group":"g","rejected_code":200,"rejected_msg":"m""#),
+            &with(r#""window_type":"sliding","policy":"local","sync_interval":-1,"allow_degradation":true"#),
+            r#"{"rules":[{"count":1,"time_window":1,"key":"$a"}]}"#,
+        ],
+        &[
+            ("{}", "at least one of `count` with `time_window` and `rules`"),
+            (r#"{"count":1}"#, "at least one of"),
+            (r#"{"time_window":1}"#, "at least one of"),
+            (r#"{"count":0,"time_window":1}"#, "count: expected a whole number above 0 or a template"),
+            (r#"{"count":1.5,"time_window":1}"#, "count"),
+            (r#"{"count":"","time_window":1}"#, "count"),
+            (r#"{"count":1,"time_window":-1}"#, "time_window"),
+            (r#"{"count":1,"time_window":4294967296}"#, "time_window"),
+            (&with(r#""window_type":"hopping""#), "one of fixed or sliding"),
+            (&with(r#""key":"""#), "key"),
+            (&with(r#""key_type":"cookie""#), "one of var, var_combination or constant"),
+            (&with(r#""group":"""#), "group"),
+            (&with(r#""rejected_code":199"#), "rejected_code"),
+            (&with(r#""rejected_code":600"#), "rejected_code"),
+            (&with(r#""rejected_msg":"""#), "rejected_msg"),
+            (&with(r#""policy":"memcached""#), "policy"),
+            (&with(r#""allow_degradation":1"#), "true or false"),
+            (&with(r#""show_limit_quota_header":"no""#), "true or false"),
+            (&with(r#""redis_port":0"#), "redis_port"),
+            (&with(r#""burst":1"#), "found burst"),
+            (r#"{"rules":[]}"#, "at least 1"),
+            (r#"{"rules":[{"count":1,"time_window":1}]}"#, "key is required"),
+            (r#"{"rules":[{"count":1,"time_window":1,"key":"a","header_prefix":"a b"}]}"#, "header_prefix"),
+        ],
+    );
+    let both = "count/time_window and rules cannot be specified at the same time";
+    refuses::<LimitCount>(&with(r#""rules":[{"count":1,"time_window":1,"key":"$a"}]"#), both);
+    refuses::<LimitCount>(r#"{"count":"many","time_window":1}"#, "count: expected a whole number above 0");
+}

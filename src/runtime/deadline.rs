@@ -1,0 +1,276 @@
+//! Deadlines by a coarse wheel, one a core.
+//!
+//! Reads are never dropped to time out (bytes could be lost): when a deadline passes, the socket is shut down,
+//! which completes whatever waits on it, or, where a wait should merely end, the wait is cancelled and gives
+//! its buffer back. Arming a deadline later than the one before is a store into a cell; only an earlier one
+//! touches the wheel. So a request costs no timer.
+//!
+//! Accuracy is one tick. A watch is visited at least once a turn of the wheel, so one whose socket has closed
+//! stays in memory for at most [`SLOTS`] ticks.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use monoio::io::{CancelHandle, Canceller};
+
+use super::sys;
+use crate::base::clock::Moment;
+
+/// How often the wheel moves.
+pub const TICK: Duration = Duration::from_millis(20);
+/// Ticks of one turn: deadlines further away are visited on the way.
+const SLOTS: usize = 256;
+const NEVER: u64 = u64::MAX;
+const CLOSED: RawFd = -1;
+
+/// The deadline of one socket.
+pub struct Watch {
+    fd: Cell<RawFd>,
+    due: Cell<u64>,
+    visit: Cell<u64>,
+    fired: Cell<bool>,
+    /// Whether a passed deadline ends the current wait only, not the socket.
+    spare: Cell<bool>,
+    /// Whether the socket waits between two requests, so that ending it costs nobody an answer.
+    resting: Cell<bool>,
+    canceller: RefCell<Canceller>,
+}
+
+const fn tick_of(moment: Moment) -> u64 {
+    moment.as_nanos().div_ceil(TICK.as_nanos() as u64)
+}
+
+impl Watch {
+    /// Shuts the socket down at `due`, unless armed again or disarmed before.
+    pub fn arm(self: &Rc<Self>, wheel: &Wheel, due: Moment) {
+        self.spare.set(false);
+        self.set(wheel, due);
+    }
+
+    /// Ends the wait begun with [`Self::cancel_handle`] at `due`; the socket lives on.
+    pub fn arm_spare(self: &Rc<Self>, wheel: &Wheel, due: Moment) {
+        self.spare.set(true);
+        self.set(wheel, due);
+    }
+
+    fn set(self: &Rc<Self>, wheel: &Wheel, due: Moment) {
+        let due = tick_of(due);
+        self.due.set(due);
+        if due < self.visit.get() {
+            wheel.place(self, due);
+        }
+    }
+
+    /// No deadline for now.
+    pub fn disarm(&self) {
+        self.due.set(NEVER);
+    }
+
+    /// Whether a deadline has passed and ended the socket.
+    pub fn fired(&self) -> bool {
+        self.fired.get()
+    }
+
+    /// Notes whether the socket waits between two requests.
+    pub fn set_resting(&self, resting: bool) {
+        self.resting.set(resting);
+    }
+
+    /// Whether it does.
+    pub fn is_resting(&self) -> bool {
+        self.resting.get()
+    }
+
+    /// For a wait that [`Self::arm_spare`] may end.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        self.canceller.borrow().handle()
+    }
+
+    /// Ends the socket now, as a passed deadline would.
+    pub fn expire(&self) {
+        if self.fd.get() != CLOSED {
+            self.fired.set(true);
+            sys::shutdown_both(self.fd.get());
+        }
+    }
+
+    /// The socket is about to close: its number means nothing from here on.
+    pub(super) fn close(&self) {
+        self.fd.set(CLOSED);
+    }
+
+    fn fire(&self) {
+        self.due.set(NEVER);
+        if self.spare.get() {
+            let canceller = self.canceller.take();
+            self.canceller.replace(canceller.cancel());
+        } else {
+            self.expire();
+        }
+    }
+}
+
+/// The wheel of one core.
+pub struct Wheel {
+    slots: RefCell<Vec<Vec<Rc<Watch>>>>,
+    /// The last tick visited.
+    at: Cell<u64>,
+    /// The list being visited, kept for its memory.
+    visiting: RefCell<Vec<Rc<Watch>>>,
+}
+
+impl Wheel {
+    /// A wheel that starts at `now`.
+    pub fn new(now: Moment) -> Self {
+        Self {
+            slots: RefCell::new((0..SLOTS).map(|_| Vec::new()).collect()),
+            at: Cell::new(tick_of(now)),
+            visiting: RefCell::default(),
+        }
+    }
+
+    /// A watch over a socket, without deadline yet.
+    pub fn watch(&self, fd: RawFd) -> Rc<Watch> {
+        let watch = Rc::new(Watch {
+            fd: Cell::new(fd),
+            due: Cell::new(NEVER),
+            visit: Cell::new(NEVER),
+            fired: Cell::new(false),
+            spare: Cell::new(false),
+            resting: Cell::new(false),
+            canceller: RefCell::default(),
+        });
+        self.place(&watch, NEVER);
+        watch
+    }
+
+    fn place(&self, watch: &Rc<Watch>, due: u64) {
+        let visit = due.clamp(self.at.get() + 1, self.at.get() + SLOTS as u64 - 1);
+        watch.visit.set(visit);
+        self.slots.borrow_mut()[visit as usize % SLOTS].push(Rc::clone(watch));
+    }
+
+    /// Fires what is due at `now`.
+    pub fn turn(&self, now: Moment) {
+        let end = now.as_nanos() / TICK.as_nanos() as u64;
+        while self.at.get() < end {
+            let tick = self.at.get() + 1;
+            self.at.set(tick);
+            let mut visiting = self.visiting.borrow_mut();
+            std::mem::swap(&mut *visiting, &mut self.slots.borrow_mut()[tick as usize % SLOTS]);
+            for watch in visiting.drain(..) {
+                self.visit(&watch, tick);
+            }
+        }
+    }
+
+    fn visit(&self, watch: &Rc<Watch>, tick: u64) {
+        // A watch that moved to an earlier slot leaves its old entry behind; that one is dropped here.
+        if watch.fd.get() == CLOSED || watch.visit.get() != tick {
+            return;
+        }
+        if watch.due.get() <= tick {
+            watch.fire();
+        }
+        self.place(watch, watch.due.get());
+    }
+
+    /// Runs `act` on every open watch; for draining.
+    pub fn for_each(&self, mut act: impl FnMut(&Rc<Watch>)) {
+        let open: Vec<Rc<Watch>> = {
+            let slots = self.slots.borrow();
+            slots.iter().flatten().filter(|watch| watch.fd.get() != CLOSED).cloned().collect()
+        };
+        for watch in open {
+            act(&watch);
+        }
+    }
+}
+
+impl std::fmt::Debug for Wheel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wheel").field("at", &self.at.get()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd as _;
+
+    use super::*;
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_nanos(millis * 1_000_000)
+    }
+
+    fn socket() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let near = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        (near, listener.accept().expect("accepts").0)
+    }
+
+    #[test]
+    fn a_passed_deadline_ends_the_socket_and_a_postponed_one_does_not() {
+        let wheel = Wheel::new(at(0));
+        let (mut near, _far) = socket();
+        let watch = wheel.watch(near.as_raw_fd());
+        watch.arm(&wheel, at(100));
+        wheel.turn(at(80));
+        watch.arm(&wheel, at(9_000));
+        wheel.turn(at(8_960));
+        assert!(!watch.fired());
+        wheel.turn(at(9_020));
+        assert!(watch.fired());
+        assert_eq!(near.read(&mut [0; 1]).expect("ended"), 0);
+    }
+
+    #[test]
+    fn an_earlier_deadline_is_kept_though_a_later_one_was_set_before() {
+        let wheel = Wheel::new(at(0));
+        let (near, _far) = socket();
+        let watch = wheel.watch(near.as_raw_fd());
+        watch.arm(&wheel, at(60_000));
+        watch.arm(&wheel, at(200));
+        wheel.turn(at(180));
+        assert!(!watch.fired());
+        wheel.turn(at(220));
+        assert!(watch.fired());
+    }
+
+    #[test]
+    fn a_closed_watch_is_forgotten_and_never_fires() {
+        let wheel = Wheel::new(at(0));
+        let (near, _far) = socket();
+        let watch = wheel.watch(near.as_raw_fd());
+        watch.arm(&wheel, at(40));
+        watch.close();
+        wheel.turn(at(10_000));
+        assert!(!watch.fired());
+        assert_eq!(Rc::strong_count(&watch), 1);
+    }
+
+    #[test]
+    fn every_deadline_fires_within_a_tick_whatever_the_order() {
+        let seed = 11;
+        let mut rng = crate::base::rng::Rng::seeded(seed);
+        let wheel = Wheel::new(at(0));
+        let (near, _far) = socket();
+        let mut watches: Vec<(Rc<Watch>, u64)> = (0..200)
+            .map(|_| (wheel.watch(near.as_raw_fd()), u64::MAX))
+            .collect();
+        for now in (0..20_000).step_by(20) {
+            wheel.turn(at(now));
+            for (watch, due) in &mut watches {
+                assert_eq!(watch.fired(), *due <= now, "seed {seed}, now {now}, due {due}");
+                if *due > now && rng.below(50) == 0 {
+                    *due = (now + 20 + rng.below(12_000)).next_multiple_of(20);
+                    watch.arm(&wheel, at(*due));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Listening sockets: one a core and address, all open before the first accepts.
+//!
+//! Options are set on the listener and inherited by what it accepts, which saves several calls a connection.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd as _;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket as RawSocket, TcpKeepalive, Type};
+
+use super::deadline::Wheel;
+use super::socket::Socket;
+use super::sys;
+
+/// Connections the kernel may queue for a core that is busy.
+pub const BACKLOG: i32 = 4096;
+/// A peer that is silent for so long is asked whether it is there.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+const KEEPALIVE_TRIES: u32 = 4;
+
+/// Opens one listening socket for each core. With port 0 the first one picks, the others follow.
+///
+/// # Errors
+/// Names the address that can not be had.
+pub fn bind(address: SocketAddr, cores: usize) -> io::Result<Vec<TcpListener>> {
+    let mut at = address;
+    (0..cores)
+        .map(|_| {
+            let listener = open(at)
+                .map_err(|error| io::Error::new(error.kind(), format!("can not listen on {at}: {error}")))?;
+            at = listener.local_addr()?;
+            Ok(listener)
+        })
+        .collect()
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE_AFTER)
+            .with_interval(KEEPALIVE_EVERY)
+            .with_retries(KEEPALIVE_TRIES),
+    )?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A listening socket on its core.
+pub struct Listener {
+    inner: monoio::net::TcpListener,
+    local: SocketAddr,
+}
+
+impl Listener {
+    /// Takes over an open socket; on the core's thread, within its loop.
+    ///
+    /// # Errors
+    /// When the loop has no room for it.
+    pub fn new(listener: TcpListener, nonblocking: bool) -> io::Result<Self> {
+        listener.set_nonblocking(nonblocking)?;
+        let local = listener.local_addr()?;
+        Ok(Self { inner: monoio::net::TcpListener::from_std(listener)?, local })
+    }
+
+    /// The address it listens on.
+    pub const fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The next connection and its peer. Never dropped while it waits: see [`Self::close`].
+    ///
+    /// # Errors
+    /// `EMFILE` and the like; `InvalidInput` once closed.
+    pub async fn accept(&self, wheel: &Wheel) -> io::Result<(Socket, SocketAddr)> {
+        let (stream, peer) = self.inner.accept().await?;
+        Ok((Socket::new(stream, wheel), peer))
+    }
+
+    /// Stops listening: every waiting accept ends with an error. A cancelled accept could leak what it has just
+    /// accepted, so the socket is shut down instead.
+    pub fn close(&self) {
+        sys::shutdown_both(self.inner.as_raw_fd());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_cores_share_the_port_the_first_one_got() {
+        let listeners = bind("127.0.0.1:0".parse().expect("an address"), 3).expect("a port");
+        let ports: Vec<u16> =
+            listeners.iter().map(|listener| listener.local_addr().expect("bound").port()).collect();
+        assert_eq!(listeners.len(), 3);
+        assert!(ports.iter().all(|port| *port == ports[0] && *port != 0), "{ports:?}");
+    }
+
+    #[test]
+    fn an_address_that_can_not_be_had_is_named() {
+        let error = bind("203.0.113.1:80".parse().expect("an address"), 1).expect_err("not ours");
+        assert!(error.to_string().starts_with("can not listen on 203.0.113.1:80: "), "{error}");
+    }
+}

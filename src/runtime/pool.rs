@@ -1,0 +1,144 @@
+//! Idle upstream connections. One pool a core, so no locks; the newest leaves first, being likeliest to be
+//! alive. Never dials: see [`super::connect`].
+//!
+//! A connection is put here only when its last response was read to its end and nothing came behind it; when it
+//! is taken, it must still be quiet. A broken origin can therefore not speak into somebody else's request.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::deadline::Wheel;
+use super::socket::Socket;
+use crate::base::clock::Moment;
+use crate::base::hash::Map;
+use crate::link::stats::CoreStats;
+
+/// What tells connections apart: those with equal keys may stand in for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PoolKey {
+    pub node: SocketAddr,
+}
+
+/// How long and how many; from `keepalive_pool` of the upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// Connections to one node.
+    pub size: usize,
+    pub idle: Duration,
+    /// Requests after which a connection is closed.
+    pub requests: u32,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { size: 320, idle: Duration::from_secs(60), requests: 1000 }
+    }
+}
+
+/// An upstream connection and how often it was used.
+#[derive(Debug)]
+pub struct Leased {
+    pub socket: Socket,
+    /// Requests sent on it so far.
+    pub requests: u32,
+    /// Whether it has carried one before this lease.
+    pub reused: bool,
+}
+
+/// The pool of one core.
+#[derive(Debug, Default)]
+pub struct Pool {
+    idle: RefCell<Map<PoolKey, VecDeque<Leased>>>,
+    count: Cell<usize>,
+}
+
+impl Pool {
+    /// The newest idle connection that is still as it was left. Dead ones met on the way are closed.
+    pub fn lease(&self, key: &PoolKey, stats: &CoreStats) -> Option<Leased> {
+        let mut idle = self.idle.borrow_mut();
+        let waiting = idle.get_mut(key)?;
+        while let Some(mut leased) = waiting.pop_back() {
+            self.count.set(self.count.get() - 1);
+            if leased.socket.is_quiet() {
+                leased.reused = true;
+                leased.socket.watch().disarm();
+                return Some(leased);
+            }
+            stats.upstream_stale.add(1);
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request, if it may serve one. The oldest makes room.
+    pub fn give_back(&self, key: PoolKey, leased: Leased, keep: &Keep, wheel: &Wheel, now: Moment) {
+        if leased.requests >= keep.requests || keep.size == 0 || leased.socket.watch().fired() {
+            return;
+        }
+        leased.socket.watch().arm(wheel, now.plus(keep.idle));
+        let mut idle = self.idle.borrow_mut();
+        let waiting = idle.entry(key).or_default();
+        waiting.push_back(leased);
+        self.count.set(self.count.get() + 1);
+        if waiting.len() > keep.size {
+            waiting.pop_front();
+            self.count.set(self.count.get() - 1);
+        }
+    }
+
+    /// Closes what has been idle too long, and forgets nodes without connections; about once a second.
+    pub fn sweep(&self) {
+        let mut count = 0;
+        self.idle.borrow_mut().retain(|_, waiting| {
+            waiting.retain(|leased| !leased.socket.watch().fired());
+            count += waiting.len();
+            !waiting.is_empty()
+        });
+        self.count.set(count);
+    }
+
+    /// Closes all.
+    pub fn clear(&self) {
+        self.idle.borrow_mut().clear();
+        self.count.set(0);
+    }
+
+    /// How many connections are idle.
+    pub fn len(&self) -> usize {
+        self.count.get()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Counts what runs, so that a drain can wait for none.
+#[derive(Clone, Debug, Default)]
+pub struct InFlight(Rc<Cell<usize>>);
+
+impl InFlight {
+    /// One more, until the guard is dropped.
+    pub fn enter(&self) -> InFlightGuard {
+        self.0.set(self.0.get() + 1);
+        InFlightGuard(Rc::clone(&self.0))
+    }
+
+    /// How many run.
+    pub fn count(&self) -> usize {
+        self.0.get()
+    }
+}
+
+/// One that runs.
+#[derive(Debug)]
+pub struct InFlightGuard(Rc<Cell<usize>>);
+
+impl Drop for InFlightGuard {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}

@@ -1,0 +1,189 @@
+//! A connected socket: bytes both ways, with a deadline over each wait.
+//!
+//! Reading and writing are separate fields, so that a request body can go up while its response comes down.
+//! A buffer given to the kernel comes back with the result, whatever the result is.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use monoio::buf::{IoBuf as _, IoBufMut as _};
+use monoio::io::{
+    AsyncReadRent as _, AsyncWriteRent as _, CancelableAsyncReadRent as _, OwnedReadHalf, OwnedWriteHalf,
+    Splitable as _,
+};
+use monoio::net::TcpStream;
+
+use super::deadline::{Watch, Wheel};
+use super::sys;
+use crate::base::clock::Moment;
+
+/// A cancelled wait, as the kernel reports it.
+const CANCELED: i32 = libc::ECANCELED;
+
+/// A connected socket. Dropping it closes it.
+pub struct Socket {
+    pub reader: Reader,
+    pub writer: Writer,
+    watch: Rc<Watch>,
+    fd: RawFd,
+}
+
+/// The receiving direction.
+pub struct Reader(Option<OwnedReadHalf<TcpStream>>);
+
+/// The sending direction.
+pub struct Writer(Option<OwnedWriteHalf<TcpStream>>);
+
+/// What a wait that may be given up came to.
+#[derive(Debug)]
+pub enum Waited {
+    /// So many bytes were appended; 0 is the end.
+    Received(usize),
+    /// Nothing came in time.
+    Idle,
+    Failed(io::Error),
+}
+
+const OPEN: &str = "a half is taken only when the socket is dropped";
+
+impl Socket {
+    /// Takes over a connected stream and puts a watch over it.
+    pub fn new(stream: TcpStream, wheel: &Wheel) -> Self {
+        let fd = stream.as_raw_fd();
+        let (reader, writer) = stream.into_split();
+        Self { reader: Reader(Some(reader)), writer: Writer(Some(writer)), watch: wheel.watch(fd), fd }
+    }
+
+    /// The deadline over this socket's waits.
+    pub const fn watch(&self) -> &Rc<Watch> {
+        &self.watch
+    }
+
+    /// Arms the deadline: the socket ends at `now + within` unless armed again.
+    pub fn allow(&self, wheel: &Wheel, now: Moment, within: Duration) {
+        self.watch.arm(wheel, now.plus(within));
+    }
+
+    /// Whether an idle socket is as it was left: open, nothing to read.
+    pub fn is_quiet(&self) -> bool {
+        !self.watch.fired() && sys::is_quiet(self.fd)
+    }
+
+    /// Sends the end of the stream after what was sent.
+    pub fn finish_sending(&self) {
+        sys::shutdown_write(self.fd);
+    }
+
+    /// Ends both directions: whoever waits on the socket is woken.
+    pub fn abort(&self) {
+        sys::shutdown_both(self.fd);
+    }
+
+    /// Waits until there is something to read (or the end), holding no buffer.
+    ///
+    /// # Errors
+    /// When the socket breaks.
+    pub async fn readable(&mut self) -> io::Result<()> {
+        let half = self.reader.0.as_ref().expect(OPEN);
+        readable(half).await
+    }
+
+    /// [`Reader::receive`] that gives up, without losing a byte, when the watch was armed with `arm_spare` and
+    /// its deadline passes.
+    pub async fn receive_or_idle(&mut self, buffer: Vec<u8>, room: usize) -> (Waited, Vec<u8>) {
+        let (start, end) = (buffer.len(), room_end(&buffer, room));
+        let handle = self.watch.cancel_handle();
+        let half = self.reader.0.as_mut().expect(OPEN);
+        let (result, slice) = half.cancelable_read(buffer.slice_mut(start..end), handle).await;
+        let buffer = slice.into_inner();
+        match result {
+            Ok(count) => (Waited::Received(count), buffer),
+            Err(error) if error.raw_os_error() == Some(CANCELED) => (Waited::Idle, buffer),
+            Err(error) => (Waited::Failed(error), buffer),
+        }
+    }
+}
+
+/// The stream's own wait for readability. It needs no exclusive access, but monoio's half offers none.
+async fn readable(half: &OwnedReadHalf<TcpStream>) -> io::Result<()> {
+    sys::stream_of(half).readable(false).await
+}
+
+fn room_end(buffer: &Vec<u8>, room: usize) -> usize {
+    buffer.capacity().min(buffer.len().saturating_add(room))
+}
+
+impl Reader {
+    /// Moves the direction out, so that both directions can be used at once; give it back with
+    /// [`Self::take_back`].
+    pub fn lend(&mut self) -> Self {
+        Self(self.0.take())
+    }
+
+    /// Takes back what was lent.
+    pub fn take_back(&mut self, lent: Self) {
+        self.0 = lent.0;
+    }
+
+    /// Appends at most `room` bytes to the buffer's spare capacity; 0 is the end.
+    pub async fn receive(&mut self, buffer: Vec<u8>, room: usize) -> (io::Result<usize>, Vec<u8>) {
+        let (start, end) = (buffer.len(), room_end(&buffer, room));
+        debug_assert!(start < end, "a receive needs room");
+        let half = self.0.as_mut().expect(OPEN);
+        let (result, slice) = half.read(buffer.slice_mut(start..end)).await;
+        (result, slice.into_inner())
+    }
+}
+
+impl Writer {
+    /// Sends the end of the stream.
+    pub fn finish(&self) {
+        if let Some(half) = &self.0 {
+            sys::finish_sending(half);
+        }
+    }
+
+    /// Moves the direction out; give it back with [`Self::take_back`].
+    pub fn lend(&mut self) -> Self {
+        Self(self.0.take())
+    }
+
+    /// Takes back what was lent.
+    pub fn take_back(&mut self, lent: Self) {
+        self.0 = lent.0;
+    }
+
+    /// Sends the buffer from `from` to its end, all of it.
+    pub async fn send(&mut self, mut buffer: Vec<u8>, mut from: usize) -> (io::Result<()>, Vec<u8>) {
+        let half = self.0.as_mut().expect(OPEN);
+        while from < buffer.len() {
+            let (result, slice) = half.write(buffer.slice(from..)).await;
+            buffer = slice.into_inner();
+            match result {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
+                Ok(count) => from += count,
+                Err(error) => return (Err(error), buffer),
+            }
+        }
+        (Ok(()), buffer)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // First the watch: from here on the descriptor's number may be somebody else's.
+        self.watch.close();
+        // Put together again, or the sending half alone would shut the connection down with a call of its own.
+        if let (Some(reader), Some(writer)) = (self.reader.0.take(), self.writer.0.take()) {
+            drop(reader.reunite(writer));
+        }
+    }
+}
+
+impl std::fmt::Debug for Socket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Socket").field("fd", &self.fd).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,133 @@
+//! What neither std nor monoio offers safely: calls on a descriptor we only know by number.
+//!
+//! The one file of the gateway with `unsafe`. The invariant all calls share: the number names a socket that is
+//! open for the whole call. Its keeper is [`super::deadline::Watch`] and [`super::socket::Socket`]: a socket
+//! closes its watch before its descriptor, on the same thread, so a number held by a live watch or borrowed from
+//! a live socket is never one the system has given to somebody else.
+
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsRawFd as _, RawFd};
+
+use monoio::io::{OwnedReadHalf, OwnedWriteHalf};
+use monoio::net::TcpStream;
+
+/// Ends both directions of a socket: pending reads complete with 0, pending writes fail. Errors (the peer was
+/// faster) do not matter to anyone.
+pub(super) fn shutdown_both(fd: RawFd) {
+    // SAFETY: `shutdown` touches no memory of ours; the descriptor is open (see the module's invariant).
+    let _ = unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+}
+
+/// Ends the sending direction, so that the peer sees the end after what was sent.
+pub(super) fn shutdown_write(fd: RawFd) {
+    // SAFETY: as above.
+    let _ = unsafe { libc::shutdown(fd, libc::SHUT_WR) };
+}
+
+/// Whether an idle connection is as it was left: open, with nothing to read. Anything else means that the peer
+/// closed it, broke it, or sent bytes nobody asked for.
+pub(super) fn is_quiet(fd: RawFd) -> bool {
+    let mut byte = 0_u8;
+    // SAFETY: one byte is written at most, into a buffer of one byte; the descriptor is open.
+    let seen = unsafe {
+        libc::recv(fd, std::ptr::from_mut(&mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
+    };
+    seen < 0 && std::io::Error::last_os_error().kind() == std::io::ErrorKind::WouldBlock
+}
+
+/// The stream behind a receiving half, for its methods that take `&self`.
+pub(super) fn stream_of(half: &OwnedReadHalf<TcpStream>) -> &TcpStream {
+    // SAFETY: monoio's two halves alias the stream by design and only ever clone its descriptor out of it; a
+    // shared reference adds no access they do not make themselves, and nothing replaces the stream while a half
+    // exists.
+    unsafe { &*half.0.get() }
+}
+
+/// Sends the end of the stream on a sending half.
+pub(super) fn finish_sending(half: &OwnedWriteHalf<TcpStream>) {
+    // SAFETY: as for `stream_of`; the reference ends with this statement.
+    let fd = unsafe { (*half.0.get()).as_raw_fd() };
+    shutdown_write(fd);
+}
+
+/// Keeps signals away from the calling thread: they belong to the control thread, and would interrupt waits.
+pub fn block_signals() {
+    // SAFETY: `set` is written by `sigfillset` before it is read; both calls are thread-safe and only touch the
+    // calling thread's mask.
+    unsafe {
+        let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigfillset(set.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+/// Lets the process have as many descriptors as it may; the soft limit is often far below the hard one.
+pub fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes, then reads, one rlimit that outlives both calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
+/// Processor time the calling thread has used, in nanoseconds.
+pub(super) fn thread_cpu_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec into the one given.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd as _;
+
+    use super::*;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let near = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        (near, listener.accept().expect("accepts").0)
+    }
+
+    #[test]
+    fn a_connection_is_quiet_until_the_peer_speaks_or_leaves() {
+        let (near, mut far) = pair();
+        assert!(is_quiet(near.as_raw_fd()));
+        far.write_all(b"x").expect("writes");
+        near.peek(&mut [0]).expect("arrives");
+        assert!(!is_quiet(near.as_raw_fd()));
+
+        let (near, far) = pair();
+        drop(far);
+        near.peek(&mut [0]).expect("the end arrives");
+        assert!(!is_quiet(near.as_raw_fd()));
+    }
+
+    #[test]
+    fn shutting_down_ends_a_blocked_read() {
+        let (mut near, _far) = pair();
+        let fd = near.as_raw_fd();
+        let reader = std::thread::spawn(move || near.read(&mut [0; 8]).expect("ends"));
+        shutdown_both(fd);
+        assert_eq!(reader.join().expect("no panic"), 0);
+    }
+
+    #[test]
+    fn a_busy_thread_uses_processor_time() {
+        let before = thread_cpu_ns();
+        let sum: u64 = (0..1_000_000_u64).map(std::hint::black_box).sum();
+        assert!(sum > 0 && thread_cpu_ns() > before);
+    }
+
+    #[test]
+    fn a_thread_that_blocks_signals_still_ends() {
+        std::thread::spawn(block_signals).join().expect("no panic");
+    }
+}

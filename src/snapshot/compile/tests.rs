@@ -1,0 +1,1 @@
+//! What becomes of objects, good and bad.

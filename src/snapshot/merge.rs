@@ -1,0 +1,154 @@
+//! Plugins of objects to mounts, and mounts of several objects to one list: service < plugin config < route, and
+//! consumer group < consumer. A later one of the same name replaces the earlier, whole.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use crate::expr::Rule;
+use crate::model::nearest::hint;
+use crate::model::{ConfigError, field::PluginMap};
+use crate::plugin::compile::Shared;
+use crate::plugin::{CompileCx, Hooks as _, Meta, Mount, Registry};
+use crate::plugins::{AnyPlugin, CATALOG, Card};
+
+/// A list of mounts, none named twice.
+pub(super) type Mounts = Vec<Mount<AnyPlugin>>;
+
+/// What compiling plugins needs besides their configuration.
+#[derive(Debug)]
+pub(super) struct Workbench<'a> {
+    pub(super) registry: &'a mut Registry,
+    pub(super) shared: &'a mut Shared,
+    /// The plugins that may be used; `None` is all.
+    pub(super) enabled: Option<&'a [String]>,
+}
+
+/// `over` laid over `under`.
+pub(super) fn lay_over(under: &[Mount<AnyPlugin>], over: &[Mount<AnyPlugin>]) -> Mounts {
+    let is_replaced = |mount: &&Mount<AnyPlugin>| over.iter().any(|new| new.plugin.name() == mount.plugin.name());
+    under.iter().filter(|mount| !is_replaced(mount)).chain(over).cloned().collect()
+}
+
+impl Workbench<'_> {
+    /// The card of a plugin that may be used.
+    pub(super) fn card(&self, name: &str) -> Result<&'static Card, ConfigError> {
+        let allowed = self.enabled.is_none_or(|enabled| enabled.iter().any(|allowed| allowed == name));
+        match Card::of(name).filter(|_| allowed) {
+            Some(card) => Ok(card),
+            None => {
+                let hint = hint(name, CATALOG.iter().map(|card| card.name));
+                Err(ConfigError::at(format!("plugins.{name}"), format!("unknown plugin [{name}]{hint}")))
+            }
+        }
+    }
+
+    /// Compiles the plugins of one object, or tells every fault. Credentials are not among them: what a consumer
+    /// writes under an authentication plugin is for the index.
+    pub(super) fn mounts(&mut self, owner: &str, plugins: Option<&PluginMap>) -> Result<Mounts, Vec<ConfigError>> {
+        let mut mounts = Vec::new();
+        let mut faults = Vec::new();
+        for (name, config) in plugins.into_iter().flatten() {
+            match self.mount(owner, name, config) {
+                Ok(mount) => mounts.extend(mount),
+                Err(more) => faults.extend(more),
+            }
+        }
+        if faults.is_empty() { Ok(mounts) } else { Err(faults) }
+    }
+
+    /// One plugin; `None` when it is disabled.
+    fn mount(&mut self, owner: &str, name: &str, config: &Value) -> Result<Option<Mount<AnyPlugin>>, Vec<ConfigError>> {
+        let card = self.card(name).map_err(|fault| vec![fault])?;
+        let under = format!("plugins.{name}");
+        let mut config = config.clone();
+        let meta = config.as_object_mut().and_then(|config| config.shift_remove("_meta"));
+        let meta = read_meta(meta).map_err(|fault| vec![fault.under(&format!("{under}._meta"))])?;
+        if meta.disable {
+            return Ok(None);
+        }
+        let metadata = self.shared.metadata.get(name).cloned().unwrap_or(Value::Null);
+        let mut cx = CompileCx::new(self.registry, self.shared, owner, card.name, &config);
+        let compiled = card.compile(config, metadata, &mut cx);
+        let request_body_max = cx.request_body_max();
+        let plugin =
+            compiled.map_err(|faults| faults.into_iter().map(|fault| fault.under(&under)).collect::<Vec<_>>())?;
+        let priority = meta.priority.unwrap_or(card.priority);
+        let special = meta.meta.filter.is_some() || meta.meta.error_response.is_some();
+        let meta = special.then(|| Arc::new(meta.meta));
+        Ok(Some(Mount { plugin, priority, meta, request_body_max }))
+    }
+}
+
+/// `_meta` as read.
+#[derive(Debug, Default)]
+struct ReadMeta {
+    disable: bool,
+    priority: Option<i32>,
+    meta: Meta,
+}
+
+const META_FIELDS: [&str; 4] = ["disable", "filter", "priority", "error_response"];
+
+fn read_meta(meta: Option<Value>) -> Result<ReadMeta, ConfigError> {
+    let mut read = ReadMeta::default();
+    let fields = match meta {
+        None | Some(Value::Null) => return Ok(read),
+        Some(Value::Object(fields)) => fields,
+        Some(other) => return Err(ConfigError::new(format!("expected an object, got {other}"))),
+    };
+    let Map { .. } = &fields;
+    for (name, value) in fields {
+        match (name.as_str(), value) {
+            ("disable", Value::Bool(disable)) => read.disable = disable,
+            ("priority", Value::Number(number)) if number.as_i64().is_some_and(|at| i32::try_from(at).is_ok()) => {
+                read.priority = number.as_i64().and_then(|at| i32::try_from(at).ok());
+            }
+            ("filter", filter) => {
+                let rule = Rule::compile(&filter)
+                    .map_err(|error| ConfigError::at("filter", format!("failed to validate the 'vars' expression: {error}")))?;
+                read.meta.filter = (!rule.is_always()).then_some(rule);
+            }
+            ("error_response", Value::String(text)) => read.meta.error_response = Some(Bytes::from(text)),
+            ("error_response", object @ Value::Object(_)) => {
+                read.meta.error_response = Some(Bytes::from(format!("{object}\n")));
+            }
+            ("disable", other) => return Err(ConfigError::at("disable", format!("expected true or false, got {other}"))),
+            ("priority", other) => {
+                return Err(ConfigError::at("priority", format!("expected a whole number, got {other}")));
+            }
+            ("error_response", other) => {
+                return Err(ConfigError::at("error_response", format!("expected text or an object, got {other}")));
+            }
+            (other, _) => {
+                let hint = hint(other, META_FIELDS);
+                return Err(ConfigError::new(format!("additional properties forbidden, found {other}{hint}")));
+            }
+        }
+    }
+    Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::read_meta;
+
+    #[test]
+    fn meta_is_read_and_what_it_can_not_be_is_refused() {
+        let read = read_meta(Some(json!({"disable": true, "priority": -7, "error_response": {"a": 1}}))).expect("valid");
+        assert_eq!((read.disable, read.priority), (true, Some(-7)));
+        assert_eq!(read.meta.error_response.as_deref(), Some(b"{\"a\":1}\n".as_slice()));
+        for (meta, expect) in [
+            (json!(7), "expected an object, got 7"),
+            (json!({"disable": 1}), "disable: expected true or false, got 1"),
+            (json!({"priority": 1.5}), "priority: expected a whole number, got 1.5"),
+            (json!({"pre_function": "x"}), "additional properties forbidden, found pre_function"),
+            (json!({"prioriti": 1}), "additional properties forbidden, found prioriti; did you mean \"priority\"?"),
+        ] {
+            assert_eq!(read_meta(Some(meta)).expect_err("refused").to_string(), expect);
+        }
+    }
+}

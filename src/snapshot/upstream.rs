@@ -1,0 +1,159 @@
+//! An upstream, compiled: nodes with addresses, and how to talk to them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::names::Names;
+use crate::balance::{Balancer, RoundRobin, Weighted};
+use crate::model::{self, ConfigError};
+use crate::runtime::LocalId;
+use crate::runtime::pool::Keep;
+
+/// What `Host` a node gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PassHost {
+    /// The client's.
+    Pass,
+    /// The node's, with its port unless it is the scheme's own.
+    Node,
+    /// This.
+    Rewrite(Box<[u8]>),
+}
+
+/// Deadlines of one try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// Between two writes.
+    pub send: Duration,
+    /// Between two reads.
+    pub read: Duration,
+}
+
+/// nginx's, and so APISIX's.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: TIMEOUT, send: TIMEOUT, read: TIMEOUT }
+    }
+}
+
+/// One address.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub address: SocketAddr,
+    /// `Host` for `pass_host: node`.
+    pub host: Box<[u8]>,
+}
+
+/// An upstream.
+#[derive(Debug)]
+pub struct Upstream {
+    /// As in `upstreams/1` or `routes/7#upstream`: for logs.
+    pub name: Box<str>,
+    pub nodes: Vec<Node>,
+    /// A balancer at its start; each core runs a copy of its own.
+    pub balancer: Balancer,
+    /// Where a core keeps that copy.
+    pub turn: LocalId,
+    pub pass_host: PassHost,
+    pub timeouts: Timeouts,
+    /// Further tries after the first.
+    pub retries: u32,
+    /// No new try starts after this; zero is unlimited.
+    pub retry_timeout: Duration,
+    pub keep: Keep,
+}
+
+/// Compiles an upstream. What can not be resolved is told and left out; what this build can not do is a fault.
+pub(super) fn compile(
+    name: &str,
+    upstream: &model::Upstream,
+    turn: LocalId,
+    names: &mut Names,
+) -> Result<(Upstream, Vec<ConfigError>), Vec<ConfigError>> {
+    let mut faults = absent_features(upstream);
+    let specs = upstream.nodes().unwrap_or_else(|fault| {
+        faults.push(fault);
+        Vec::new()
+    });
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let (mut nodes, mut weights, mut unresolved) = (Vec::new(), Vec::new(), Vec::new());
+    for spec in &specs {
+        match names.addresses(&spec.host) {
+            Ok(addresses) => {
+                for address in addresses {
+                    nodes.push(Node { address: SocketAddr::new(address, spec.port.unwrap_or(80)), host: host_of(spec) });
+                    weights.push(Weighted { weight: spec.weight, priority: spec.priority });
+                }
+            }
+            Err(error) => {
+                unresolved.push(ConfigError::at("nodes", format!("can not resolve {}: {error}", spec.host)));
+            }
+        }
+    }
+    let keep = upstream.keepalive_pool.unwrap_or_default();
+    let usable = weights.iter().filter(|node| node.weight > 0).count();
+    let compiled = Upstream {
+        name: name.into(),
+        balancer: Balancer::RoundRobin(RoundRobin::new(&weights)),
+        retries: upstream.retries.unwrap_or_else(|| usable.saturating_sub(1) as u32),
+        nodes,
+        turn,
+        pass_host: match (upstream.pass_host, &upstream.upstream_host) {
+            (model::upstream::PassHost::Pass, _) => PassHost::Pass,
+            (model::upstream::PassHost::Rewrite, Some(host)) => PassHost::Rewrite(host.as_str().as_bytes().into()),
+            (model::upstream::PassHost::Node | model::upstream::PassHost::Rewrite, _) => PassHost::Node,
+        },
+        timeouts: upstream.timeout.map_or_else(Timeouts::default, |timeout| Timeouts {
+            connect: timeout.connect.get(),
+            send: timeout.send.get(),
+            read: timeout.read.get(),
+        }),
+        retry_timeout: upstream.retry_timeout.and_then(|timeout| timeout.bound()).unwrap_or(Duration::ZERO),
+        keep: Keep {
+            size: keep.size.usize(),
+            idle: keep.idle_timeout.bound().unwrap_or(FOREVER),
+            requests: keep.requests.u32(),
+        },
+    };
+    Ok((compiled, unresolved))
+}
+
+/// A year: for waits the user does not want to end.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What a user of the model may ask for and this build does not do: better refused than ignored.
+fn absent_features(upstream: &model::Upstream) -> Vec<ConfigError> {
+    use model::upstream::{Algorithm, Scheme};
+    let mut faults = Vec::new();
+    let mut absent = |field: &str, expected: &str, found: String| {
+        faults.push(ConfigError::at(field, format!("expected {expected} in this version, got {found}")));
+    };
+    if upstream.scheme() != Scheme::Http {
+        absent("scheme", "http", text_of(&upstream.scheme()));
+    }
+    if upstream.algorithm != Algorithm::Roundrobin {
+        absent("type", "roundrobin", text_of(&upstream.algorithm));
+    }
+    if let Some(kind) = &upstream.discovery_type {
+        absent("discovery_type", "nodes", kind.as_str().to_owned());
+    }
+    faults
+}
+
+fn text_of(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// `Host` for `pass_host: node`: the port is written unless it is the scheme's own.
+fn host_of(spec: &model::upstream::NodeSpec) -> Box<[u8]> {
+    let host = if spec.host.contains(':') { format!("[{}]", spec.host) } else { spec.host.clone() };
+    match spec.port {
+        None | Some(80) => host.into_bytes().into(),
+        Some(port) => format!("{host}:{port}").into_bytes().into(),
+    }
+}
