@@ -27,24 +27,24 @@ const FLOORS: [(&str, &str); 14] = [
     ("runtime", "base proto link exchange"),
     ("plugin", "base model proto expr link exchange runtime"),
     ("plugins", "base model proto expr link exchange runtime plugin"),
-    ("snapshot", "base model expr router balance exchange plugin plugins"),
+    ("snapshot", "base model proto expr router balance exchange runtime plugin plugins"),
     ("edge", "base proto expr router balance link exchange runtime plugin snapshot"),
     ("control", "base model link plugins snapshot"),
 ];
 
 /// The top floor, which may open every door.
-const TOP: [&str; 5] = ["main", "lib", "cli", "boot", "origin"];
+const TOP: [&str; 4] = ["main", "lib", "cli", "boot"];
 
 /// Foreign crates that only some rooms may name: the crate, where, and why.
 const KEPT_IN: [(&str, &[&str], &str); 4] = [
     (
         "tokio",
-        &["src/control/", "src/cli.rs", "src/boot.rs", "src/origin.rs"],
+        &["src/control/", "src/cli.rs", "src/boot.rs"],
         "tokio belongs to the control thread; a core never meets it",
     ),
     (
         "axum",
-        &["src/control/", "src/cli.rs", "src/boot.rs", "src/origin.rs"],
+        &["src/control/", "src/cli.rs", "src/boot.rs"],
         "axum serves the control thread's own endpoints only",
     ),
     (
@@ -74,11 +74,10 @@ const UNSAFE: [(&str, &str); 1] = [(
 )];
 
 /// Files that may print: what they print is what was asked for, not a log.
-const PRINTS: [(&str, &str); 4] = [
+const PRINTS: [(&str, &str); 3] = [
     ("src/main.rs", "the last word before an exit code"),
     ("src/cli.rs", "answers of subcommands"),
     ("src/boot.rs", "what goes wrong before there is a log"),
-    ("src/origin.rs", "the address it listens on"),
 ];
 
 /// A file beyond this is asked which two things it is.
