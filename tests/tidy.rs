@@ -131,7 +131,7 @@ fn sources(folder: &str) -> Vec<Source> {
     let mut for_tests = BTreeSet::new();
     for source in &all {
         let path = Path::new(&source.path);
-        let beside = path.parent().unwrap_or(Path::new(""));
+        let beside = path.parent().unwrap_or_else(|| Path::new(""));
         let below = beside.join(path.file_stem().unwrap_or_default());
         for name in source.test_modules() {
             for folder in [beside, &below] {
@@ -454,7 +454,7 @@ fn paths_named_in_documents_exist() {
             text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target)
         {
             let target = target.split('#').next().unwrap_or("");
-            let folder = Path::new(&document).parent().unwrap_or(Path::new(""));
+            let folder = Path::new(&document).parent().unwrap_or_else(|| Path::new(""));
             if !target.is_empty() && !target.contains("://") && !root().join(folder).join(target).exists() {
                 faults.push(format!("{document}: the link to {target} leads nowhere"));
             }
@@ -510,7 +510,7 @@ fn every_dependency_has_one_version_or_a_dated_reason() {
                 .and_then(|(_, rest)| rest.split_once('"'))
                 .map(|(name, _)| name);
             if let Some((name, _)) = line.split_once('=') {
-                *direct.entry(renamed.unwrap_or(name.trim()).to_owned()).or_default() += 1;
+                *direct.entry(renamed.unwrap_or_else(|| name.trim()).to_owned()).or_default() += 1;
             }
         }
     }

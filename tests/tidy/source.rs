@@ -6,26 +6,26 @@
 use std::path::Path;
 
 /// A file of the tree.
-pub struct Source {
+pub(crate) struct Source {
     /// From the root of the repository, such as `src/edge/h1.rs`.
-    pub path: String,
+    pub(crate) path: String,
     /// As it is written.
-    pub text: String,
+    pub(crate) text: String,
     /// Comments and the insides of literals blanked.
-    pub code: String,
+    pub(crate) code: String,
     /// `code` with the items under `#[cfg(test)]` blanked as well.
-    pub plain: String,
+    pub(crate) plain: String,
 }
 
 impl Source {
-    pub fn new(path: String, text: String) -> Self {
+    pub(crate) fn new(path: String, text: String) -> Self {
         let code = blank_comments_and_literals(&text);
         let plain = blank_tests(&code);
         Self { path, text, code, plain }
     }
 
     /// The module the file is: `["edge", "h1"]`; nothing for the crate's roots.
-    pub fn module(&self) -> Vec<String> {
+    pub(crate) fn module(&self) -> Vec<String> {
         let inside = self.path.strip_prefix("src/").unwrap_or(&self.path).trim_end_matches(".rs");
         let mut parts: Vec<String> = inside.split('/').map(str::to_owned).collect();
         if parts.last().is_some_and(|last| {
@@ -37,7 +37,7 @@ impl Source {
     }
 
     /// The room it belongs to: `edge`, or `main` for the file of that name.
-    pub fn room(&self) -> String {
+    pub(crate) fn room(&self) -> String {
         self.module().into_iter().next().unwrap_or_else(|| {
             Path::new(&self.path)
                 .file_stem()
@@ -47,7 +47,7 @@ impl Source {
     }
 
     /// Every path the plain code names from the crate's root, `super::` resolved: `["model", "field", "Port"]`.
-    pub fn crate_paths(&self) -> Vec<Vec<String>> {
+    pub(crate) fn crate_paths(&self) -> Vec<Vec<String>> {
         let module = self.module();
         let words = words(&self.plain);
         let mut found = Vec::new();
@@ -78,7 +78,7 @@ impl Source {
     }
 
     /// Functions with the number of their lines of code.
-    pub fn functions(&self) -> Vec<(String, usize)> {
+    pub(crate) fn functions(&self) -> Vec<(String, usize)> {
         let words = words(&self.code);
         let mut found = Vec::new();
         for at in 0..words.len().saturating_sub(1) {
@@ -98,13 +98,13 @@ impl Source {
     }
 
     /// Lines outside of tests, comments and blank lines included: what a reader scrolls through.
-    pub fn lines_outside_tests(&self) -> usize {
+    pub(crate) fn lines_outside_tests(&self) -> usize {
         let lines = self.text.lines().zip(self.code.lines()).zip(self.plain.lines());
         lines.filter(|((_, code), plain)| code == plain || code.trim().is_empty()).count()
     }
 
     /// Names of modules declared under `#[cfg(test)]` and kept in files of their own.
-    pub fn test_modules(&self) -> Vec<String> {
+    pub(crate) fn test_modules(&self) -> Vec<String> {
         let mut names = Vec::new();
         for (at, _) in self.code.match_indices("#[cfg(test)]") {
             let item = words(self.code[at..].split_inclusive([';', '{']).next().unwrap_or(""));
@@ -160,7 +160,7 @@ fn collect(
 }
 
 /// Identifiers and single signs, each with its place.
-pub fn words(code: &str) -> Vec<(usize, String)> {
+pub(crate) fn words(code: &str) -> Vec<(usize, String)> {
     let mut words: Vec<(usize, String)> = Vec::new();
     let mut open = false;
     for (at, sign) in code.char_indices() {
