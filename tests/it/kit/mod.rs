@@ -1,0 +1,23 @@
+//! What black-box tests are made of: a [`Gateway`], [`Origin`]s behind it, [`Client`]s before it.
+//!
+//! Every wait has a deadline ([`PATIENCE`]) and every failure says what was sent, what came back and what the
+//! gateway logged.
+
+#[macro_use]
+mod drivers;
+mod client;
+mod faults;
+mod gateway;
+mod origin;
+mod probe;
+mod tests;
+mod wait;
+mod wire;
+
+pub(crate) use client::{Client, Raw};
+pub(crate) use drivers::{Driver, current as current_driver, on};
+pub(crate) use gateway::{Gateway, Signal, check, yaml};
+pub(crate) use origin::{Conn, Origin, reply};
+pub(crate) use probe::{Bed, anything, bytes, get, has_body, post};
+pub(crate) use wait::{PATIENCE, eventually, within};
+pub(crate) use wire::{Ended, Seen, text};

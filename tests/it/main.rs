@@ -1,0 +1,29 @@
+//! What a client, an origin and an operator see of a running gateway. Every test starts its own gateway, the real
+//! binary on ports of the system's choice, and its own origins; nothing is mocked and nothing is slept for.
+//!
+//! One binary, because on few cores linking is most of the wait. Tests whose name ends in `io_uring` or `epoll`
+//! are one story told on both drivers; `RINGWAY_TEST_DRIVERS=epoll` leaves the first out where the kernel forbids
+//! it, and nothing else does.
+// No core runs here: the clock may be asked, and a thread may wait.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
+
+#[macro_use]
+mod kit;
+
+mod configs;
+mod limits;
+mod memory;
+mod panic;
+mod plugins;
+mod probes_chunks;
+mod probes_framing;
+mod probes_paths;
+mod probes_responses;
+mod probes_trust;
+mod reload;
+mod road;
+mod road_bodies;
+mod road_upstream;
+mod seeing;
+mod stop;
+mod tunnel;

@@ -1,0 +1,200 @@
+//! Configuration that changes under a running gateway: nobody notices but by the new rules, and a bad object is
+//! set aside alone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use super::kit::{Client, Gateway, Origin, eventually, within};
+
+on_both_drivers!(
+    a_changed_file_is_served_without_being_told,
+    a_bad_object_is_set_aside_and_the_rest_applies,
+    a_bad_object_keeps_its_last_good_version,
+    a_file_that_is_no_yaml_changes_nothing,
+    an_object_taken_away_is_gone,
+    a_half_written_file_changes_nothing,
+    a_request_under_way_keeps_what_it_began_with,
+    fifty_reloads_under_load_fail_no_request,
+    limits_survive_a_reload_that_does_not_touch_them,
+);
+
+fn route(uri: &str) -> String {
+    format!("routes: [{{id: '1', uri: {uri}, upstream: {{type: roundrobin, nodes: {{ORIGIN: 1}}}}}}]")
+}
+
+fn a_changed_file_is_served_without_being_told() {
+    let origin = Origin::naming();
+    let gateway = Gateway::routing("/old", [&origin]).start();
+
+    gateway.get("/old").expect_status(200);
+    gateway.get("/new").expect_status(404);
+    gateway.write(&route("/new"), &[("ORIGIN", &origin)]);
+    within(Duration::from_secs(8), "the new route", || (gateway.get("/new").status == 200).then_some(()));
+    gateway.get("/old").expect_status(404);
+}
+
+const MIXED: &str = "
+routes:
+  - {id: good, uri: /good, upstream: {type: roundrobin, nodes: {ORIGIN: 1}}}
+  - id: '7'
+    uri: /bad
+    plugins: {limit-count: {count: ten, time_window: 60, rejected_code: 429, key: remote_addr}}
+    upstream: {type: roundrobin, nodes: {ORIGIN: 1}}
+  - {id: late, uri: /late, upstream: {type: roundrobin, nodes: {ORIGIN: 1}}}
+";
+
+fn a_bad_object_is_set_aside_and_the_rest_applies() {
+    let origin = Origin::naming();
+    let gateway = Gateway::resources(MIXED, &[("ORIGIN", &origin)]).start();
+
+    gateway.get("/good").expect_status(200);
+    gateway.get("/late").expect_status(200);
+    gateway.get("/bad").expect_status(404);
+    // The object, the field, what was expected and what was found.
+    gateway.wait_said(&["routes/7", "limit-count.count", "expected", "ten"]);
+}
+
+fn a_bad_object_keeps_its_last_good_version() {
+    let origin = Origin::naming();
+    let good = MIXED.replace("count: ten", "count: 1000");
+    let gateway = Gateway::resources(&good, &[("ORIGIN", &origin)]).start();
+    gateway.get("/bad").expect_status(200);
+
+    let bad = MIXED.replace("/late", "/later");
+    gateway.reload_until(&bad, &[("ORIGIN", &origin)], |gateway| gateway.get("/later").status == 200);
+    gateway.wait_said(&["routes/7", "limit-count.count", "expected", "ten"]);
+    gateway.get("/bad").expect_status(200);
+    gateway.get("/late").expect_status(404);
+
+    // Repaired, it moves on.
+    let repaired = bad.replace("count: ten", "count: 5").replace("/bad", "/repaired");
+    gateway.reload_until(&repaired, &[("ORIGIN", &origin)], |gateway| gateway.get("/repaired").status == 200);
+    gateway.get("/bad").expect_status(404);
+}
+
+fn a_file_that_is_no_yaml_changes_nothing() {
+    let origin = Origin::naming();
+    let gateway = Gateway::routing("/old", [&origin]).start();
+
+    for text in ["routes: [{id: '1'", "\u{0}\u{1}", "routes: 7", "- a\n- b"] {
+        gateway.reload(text, &[]);
+        gateway.get("/old").expect_status(200);
+    }
+    gateway.reload_until(&route("/new"), &[("ORIGIN", &origin)], |gateway| gateway.get("/new").status == 200);
+    gateway.wait_said(&["apisix.yaml"]);
+}
+
+fn an_object_taken_away_is_gone() {
+    let origin = Origin::naming();
+    let gateway =
+        Gateway::resources(&MIXED.replace("count: ten", "count: 10"), &[("ORIGIN", &origin)]).start();
+    gateway.get("/bad").expect_status(200);
+
+    gateway.reload_until("routes: []", &[], |gateway| gateway.get("/good").status == 404);
+    gateway.get("/bad").expect_status(404);
+}
+
+fn a_half_written_file_changes_nothing() {
+    let origin = Origin::naming();
+    let gateway = Gateway::routing("/old", [&origin]).start();
+
+    // No `#END`: whoever writes it is not done.
+    let half = route("/new").replace("ORIGIN", &origin.node());
+    std::fs::write(gateway.path("apisix.yaml"), &half).unwrap();
+    gateway.signal(super::kit::Signal::Hup);
+    for _ in 0..20 {
+        gateway.get("/old").expect_status(200);
+    }
+    std::fs::write(gateway.path("apisix.yaml"), format!("{half}\n#END\n")).unwrap();
+    gateway.signal(super::kit::Signal::Hup);
+    eventually("the whole file", || (gateway.get("/new").status == 200).then_some(()));
+}
+
+fn a_request_under_way_keeps_what_it_began_with() {
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let gone = std::sync::Mutex::new(gone);
+    let origin = Origin::answering(move |seen| {
+        if seen.target == "/old" {
+            let _ = gone.lock().unwrap().recv_timeout(Duration::from_secs(10));
+        }
+        super::kit::reply("200 OK", &seen.target)
+    });
+    let gateway = Gateway::routing("/old", [&origin]).start();
+
+    let mut client = gateway.client();
+    client.raw.send("GET /old HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait_requests(1);
+    gateway.reload_until(&route("/new"), &[("ORIGIN", &origin)], |gateway| gateway.get("/new").status == 200);
+    go.send(()).unwrap();
+    client.raw.answer().expect(200, "/old");
+    client.get("/old").expect_status(404);
+    client.get("/new").expect(200, "/new");
+}
+
+fn fifty_reloads_under_load_fail_no_request() {
+    let origin = Origin::naming();
+    let text = |round: usize| {
+        format!(
+            "
+            routes:
+              - {{id: always, uri: /always, upstream: {{type: roundrobin, nodes: {{ORIGIN: 1}}}}}}
+              - {{id: r{round}, uri: /round-{round}, upstream: {{type: roundrobin, nodes: {{ORIGIN: 1}}}}}}
+            "
+        )
+    };
+    let gateway = Gateway::resources(&text(0), &[("ORIGIN", &origin)]).cores(2).start();
+
+    let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let address = gateway.address();
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
+            thread::spawn(move || {
+                let mut client = Client::connect(address);
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = client.get("/always");
+                    answer.expect(200, "GET /always");
+                    assert!(answer.open, "a reload closed a connection");
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for round in 1..=50 {
+        let path = format!("/round-{round}");
+        gateway
+            .reload_until(&text(round), &[("ORIGIN", &origin)], |gateway| gateway.get(&path).status == 200);
+    }
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.join().expect("no request failed");
+    }
+    let served = served.load(Ordering::Relaxed);
+    assert!(served > 50, "only {served} requests in all that time");
+    gateway.get("/round-49").expect_status(404);
+}
+
+fn limits_survive_a_reload_that_does_not_touch_them() {
+    let origin = Origin::naming();
+    let text = |other: &str| {
+        format!(
+            "
+            routes:
+              - id: l
+                uri: /limited
+                plugins: {{limit-count: {{count: 3, time_window: 600, rejected_code: 429, key: remote_addr}}}}
+                upstream: {{type: roundrobin, nodes: {{ORIGIN: 1}}}}
+              - {{id: o, uri: {other}, upstream: {{type: roundrobin, nodes: {{ORIGIN: 1}}}}}}
+            "
+        )
+    };
+    let gateway = Gateway::resources(&text("/a"), &[("ORIGIN", &origin)]).start();
+    let statuses =
+        |count: usize| -> Vec<u16> { (0..count).map(|_| gateway.get("/limited").status).collect() };
+
+    assert_eq!(statuses(2), [200, 200]);
+    gateway.reload_until(&text("/b"), &[("ORIGIN", &origin)], |gateway| gateway.get("/b").status == 200);
+    assert_eq!(statuses(2), [200, 429]);
+}

@@ -1,0 +1,158 @@
+//! Stopping: in good order while there is time, at once when told twice, and with an honest exit code.
+
+use std::sync::Mutex;
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
+
+use super::kit::{Conn, Ended, Gateway, Origin, Signal, eventually, reply};
+
+on_both_drivers!(
+    what_is_in_flight_is_finished,
+    idle_connections_are_closed,
+    nobody_new_is_let_in,
+    a_second_signal_ends_it_at_once,
+    the_deadline_ends_what_does_not,
+    an_idle_gateway_stops_at_once,
+    readiness_says_so_first,
+    a_start_that_can_not_succeed_says_why,
+);
+
+/// Answers each request when it is let.
+fn held() -> (Origin, Sender<()>) {
+    let (go, gone) = channel::<()>();
+    let gone = Mutex::new(gone);
+    let origin = Origin::answering(move |seen| {
+        let _ = gone.lock().unwrap().recv_timeout(Duration::from_secs(20));
+        reply("200 OK", &seen.target)
+    });
+    (origin, go)
+}
+
+fn what_is_in_flight_is_finished() {
+    let (origin, go) = held();
+    let mut gateway = Gateway::routing("/*", [&origin]).start();
+
+    let mut client = gateway.client();
+    client.raw.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait_requests(1);
+    gateway.signal(Signal::Term);
+    eventually("new connections are refused", || std::net::TcpStream::connect(gateway.address()).err());
+    assert!(gateway.is_running(), "a request is in flight");
+    go.send(()).unwrap();
+    let answer = client.raw.answer();
+    answer.expect(200, "/slow");
+    assert!(!answer.open, "the last answer says that it is the last");
+    client.raw.expect_closed();
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    assert_eq!(gateway.logged("/slow")["status"], 200, "nothing of the log is lost");
+}
+
+fn idle_connections_are_closed() {
+    let origin = Origin::replying("hello");
+    let mut gateway = Gateway::routing("/*", [&origin]).start();
+
+    let mut clients: Vec<_> = (0..10).map(|_| gateway.client()).collect();
+    for client in &mut clients {
+        client.get("/").expect(200, "hello");
+    }
+    gateway.signal(Signal::Term);
+    for client in &mut clients {
+        client.raw.expect_closed();
+    }
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+fn nobody_new_is_let_in() {
+    let (origin, go) = held();
+    let mut gateway = Gateway::routing("/*", [&origin]).cores(2).start();
+
+    let mut client = gateway.client();
+    client.raw.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait_requests(1);
+    gateway.signal(Signal::Term);
+    let refused =
+        eventually("connections are refused", || std::net::TcpStream::connect(gateway.address()).err());
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    go.send(()).unwrap();
+    client.raw.answer().expect(200, "/slow");
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+fn a_second_signal_ends_it_at_once() {
+    let (origin, _go) = held();
+    let mut gateway = Gateway::routing("/*", [&origin]).settings("limits: {shutdown_timeout: 60}").start();
+
+    let mut client = gateway.client();
+    client.raw.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait_requests(1);
+    gateway.signal(Signal::Term);
+    eventually("it begins to stop", || std::net::TcpStream::connect(gateway.address()).err());
+    let start = Instant::now();
+    gateway.signal(Signal::Int);
+    let status = gateway.wait_exit();
+    assert_ne!(status.code(), Some(0), "requests were cut");
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert_ne!(client.raw.rest().1, Ended::Open);
+}
+
+fn the_deadline_ends_what_does_not() {
+    let (origin, _go) = held();
+    let mut gateway = Gateway::routing("/*", [&origin]).settings("limits: {shutdown_timeout: 0.5}").start();
+
+    let mut client = gateway.client();
+    client.raw.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait_requests(1);
+    let start = Instant::now();
+    gateway.signal(Signal::Term);
+    let status = gateway.wait_exit();
+    let took = start.elapsed();
+    assert!((Duration::from_millis(400)..Duration::from_secs(3)).contains(&took), "{took:?}");
+    assert_eq!(status.code(), Some(0));
+}
+
+fn an_idle_gateway_stops_at_once() {
+    let origin = Origin::replying("hello");
+    let mut gateway = Gateway::routing("/*", [&origin]).start();
+
+    let start = Instant::now();
+    gateway.signal(Signal::Term);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+fn readiness_says_so_first() {
+    let (origin, go) = held();
+    let mut gateway = Gateway::routing("/*", [&origin]).settings("limits: {pre_stop_delay: 1}").start();
+
+    gateway.status("/readyz").expect_status(200);
+    let mut client = gateway.client();
+    client.raw.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait_requests(1);
+    gateway.signal(Signal::Term);
+    eventually("readiness is withdrawn", || (gateway.status("/readyz").status == 503).then_some(()));
+    gateway.status("/livez").expect_status(200);
+    go.send(()).unwrap();
+    client.raw.answer().expect(200, "/slow");
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+fn a_start_that_can_not_succeed_says_why() {
+    let origin = Origin::serving(|_: &mut Conn| {});
+    let setup = || Gateway::routing("/*", [&origin]);
+
+    let (code, said) = setup().settings("limits: {head_bites: 1}").start_and_fail();
+    assert_ne!(code, 0);
+    assert!(said.contains("limits.head_bites") && said.contains("head_bytes"), "names the nearest: {said}");
+
+    let (code, said) = setup().settings("{limits: {headers: none}, cores: -1}").start_and_fail();
+    assert_ne!(code, 0);
+    assert!(said.contains("limits.headers") && said.contains("cores"), "all faults at once: {said}");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let listener = std::net::TcpListener::bind(taken).unwrap();
+    // Settings are laid over the defaults, and lists one after the other: the first is still a free one.
+    let (code, said) = setup().settings(&format!("listen: ['{taken}']")).start_and_fail();
+    assert_ne!(code, 0);
+    assert!(said.contains(&taken.to_string()), "{said}");
+    drop(listener);
+}
