@@ -1,1 +1,165 @@
-//! cli
+//! The command line: what it says, and what the process exits with.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done; or ended as asked |
+//! | 1 | failed at run time |
+//! | 3 | the configuration has faults |
+//! | 64 | used wrongly |
+//! | 78 | the configuration can not be read |
+//! | 130, 143 | ended by force, on `INT` or `TERM` |
+//!
+//! Every verb returns its exit code and writes what it has to say; nothing here ends the process.
+
+mod args;
+mod inspect;
+mod load;
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+
+use crate::boot;
+use crate::control::source::file::Source;
+use crate::control::{log, origin};
+use crate::model::Settings;
+use crate::model::resources::Resources;
+
+use args::{CheckArgs, Cli, OriginArgs, OutputFormat, RunArgs, Verb};
+use load::{Loaded, Overrides, Surroundings};
+
+/// Done, or ended as asked.
+pub const OK: u8 = 0;
+/// Failed at run time.
+pub const FAILED: u8 = 1;
+/// The configuration has faults.
+pub const INVALID: u8 = 3;
+/// Used wrongly (`EX_USAGE`).
+pub const USAGE: u8 = 64;
+/// The configuration can not be read (`EX_CONFIG`).
+pub const UNREADABLE: u8 = 78;
+
+/// All that a start needs.
+#[derive(Debug)]
+pub struct Launch {
+    pub settings: Settings,
+    /// Where `resources` came from, to be watched; `None`: there is no file of them.
+    pub source: Option<Source>,
+    pub resources: Resources,
+    pub ready_file: Option<PathBuf>,
+}
+
+/// Does what the command line says and returns the exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
+    match Cli::try_parse_from(args) {
+        Ok(cli) => obey(cli),
+        Err(error) => {
+            let _ = error.print();
+            usage_code(error.kind())
+        }
+    }
+}
+
+/// Help and version are answers, all else is a misuse.
+fn usage_code(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => OK,
+        _ => USAGE,
+    }
+}
+
+fn obey(cli: Cli) -> u8 {
+    match cli.verb {
+        None if cli.test => {
+            let RunArgs { files, overrides, .. } = cli.run;
+            tell(inspect::check(
+                &CheckArgs { files, format: OutputFormat::Text },
+                &overrides,
+                &Surroundings::real(),
+            ))
+        }
+        None => run(cli.run),
+        Some(Verb::Run(args)) => run(args),
+        Some(Verb::Check(args)) => tell(inspect::check(&args, &Overrides::default(), &Surroundings::real())),
+        Some(Verb::Version(args)) => tell(inspect::version(&args, &crate::runtime::driver::probe())),
+        Some(Verb::Schema(args)) => tell(inspect::schema(&args)),
+        Some(Verb::Plugins(args)) => tell(inspect::plugins(&args)),
+        Some(Verb::Origin(args)) => serve_origin(&args),
+    }
+}
+
+/// What a verb has to say, with its exit code. What goes wrong is said on stderr.
+#[derive(Debug, PartialEq, Eq)]
+struct Told {
+    code: u8,
+    text: String,
+}
+
+fn tell(told: Told) -> u8 {
+    if told.code == OK || told.code == INVALID {
+        // A reader that left, such as `head`, is no failure of ours.
+        let _ = io::stdout().lock().write_all(told.text.as_bytes());
+    } else {
+        log::say(told.text.trim_end());
+    }
+    told.code
+}
+
+fn run(args: RunArgs) -> u8 {
+    let loaded = match load::load(&args.files, &args.overrides, &Surroundings::real()) {
+        Ok(loaded) => loaded,
+        Err(trouble) => {
+            trouble.lines().iter().for_each(log::say);
+            return trouble.code();
+        }
+    };
+    if let Err(error) = log::set_up(&loaded.settings.log) {
+        log::say(format!("log.output {}: {error}", loaded.settings.log.output));
+        return FAILED;
+    }
+    tell_what_was_found(&loaded);
+    let Loaded { settings, source, resources, .. } = loaded;
+    match boot::run(Launch { settings, source, resources, ready_file: args.ready_file }) {
+        Ok(ended) => ended.exit_code(),
+        Err(error) => {
+            log::error(error.to_string());
+            log::flush();
+            FAILED
+        }
+    }
+}
+
+fn tell_what_was_found(loaded: &Loaded) {
+    log::info(match &loaded.config_path {
+        Some(path) => format!("settings from {}", path.display()),
+        None => "no config.yaml found, starting with built-in defaults".to_owned(),
+    });
+    match &loaded.resources_path {
+        Some(path) => log::info(format!("resources from {}", path.display())),
+        None => {
+            log::warn("no resources.yaml or apisix.yaml found: there are no routes, every request gets 404")
+        }
+    }
+    for warning in &loaded.settings.warnings {
+        log::warn(warning);
+    }
+}
+
+fn serve_origin(args: &OriginArgs) -> u8 {
+    let bound = |address| {
+        let _ = writeln!(io::stdout().lock(), "{} listens on http://{address}", args.name);
+    };
+    match origin::run(args.listen, args.threads, &args.name, bound) {
+        Ok(()) => OK,
+        Err(error) => {
+            log::say(format!("origin on {}: {error}", args.listen));
+            FAILED
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,445 @@
-//! (to be written)
+//! The control plane: everything that may wait, on one thread beside the cores.
+//!
+//! [`run`] is one loop over signals and a timer; nothing else changes state, so there is no lock to reason about:
+//!
+//! ```text
+//! signals ─▶ Stage ─▶ drain, stop ──────────────────┐
+//! files ───▶ Watch ─▶ parse ─▶ compile ─▶ Publisher ├─▶ mailboxes of the cores
+//!                                 └▶ Board ◀── status, metrics (HTTP, on this thread)
+//! inbox of the cores ─▶ reports thread: access log, series, notes, what is to be freed
+//! ```
+//!
+//! What stops whom: a signal tells the cores to drain; when all have ended, the loop ends, the HTTP listeners with
+//! it, and last the reports thread, when it has written what the cores left.
+
+mod board;
+pub mod discovery;
+mod export;
+pub mod log;
+pub mod origin;
+mod publish;
+mod ready_file;
+mod signals;
+pub mod source;
+mod status;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+
+use crate::base::clock::{self, Moment};
+use crate::link::mailbox::Mailbox;
+use crate::link::outbox::Inbox;
+use crate::link::stats::CoreStats;
+use crate::model::{ConfigError, Settings, object_name};
+use crate::snapshot::compile::Outcome;
+use crate::snapshot::{Compiler, Order};
+
+use board::Board;
+use export::access_log::Sink;
+use export::prometheus;
+use export::reports::{self, Reports};
+use publish::Publisher;
+use ready_file::Ready;
+use signals::{Act, Patience, Signals, Stage};
+use source::file::{Change, LOOK_EVERY, Source};
+
+pub use export::process::kernel_release;
+pub use signals::Signal;
+
+/// Between two turns while orders are under way or cores are ending.
+const TURN_WHEN_BUSY: Duration = Duration::from_millis(10);
+/// What cores get beyond the time of a drain, before they are told to stop.
+const DRAIN_GRACE: Duration = Duration::from_secs(2);
+/// What cores get after they were told to stop, before the process ends without them.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+/// What the reports thread gets to write what is left.
+const REPORTS_GRACE: Duration = Duration::from_secs(2);
+/// Between two measurements of how busy cores are.
+const BUSY_EVERY: Duration = Duration::from_secs(5);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// All that the control plane is made of.
+pub struct Parts {
+    pub settings: Settings,
+    /// Where objects came from, to be watched from here on.
+    pub resources: Option<Source>,
+    pub compiler: Compiler,
+    /// What `compiler` made of the resources at start. Posted to the cores that do not serve it yet.
+    pub first: Outcome,
+    /// One per core, in order, as `stats`.
+    pub mailboxes: Vec<Mailbox<Order>>,
+    pub stats: Vec<Arc<CoreStats>>,
+    pub inbox: Inbox,
+    /// Whether every core's thread has ended.
+    pub cores_done: Box<dyn Fn() -> bool>,
+    /// The driver in use, as people read it.
+    pub driver: String,
+    /// Where clients come in, by kind (`http`), with real ports.
+    pub listeners: Vec<(String, SocketAddr)>,
+    pub ready_file: Option<PathBuf>,
+    /// Names of the places in [`CoreStats::reasons`].
+    pub reasons: &'static [&'static str],
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// As asked, by a drain.
+    Asked,
+    /// By force, after this signal.
+    Forced(Signal),
+    /// The cores ended by themselves.
+    Unasked,
+}
+
+impl Ended {
+    /// What the process exits with.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Asked => 0,
+            Self::Forced(Signal::Interrupt) => 130,
+            Self::Forced(_) => 143,
+            Self::Unasked => 1,
+        }
+    }
+}
+
+/// Runs the control plane until all cores have ended. Needs a tokio runtime with I/O and time.
+///
+/// # Errors
+/// When a listener can not be bound, a log not opened, or signals not be had. The cores are then told to stop.
+pub async fn run(parts: Parts) -> io::Result<Ended> {
+    let board = Arc::new(Board::new(parts.stats.clone(), parts.reasons));
+    let ground = async { Ok((Signals::listen()?, Floor::build(&parts, &board).await?)) };
+    match ground.await {
+        Ok((signals, floor)) => Ok(Control::new(parts, board, floor).live(signals).await),
+        Err(error) => {
+            let mut publisher = Publisher::new(parts.mailboxes, &parts.stats);
+            publisher.tell(&Order::Stop);
+            let since = clock::now();
+            while !(parts.cores_done)() && clock::now().since(since) < STOP_GRACE {
+                publisher.advance(clock::now());
+                tokio::time::sleep(TURN_WHEN_BUSY).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// What must be had before anything goes on: all that can fail at start.
+struct Floor {
+    reports: Reports,
+    metrics: Option<SocketAddr>,
+    status: Option<SocketAddr>,
+}
+
+impl Floor {
+    async fn build(parts: &Parts, board: &Arc<Board>) -> io::Result<Self> {
+        let settings = &parts.settings;
+        let sink = Sink::open(&settings.access_log)
+            .map_err(|error| named(format!("access_log.output {}", settings.access_log.output), &error))?;
+        let reports = Reports::start(parts.inbox.clone(), sink, Arc::clone(board))?;
+        let (status, metrics) = (&settings.status, &settings.metrics);
+        let status = if status.enabled {
+            Some(serve("status", status.listen.address(), status::router(Arc::clone(board))).await?)
+        } else {
+            None
+        };
+        let metrics = if metrics.enabled {
+            Some(serve("metrics", metrics.listen.address(), prometheus::router(Arc::clone(board))).await?)
+        } else {
+            None
+        };
+        Ok(Self { reports, metrics, status })
+    }
+}
+
+fn named(what: String, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// Serves a router from here to the end of the runtime.
+async fn serve(name: &str, address: SocketAddr, router: Router) -> io::Result<SocketAddr> {
+    let bound = async {
+        let listener = TcpListener::bind(address).await?;
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    let (listener, bound) = bound.await.map_err(|error| named(format!("{name}.listen {address}"), &error))?;
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(bound)
+}
+
+/// When things were last done.
+#[derive(Default)]
+struct Done {
+    looked: Moment,
+    ticked: Moment,
+    measured: Moment,
+}
+
+/// When patience with the cores ends.
+#[derive(Clone, Copy)]
+struct Deadline {
+    at: Moment,
+    signal: Signal,
+}
+
+struct Control {
+    settings: Settings,
+    resources: Option<Source>,
+    compiler: Compiler,
+    publisher: Publisher,
+    board: Arc<Board>,
+    cores_done: Box<dyn Fn() -> bool>,
+    driver: String,
+    listeners: Vec<(String, SocketAddr)>,
+    ready_file: Option<PathBuf>,
+    floor: Floor,
+    stage: Stage,
+    deadline: Option<Deadline>,
+    done: Done,
+}
+
+impl Control {
+    fn new(parts: Parts, board: Arc<Board>, floor: Floor) -> Self {
+        let mut control = Self {
+            publisher: Publisher::new(parts.mailboxes, &parts.stats),
+            settings: parts.settings,
+            resources: parts.resources,
+            compiler: parts.compiler,
+            board,
+            cores_done: parts.cores_done,
+            driver: parts.driver,
+            listeners: parts.listeners,
+            ready_file: parts.ready_file,
+            floor,
+            stage: Stage::Serving,
+            deadline: None,
+            done: Done::default(),
+        };
+        control.take_over(parts.first, clock::now());
+        control
+    }
+
+    async fn live(mut self, mut signals: Signals) -> Ended {
+        let ended = loop {
+            if let Some(ended) = self.turn(clock::now()) {
+                break ended;
+            }
+            let pause = if self.is_busy() { TURN_WHEN_BUSY } else { LOOK_EVERY };
+            tokio::select! {
+                signal = signals.next() => self.on_signal(signal, clock::now()),
+                () = tokio::time::sleep(pause) => {}
+            }
+        };
+        self.floor.reports.end();
+        if !reports::ended(&self.floor.reports, REPORTS_GRACE).await {
+            log::warn("the access log is stuck in a write, what was left is lost");
+        }
+        match ended {
+            Ended::Asked => log::info("ended"),
+            Ended::Forced(_) => log::warn("ended by force"),
+            Ended::Unasked => log::error("all cores have ended and nobody asked"),
+        }
+        log::flush();
+        ended
+    }
+
+    /// Does what is due. Says how it ended, when it has.
+    fn turn(&mut self, now: Moment) -> Option<Ended> {
+        self.publisher.advance(now);
+        self.announce_start();
+        if now.since(self.done.looked) >= LOOK_EVERY {
+            self.done.looked = now;
+            self.look_at_resources(now);
+        }
+        if now.since(self.done.ticked) >= SECOND {
+            self.done.ticked = now;
+            log::tick();
+        }
+        if now.since(self.done.measured) >= BUSY_EVERY {
+            self.done.measured = now;
+            self.board.look_at_cores(now);
+        }
+        self.how_ended(now)
+    }
+
+    /// Whether the next turn should come soon.
+    fn is_busy(&self) -> bool {
+        !self.board.has_started() || !self.publisher.is_settled() || self.stage > Stage::Paused
+    }
+
+    /// Once: when all cores serve, so that whoever waits for us may come.
+    fn announce_start(&mut self) {
+        let accepting = || self.board.stats.iter().all(|core| core.ready.get() != 0);
+        if self.board.has_started() || !self.publisher.is_settled() || !accepting() {
+            return;
+        }
+        self.board.start();
+        let ready = Ready {
+            listeners: &self.listeners,
+            metrics: self.floor.metrics,
+            status: self.floor.status,
+            cores: self.board.stats.len(),
+            driver: &self.driver,
+        };
+        for (name, address) in &self.listeners {
+            log::info(format!("{name} on {address}"));
+        }
+        for (name, address) in [("metrics", self.floor.metrics), ("status", self.floor.status)] {
+            if let Some(address) = address {
+                log::info(format!("{name} on {address}"));
+            }
+        }
+        log::info(format!("ready; cores: {}, driver: {}", ready.cores, ready.driver));
+        if let Some(path) = &self.ready_file
+            && let Err(error) = ready.write(path)
+        {
+            log::error(format!("ready file {}: {error}", path.display()));
+        }
+    }
+
+    fn look_at_resources(&mut self, now: Moment) {
+        if self.stage != Stage::Serving {
+            return;
+        }
+        let Some(Source(watch)) = &mut self.resources else { return };
+        let change = watch.poll_once(now);
+        self.on_change(change, now);
+    }
+
+    fn on_change(&mut self, change: Change, now: Moment) {
+        match change {
+            Change::None => {}
+            Change::Trouble(why) => self.refuse(&[ConfigError::new(why)]),
+            Change::Pieces(pieces) => match source::file::merge(&pieces) {
+                Ok(resources) => {
+                    let outcome = self.compiler.compile(&resources);
+                    self.take_over(outcome, now);
+                }
+                Err(faults) => self.refuse(&faults),
+            },
+        }
+    }
+
+    /// Leaves everything as it was, and says why.
+    fn refuse(&self, faults: &[ConfigError]) {
+        self.board.refused();
+        for fault in faults {
+            log::error(fault.to_string());
+        }
+        log::error(format!("configuration refused; {} stays", self.board.generation()));
+    }
+
+    /// Gives a compiled configuration to the cores.
+    fn take_over(&mut self, outcome: Outcome, now: Moment) {
+        for fault in &outcome.faults {
+            log::error(fault.to_string());
+        }
+        let mut quarantined = Vec::with_capacity(outcome.quarantined.len());
+        for object in &outcome.quarantined {
+            let name = object_name(object.kind, &object.id);
+            let instead = if object.last_good { "its last good version stays" } else { "it is left out" };
+            log::warn(format!("{name}: set aside; {instead}"));
+            quarantined.push(name);
+        }
+        let generation = outcome.snapshot.generation;
+        self.board.reloaded(clock::wall(), generation, quarantined);
+        log::info(format!("configuration {generation} taken over; set aside: {}", outcome.quarantined.len()));
+        self.publisher.publish(outcome.snapshot, now);
+    }
+
+    fn on_signal(&mut self, signal: Signal, now: Moment) {
+        let limits = &self.settings.limits;
+        let patience = Patience {
+            pre_stop_delay: limits.pre_stop_delay.get(),
+            shutdown_timeout: limits.shutdown_timeout.get(),
+        };
+        let (stage, act) = self.stage.on(signal, patience);
+        self.stage = stage;
+        match act {
+            Act::Nothing => log::debug(format!("{signal}: nothing to do")),
+            Act::Unavailable => {
+                log::warn("USR2: upgrading in place is not available; start anew and send QUIT")
+            }
+            Act::Reload => self.reload(now),
+            Act::ReopenLogs => self.reopen_logs(),
+            Act::Drain { accept_for, within } => {
+                log::info(match within {
+                    Some(within) => {
+                        format!("{signal}: draining within {within:?}, accepting for {accept_for:?}")
+                    }
+                    None => format!("{signal}: accepting nothing more, open connections are served on"),
+                });
+                self.board.drain();
+                self.deadline =
+                    within.map(|within| Deadline { at: now.plus(accept_for + within + DRAIN_GRACE), signal });
+                self.publisher.tell(&Order::Drain { accept_for, within });
+            }
+            Act::Stop => {
+                log::warn(format!("{signal}: stopping at once"));
+                self.stop(now, signal);
+            }
+        }
+    }
+
+    fn stop(&mut self, now: Moment, signal: Signal) {
+        self.stage = Stage::Stopping;
+        self.deadline = Some(Deadline { at: now.plus(STOP_GRACE), signal });
+        self.publisher.tell(&Order::Stop);
+    }
+
+    fn reload(&mut self, now: Moment) {
+        match &mut self.resources {
+            Some(Source(watch)) => {
+                log::info(format!(
+                    "reading {} again; settings are read at start only",
+                    watch.path().display()
+                ));
+                let change = watch.force();
+                self.on_change(change, now);
+            }
+            None => log::warn("nothing to read again: there is no file of resources"),
+        }
+    }
+
+    fn reopen_logs(&self) {
+        match log::reopen() {
+            Ok(()) => log::info("logs are reopened"),
+            Err(error) => log::error(format!("log can not be reopened: {error}; the old file stays")),
+        }
+        self.floor.reports.reopen();
+    }
+
+    /// Whether it is over: all cores have ended, or patience with them has.
+    fn how_ended(&mut self, now: Moment) -> Option<Ended> {
+        let overdue = self.deadline.filter(|deadline| now >= deadline.at);
+        if (self.cores_done)() {
+            return match (self.stage, self.deadline) {
+                (Stage::Serving, _) => Some(Ended::Unasked),
+                // Stays for the metrics, until told to go.
+                (Stage::Paused, _) => None,
+                (Stage::Stopping, Some(deadline)) => Some(Ended::Forced(deadline.signal)),
+                (Stage::Finishing | Stage::Draining | Stage::Stopping, _) => Some(Ended::Asked),
+            };
+        }
+        let deadline = overdue?;
+        if self.stage == Stage::Stopping {
+            log::error("cores do not end, ending without them");
+            return Some(Ended::Forced(deadline.signal));
+        }
+        log::warn("cores did not end in time, telling them to stop");
+        self.stop(now, deadline.signal);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -121,13 +121,16 @@ async fn serve_one(hall: &Hall, connection: &mut Connection, mut ex: Box<Exchang
     };
     let Run { mut ex, upload, .. } = run;
     core.buffers.give_back(ex.response.headers.take_received());
-    let (buffer, rest) = upload.into_leftover(&mut ex);
+    let (mut buffer, rest) = upload.into_leftover(&mut ex);
     match (after, rest) {
         (After::Keep, Some((bytes, start))) => {
             core.buffers.give_back(buffer);
             connection.leftover = Some((bytes, start));
         }
-        (After::Keep, None) => connection.leftover = Some((buffer, 0)),
+        (After::Keep, None) => {
+            buffer.clear();
+            connection.leftover = Some((buffer, 0));
+        }
         (After::Close | After::Linger, _) => core.buffers.give_back(buffer),
     }
     core.give_back(ex);

@@ -154,6 +154,7 @@ impl<'a> Run<'a> {
     /// It is over: metrics, logs.
     fn log(&mut self) {
         self.ex.timing.finished = self.hall.core.now();
+        self.ex.bytes_in += self.upload.bytes();
         let env: Env<'_> = self.hall.env(&self.view);
         let chain = chain_of(&self.view, self.route, self.merged.as_ref());
         self.view.global.log(&self.ex, env, |plugin| {

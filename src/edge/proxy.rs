@@ -252,7 +252,7 @@ pub(super) fn upload_fault(fault: &UploadFault, stalled: bool) -> Fault {
     match fault {
         UploadFault::Client if stalled => Fault::BodyTimeout,
         UploadFault::Client => Fault::ClientGone,
-        UploadFault::Malformed(_) => Fault::BadBody,
+        UploadFault::Malformed => Fault::BadBody,
         UploadFault::TooLarge => Fault::BodyTooLarge,
         UploadFault::Upstream => Fault::SendFailed,
     }

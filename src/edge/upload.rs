@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::exchange::Exchange;
-use crate::proto::h1::chunked::{self, ChunkFault, Decoder};
+use crate::proto::h1::chunked::{self, Decoder};
 use crate::proto::h1::framing::Framing;
 use crate::runtime::Core;
 use crate::runtime::deadline::Watch;
@@ -30,7 +30,7 @@ enum Left {
 pub(super) enum UploadFault {
     /// The client left or stalled.
     Client,
-    Malformed(ChunkFault),
+    Malformed,
     TooLarge,
     /// The upstream takes no more; its answer may say why.
     Upstream,
@@ -141,7 +141,7 @@ impl Upload {
             Left::Chunked(decoder) => {
                 let mut piece = core.buffers.small();
                 piece.extend_from_slice(waiting);
-                let decoded = decoder.decode(&mut piece).map_err(UploadFault::Malformed);
+                let decoded = decoder.decode(&mut piece).map_err(|_| UploadFault::Malformed);
                 let step = match decoded {
                     Ok(step) => step,
                     Err(fault) => {
@@ -196,7 +196,7 @@ impl Upload {
                 self.count(data).map(|()| PIECE_HEAD)
             }
             Left::Chunked(decoder) => match decoder.decode(&mut buffer[PIECE_HEAD..]) {
-                Err(fault) => Err(UploadFault::Malformed(fault)),
+                Err(_) => Err(UploadFault::Malformed),
                 Ok(step) => {
                     let mut ending = Vec::new();
                     if step.done {
@@ -314,7 +314,7 @@ impl Plain<'_> {
         let Left::Chunked(decoder) = &mut upload.left else { return Ok(()) };
         let from = self.out.len();
         self.out.extend_from_slice(&received[upload.at..]);
-        let step = decoder.decode(&mut self.out[from..]).map_err(UploadFault::Malformed)?;
+        let step = decoder.decode(&mut self.out[from..]).map_err(|_| UploadFault::Malformed)?;
         self.out.truncate(from + step.data);
         upload.at += step.consumed;
         if step.done {

@@ -141,6 +141,12 @@ kinds! {
     Proto = "protos", "proto", ProtoFile;
 }
 
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.plural())
+    }
+}
+
 /// An object as it came, of which no more is known than kind and id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Raw {

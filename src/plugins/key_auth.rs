@@ -114,7 +114,7 @@ impl KeyAuth {
         Step::Next
     }
 
-    fn shown<'a>(&self, ex: &'a Exchange) -> Shown<'a> {
+    fn shown<'a>(&'a self, ex: &'a Exchange) -> Shown<'a> {
         let mut lines = ex.request.headers.all(&self.header);
         match (lines.next(), lines.next()) {
             (Some(key), None) => Shown::InHeader(key),

@@ -4,7 +4,7 @@ use super::HeadFault;
 use super::parse::*;
 use crate::base::rng::Rng;
 use crate::base::text::{is_field_byte, is_tchar};
-use crate::proto::head::{HeaderId, HeaderList, HeaderSet, Method, RequestLine, StatusLine, Version};
+use crate::proto::head::{HeaderId, HeaderList, Method, RequestLine, StatusLine, Version};
 
 fn limits() -> HeadLimits {
     HeadLimits::default()
@@ -74,7 +74,7 @@ fn a_request_is_taken_apart() {
     ];
     assert_eq!(lines, expect);
     let mut out = Vec::new();
-    headers.write(&mut out, HeaderSet::default(), |_| false);
+    headers.write(&mut out, &crate::proto::head::Omit::default());
     assert_eq!(out, b"Host: a\r\nX-One: 1\r\nX-Two: 2 3\r\nX-None: \r\nX-Nil: \r\n");
 }
 

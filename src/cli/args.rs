@@ -1,0 +1,136 @@
+//! The shape of the command line. The comments here are its help.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::load::{FileArgs, Overrides};
+
+const AFTER_HELP: &str = "\
+Without a verb, `run` is meant, and takes the same options.
+
+Files:
+  Settings are looked for in this order: --config, $RINGWAY_CONFIG, ./config.yaml, /etc/ringway/config.yaml.
+  With none, built-in defaults are used and said so. Resources (routes, upstreams, plugins) come from the file or
+  folder that --resources or the setting `resources` names, else from resources.yaml or apisix.yaml beside the
+  settings; they are watched and taken over without a restart.
+
+Environment:
+  Every setting can be given as RINGWAY_<KEY>, two underscores for a level: RINGWAY_LIMITS__HEAD_BYTES=16384.
+  Options win over the environment, the environment over the file. In files, ${{NAME}} and ${{NAME:=default}}
+  are replaced.
+
+Signals:
+  TERM  drain within limits.shutdown_timeout, accepting for limits.pre_stop_delay first
+  INT   the same without accepting on; a second INT ends at once
+  QUIT  drain without bound        WINCH  stop accepting, serve on, readiness fails
+  HUP   read resources again       USR1   reopen log files
+
+Exit codes:
+  0 ended as asked    1 failed    3 configuration has faults    64 used wrongly    78 configuration unreadable
+  130, 143 ended by force";
+
+/// An API gateway and edge proxy: one event loop per core, routes and plugins as in Apache APISIX.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ringway",
+    version,
+    max_term_width = 110,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    after_long_help = AFTER_HELP,
+    after_help = "Without a verb, `run` is meant. --help tells of files, environment, signals and exit codes."
+)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) verb: Option<Verb>,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+    /// Check the configuration instead of running, as `check` does
+    #[arg(short = 't', long = "test")]
+    pub(super) test: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Serve, in the foreground, until told to end by a signal
+    Run(RunArgs),
+    /// Read the configuration as `run` would and tell every fault; exits 0, 3 (faults) or 78 (unreadable)
+    Check(CheckArgs),
+    /// Tell what this is: version, revision, kernel, and the driver it would use here
+    Version(VersionArgs),
+    /// Print the JSON schema of the settings, of a kind of resource, or of a plugin's configuration
+    Schema(SchemaArgs),
+    /// List the plugins there are, or tell of one
+    Plugins(PluginsArgs),
+    /// Run a small server to stand behind the gateway: for first steps, tests and load
+    Origin(OriginArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub(super) files: FileArgs,
+    #[command(flatten)]
+    pub(super) overrides: Overrides,
+    /// Write addresses, process id and driver to this file, as JSON, once all cores serve
+    #[arg(long, value_name = "FILE")]
+    pub(super) ready_file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    pub(super) files: FileArgs,
+    /// How faults are told
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: OutputFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum OutputFormat {
+    /// A line a fault
+    #[default]
+    Text,
+    /// One JSON object
+    Json,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct VersionArgs {
+    /// As one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct SchemaArgs {
+    /// A plugin, a kind such as `routes`, or `settings`; everything when absent
+    #[arg(value_name = "PLUGIN")]
+    pub(super) name: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct PluginsArgs {
+    /// The plugin to tell of
+    pub(super) name: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct OriginArgs {
+    /// Where to listen; port 0 takes a free one, which is printed
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1980")]
+    pub(super) listen: SocketAddr,
+    /// How many threads, each with a listener of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = threads)]
+    pub(super) threads: usize,
+    /// What it calls itself in its answers
+    #[arg(long, default_value = "origin")]
+    pub(super) name: String,
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    let threads = text.parse().ok().filter(|threads| (1..=256).contains(threads));
+    threads.ok_or_else(|| "expected 1 to 256".to_owned())
+}

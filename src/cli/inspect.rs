@@ -1,0 +1,167 @@
+//! The verbs that only tell: `check`, `version`, `schema`, `plugins`.
+
+use serde_json::{Map, Value, json};
+
+use crate::control::discovery::dns;
+use crate::control::kernel_release;
+use crate::model::schema::schema_of;
+use crate::model::{ConfigError, Kind, Settings};
+use crate::plugin::{Phase, Phases};
+use crate::plugins::{CATALOG, Card};
+use crate::snapshot::Compiler;
+
+use super::args::{CheckArgs, OutputFormat, PluginsArgs, SchemaArgs, VersionArgs};
+use super::load::{self, Loaded, Overrides, Surroundings, Trouble, in_file};
+use super::{INVALID, OK, Told, UNREADABLE, USAGE};
+
+/// What is built in, for those who compare builds.
+const FEATURES: [&str; 3] = ["http1", "io_uring", "epoll"];
+
+/// All that `run` would object to, in either file and between objects.
+pub(super) fn check(args: &CheckArgs, overrides: &Overrides, around: &Surroundings) -> Told {
+    let (trouble, warnings, objects) = match load::load(&args.files, overrides, around) {
+        Err(trouble) => (trouble, Vec::new(), 0),
+        Ok(loaded) => {
+            let faults = compile(&loaded);
+            let objects = loaded.resources.objects.len();
+            (Trouble { unreadable: Vec::new(), faults }, loaded.settings.warnings, objects)
+        }
+    };
+    let code = match (trouble.unreadable.is_empty(), trouble.faults.is_empty()) {
+        (false, _) => UNREADABLE,
+        (true, false) => INVALID,
+        (true, true) => OK,
+    };
+    let text = match args.format {
+        OutputFormat::Text => {
+            let mut lines = trouble.lines();
+            lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
+            lines.push(match (code, trouble.faults.len()) {
+                (OK, _) => format!("ok; objects: {objects}"),
+                (_, faults) => format!("refused; faults: {faults}, unreadable: {}", trouble.unreadable.len()),
+            });
+            lines.join("\n")
+        }
+        OutputFormat::Json => {
+            let faults: Vec<Value> = trouble.faults.iter().map(fault_json).collect();
+            json!({
+                "ok": code == OK,
+                "objects": objects,
+                "unreadable": trouble.unreadable,
+                "faults": faults,
+                "warnings": warnings,
+            })
+            .to_string()
+        }
+    };
+    Told { code, text: text + "\n" }
+}
+
+fn compile(loaded: &Loaded) -> Vec<(String, ConfigError)> {
+    // As `run` does: a node whose name is unknown is a fault that is better met here.
+    let mut compiler = Compiler::new(&loaded.settings, Box::new(dns::resolve));
+    let faults = compiler.compile(&loaded.resources).faults;
+    let file = loaded.resources_path.as_ref().map_or_else(String::new, |path| path.display().to_string());
+    faults.into_iter().map(|fault| (file.clone(), fault)).collect()
+}
+
+fn fault_json((file, fault): &(String, ConfigError)) -> Value {
+    json!({
+        "file": file,
+        "object": fault.object,
+        "path": fault.path,
+        "pointer": fault.pointer(),
+        "problem": fault.problem,
+        "text": in_file(file, fault),
+    })
+}
+
+pub(super) fn version(args: &VersionArgs, driver: &str) -> Told {
+    let (version, revision) = (env!("CARGO_PKG_VERSION"), env!("RINGWAY_REVISION"));
+    let kernel = kernel_release();
+    let text = if args.json {
+        json!({
+            "name": "ringway",
+            "version": version,
+            "revision": revision,
+            "features": FEATURES,
+            "plugins": CATALOG.len(),
+            "kernel": kernel,
+            "driver": driver,
+        })
+        .to_string()
+    } else {
+        format!(
+            "ringway {version} ({revision})\nfeatures: {}\nplugins:  {}\nkernel:   {kernel}\ndriver:   {driver}",
+            FEATURES.join(", "),
+            CATALOG.len(),
+        )
+    };
+    Told { code: OK, text: text + "\n" }
+}
+
+pub(super) fn schema(args: &SchemaArgs) -> Told {
+    let Some(name) = &args.name else {
+        let mut all = Map::new();
+        all.insert("settings".to_owned(), (*schema_of::<Settings>()).clone());
+        for kind in Kind::ALL {
+            all.insert(kind.plural().to_owned(), (*kind.schema()).clone());
+        }
+        all.insert(
+            "plugins".to_owned(),
+            CATALOG.iter().map(|card| (card.name.to_owned(), (card.schema)())).collect(),
+        );
+        return pretty(&Value::Object(all));
+    };
+    let kind = Kind::ALL.iter().find(|kind| kind.plural() == name || kind.singular() == name);
+    match (name.as_str(), kind, Card::of(name)) {
+        ("settings", _, _) => pretty(&schema_of::<Settings>()),
+        (_, Some(kind), _) => pretty(&kind.schema()),
+        (_, _, Some(card)) => pretty(&(card.schema)()),
+        _ => unknown(name),
+    }
+}
+
+fn pretty(value: &Value) -> Told {
+    Told { code: OK, text: format!("{value:#}\n") }
+}
+
+fn unknown(name: &str) -> Told {
+    Told { code: USAGE, text: format!("there is no {name}; `ringway plugins` lists what there is\n") }
+}
+
+pub(super) fn plugins(args: &PluginsArgs) -> Told {
+    let Some(name) = &args.name else {
+        let mut cards: Vec<&Card> = CATALOG.iter().collect();
+        // As they run.
+        cards.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.name.cmp(b.name)));
+        let line =
+            |card: &&Card| format!("{:<24} {:>6}  {}\n", card.name, card.priority, phases(card.phases));
+        let text = format!("{:<24} {:>6}  PHASES\n", "NAME", "PRIO");
+        return Told { code: OK, text: text + &cards.iter().map(line).collect::<String>() };
+    };
+    let Some(card) = Card::of(name) else { return unknown(name) };
+    let text = format!(
+        "{}\npriority: {}\nphases:   {}\nidentifies consumers: {}\nconfiguration: {:#}\nmetadata: {:#}\n",
+        card.name,
+        card.priority,
+        phases(card.phases),
+        if card.credential.is_some() { "yes" } else { "no" },
+        (card.schema)(),
+        (card.metadata_schema)(),
+    );
+    Told { code: OK, text }
+}
+
+fn phases(phases: Phases) -> String {
+    let all = [
+        (Phase::Rewrite, "rewrite"),
+        (Phase::Access, "access"),
+        (Phase::BeforeProxy, "before_proxy"),
+        (Phase::HeaderFilter, "header_filter"),
+        (Phase::BodyFilter, "body_filter"),
+        (Phase::Log, "log"),
+    ];
+    let names = all.into_iter().filter(|(phase, _)| phases.contains(*phase)).map(|(_, name)| name);
+    names.collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,171 @@
+//! What the control thread shows of itself and of the cores, for those who ask over HTTP. Asking never stops
+//! a core's loop: everything here is read from counters.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::base::clock::{self, Moment, UnixMs};
+use crate::link::stats::{CoreStats, Series};
+
+/// The board.
+#[derive(Debug)]
+pub(crate) struct Board {
+    /// One per core, in order.
+    pub(crate) stats: Vec<Arc<CoreStats>>,
+    /// Names of the places in [`CoreStats::reasons`].
+    pub(crate) reasons: &'static [&'static str],
+    /// Metric series the cores announced.
+    pub(crate) registry: Registry,
+    /// Access-log lines the sink could not write.
+    pub(crate) lines_lost: AtomicU64,
+    pub(crate) started_at: UnixMs,
+    is_draining: AtomicBool,
+    has_started: AtomicBool,
+    reload_ok: AtomicBool,
+    reload_at: AtomicU64,
+    reloads_refused: AtomicU64,
+    generation: AtomicU64,
+    quarantined: Mutex<Vec<String>>,
+    busy: Mutex<Busy>,
+}
+
+/// Share of time each core was on its processor between the last two looks.
+#[derive(Debug, Default)]
+struct Busy {
+    looked: Moment,
+    busy_ns: Vec<u64>,
+    ratios: Vec<f64>,
+}
+
+impl Board {
+    pub(crate) fn new(stats: Vec<Arc<CoreStats>>, reasons: &'static [&'static str]) -> Self {
+        Self {
+            stats,
+            reasons,
+            registry: Registry::default(),
+            lines_lost: AtomicU64::new(0),
+            started_at: clock::wall(),
+            is_draining: AtomicBool::new(false),
+            has_started: AtomicBool::new(false),
+            reload_ok: AtomicBool::new(true),
+            reload_at: AtomicU64::new(0),
+            reloads_refused: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            quarantined: Mutex::default(),
+            busy: Mutex::default(),
+        }
+    }
+
+    /// Configuration was taken over, but for the objects named.
+    pub(crate) fn reloaded(&self, wall: UnixMs, generation: u64, quarantined: Vec<String>) {
+        self.reload_ok.store(true, Ordering::Relaxed);
+        self.reload_at.store(wall, Ordering::Relaxed);
+        self.generation.store(generation, Ordering::Relaxed);
+        *lock(&self.quarantined) = quarantined;
+    }
+
+    /// Configuration was refused whole.
+    pub(crate) fn refused(&self) {
+        self.reload_ok.store(false, Ordering::Relaxed);
+        self.reloads_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// From here on readiness fails.
+    pub(crate) fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// All cores serve and all listeners are bound.
+    pub(crate) fn start(&self) {
+        self.has_started.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_started(&self) -> bool {
+        self.has_started.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn reload_ok(&self) -> bool {
+        self.reload_ok.load(Ordering::Relaxed)
+    }
+
+    /// When configuration was last taken over.
+    pub(crate) fn reload_at(&self) -> UnixMs {
+        self.reload_at.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn reloads_refused(&self) -> u64 {
+        self.reloads_refused.load(Ordering::Relaxed)
+    }
+
+    /// The generation the cores were last told to serve.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Objects set aside, as `kind/id`.
+    pub(crate) fn quarantined(&self) -> Vec<String> {
+        lock(&self.quarantined).clone()
+    }
+
+    /// Measures how busy the cores were since the last call; about every few seconds.
+    pub(crate) fn look_at_cores(&self, now: Moment) {
+        let mut busy = lock(&self.busy);
+        let passed = now.since(busy.looked).as_nanos() as u64;
+        let fresh: Vec<u64> = self.stats.iter().map(|core| core.busy_ns.get()).collect();
+        if passed > 0 && busy.busy_ns.len() == fresh.len() {
+            let spent = fresh.iter().zip(&busy.busy_ns).map(|(new, old)| new.saturating_sub(*old));
+            busy.ratios = spent.map(|spent| spent as f64 / passed as f64).collect();
+        }
+        (busy.looked, busy.busy_ns) = (now, fresh);
+    }
+
+    /// The share of time each core was busy; empty when it is not measured.
+    pub(crate) fn busy_ratios(&self) -> Vec<f64> {
+        let busy = lock(&self.busy);
+        if busy.busy_ns.iter().all(|spent| *spent == 0) { Vec::new() } else { busy.ratios.clone() }
+    }
+
+    /// The sum of one counter over all cores.
+    pub(crate) fn sum(&self, of: impl Fn(&CoreStats) -> u64) -> u64 {
+        self.stats.iter().map(|core| of(core)).sum()
+    }
+}
+
+/// Metric series of all cores, in the order of their announcement. Never shrinks: a core bounds how many it
+/// makes, and a counter that vanished would look like a restart.
+#[derive(Debug, Default)]
+pub(crate) struct Registry(Mutex<Vec<Arc<Series>>>);
+
+impl Registry {
+    pub(crate) fn add(&self, series: Arc<Series>) {
+        lock(&self.0).push(series);
+    }
+
+    /// All series so far.
+    pub(crate) fn all(&self) -> Vec<Arc<Series>> {
+        lock(&self.0).clone()
+    }
+}
+
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_ratio_is_of_the_time_between_two_looks() {
+        let board = Board::new(vec![Arc::default(), Arc::default()], &[]);
+        board.look_at_cores(Moment::from_nanos(1_000));
+        assert!(board.busy_ratios().is_empty());
+        board.stats[0].busy_ns.add(500);
+        board.look_at_cores(Moment::from_nanos(2_000));
+        assert_eq!(board.busy_ratios(), [0.5, 0.0]);
+    }
+}

@@ -1,0 +1,3 @@
+//! Nodes of an upstream, found by name.
+
+pub mod dns;

@@ -1,0 +1,441 @@
+//! The metrics listener: `/metrics`, and the path and names that dashboards made for APISIX ask for.
+//!
+//! The page is made from counters when asked, on the control thread; the cores do not notice. Series of several
+//! cores with equal labels are summed. `apisix_*` latencies are in milliseconds as there; what is ours is in
+//! seconds and bytes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use crate::link::stats::{Cell, CoreStats, LAG_BOUNDS_US, LATENCY_BOUNDS_MS, Latency, Series, SeriesValue};
+
+use super::super::board::Board;
+use super::super::log;
+use super::exposition::{Kind, Page, escaped};
+use super::process;
+
+/// What the listener serves.
+pub(crate) fn router(board: Arc<Board>) -> Router {
+    Router::new()
+        .route("/metrics", get(answer))
+        .route("/apisix/prometheus/metrics", get(answer))
+        .with_state(board)
+}
+
+async fn answer(State(board): State<Arc<Board>>) -> Response {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page(&board)).into_response()
+}
+
+/// The whole page.
+fn page(board: &Board) -> String {
+    let mut page = Page::default();
+    series(&mut page, &board.registry.all());
+    compatible(&mut page, board);
+    configuration(&mut page, board);
+    cores(&mut page, board);
+    connections(&mut page, board);
+    answers(&mut page, board);
+    losses(&mut page, board);
+    own_process(&mut page, board);
+    page.finish()
+}
+
+/// What is printed of a family besides its samples.
+fn help_of(family: &str) -> &'static str {
+    match family {
+        "http_status" => "HTTP status codes per service in the gateway",
+        "http_latency" => "HTTP request latency in milliseconds per service in the gateway",
+        "bandwidth" => "Total bandwidth in bytes consumed per service in the gateway",
+        "upstream_status" => "Upstream status from health checks, 1 is up",
+        "llm_latency" => "Latency of requests to language models in milliseconds",
+        "llm_prompt_tokens" => "Tokens of prompts sent to language models",
+        "llm_completion_tokens" => "Tokens of completions received from language models",
+        "stream_connection_total" => "Connections handled per stream route",
+        _ => "Announced by a plugin",
+    }
+}
+
+/// The sum of equal series of several cores.
+#[derive(Default)]
+struct Sum {
+    count: u64,
+    buckets: [u64; LATENCY_BOUNDS_MS.len() + 1],
+    sum_us: u64,
+}
+
+impl Sum {
+    fn add(&mut self, value: &SeriesValue) {
+        match value {
+            SeriesValue::Count(count) => self.count += count.get(),
+            SeriesValue::Latency(latency) => self.add_latency(latency),
+        }
+    }
+
+    fn add_latency(&mut self, latency: &Latency) {
+        for (sum, bucket) in self.buckets.iter_mut().zip(&latency.buckets) {
+            *sum += bucket.get();
+        }
+        self.sum_us += latency.sum_us.get();
+    }
+}
+
+/// The series that cores announced, by family and labels.
+fn series(page: &mut Page, all: &[Arc<Series>]) {
+    let mut families: BTreeMap<(&str, bool), BTreeMap<&str, Sum>> = BTreeMap::new();
+    for one in all {
+        let is_latency = matches!(one.value, SeriesValue::Latency(_));
+        let family = families.entry((one.family, is_latency)).or_default();
+        family.entry(&one.labels).or_default().add(&one.value);
+    }
+    for ((name, is_latency), sums) in families {
+        let full_name = format!("apisix_{name}");
+        let kind = if is_latency { Kind::Histogram } else { Kind::Counter };
+        let mut family = page.family(&full_name, kind, help_of(name));
+        for (labels, sum) in sums {
+            if is_latency {
+                let sum_ms = sum.sum_us as f64 / 1000.0;
+                family.histogram(labels, &LATENCY_BOUNDS_MS, 1, &sum.buckets, sum_ms);
+            } else {
+                family.sample(labels, sum.count);
+            }
+        }
+    }
+}
+
+/// The rest of APISIX's names.
+fn compatible(page: &mut Page, board: &Board) {
+    let requests = board.sum(|core| core.requests.get());
+    page.single(
+        "apisix_http_requests_total",
+        Kind::Gauge,
+        "The total number of client requests since the gateway started",
+        requests,
+    );
+    let active = board.sum(|core| core.connections_active.get());
+    let accepted = board.sum(|core| core.accepted.get());
+    let writing = board.sum(|core| core.requests_active.get());
+    let waiting = board.sum(|core| core.connections_idle.get());
+    let reading = active.saturating_sub(writing).saturating_sub(waiting);
+    page.family("apisix_nginx_http_current_connections", Kind::Gauge, "Number of HTTP connections")
+        .sample("state=\"accepted\"", accepted)
+        .sample("state=\"active\"", active)
+        .sample("state=\"handled\"", accepted)
+        .sample("state=\"reading\"", reading)
+        .sample("state=\"waiting\"", waiting)
+        .sample("state=\"writing\"", writing);
+    let labels =
+        format!("hostname=\"{}\",version=\"{}\"", escaped(&process::hostname()), env!("CARGO_PKG_VERSION"));
+    page.family("apisix_node_info", Kind::Gauge, "Info of the gateway node").sample(&labels, 1);
+}
+
+fn configuration(page: &mut Page, board: &Board) {
+    let labels = format!(
+        "version=\"{}\",revision=\"{}\"",
+        env!("CARGO_PKG_VERSION"),
+        option_env!("RINGWAY_REVISION").unwrap_or("unknown")
+    );
+    page.family("ringway_build_info", Kind::Gauge, "What is running; always 1").sample(&labels, 1);
+    let mut family = page.family(
+        "ringway_config_generation",
+        Kind::Gauge,
+        "Generation of the configuration each core serves",
+    );
+    for (core, stats) in board.stats.iter().enumerate() {
+        family.sample(&format!("core=\"{core}\""), stats.generation.get());
+    }
+    page.single(
+        "ringway_config_published_generation",
+        Kind::Gauge,
+        "Generation of the configuration the cores were last given",
+        board.generation(),
+    );
+    page.single(
+        "ringway_config_last_reload_success",
+        Kind::Gauge,
+        "Whether the last configuration read was taken over",
+        u8::from(board.reload_ok()),
+    );
+    page.single(
+        "ringway_config_last_reload_timestamp_seconds",
+        Kind::Gauge,
+        "When configuration was last taken over",
+        board.reload_at() as f64 / 1000.0,
+    );
+    page.single(
+        "ringway_config_reloads_refused_total",
+        Kind::Counter,
+        "Configurations that were refused whole",
+        board.reloads_refused(),
+    );
+    page.single(
+        "ringway_quarantined_objects",
+        Kind::Gauge,
+        "Objects set aside for their faults",
+        board.quarantined().len(),
+    );
+}
+
+fn cores(page: &mut Page, board: &Board) {
+    let ratios = board.busy_ratios();
+    if !ratios.is_empty() {
+        let mut family = page.family(
+            "ringway_core_busy_ratio",
+            Kind::Gauge,
+            "Share of the last seconds that the core spent on its processor",
+        );
+        for (core, ratio) in ratios.iter().enumerate() {
+            family.sample(&format!("core=\"{core}\""), ratio);
+        }
+        per_core(
+            page,
+            board,
+            "ringway_core_busy_nanoseconds_total",
+            Kind::Counter,
+            "Processor time of the core",
+            |c| &c.busy_ns,
+        );
+    }
+    let mut family = page.family(
+        "ringway_loop_lag_seconds",
+        Kind::Histogram,
+        "How late the core's loop came to what was due",
+    );
+    for (core, stats) in board.stats.iter().enumerate() {
+        let lag = &stats.loop_lag;
+        let counts: Vec<u64> = lag.buckets.iter().map(Cell::get).collect();
+        let sum = lag.sum_us.get() as f64 / 1e6;
+        family.histogram(&format!("core=\"{core}\""), &LAG_BOUNDS_US, 1_000_000, &counts, sum);
+    }
+    per_core(
+        page,
+        board,
+        "ringway_panics_total",
+        Kind::Counter,
+        "Panics caught; each cost one connection",
+        |c| &c.panics,
+    );
+}
+
+fn per_core(page: &mut Page, board: &Board, name: &str, kind: Kind, help: &str, of: fn(&CoreStats) -> &Cell) {
+    let mut family = page.family(name, kind, help);
+    for (core, stats) in board.stats.iter().enumerate() {
+        family.sample(&format!("core=\"{core}\""), of(stats).get());
+    }
+}
+
+fn connections(page: &mut Page, board: &Board) {
+    type Of = fn(&CoreStats) -> &Cell;
+    let states: [(&str, Of); 3] = [
+        ("active", |c| &c.connections_active),
+        ("idle", |c| &c.connections_idle),
+        ("tunnel", |c| &c.tunnels_active),
+    ];
+    let mut family = page.family(
+        "ringway_connections",
+        Kind::Gauge,
+        "Client connections open; idle and tunnel are part of active",
+    );
+    for (core, stats) in board.stats.iter().enumerate() {
+        for (state, of) in states {
+            family.sample(&format!("core=\"{core}\",state=\"{state}\""), of(stats).get());
+        }
+    }
+    let counters: [(&str, &str, Kind, Of); 12] = [
+        ("ringway_connections_accepted_total", "Client connections accepted", Kind::Counter, |c| &c.accepted),
+        ("ringway_accept_errors_total", "Accepts that failed", Kind::Counter, |c| &c.accept_errors),
+        ("ringway_requests_total", "Requests received", Kind::Counter, |c| &c.requests),
+        ("ringway_requests_active", "Requests under way", Kind::Gauge, |c| &c.requests_active),
+        ("ringway_received_bytes_total", "Bytes received from clients", Kind::Counter, |c| &c.bytes_in),
+        ("ringway_sent_bytes_total", "Bytes sent to clients", Kind::Counter, |c| &c.bytes_out),
+        ("ringway_upstream_connects_total", "Upstream connections opened", Kind::Counter, |c| {
+            &c.upstream_connects
+        }),
+        (
+            "ringway_upstream_connect_errors_total",
+            "Upstream connections that could not be opened",
+            Kind::Counter,
+            |c| &c.upstream_connect_errors,
+        ),
+        ("ringway_upstream_reuses_total", "Requests on a pooled connection", Kind::Counter, |c| {
+            &c.upstream_reuses
+        }),
+        ("ringway_upstream_stale_total", "Pooled connections found dead", Kind::Counter, |c| {
+            &c.upstream_stale
+        }),
+        ("ringway_upstream_idle", "Upstream connections in the pool", Kind::Gauge, |c| &c.upstream_idle),
+        ("ringway_retries_total", "Second and further attempts", Kind::Counter, |c| &c.retries),
+    ];
+    for (name, help, kind, of) in counters {
+        per_core(page, board, name, kind, help, of);
+    }
+    let reuses = board.sum(|core| core.upstream_reuses.get());
+    let leases = reuses + board.sum(|core| core.upstream_connects.get());
+    if leases > 0 {
+        page.single(
+            "ringway_pool_reuse_ratio",
+            Kind::Gauge,
+            "Share of upstream requests that found an open connection, since the start",
+            reuses as f64 / leases as f64,
+        );
+    }
+}
+
+fn answers(page: &mut Page, board: &Board) {
+    let mut family = page.family(
+        "ringway_responses_total",
+        Kind::Counter,
+        "Answers made by the gateway itself, by reason",
+    );
+    for (at, reason) in board.reasons.iter().enumerate() {
+        let count = board.sum(|core| core.reasons.get(at).map_or(0, Cell::get));
+        family.sample(&format!("reason=\"{}\"", escaped(reason)), count);
+    }
+}
+
+fn losses(page: &mut Page, board: &Board) {
+    page.family(
+        "ringway_log_dropped_total",
+        Kind::Counter,
+        "Log lines lost: on a core, in the access log, in the process log",
+    )
+    .sample("place=\"core\"", board.sum(|core| core.log_drops.get()))
+    .sample("place=\"access_log\"", board.lines_lost.load(Ordering::Relaxed))
+    .sample("place=\"process_log\"", log::lost());
+    page.single(
+        "ringway_report_dropped_total",
+        Kind::Counter,
+        "Reports of cores that found no room",
+        board.sum(|core| core.report_drops.get()),
+    );
+    page.single(
+        "ringway_series_overflow_total",
+        Kind::Counter,
+        "Metric series refused because a core had too many",
+        board.sum(|core| core.series_overflow.get()),
+    );
+}
+
+fn own_process(page: &mut Page, board: &Board) {
+    let started = board.started_at as f64 / 1000.0;
+    page.single("process_start_time_seconds", Kind::Gauge, "When the process started", started);
+    let mut known = |name: &str, kind: Kind, help: &str, value: Option<f64>| {
+        if let Some(value) = value {
+            page.single(name, kind, help, value);
+        }
+    };
+    let float = |value: Option<u64>| value.map(|value| value as f64);
+    known("process_cpu_seconds_total", Kind::Counter, "Processor time spent", process::cpu_seconds());
+    known("process_resident_memory_bytes", Kind::Gauge, "Memory held", float(process::resident_bytes()));
+    known("process_open_fds", Kind::Gauge, "File descriptors open", float(process::open_fds()));
+    known("process_max_fds", Kind::Gauge, "File descriptors allowed", float(process::max_fds()));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn board() -> Board {
+        let stats: Vec<Arc<CoreStats>> = vec![Arc::default(), Arc::default()];
+        for core in &stats {
+            core.generation.set(7);
+            core.requests.add(5);
+            core.reasons[1].add(2);
+        }
+        let board = Board::new(stats, &["route_not_found", "upstream_timeout"]);
+        for _core in 0..2 {
+            let status = Series::count("http_status", "code=\"200\",route=\"1\"".to_owned());
+            status.add(3);
+            board.registry.add(Arc::new(status));
+            let latency = Series::latency("http_latency", "type=\"request\"".to_owned());
+            latency.observe(Duration::from_micros(1500));
+            latency.observe(Duration::from_secs(90));
+            board.registry.add(Arc::new(latency));
+        }
+        board.reloaded(784_111_777_500, 7, vec!["routes/9".to_owned()]);
+        board
+    }
+
+    /// The lines of a family, without its head.
+    fn lines(text: &str, family: &str) -> Vec<String> {
+        let start =
+            |line: &&str| line.strip_prefix(family).is_some_and(|rest| rest.starts_with([' ', '{', '_']));
+        text.lines().filter(start).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn equal_series_of_two_cores_are_printed_once_and_summed() {
+        let text = page(&board());
+        assert_eq!(lines(&text, "apisix_http_status"), ["apisix_http_status{code=\"200\",route=\"1\"} 6"]);
+    }
+
+    #[test]
+    fn latencies_are_cumulative_buckets_in_milliseconds() {
+        let mut page = Page::default();
+        series(&mut page, &board().registry.all()[1..2]);
+        let expected = "\
+# HELP apisix_http_latency HTTP request latency in milliseconds per service in the gateway
+# TYPE apisix_http_latency histogram
+apisix_http_latency_bucket{type=\"request\",le=\"1\"} 0
+apisix_http_latency_bucket{type=\"request\",le=\"2\"} 1
+apisix_http_latency_bucket{type=\"request\",le=\"5\"} 1
+apisix_http_latency_bucket{type=\"request\",le=\"10\"} 1
+apisix_http_latency_bucket{type=\"request\",le=\"20\"} 1
+apisix_http_latency_bucket{type=\"request\",le=\"50\"} 1
+apisix_http_latency_bucket{type=\"request\",le=\"100\"} 1
+apisix_http_latency_bucket{type=\"request\",le=\"200\"} 1
+apisix_http_latency_bucket{type=\"request\",le=\"500\"} 1
+apisix_http_latency_bucket{type=\"request\",le=\"1000\"} 1
+apisix_http_latency_bucket{type=\"request\",le=\"2000\"} 1
+apisix_http_latency_bucket{type=\"request\",le=\"5000\"} 1
+apisix_http_latency_bucket{type=\"request\",le=\"10000\"} 1
+apisix_http_latency_bucket{type=\"request\",le=\"30000\"} 1
+apisix_http_latency_bucket{type=\"request\",le=\"60000\"} 1
+apisix_http_latency_bucket{type=\"request\",le=\"+Inf\"} 2
+apisix_http_latency_sum{type=\"request\"} 90001.5
+apisix_http_latency_count{type=\"request\"} 2
+";
+        assert_eq!(page.finish(), expected);
+    }
+
+    #[test]
+    fn the_gateway_tells_of_configuration_reasons_and_itself() {
+        let text = page(&board());
+        for line in [
+            "apisix_http_requests_total 10",
+            "ringway_config_generation{core=\"1\"} 7",
+            "ringway_config_last_reload_success 1",
+            "ringway_config_last_reload_timestamp_seconds 784111777.5",
+            "ringway_quarantined_objects 1",
+            "ringway_responses_total{reason=\"upstream_timeout\"} 4",
+            "ringway_responses_total{reason=\"route_not_found\"} 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_family_has_one_head_and_every_sample_a_family() {
+        let text = page(&board());
+        let mut seen = std::collections::BTreeSet::new();
+        let mut current = String::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                current = rest.split(' ').next().expect("a name").to_owned();
+                assert!(seen.insert(current.clone()), "{current} has two heads");
+            } else if !line.starts_with('#') {
+                assert!(line.starts_with(&current), "{line} stands under {current}");
+                let value = line.rsplit(' ').next().expect("a value");
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The reports thread: takes what cores have to tell and does with it what may block.
+//!
+//! A thread of its own, so that a slow disk delays neither the configuration nor the answers of the status and
+//! metrics listeners. When it is behind, the queue fills, cores drop and count, and nobody waits.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded, select};
+
+use crate::base::clock::{self, Moment};
+use crate::link::outbox::{Inbox, Report};
+
+use super::super::board::Board;
+use super::super::log;
+use super::access_log::Sink;
+
+/// Commands that may wait; each is given by a person or at the end.
+const COMMANDS_MAX: usize = 16;
+
+#[derive(Clone, Copy, Debug)]
+enum Command {
+    Reopen,
+    End,
+}
+
+/// The handle on the thread.
+#[derive(Debug)]
+pub(crate) struct Reports {
+    commands: Sender<Command>,
+    thread: JoinHandle<()>,
+}
+
+impl Reports {
+    /// Starts the thread.
+    pub(crate) fn start(inbox: Inbox, sink: Sink, board: Arc<Board>) -> io::Result<Self> {
+        let (commands, orders) = bounded(COMMANDS_MAX);
+        let desk = Desk { inbox, sink, board };
+        let thread = thread::Builder::new().name("reports".to_owned()).spawn(move || desk.work(&orders))?;
+        Ok(Self { commands, thread })
+    }
+
+    /// Opens the access log anew, soon.
+    pub(crate) fn reopen(&self) {
+        if self.commands.try_send(Command::Reopen).is_err() {
+            log::warn("the access log is stuck in a write, it was not reopened");
+        }
+    }
+
+    /// Asks the thread to take what is waiting and end. See [`Self::has_ended`].
+    pub(crate) fn end(&self) {
+        // A full queue of commands means that the disk hangs: the process then ends without it.
+        let _ = self.commands.try_send(Command::End);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+struct Desk {
+    inbox: Inbox,
+    sink: Sink,
+    board: Arc<Board>,
+}
+
+impl Desk {
+    fn work(mut self, orders: &Receiver<Command>) {
+        let reports = self.inbox.reports.clone();
+        loop {
+            select! {
+                recv(reports) -> report => match report {
+                    Ok(report) => self.take(report),
+                    Err(_) => return,
+                },
+                recv(orders) -> order => match order {
+                    Ok(Command::Reopen) => self.reopen(),
+                    Ok(Command::End) | Err(_) => return self.take_the_rest(&reports),
+                },
+            }
+        }
+    }
+
+    /// What was sent before the end is taken, but not what a core still sends while we are at it.
+    fn take_the_rest(&mut self, reports: &Receiver<Report>) {
+        for report in reports.try_iter().take(crate::link::outbox::REPORTS_MAX) {
+            self.take(report);
+        }
+    }
+
+    fn take(&mut self, report: Report) {
+        match report {
+            Report::AccessLog(lines) => {
+                if let Err((lost, error)) = self.sink.write(&lines) {
+                    self.board.lines_lost.fetch_add(lost, Ordering::Relaxed);
+                    log::error(format!("access log: {error}; lines are lost"));
+                }
+                self.inbox.give_back(lines);
+            }
+            Report::Series(series) => self.board.registry.add(series),
+            Report::Note(level, text) => log::write(level, &text),
+            Report::Retired(what) => drop(what),
+        }
+    }
+
+    fn reopen(&mut self) {
+        match self.sink.reopen() {
+            Ok(()) => log::info("access log reopened"),
+            Err(error) => log::error(format!("access log: can not be reopened: {error}; the old file stays")),
+        }
+    }
+}
+
+/// Waits, but not for ever, until the thread has ended.
+pub(crate) async fn ended(reports: &Reports, within: Duration) -> bool {
+    let since: Moment = clock::now();
+    while !reports.has_ended() {
+        if clock::now().since(since) > within {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::link::outbox::outbox;
+    use crate::link::stats::Series;
+
+    /// Says when it is dropped.
+    struct Grave(Arc<AtomicBool>);
+
+    impl Drop for Grave {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+
+    #[test]
+    fn every_kind_of_report_finds_its_place_before_the_thread_ends() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("access.log");
+        let board = Arc::new(Board::new(Vec::new(), &[]));
+        let (out, inbox) = outbox();
+        let sink = Sink::file(&path);
+        let reports = Reports::start(inbox, sink, Arc::clone(&board)).expect("a thread");
+        let buried = Arc::new(AtomicBool::new(false));
+        out.send(Report::AccessLog(b"line\n".to_vec())).expect("room");
+        out.send(Report::Series(Arc::new(Series::count("http_status", String::new())))).expect("room");
+        out.send(Report::Retired(Box::new(Grave(Arc::clone(&buried))))).expect("room");
+        reports.end();
+        reports.thread.join().expect("no panic");
+        assert_eq!(std::fs::read_to_string(&path).expect("readable"), "line\n");
+        assert_eq!(board.registry.all().len(), 1);
+        assert!(buried.load(Ordering::Acquire));
+        assert_eq!(out.recycled(), Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_full_disk_is_counted_and_the_buffer_comes_back() {
+        let board = Arc::new(Board::new(Vec::new(), &[]));
+        let (out, inbox) = outbox();
+        let sink = Sink::file(std::path::Path::new("/dev/full"));
+        let reports = Reports::start(inbox, sink, Arc::clone(&board)).expect("a thread");
+        out.send(Report::AccessLog(b"one\ntwo\n".to_vec())).expect("room");
+        drop(out);
+        reports.thread.join().expect("no panic");
+        assert_eq!(board.lines_lost.load(Ordering::Relaxed), 2);
+    }
+}
