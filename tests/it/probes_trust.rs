@@ -176,7 +176,8 @@ fn a_proxy_header_nobody_expects_is_refused() {
     ] {
         let mut raw = gateway.raw();
         raw.send([preface, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"].concat());
-        raw.answer().expect_status(400);
+        let status = raw.answer().status;
+        assert!(matches!(status, 400 | 501), "{status}");
         raw.expect_closed();
     }
     assert_eq!(origin.requests(), 0);
