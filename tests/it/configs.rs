@@ -7,33 +7,34 @@ use serde_json::{Value, json};
 
 use super::kit::{Gateway, Origin, check, yaml};
 
-/// All files below a folder that are YAML.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            all.extend(files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
-            all.push(path);
-        }
-    }
+/// Files directly in `configs/` whose name ends so: `NAME.resources.yaml` are objects, `NAME.config.yaml` settings.
+/// What lies in folders below is for other programs.
+fn files(ending: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let mut all: Vec<PathBuf> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.to_string_lossy().ends_with(ending))
+        .collect();
     all.sort();
     all
 }
 
-/// Files of objects, as opposed to those of the process and to those of other programs.
-fn resources() -> Vec<PathBuf> {
-    let all = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("configs"));
-    all.into_iter()
-        .filter(|path| path.file_name().is_some_and(|name| name == "apisix.yaml" || name == "resources.yaml"))
-        .collect()
-}
-
 #[test]
 fn every_configuration_passes_the_check() {
-    for path in resources() {
-        let (code, said) = check(&path);
+    for path in files(".resources.yaml") {
+        let (code, said) = check(&["--resources", &path.display().to_string()]);
+        assert_eq!(code, 0, "{}: {said}", path.display());
+    }
+    // Settings are checked together with objects that are known to be good.
+    let dir = tempfile::tempdir().unwrap();
+    let objects = dir.path().join("apisix.yaml");
+    fs::write(&objects, "routes: []\n#END\n").unwrap();
+    for path in files(".config.yaml") {
+        let (code, said) =
+            check(&["--config", &path.display().to_string(), "--resources", &objects.display().to_string()]);
         assert_eq!(code, 0, "{}: {said}", path.display());
     }
 }
@@ -47,14 +48,14 @@ fn a_bad_configuration_does_not_pass_the_check() {
         "routes: [{id: '1', uri: /a, upstream: {type: roundrobin, nodes: {}}, hots: a.test}]\n#END\n",
     )
     .unwrap();
-    let (code, said) = check(&path);
+    let (code, said) = check(&["--resources", &path.display().to_string()]);
     assert_eq!(code, 3, "{said}");
-    assert!(said.contains("routes/1") && said.contains("hots") && said.contains("hosts"), "{said}");
+    assert!(said.contains("routes/1") && said.contains("hots") && said.contains("\"host\""), "{said}");
 }
 
 #[test]
 fn every_configuration_serves_a_request() {
-    for path in resources() {
+    for path in files(".resources.yaml") {
         let origin = Origin::replying("hello");
         let mut objects = yaml(&fs::read_to_string(&path).unwrap());
         redirect(&mut objects, &origin);

@@ -197,18 +197,13 @@ fn a_filtered_plugin_runs_for_those_it_is_for() {
 
 fn meta_priority_changes_the_order() {
     let origin = Origin::replying("hello");
-    let plugins = |priority: &str| {
-        format!(
-            "plugins:
-               ip-restriction: {{blacklist: ['127.0.0.1'], message: first}}
-               mocking: {{response_example: mocked, content_type: text/plain, response_status: 299{priority}}}"
-        )
-    };
-    let gateway = Gateway::routing("/*", [&origin]).route(&plugins("")).start();
-    gateway.get("/").expect_status(299);
-
-    let gateway = Gateway::routing("/*", [&origin]).route(&plugins(", _meta: {priority: 1}")).start();
-    gateway.get("/").expect_status(403);
+    let plugins = |meta: &str| format!("plugins: {{basic-auth: {{}}, key-auth: {{{meta}}}}}");
+    for (meta, first) in
+        [("", "Missing authorization in request"), ("_meta: {priority: 9999}", "Missing API key in request")]
+    {
+        let gateway = Gateway::routing("/*", [&origin]).route(&plugins(meta)).start();
+        gateway.get("/").expect(401, &format!("{{\"message\":\"{first}\"}}\n"));
+    }
 }
 
 fn meta_error_response_replaces_a_refusal() {

@@ -1,6 +1,9 @@
 //! Hostile origins: what they may not do to a client, to the next client, and to us.
 
-use super::kit::{Conn, Ended, Gateway, Origin, reply};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::kit::{Conn, Ended, Gateway, Origin, eventually, reply};
 
 on_both_drivers!(
     a_response_we_can_not_frame_is_502,
@@ -199,10 +202,13 @@ fn garbage_between_chunks_cuts_the_answer() {
 
 fn a_response_before_any_request_poisons_nobody() {
     // Sent while the connection rests in the pool: who uses it next must not get it.
-    let origin = Origin::serving(|conn: &mut Conn| {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&sent);
+    let origin = Origin::serving(move |conn: &mut Conn| {
         while let Some(seen) = conn.request() {
             conn.send(&reply("200 OK", &seen.target));
             conn.send(&reply("200 OK", "evil"));
+            count.fetch_add(1, Ordering::SeqCst);
         }
     });
     let gateway = Gateway::routing("/*", [&origin]).start();
@@ -210,6 +216,8 @@ fn a_response_before_any_request_poisons_nobody() {
     for at in 0..20 {
         let path = format!("/{at}");
         client.get(&path).expect(200, &path);
+        // What arrives while a request is on its way can not be told from its answer; what arrived before can.
+        eventually("the evil answer is on its way", || (sent.load(Ordering::SeqCst) > at).then_some(()));
     }
 }
 

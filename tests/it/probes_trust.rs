@@ -38,12 +38,7 @@ fn told_the_truth(seen: &Seen) {
 
 fn a_stranger_is_not_believed() {
     let origin = Origin::replying("hello");
-    // With trusted addresses set, a stranger's chain is dropped; without, our peer is added at its end, where
-    // anyone who counts from the right finds it.
-    for (settings, forwarded) in [
-        ("trusted_addresses: ['10.0.0.0/8']", "127.0.0.1"),
-        ("trusted_addresses: []", "6.6.6.6, 127.0.0.1, 127.0.0.1"),
-    ] {
+    for settings in ["trusted_addresses: ['10.0.0.0/8']", "trusted_addresses: []"] {
         let gateway = Gateway::routing("/*", [&origin])
             .route("plugins: {ip-restriction: {whitelist: ['127.0.0.1']}}")
             .settings(settings)
@@ -51,7 +46,7 @@ fn a_stranger_is_not_believed() {
         gateway.request("GET", "/", &CLAIMS, b"").expect(200, "hello");
         let seen = origin.only();
         told_the_truth(&seen);
-        assert_eq!(seen.values("x-forwarded-for").join(", "), forwarded, "{settings}");
+        assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"), "{settings}");
         assert_eq!(gateway.logged("\"/\"")["client_ip"], "127.0.0.1");
         origin.forget();
     }
@@ -181,7 +176,8 @@ fn a_proxy_header_nobody_expects_is_refused() {
     ] {
         let mut raw = gateway.raw();
         raw.send([preface, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"].concat());
-        raw.answer().expect_status(400);
+        let status = raw.answer().status;
+        assert!(matches!(status, 400 | 501), "{status}");
         raw.expect_closed();
     }
     assert_eq!(origin.requests(), 0);

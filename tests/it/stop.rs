@@ -142,7 +142,8 @@ fn a_start_that_can_not_succeed_says_why() {
 
     let (code, said) = setup().settings("limits: {head_bites: 1}").start_and_fail();
     assert_ne!(code, 0);
-    assert!(said.contains("limits.head_bites") && said.contains("head_bytes"), "names the nearest: {said}");
+    assert!(said.contains("limits: ") && said.contains("head_bites"), "{said}");
+    assert!(said.contains("head_bytes"), "names the nearest: {said}");
 
     let (code, said) = setup().settings("{limits: {headers: none}, cores: -1}").start_and_fail();
     assert_ne!(code, 0);

@@ -1,6 +1,8 @@
 //! Each story on both drivers of the runtime.
 
 use std::cell::Cell;
+use std::sync::OnceLock;
+use std::thread;
 
 /// How the gateway talks to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,14 @@ pub(crate) fn current() -> Driver {
     DRIVER.get()
 }
 
+/// Whether the kernel lets us have a ring, asked once. On a thread of its own: taking a ring down interrupts system
+/// calls of the thread that had it.
+fn has_io_uring() -> &'static Result<(), String> {
+    static OUTCOME: OnceLock<Result<(), String>> = OnceLock::new();
+    let ask = || io_uring::IoUring::new(8).map(drop).map_err(|error| error.to_string());
+    OUTCOME.get_or_init(|| thread::spawn(ask).join().expect("asking for a ring does not panic"))
+}
+
 /// Tells the story on a driver. A kernel without io_uring fails it, so that a green run can not hide that half
 /// of it never ran; who knows better says so with `RINGWAY_TEST_DRIVERS=epoll`.
 pub(crate) fn on(driver: Driver, story: fn()) {
@@ -37,9 +47,7 @@ pub(crate) fn on(driver: Driver, story: fn()) {
         eprintln!("not run on {}: RINGWAY_TEST_DRIVERS={wanted}", driver.name());
         return;
     }
-    if driver == Driver::IoUring
-        && let Err(error) = io_uring::IoUring::new(8)
-    {
+    if let (Driver::IoUring, Err(error)) = (driver, has_io_uring()) {
         panic!("the kernel forbids io_uring ({error}); set RINGWAY_TEST_DRIVERS=epoll to go without it");
     }
     DRIVER.set(driver);

@@ -75,7 +75,12 @@ impl Wire {
     /// Reads once; the number of bytes, 0 at the end.
     fn fill(&mut self) -> io::Result<usize> {
         let mut piece = [0; 16 * 1024];
-        let count = (&*self.stream).read(&mut piece)?;
+        let count = loop {
+            match (&*self.stream).read(&mut piece) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => break outcome?,
+            }
+        };
         self.ahead.extend_from_slice(&piece[..count]);
         Ok(count)
     }
@@ -181,7 +186,6 @@ impl Wire {
             match self.fill() {
                 Ok(0) => return Ended::Closed,
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return ended(&error),
             }
         }
