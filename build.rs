@@ -1,5 +1,6 @@
 //! Tells the program which revision it was built from, if git knows.
 
+use std::path::Path;
 use std::process::Command;
 
 fn git(arguments: &[&str]) -> Option<String> {
@@ -13,7 +14,10 @@ fn main() {
     println!("cargo:rustc-env=RINGWAY_REVISION={revision}");
     // The log of HEAD moves with every commit, which HEAD itself does not while on a branch.
     for name in ["HEAD", "logs/HEAD"] {
-        if let Some(path) = git(&["rev-parse", "--git-path", name]) {
+        // A path that is not there would count as changed at every build.
+        if let Some(path) = git(&["rev-parse", "--git-path", name])
+            && Path::new(&path).exists()
+        {
             println!("cargo:rerun-if-changed={path}");
         }
     }

@@ -55,7 +55,8 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
             letterbox,
         };
         let tell = tell.clone();
-        let thread = std::thread::Builder::new().name(format!("core-{id}")).spawn(move || seat.take(&tell))?;
+        let thread =
+            std::thread::Builder::new().name(format!("core-{id}")).spawn(move || seat.take(&tell))?;
         started.add(post, stats, thread);
     }
     // Only the cores' own ends are left: hearing ends when the last core has told how its start went.
@@ -132,11 +133,17 @@ impl Seat {
         };
         let hatches = Hatches { outbox: self.outbox, stats: self.stats, ledger: self.ledger };
         // The address of a local differs from run to run (ASLR), and from core to core.
-        let seed = std::ptr::from_ref(&hatches).addr() as u64 ^ crate::base::clock::wall() ^ u64::from(self.id) << 48;
+        let seed = std::ptr::from_ref(&hatches).addr() as u64
+            ^ crate::base::clock::wall()
+            ^ u64::from(self.id) << 48;
         let core = Core::new(self.id, self.limits, hatches, seed);
         let _ = tell.send(Ok(driver.name().to_owned()));
-        let start =
-            edge::Start { core, snapshot: self.snapshot, listeners: self.listeners, letterbox: self.letterbox };
+        let start = edge::Start {
+            core,
+            snapshot: self.snapshot,
+            listeners: self.listeners,
+            letterbox: self.letterbox,
+        };
         // A listener that can not be taken over ends the core, which the control thread notices.
         let _ = edge::run_core(driver, start);
     }
@@ -198,6 +205,14 @@ fn limits(settings: &Settings) -> Limits {
         drain_body_timeout: set.drain_body_timeout.get(),
         interim_responses: set.interim_responses,
         connections_max: set.connections_max,
+        connections_per_address: set.connections_per_address,
+        held_body_bytes: set.held_body_bytes,
+        retries: set.retries,
+        retry_budget_percent: u32::from(set.retry_budget_percent.get()),
+        retry_budget_per_second: set.retry_budget_per_second,
+        buffers_kept: set.buffers_idle,
+        log_batch_bytes: settings.access_log.buffer_bytes,
+        log_batch_age: settings.access_log.flush_interval.get(),
         buffer_bytes: set.buffer_bytes,
         tunnel_timeout: set.tunnel_timeout.bound(),
         ..Limits::default()

@@ -1,5 +1,7 @@
 //! Hashing: seeded maps against chosen collisions, and a stable hash for things that outlive a process.
 
+#![allow(clippy::disallowed_types)] // This is the file that names them, with a hasher of its own.
+
 use std::hash::Hash;
 
 /// A map whose hash is seeded per process, so that no client can choose colliding keys.

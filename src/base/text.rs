@@ -150,7 +150,9 @@ pub fn escape_path(path: &[u8], out: &mut Vec<u8>) {
 /// Appends a reference (RFC 3986 4.1) with what none may contain coded: controls, spaces, quotes, backslashes,
 /// bytes beyond ASCII. What is coded already stays.
 pub fn escape_reference(reference: &[u8], out: &mut Vec<u8>) {
-    escape(reference, out, |byte| matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}'));
+    escape(reference, out, |byte| {
+        matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}')
+    });
 }
 
 fn escape(bytes: &[u8], out: &mut Vec<u8>, also: impl Fn(u8) -> bool) {

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -51,12 +51,49 @@ async fn accept(hall: Rc<Hall>, listener: Rc<Listener>) {
 /// Serves one connection. A panic ends it alone.
 async fn attend(hall: Rc<Hall>, socket: Socket, peer: SocketAddr, local: SocketAddr) {
     let _guard = hall.core.in_flight.enter();
+    let Some(_place) = Place::take(&hall, peer.ip()) else {
+        hall.core.stats.connections_refused.add(1);
+        return;
+    };
     hall.core.stats.connections_active.add(1);
     let served = Caught(pin!(h1::serve(&hall, socket, peer, local))).await;
     hall.core.stats.connections_active.sub(1);
     if let Err(panic) = served {
         hall.core.stats.panics.add(1);
         hall.core.note(Level::Error, format!("a panic ended the connection of {peer}: {}", words(&*panic)));
+    }
+}
+
+/// A connection's place among those of its client's address.
+struct Place<'a>(Option<(&'a Hall, IpAddr)>);
+
+impl<'a> Place<'a> {
+    /// `None` when the address has as many as it may.
+    fn take(hall: &'a Hall, address: IpAddr) -> Option<Self> {
+        let max = hall.core.limits.connections_per_address;
+        if max == 0 {
+            return Some(Self(None));
+        }
+        let mut addresses = hall.addresses.borrow_mut();
+        let open = addresses.entry(address).or_default();
+        if *open >= max {
+            return None;
+        }
+        *open += 1;
+        Some(Self(Some((hall, address))))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let Some((hall, address)) = self.0 else { return };
+        let mut addresses = hall.addresses.borrow_mut();
+        if let Some(open) = addresses.get_mut(&address) {
+            *open -= 1;
+            if *open == 0 {
+                addresses.remove(&address);
+            }
+        }
     }
 }
 

@@ -17,12 +17,8 @@ use crate::proto::head::HeaderId;
 use crate::runtime::Core;
 use crate::snapshot::LogFormat;
 
-/// A batch leaves when it has so many bytes,
-const BATCH_BYTES: usize = 32 * 1024;
-/// or is so old.
-const BATCH_AGE: Duration = Duration::from_millis(100);
-/// Room a batch starts with: the batch and one more line.
-const BATCH_CAPACITY: usize = 64 * 1024;
+/// Room a batch starts with beyond what it holds when it leaves: its last line.
+const LINE_ROOM: usize = 8 * 1024;
 /// Longest part of a request that is logged.
 const TEXT_BYTES: usize = 2048;
 
@@ -40,7 +36,10 @@ impl Batch {
         if self.bytes.is_empty() {
             return;
         }
-        let empty = core.outbox.recycled().unwrap_or_else(|| Vec::with_capacity(BATCH_CAPACITY));
+        let empty = core
+            .outbox
+            .recycled()
+            .unwrap_or_else(|| Vec::with_capacity(core.limits.log_batch_bytes + LINE_ROOM));
         let full = std::mem::replace(&mut self.bytes, empty);
         let lines = std::mem::take(&mut self.lines);
         if let Err(report) = core.outbox.send(Report::AccessLog(full)) {
@@ -55,7 +54,7 @@ impl Batch {
 
     /// Sends the batch off if its first line has waited long enough.
     pub(super) fn flush_if_old(&mut self, core: &Core, now: Moment) {
-        if now.since(self.since) >= BATCH_AGE {
+        if now.since(self.since) >= core.limits.log_batch_age {
             self.flush(core);
         }
     }
@@ -84,7 +83,7 @@ pub(super) fn hand_over(hall: &Hall, view: &View, ex: &Exchange) {
     if batch.lines == 1 {
         batch.since = ex.timing.finished;
     }
-    if batch.bytes.len() >= BATCH_BYTES {
+    if batch.bytes.len() >= hall.core.limits.log_batch_bytes {
         batch.flush(&hall.core);
     }
 }

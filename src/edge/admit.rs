@@ -74,7 +74,12 @@ const IDENTITY: HeaderSet = HeaderSet::of(&IDENTITY_LIST);
 const HOPS_MAX: usize = 32;
 
 /// Makes of a head what the rest of the gateway reads.
-pub(super) fn admit(hall: &Hall, view: &Snapshot, ex: &mut Exchange, upload: &mut Upload) -> Result<(), Refusal> {
+pub(super) fn admit(
+    hall: &Hall,
+    view: &Snapshot,
+    ex: &mut Exchange,
+    upload: &mut Upload,
+) -> Result<(), Refusal> {
     let line = ex.request.line;
     let headers = &ex.request.headers;
     let framing = framing::of_request(&line, headers)?;

@@ -305,7 +305,12 @@ impl Run<'_> {
     }
 
     /// Writes the head into the room before `from`; sends it alone if it does not fit there.
-    async fn place_head(&mut self, head: &mut Vec<u8>, buffer: &mut Vec<u8>, from: usize) -> Result<usize, Fault> {
+    async fn place_head(
+        &mut self,
+        head: &mut Vec<u8>,
+        buffer: &mut Vec<u8>,
+        from: usize,
+    ) -> Result<usize, Fault> {
         self.head_sent = true;
         if head.len() <= from {
             let at = from - head.len();
@@ -535,9 +540,8 @@ impl Run<'_> {
     fn write_lines(&self, out: &mut Vec<u8>) {
         const SERVER: HeaderSet = HeaderSet::of(&[HeaderId::Server]);
         let headers = &self.ex.response.headers;
-        let listed = |id: HeaderId, name: &[u8]| {
-            id == HeaderId::Other && framing::connection_lists(headers, name)
-        };
+        let listed =
+            |id: HeaderId, name: &[u8]| id == HeaderId::Other && framing::connection_lists(headers, name);
         let named: Option<&dyn Fn(HeaderId, &[u8]) -> bool> =
             if headers.has(HeaderId::Connection) { Some(&listed) } else { None };
         headers.write(out, &Omit { always: OURS, received: SERVER, named });

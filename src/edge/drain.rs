@@ -88,7 +88,10 @@ async fn drain(hall: Rc<Hall>, listeners: Vec<Rc<Listener>>, accept_for: Duratio
     }
     let left = core.in_flight.count();
     if left > 0 {
-        core.note(Level::Warn, format!("core {}: {left} connections were cut off at the end of the drain", core.id));
+        core.note(
+            Level::Warn,
+            format!("core {}: {left} connections were cut off at the end of the drain", core.id),
+        );
     }
     close_all(&hall, &listeners);
     settle(Rc::clone(&hall)).await;

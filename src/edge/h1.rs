@@ -104,7 +104,12 @@ async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
 }
 
 /// One request from its complete head to its log line.
-async fn serve_one(hall: &Hall, connection: &mut Connection, mut ex: Box<Exchange>, mut upload: Upload) -> After {
+async fn serve_one(
+    hall: &Hall,
+    connection: &mut Connection,
+    mut ex: Box<Exchange>,
+    mut upload: Upload,
+) -> After {
     let view = hall.view();
     let core = &hall.core;
     ex.timing.received = core.now();

@@ -17,13 +17,15 @@ mod pick;
 mod pipeline;
 mod proxy;
 mod respond;
+mod retry_budget;
 mod tunnel;
 mod upload;
 
 pub use respond::REASONS;
+use retry_budget::RetryBudget;
 
 use std::cell::{Cell, RefCell};
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,6 +91,9 @@ struct Hall {
     draining: Cell<bool>,
     /// The core has nothing left to do.
     over: Event,
+    retries: RetryBudget,
+    /// Connections by client address, where they are limited.
+    addresses: RefCell<Map<IpAddr, usize>>,
     log: RefCell<access_log::Batch>,
 }
 
@@ -139,6 +144,8 @@ pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
             merged: RefCell::default(),
             draining: Cell::new(false),
             over: Event::default(),
+            retries: RetryBudget::new(),
+            addresses: RefCell::default(),
             log: RefCell::default(),
         });
         hall.core.stats.generation.set(generation);
@@ -177,4 +184,3 @@ async fn keep_time(hall: Rc<Hall>) {
         }
     }
 }
-

@@ -12,7 +12,7 @@ use crate::expr::Rule;
 use crate::plugin::{Env, Hooks as _, Phase, PluginChain, Verdict};
 use crate::proto::head::HeaderId;
 use crate::router::Query;
-use crate::snapshot::{Chain, Route, Target};
+use crate::snapshot::{AnyPlugin, Chain, Route, Target};
 
 /// One request under way: what it says, which plugins see it, what they may reach.
 pub(super) struct Run<'a> {
@@ -60,7 +60,17 @@ impl<'a> Run<'a> {
         ex: Box<Exchange>,
         upload: Upload,
     ) -> Self {
-        Self { hall, view, connection, ex, upload, route: None, merged: None, head_sent: false, refused: false }
+        Self {
+            hall,
+            view,
+            connection,
+            ex,
+            upload,
+            route: None,
+            merged: None,
+            head_sent: false,
+            refused: false,
+        }
     }
 
     /// From a readable request to its log line.
@@ -204,12 +214,16 @@ impl<'a> Run<'a> {
 }
 
 /// The chain a request goes by: the route's, or that with its consumer's plugins.
-pub(super) fn chain_of<'v>(view: &'v View, route: Option<u32>, merged: Option<&'v Rc<Chain>>) -> Option<&'v Chain> {
+pub(super) fn chain_of<'v>(
+    view: &'v View,
+    route: Option<u32>,
+    merged: Option<&'v Rc<Chain>>,
+) -> Option<&'v Chain> {
     merged.map(Rc::as_ref).or_else(|| route.map(|at| &view.routes[at as usize].chain))
 }
 
 /// Whether a merged chain has the plugin from the consumer: such ones missed the first `REWRITE`.
-fn is_new(route: &Chain, plugin: &crate::plugins::AnyPlugin) -> bool {
+fn is_new(route: &Chain, plugin: &AnyPlugin) -> bool {
     !plugin.is_auth() && !route.has(plugin.name())
 }
 
@@ -260,7 +274,8 @@ impl Run<'_> {
     /// Receives the whole request body first, if a plugin of the route wants to see it.
     async fn hold_body(&mut self) -> Verdict {
         let route = self.matched().and_then(|route| route.chain.request_body_max());
-        let Some(bytes_max) = self.view.global.request_body_max().max(route) else { return Verdict::Next };
+        let Some(wish) = self.view.global.request_body_max().max(route) else { return Verdict::Next };
+        let bytes_max = wish.min(self.hall.core.limits.held_body_bytes);
         if self.upload.is_done() {
             return Verdict::Next;
         }

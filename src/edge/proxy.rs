@@ -48,13 +48,18 @@ impl Run<'_> {
         let view = self.view.clone();
         let plan = self.plan(&view.upstreams[at as usize]);
         let mut tried = TriedSet::new();
-        let mut retries_left = plan.upstream.retries;
+        let core = &self.hall.core;
+        let default = plan.upstream.other_nodes.min(core.limits.retries);
+        let mut retries_left = plan.upstream.retries.unwrap_or(default);
+        self.hall.retries.earn(core.limits.retry_budget_percent);
         let mut again = None;
         let mut last = Fault::NoNodes;
         loop {
             // A stale connection says nothing about its node: that one gets the request again, on a new one.
             let fresh = again.is_some();
-            let Some(node) = again.take().or_else(|| pick::node(self.hall, plan.upstream, &tried)) else {
+            let Some(node) =
+                again.take().or_else(|| pick::node(self.hall, plan.upstream, &tried, plan.started))
+            else {
                 return Err(last);
             };
             if let Verdict::Reply(reply) = self.before_proxy().await {
@@ -70,15 +75,19 @@ impl Run<'_> {
             }
             if failed.reused && !fresh {
                 again = Some(node);
-            } else if retries_left == 0 {
+                continue;
+            }
+            let now = core.now();
+            pick::note_failure(self.hall, plan.upstream, node, now);
+            if retries_left == 0 || !self.hall.retries.spend(now, core.limits.retry_budget_per_second) {
                 return Err(last);
-            } else if plan.end.is_some_and(|end| self.hall.core.now() >= end) {
+            } else if plan.end.is_some_and(|end| now >= end) {
                 return Err(Fault::RetryTimeout);
             } else {
                 retries_left -= 1;
                 tried.insert(node);
             }
-            self.hall.core.stats.retries.add(1);
+            core.stats.retries.add(1);
         }
     }
 
@@ -114,7 +123,8 @@ impl Run<'_> {
             total: Duration::ZERO,
             reused: false,
         });
-        let connected = pick::connection(self.hall, plan.upstream, node, &plan.timeouts, plan.end, fresh).await;
+        let connected =
+            pick::connection(self.hall, plan.upstream, node, &plan.timeouts, plan.end, fresh).await;
         let result = match connected {
             Ok(mut leased) => {
                 let reused = leased.reused;

@@ -110,7 +110,10 @@ pub(super) fn reason_at(ex: &Exchange) -> Option<usize> {
         Source::Gateway => ex.reason,
     };
     // Refusals have words of their own; they are counted together.
-    REASONS.iter().position(|reason| *reason == word).or_else(|| REASONS.iter().position(|reason| *reason == "bad_request"))
+    REASONS
+        .iter()
+        .position(|reason| *reason == word)
+        .or_else(|| REASONS.iter().position(|reason| *reason == "bad_request"))
 }
 
 /// The answer to a request that could not be forwarded.
@@ -133,7 +136,8 @@ pub(super) fn to_refusal(ex: &mut Exchange, refusal: Refusal) -> Reply {
     body.extend_from_slice(b"\",\"code\":\"");
     body.extend_from_slice(refusal.word.as_bytes());
     body.extend_from_slice(b"\"}\n");
-    let reply = Reply::bytes(refusal.status, body).with("content-type", Bytes::from_static(b"application/json"));
+    let reply =
+        Reply::bytes(refusal.status, body).with("content-type", Bytes::from_static(b"application/json"));
     if refusal.status == 405 {
         return reply.with("allow", Bytes::from_static(b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }

@@ -124,7 +124,12 @@ impl Upload {
     }
 
     /// Appends to `out`, framed for the upstream, what came along with the head.
-    pub(super) fn take_received(&mut self, core: &Core, received: &[u8], out: &mut Vec<u8>) -> Result<(), UploadFault> {
+    pub(super) fn take_received(
+        &mut self,
+        core: &Core,
+        received: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), UploadFault> {
         let waiting = &received[self.at..];
         match &mut self.left {
             Left::Nothing => {}
@@ -173,7 +178,12 @@ impl Upload {
 
     /// Receives the next piece into `buffer` (empty, with room for its frame before and behind), leaving it
     /// ready to send from the index returned.
-    async fn next(&mut self, core: &Core, from: &mut Reader, mut buffer: Vec<u8>) -> (Result<usize, UploadFault>, Vec<u8>) {
+    async fn next(
+        &mut self,
+        core: &Core,
+        from: &mut Reader,
+        mut buffer: Vec<u8>,
+    ) -> (Result<usize, UploadFault>, Vec<u8>) {
         buffer.clear();
         buffer.resize(PIECE_HEAD, 0);
         let room = buffer.capacity() - PIECE_HEAD - PIECE_TAIL;
@@ -246,7 +256,13 @@ impl Upload {
     }
 
     /// Reads all of the body, decoded.
-    pub(super) async fn hold(&mut self, core: &Core, received: &[u8], from: &mut Reader, watch: &Rc<Watch>) -> Result<Vec<u8>, UploadFault> {
+    pub(super) async fn hold(
+        &mut self,
+        core: &Core,
+        received: &[u8],
+        from: &mut Reader,
+        watch: &Rc<Watch>,
+    ) -> Result<Vec<u8>, UploadFault> {
         let mut held = Vec::new();
         let mut plain = Plain { upload: self, out: &mut held };
         plain.take_received(core, received)?;
@@ -263,7 +279,13 @@ impl Upload {
     }
 
     /// Reads and drops what is left, if it is little. Whether the connection can carry on.
-    pub(super) async fn discard(&mut self, core: &Core, received: &[u8], from: &mut Reader, watch: &Rc<Watch>) -> bool {
+    pub(super) async fn discard(
+        &mut self,
+        core: &Core,
+        received: &[u8],
+        from: &mut Reader,
+        watch: &Rc<Watch>,
+    ) -> bool {
         self.bytes_max = self.bytes + core.limits.drain_body_bytes;
         if self.awaits_continue {
             return false;
@@ -323,7 +345,12 @@ impl Plain<'_> {
         upload.count(step.data)
     }
 
-    async fn next(&mut self, core: &Core, from: &mut Reader, buffer: Vec<u8>) -> (Result<(), UploadFault>, Vec<u8>) {
+    async fn next(
+        &mut self,
+        core: &Core,
+        from: &mut Reader,
+        buffer: Vec<u8>,
+    ) -> (Result<(), UploadFault>, Vec<u8>) {
         let before = self.upload.bytes;
         let (piece, buffer) = self.upload.next(core, from, buffer).await;
         let result = piece.map(|_| {

@@ -112,7 +112,10 @@ mod tests {
     fn what_matched_replaces_only_the_last_two_labels() {
         let mut route = RouteLabels::new("1", "name", "", "svc", "old", "older");
         route.set_matched("/a*", "*.b");
-        assert_eq!((route.route_id(), route.service_name(), route.matched_uri(), route.matched_host()), ("1", "svc", "/a*", "*.b"));
+        assert_eq!(
+            (route.route_id(), route.service_name(), route.matched_uri(), route.matched_host()),
+            ("1", "svc", "/a*", "*.b")
+        );
     }
 
     #[test]
@@ -120,7 +123,10 @@ mod tests {
         let jack = ConsumerLabels::new("jack", "", "cred-1", "77");
         let mut copy = ConsumerLabels::new("somebody", "with", "longer", "texts");
         copy.copy_from(&jack);
-        assert_eq!((copy.name(), copy.group_id(), copy.credential_id(), copy.custom_id()), ("jack", "", "cred-1", "77"));
+        assert_eq!(
+            (copy.name(), copy.group_id(), copy.credential_id(), copy.custom_id()),
+            ("jack", "", "cred-1", "77")
+        );
         copy.clear();
         assert!(copy.is_empty());
     }

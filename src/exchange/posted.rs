@@ -78,7 +78,9 @@ fn follow<'v>(root: &'v Value, path: &str) -> Vec<&'v Value> {
             .into_iter()
             .flat_map(|value| match value {
                 Value::Array(items) if step == "*" => items.iter().collect::<Vec<_>>(),
-                Value::Array(items) => step.parse().ok().and_then(|at: usize| items.get(at)).into_iter().collect(),
+                Value::Array(items) => {
+                    step.parse().ok().and_then(|at: usize| items.get(at)).into_iter().collect()
+                }
                 other => other.get(step).into_iter().collect(),
             })
             .collect();

@@ -70,7 +70,8 @@ impl Response {
     /// Removes the headers that describe a body which is about to change.
     pub fn forget_body_headers(&mut self) {
         use crate::proto::head::HeaderId;
-        for id in [HeaderId::ContentLength, HeaderId::ContentEncoding, HeaderId::Etag, HeaderId::LastModified] {
+        for id in [HeaderId::ContentLength, HeaderId::ContentEncoding, HeaderId::Etag, HeaderId::LastModified]
+        {
             self.headers.remove_id(id);
         }
     }

@@ -53,7 +53,9 @@ impl Exchange {
         match var {
             Var::Uri => slice(&request.path),
             Var::RequestUri => self.request_uri(),
-            Var::RealRequestUri => self.received(request.line.target.start, request.line.target.end()).map(Cow::Borrowed),
+            Var::RealRequestUri => {
+                self.received(request.line.target.start, request.line.target.end()).map(Cow::Borrowed)
+            }
             Var::Args => set(&request.query),
             Var::IsArgs => slice(if request.query.is_empty() { b"" } else { b"?" }),
             Var::RequestMethod => slice(request.method().text().as_bytes()),
@@ -300,7 +302,9 @@ mod tests {
     #[test]
     fn what_is_a_stretch_of_the_exchange_is_borrowed() {
         let ex = exchange();
-        for name in ["uri", "host", "http_host", "args", "request_method", "cookie_sid", "arg_y", "uri_param_id"] {
+        for name in
+            ["uri", "host", "http_host", "args", "request_method", "cookie_sid", "arg_y", "uri_param_id"]
+        {
             assert!(matches!(ex.var(&Var::parse(name)), Some(Cow::Borrowed(_))), "{name}");
         }
     }

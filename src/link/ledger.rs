@@ -103,7 +103,8 @@ impl Account {
                 if seen_start + window == start {
                     self.previous.fetch_max(seen, Ordering::AcqRel);
                 }
-                match self.current.compare_exchange(seen, pack(start, 0), Ordering::AcqRel, Ordering::Acquire) {
+                match self.current.compare_exchange(seen, pack(start, 0), Ordering::AcqRel, Ordering::Acquire)
+                {
                     Ok(_) => seen = pack(start, 0),
                     Err(other) => seen = other,
                 }
@@ -224,7 +225,10 @@ mod tests {
         }
         assert!(!account.spend_sliding(at(10_500), SECOND, 10, 1).admitted);
         let admitted = (0..10).filter(|_| account.spend_sliding(at(11_500), SECOND, 10, 1).admitted).count();
-        assert!((5..=6).contains(&admitted), "half of the last window counts, so half are admitted: {admitted}");
+        assert!(
+            (5..=6).contains(&admitted),
+            "half of the last window counts, so half are admitted: {admitted}"
+        );
     }
 
     #[test]

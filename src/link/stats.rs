@@ -49,7 +49,8 @@ impl Latency {
     /// Notes one time.
     pub fn observe(&self, time: Duration) {
         let us = time.as_micros() as u64;
-        let at = LATENCY_BOUNDS_MS.iter().position(|bound| us <= bound * 1000).unwrap_or(LATENCY_BOUNDS_MS.len());
+        let at =
+            LATENCY_BOUNDS_MS.iter().position(|bound| us <= bound * 1000).unwrap_or(LATENCY_BOUNDS_MS.len());
         self.buckets[at].add(1);
         self.sum_us.add(us);
         self.count.add(1);
@@ -150,8 +151,9 @@ core_stats! {
     connections_active,
     /// Of those, waiting for a request.
     connections_idle,
-    /// Accepts that failed.
+    /// Accepts that failed, and connections closed because their address had too many.
     accept_errors,
+    connections_refused,
     /// Requests received, ever.
     requests,
     /// Requests under way.
@@ -165,8 +167,9 @@ core_stats! {
     upstream_reuses,
     upstream_stale,
     upstream_idle,
-    /// Second and further attempts.
+    /// Second and further attempts, and those the budget did not allow.
     retries,
+    retry_budget_exhausted,
     /// Panics caught; each cost one connection.
     panics,
     /// Access-log lines and other reports that found no room.

@@ -82,7 +82,7 @@ fn of_value(value: Value, faults: &mut Vec<ConfigError>) -> Resources {
             (Some(_), Value::Null) => {}
             (Some(kind), Value::Array(items)) => {
                 for (index, item) in items.into_iter().enumerate() {
-                    match object(kind, item) {
+                    match object(kind, index, item) {
                         Ok(raw) if !seen.insert((raw.kind, raw.id.clone())) => {
                             let fault = ConfigError::new(format!("the id {} is taken by another", raw.id));
                             faults.push(fault.under(&place(kind, index)));
@@ -112,7 +112,7 @@ fn is_version(name: &str) -> bool {
 }
 
 /// Finds the id of an object, and so what it is.
-fn object(kind: Kind, item: Value) -> Result<Raw, ConfigError> {
+fn object(kind: Kind, index: usize, item: Value) -> Result<Raw, ConfigError> {
     let Value::Object(mut fields) = item else {
         return Err(ConfigError::new(format!("expected an object, got {}", shown_value(&item))));
     };
@@ -121,7 +121,7 @@ fn object(kind: Kind, item: Value) -> Result<Raw, ConfigError> {
     fields.shift_remove("createdIndex");
     let (kind, id) = match kind {
         Kind::Consumer => consumer_id(&fields)?,
-        _ => (kind, id_of(kind, &fields)?),
+        _ => (kind, id_of(kind, index, &fields)?),
     };
     Ok(Raw { kind, id, value: Value::Object(fields) })
 }
@@ -147,8 +147,14 @@ fn credential_id(id: &str) -> Result<ObjectId, ConfigError> {
     Ok(ObjectId::of_checked(id))
 }
 
-fn id_of(kind: Kind, fields: &Map<String, Value>) -> Result<ObjectId, ConfigError> {
-    let id = fields.get("id").ok_or_else(|| ConfigError::new("id is required"))?;
+/// The id an object says, or, as APISIX has it, one made of its place in the list, from 1.
+fn id_of(kind: Kind, index: usize, fields: &Map<String, Value>) -> Result<ObjectId, ConfigError> {
+    let Some(id) = fields.get("id") else {
+        return match kind {
+            Kind::Secret | Kind::PluginMetadata => Err(ConfigError::new("id is required")),
+            _ => Ok(ObjectId::of_checked(&format!("arr_{}", index + 1))),
+        };
+    };
     if kind == Kind::Secret {
         let expected = || ConfigError::at("id", format!("expected MANAGER/ID, got {}", shown_value(id)));
         let text = id.as_str().ok_or_else(expected)?;

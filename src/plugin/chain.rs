@@ -170,11 +170,5 @@ impl<P: Hooks> PluginChain<P> {
     }
 }
 
-const PHASE_LIST: [Phase; PHASES] = [
-    Phase::Rewrite,
-    Phase::Access,
-    Phase::BeforeProxy,
-    Phase::HeaderFilter,
-    Phase::BodyFilter,
-    Phase::Log,
-];
+const PHASE_LIST: [Phase; PHASES] =
+    [Phase::Rewrite, Phase::Access, Phase::BeforeProxy, Phase::HeaderFilter, Phase::BodyFilter, Phase::Log];

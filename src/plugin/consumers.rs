@@ -135,6 +135,9 @@ mod tests {
     fn the_same_credential_twice_is_refused_with_its_owner() {
         let mut index = ConsumerIndex::default();
         index.insert("key-auth", (b"k".to_vec(), vec![]), 0, labels("jack")).expect("new");
-        assert_eq!(index.insert("key-auth", (b"k".to_vec(), vec![]), 1, labels("jill")), Err("jack".to_owned()));
+        assert_eq!(
+            index.insert("key-auth", (b"k".to_vec(), vec![]), 1, labels("jill")),
+            Err("jack".to_owned())
+        );
     }
 }

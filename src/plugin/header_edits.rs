@@ -69,15 +69,16 @@ impl<'de> Deserialize<'de> for HeaderEdits {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         let fields = Map::<String, Value>::deserialize(input)?;
         let lines = |(name, value): (&String, &Value)| {
-            texts(value)
-                .map(|texts| (name.clone(), texts))
-                .ok_or_else(|| D::Error::custom(format!("expected text, a number or a list of them for {name}")))
+            texts(value).map(|texts| (name.clone(), texts)).ok_or_else(|| {
+                D::Error::custom(format!("expected text, a number or a list of them for {name}"))
+            })
         };
         if !fields.keys().any(|name| is_operation(name)) {
             let set = fields.iter().map(lines).collect::<Result<_, _>>()?;
             return Ok(Self { set, ..Self::default() });
         }
-        let operations: Operations = serde_json::from_value(Value::Object(fields)).map_err(D::Error::custom)?;
+        let operations: Operations =
+            serde_json::from_value(Value::Object(fields)).map_err(D::Error::custom)?;
         let mut edits = Self { remove: operations.remove.unwrap_or_default(), ..Self::default() };
         edits.set = operations.set.iter().flatten().map(lines).collect::<Result<_, _>>()?;
         match operations.add {
@@ -117,7 +118,8 @@ impl JsonSchema for HeaderEdits {
             "anyOf": [scalar, { "type": "array", "items": scalar }],
         });
         let fields = serde_json::json!({ "type": "object", "additionalProperties": value });
-        let line = serde_json::json!({ "type": "string", "pattern": ":", "x-expected": "text such as name: value" });
+        let line =
+            serde_json::json!({ "type": "string", "pattern": ":", "x-expected": "text such as name: value" });
         json_schema!({
             "type": "object",
             "minProperties": 1,
@@ -149,7 +151,10 @@ impl HeaderEdits {
         .concat()
         {
             if !is_token(name.as_bytes()) {
-                return Err(ConfigError::at("headers", format!("invalid field character in header {name:?}")));
+                return Err(ConfigError::at(
+                    "headers",
+                    format!("invalid field character in header {name:?}"),
+                ));
             }
             if at && FRAMING.contains(&HeaderId::of(name.as_bytes())) {
                 return Err(ConfigError::at(
@@ -262,7 +267,9 @@ mod tests {
 
     #[test]
     fn names_that_no_header_has_are_refused() {
-        for config in [r#"{"X A":"1"}"#, r#"{"add":{"":"1"}}"#, r#"{"add":["X\r\nA: 1"]}"#, r#"{"remove":["a:b"]}"#] {
+        for config in
+            [r#"{"X A":"1"}"#, r#"{"add":{"":"1"}}"#, r#"{"add":["X\r\nA: 1"]}"#, r#"{"remove":["a:b"]}"#]
+        {
             let error = edit(config, &[]).unwrap_err();
             assert!(error.contains("invalid field character in header"), "{config}: {error}");
         }

@@ -87,7 +87,11 @@ pub trait Plugin: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     /// The rules that a type can not say.
-    fn compile(config: Self::Config, metadata: Self::Metadata, cx: &mut CompileCx<'_>) -> Result<Self, ConfigError>;
+    fn compile(
+        config: Self::Config,
+        metadata: Self::Metadata,
+        cx: &mut CompileCx<'_>,
+    ) -> Result<Self, ConfigError>;
 
     /// Before the consumer is known; authentication identifies it here.
     const REWRITE: Gate<Self> = None;

@@ -19,7 +19,9 @@ use serde_json::Value;
 
 use super::compile::Shared;
 use super::{CompileCx, ConsumerIndex, Env, Plugin, Registry, Step, Verdict};
-use crate::exchange::{Body, Chunk, ConsumerLabels, Exchange, Reply, ReplyBody, ResponseBody, RouteLabels, Source};
+use crate::exchange::{
+    Body, Chunk, ConsumerLabels, Exchange, Reply, ReplyBody, ResponseBody, RouteLabels, Source,
+};
 use crate::link::ledger::Ledger;
 use crate::link::outbox::{Inbox, Report, outbox};
 use crate::link::stats::Series;
@@ -111,7 +113,11 @@ impl Desk {
     }
 
     /// Compiles a use of the plugin in the object `owner`.
-    pub(crate) fn compile<P: Plugin>(&mut self, owner: &str, config: &str) -> Result<Bench<P>, Vec<ConfigError>> {
+    pub(crate) fn compile<P: Plugin>(
+        &mut self,
+        owner: &str,
+        config: &str,
+    ) -> Result<Bench<P>, Vec<ConfigError>> {
         let config = value(config);
         let parsed = schema::parse::<P::Config>(config.clone())?;
         let metadata = match self.shared.metadata.get(P::NAME) {
@@ -150,7 +156,8 @@ impl Request {
         ex.request.line.target = Span::new(start, start + target.len());
         ex.request.line.head = Span::new(0, head.len());
         ex.request.headers.hold_received(head);
-        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let (path, query) =
+            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         ex.request.path = percent_encoding(path);
         ex.request.wire_path = path.as_bytes().to_vec();
         ex.request.has_query = query.is_some();
@@ -319,7 +326,12 @@ impl<P: Plugin> Outcome<'_, P> {
         self.response(0, &[], b"")
     }
 
-    pub(crate) fn response_in_pieces(mut self, status: u16, headers: &[(&str, &str)], body: &[&[u8]]) -> Answer {
+    pub(crate) fn response_in_pieces(
+        mut self,
+        status: u16,
+        headers: &[(&str, &str)],
+        body: &[&[u8]],
+    ) -> Answer {
         let mut pieces: Vec<Vec<u8>> = body.iter().map(|piece| piece.to_vec()).collect();
         self.ex.response.status = status;
         if let Some(reply) = self.reply.take() {

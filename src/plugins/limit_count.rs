@@ -27,6 +27,7 @@ use crate::link::ledger::{Account, Purse, Spent};
 use crate::model::field::HeaderName;
 use crate::plugin::{CompileCx, ConfigError, Edit, Env, Gate, Plugin, Step};
 use crate::runtime::LocalId;
+use crate::runtime::limits::HELD_BODY_BYTES;
 
 use self::config::{Amount, Config, KeyType, Metadata, Rule, WindowType};
 
@@ -143,6 +144,9 @@ impl Plugin for LimitCount {
             (None, _, None) => return Err(ConfigError::new("count is required when time_window is given")),
             (_, None, None) => return Err(ConfigError::new("time_window is required when count is given")),
         };
+        if limits.iter().any(Limit::asks_for_body) {
+            cx.needs_request_body(HELD_BODY_BYTES);
+        }
         let status = config.rejected_code.u16();
         Ok(Self {
             limits,
@@ -196,6 +200,19 @@ impl Limit {
             limit.scope.extend_from_slice(rule.key.as_bytes());
         }
         Ok(limit)
+    }
+
+    fn asks_for_body(&self) -> bool {
+        let in_number = |number: &Number| match number {
+            Number::Fixed(_) => false,
+            Number::Asked(template) => template.vars().any(Var::needs_request_body),
+        };
+        let in_key = match &self.key {
+            Key::Address | Key::Constant => false,
+            Key::Var(var) => var.needs_request_body(),
+            Key::Template(template) => template.vars().any(Var::needs_request_body),
+        };
+        in_key || in_number(&self.count) || in_number(&self.window)
     }
 
     /// Counts the request; the count it is held against, and what is left. `None`: the limit cannot be told.

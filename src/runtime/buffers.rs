@@ -8,9 +8,8 @@ use std::cell::RefCell;
 
 /// Bytes of a small buffer: a head and a small body.
 pub const SMALL_BYTES: usize = 16 * 1024;
-/// Small and large buffers kept in stock: at most 4 MiB and 16 MiB a core.
+/// Small buffers kept in stock: at most 4 MiB a core.
 pub const SMALL_KEPT: usize = 256;
-pub const LARGE_KEPT: usize = 256;
 
 /// The stock of one core.
 #[derive(Debug)]
@@ -18,15 +17,17 @@ pub struct Buffers {
     small: RefCell<Vec<Vec<u8>>>,
     large: RefCell<Vec<Vec<u8>>>,
     large_bytes: usize,
+    large_kept: usize,
 }
 
 impl Buffers {
-    /// An empty stock whose large buffers have so many bytes.
-    pub fn new(large_bytes: usize) -> Self {
+    /// An empty stock whose large buffers have so many bytes, and of which so many are kept.
+    pub fn new(large_bytes: usize, large_kept: usize) -> Self {
         Self {
             small: RefCell::new(Vec::with_capacity(SMALL_KEPT)),
-            large: RefCell::new(Vec::with_capacity(LARGE_KEPT)),
+            large: RefCell::new(Vec::with_capacity(large_kept)),
             large_bytes: large_bytes.max(SMALL_BYTES * 2),
+            large_kept,
         }
     }
 
@@ -44,7 +45,7 @@ impl Buffers {
     pub fn give_back(&self, mut buffer: Vec<u8>) {
         buffer.clear();
         let (stock, kept) = if buffer.capacity() == self.large_bytes {
-            (&self.large, LARGE_KEPT)
+            (&self.large, self.large_kept)
         } else if buffer.capacity() == SMALL_BYTES {
             (&self.small, SMALL_KEPT)
         } else {
@@ -68,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_returned_buffer_is_lent_again_empty() {
-        let buffers = Buffers::new(64 * 1024);
+        let buffers = Buffers::new(64 * 1024, 4);
         let mut buffer = buffers.small();
         buffer.extend_from_slice(b"secret of another");
         let at = buffer.as_ptr();
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_buffer_that_grew_is_not_kept() {
-        let buffers = Buffers::new(64 * 1024);
+        let buffers = Buffers::new(64 * 1024, 4);
         buffers.give_back(Vec::with_capacity(SMALL_BYTES + 1));
         assert_eq!(buffers.small.borrow().len(), 0);
     }

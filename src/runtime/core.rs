@@ -57,7 +57,7 @@ impl Core {
     pub fn new(id: u16, limits: Limits, hatches: Hatches, seed: u64) -> Self {
         Self {
             id,
-            buffers: Buffers::new(limits.buffer_bytes),
+            buffers: Buffers::new(limits.buffer_bytes, limits.buffers_kept),
             limits,
             outbox: hatches.outbox,
             stats: hatches.stats,

@@ -259,9 +259,8 @@ mod tests {
         let mut rng = crate::base::rng::Rng::seeded(seed);
         let wheel = Wheel::new(at(0));
         let (near, _far) = socket();
-        let mut watches: Vec<(Rc<Watch>, u64)> = (0..200)
-            .map(|_| (wheel.watch(near.as_raw_fd()), u64::MAX))
-            .collect();
+        let mut watches: Vec<(Rc<Watch>, u64)> =
+            (0..200).map(|_| (wheel.watch(near.as_raw_fd()), u64::MAX)).collect();
         for now in (0..20_000).step_by(20) {
             wheel.turn(at(now));
             for (watch, due) in &mut watches {

@@ -27,11 +27,23 @@ pub const LINGER: Duration = Duration::from_secs(2);
 /// Interim (1xx) responses an upstream may send before the final one.
 pub const INTERIM_RESPONSES: u32 = 10;
 /// Connections a core serves at once; beyond, accepting pauses.
-pub const CONNECTIONS_MAX: usize = 18_000;
+pub const CONNECTIONS_MAX: usize = 16_384;
 /// Time a plugin-held body may have at most, if the plugin names no limit of its own: 64 MiB as in APISIX.
 pub const HELD_BODY_BYTES: usize = 64 * 1024 * 1024;
 /// Size of the buffers bodies stream through.
 pub const BUFFER_BYTES: usize = 64 * 1024;
+/// Further tries of a request whose upstream does not say how many.
+pub const RETRIES: u32 = 2;
+/// Retries as a share of requests: when all nodes fail, upstreams see at most a fifth more than clients send.
+pub const RETRY_BUDGET_PERCENT: u32 = 20;
+/// Retries a second that are always allowed, so that a quiet gateway may retry at all.
+pub const RETRY_BUDGET_PER_SECOND: u32 = 10;
+/// Large buffers kept in stock: 16 MiB a core.
+pub const BUFFERS_KEPT: usize = 256;
+/// An access-log batch leaves when it has so many bytes,
+pub const LOG_BATCH_BYTES: usize = 32 * 1024;
+/// or is so old.
+pub const LOG_BATCH_AGE: Duration = Duration::from_millis(100);
 /// Metric series a core makes; what goes beyond is counted together.
 pub const SERIES_MAX: usize = 10_000;
 
@@ -53,6 +65,20 @@ pub struct Limits {
     pub tunnel_timeout: Option<Duration>,
     pub interim_responses: u32,
     pub connections_max: usize,
+    /// Connections of one client address; 0 is unlimited.
+    pub connections_per_address: usize,
+    /// Largest body held for a plugin.
+    pub held_body_bytes: usize,
+    /// Further tries of a request whose upstream does not say how many.
+    pub retries: u32,
+    /// Retries as a share of requests, in percent, and those always allowed, a second.
+    pub retry_budget_percent: u32,
+    pub retry_budget_per_second: u32,
+    /// Large buffers kept in stock.
+    pub buffers_kept: usize,
+    /// An access-log batch leaves when it has so many bytes, or is so old.
+    pub log_batch_bytes: usize,
+    pub log_batch_age: Duration,
     pub buffer_bytes: usize,
     pub series_max: usize,
 }
@@ -73,6 +99,14 @@ impl Default for Limits {
             tunnel_timeout: Some(TUNNEL_TIMEOUT),
             interim_responses: INTERIM_RESPONSES,
             connections_max: CONNECTIONS_MAX,
+            connections_per_address: 0,
+            held_body_bytes: HELD_BODY_BYTES,
+            retries: RETRIES,
+            retry_budget_percent: RETRY_BUDGET_PERCENT,
+            retry_budget_per_second: RETRY_BUDGET_PER_SECOND,
+            buffers_kept: BUFFERS_KEPT,
+            log_batch_bytes: LOG_BATCH_BYTES,
+            log_batch_age: LOG_BATCH_AGE,
             buffer_bytes: BUFFER_BYTES,
             series_max: SERIES_MAX,
         }

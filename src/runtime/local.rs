@@ -11,7 +11,7 @@ use std::rc::Rc;
 use crate::base::hash::{Map, Set};
 
 /// Names one state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LocalId(pub u64);
 
 /// All such state of one core.

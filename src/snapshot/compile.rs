@@ -93,7 +93,11 @@ impl Compiler {
             shared.attributes.insert(plugin.clone(), attributes.clone());
         }
         let mut work = Work {
-            bench: Workbench { registry: &mut self.registry, shared: &mut shared, enabled: enabled.as_deref() },
+            bench: Workbench {
+                registry: &mut self.registry,
+                shared: &mut shared,
+                enabled: enabled.as_deref(),
+            },
             names: &mut self.names,
             parts: Parts::new(router_mode(&self.settings)),
             faults: Vec::new(),
@@ -187,7 +191,12 @@ fn router_mode(settings: &Settings) -> Mode {
 }
 
 fn set_of<'a>(ranges: impl Iterator<Item = &'a AddressRange>) -> CidrSet {
-    ranges.filter_map(|range| { let (address, bits) = range.parts(); Cidr::new(address, bits) }).collect()
+    ranges
+        .filter_map(|range| {
+            let (address, bits) = range.parts();
+            Cidr::new(address, bits)
+        })
+        .collect()
 }
 
 /// A service as its routes take it over.
@@ -284,9 +293,10 @@ impl Work<'_> {
 
     fn add_metadata(&mut self, metadata: model::PluginMetadata) -> Result<(), Vec<ConfigError>> {
         let plugin = metadata.id.as_str().to_owned();
-        let card = self.bench.card(&plugin).map_err(|_| {
-            vec![ConfigError::new(format!("unknown plugin [{plugin}]"))]
-        })?;
+        let card = self
+            .bench
+            .card(&plugin)
+            .map_err(|_| vec![ConfigError::new(format!("unknown plugin [{plugin}]"))])?;
         let fields = serde_json::Value::Object(metadata.fields);
         let faults = crate::model::schema::check(&(card.metadata_schema)(), &fields);
         if !faults.is_empty() {
@@ -296,7 +306,12 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn add_upstream(&mut self, name: &str, id: &str, upstream: &model::Upstream) -> Result<(), Vec<ConfigError>> {
+    fn add_upstream(
+        &mut self,
+        name: &str,
+        id: &str,
+        upstream: &model::Upstream,
+    ) -> Result<(), Vec<ConfigError>> {
         let at = self.upstream(name, upstream)?;
         self.parts.upstream_ids.insert(id.to_owned(), at);
         Ok(())
@@ -304,13 +319,9 @@ impl Work<'_> {
 
     /// Compiles an upstream, kept or inline.
     fn upstream(&mut self, name: &str, upstream: &model::Upstream) -> Result<u32, Vec<ConfigError>> {
-        let turn = {
-            let fingerprint = crate::base::hash::stable(format!("{:?}", upstream.nodes).as_bytes());
-            let id = self.bench.registry.local(name, "upstream", fingerprint);
-            self.bench.shared.keep(id);
-            id
-        };
-        let (compiled, faults) = compile_upstream(name, upstream, turn, self.names)?;
+        let (mut compiled, faults) = compile_upstream(name, upstream, self.names)?;
+        compiled.turn = self.bench.registry.local(name, "upstream", compiled.fingerprint());
+        self.bench.shared.keep(compiled.turn);
         self.faults.extend(faults.into_iter().map(|fault| fault.in_object(name)));
         self.parts.upstreams.push(compiled);
         Ok(self.parts.upstreams.len() as u32 - 1)
@@ -344,7 +355,12 @@ impl Work<'_> {
         self.faults.push(ConfigError::at(field, problem).in_object(name));
     }
 
-    fn add_service(&mut self, name: &str, id: &str, service: &model::Service) -> Result<(), Vec<ConfigError>> {
+    fn add_service(
+        &mut self,
+        name: &str,
+        id: &str,
+        service: &model::Service,
+    ) -> Result<(), Vec<ConfigError>> {
         let mounts = self.bench.mounts(name, service.plugins.as_ref())?;
         let target = self.target(name, service.upstream.as_ref(), service.upstream_id.as_ref())?;
         let compiled = Service {
@@ -367,7 +383,8 @@ impl Work<'_> {
             None => own,
             Some((_, Some(group))) => lay_over(group, &own),
             Some((id, None)) => {
-                let problem = format!("expected the id of a consumer_group in force, found none of id {}", id.as_str());
+                let problem =
+                    format!("expected the id of a consumer_group in force, found none of id {}", id.as_str());
                 return Err(vec![ConfigError::at("group_id", problem)]);
             }
         };
@@ -394,7 +411,12 @@ impl Work<'_> {
         Ok((auth, other))
     }
 
-    fn insert_credentials(&mut self, auth: PluginMap, at: u32, labels: &ConsumerLabels) -> Result<(), Vec<ConfigError>> {
+    fn insert_credentials(
+        &mut self,
+        auth: PluginMap,
+        at: u32,
+        labels: &ConsumerLabels,
+    ) -> Result<(), Vec<ConfigError>> {
         let mut read = Vec::new();
         for (name, config) in auth {
             let under = format!("plugins.{name}");
@@ -403,7 +425,8 @@ impl Work<'_> {
             let parts = (kind.read)(config)
                 .map_err(|faults| faults.into_iter().map(|fault| fault.under(&under)).collect::<Vec<_>>())?;
             if let Some(owner) = self.parts.index.find(card.name, &parts.0) {
-                let problem = format!("duplicate key of plugin {name} found with consumer: {}", owner.labels.name());
+                let problem =
+                    format!("duplicate key of plugin {name} found with consumer: {}", owner.labels.name());
                 return Err(vec![ConfigError::at(under, problem)]);
             }
             read.push((card.name, parts));
@@ -468,12 +491,15 @@ impl Work<'_> {
             broken = Some(404);
         }
         let found = service.and_then(|id| self.parts.services.get(id.as_str()));
-        let mounts = found.map_or_else(|| with_config.clone(), |service| lay_over(&service.mounts, &with_config));
+        let mounts =
+            found.map_or_else(|| with_config.clone(), |service| lay_over(&service.mounts, &with_config));
         let target = match (target, found) {
             (Target::Nothing, Some(service)) => service.target,
             (own, _) => own,
         };
-        let text = |text: Option<&model::field::ShortText>| text.map_or_else(String::new, |text| text.as_str().to_owned());
+        let text = |text: Option<&model::field::ShortText>| {
+            text.map_or_else(String::new, |text| text.as_str().to_owned())
+        };
         let compiled = Route {
             labels: RouteLabels::new(
                 id,
@@ -492,11 +518,18 @@ impl Work<'_> {
                 send: timeout.send.get(),
                 read: timeout.read.get(),
             }),
-            websocket: route.enable_websocket.or_else(|| found.map(|service| service.websocket)).unwrap_or(false),
+            websocket: route
+                .enable_websocket
+                .or_else(|| found.map(|service| service.websocket))
+                .unwrap_or(false),
             broken,
         };
         let own_hosts: Vec<String> = route.hosts().map(|host| host.as_str().to_owned()).collect();
-        let hosts = if own_hosts.is_empty() { found.map(|service| service.hosts.clone()).unwrap_or_default() } else { own_hosts };
+        let hosts = if own_hosts.is_empty() {
+            found.map(|service| service.hosts.clone()).unwrap_or_default()
+        } else {
+            own_hosts
+        };
         self.enter_routes(route, &hosts)?;
         self.parts.routes.push(compiled);
         Ok(())
@@ -505,7 +538,8 @@ impl Work<'_> {
     /// Enters a route's paths in the router, for the route that is about to be added.
     fn enter_routes(&mut self, route: &model::Route, hosts: &[String]) -> Result<(), Vec<ConfigError>> {
         let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
-        let methods = route.methods.iter().flatten().filter_map(|method| Method::of(method.as_str().as_bytes()));
+        let methods =
+            route.methods.iter().flatten().filter_map(|method| Method::of(method.as_str().as_bytes()));
         let methods = methods.fold(0, |mask, method| mask | method.bit());
         let pattern = |path| Pattern { path, hosts: &hosts, methods, priority: route.priority.into() };
         let at = self.parts.routes.len() as u32;

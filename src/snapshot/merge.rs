@@ -27,7 +27,8 @@ pub(super) struct Workbench<'a> {
 
 /// `over` laid over `under`.
 pub(super) fn lay_over(under: &[Mount<AnyPlugin>], over: &[Mount<AnyPlugin>]) -> Mounts {
-    let is_replaced = |mount: &&Mount<AnyPlugin>| over.iter().any(|new| new.plugin.name() == mount.plugin.name());
+    let is_replaced =
+        |mount: &&Mount<AnyPlugin>| over.iter().any(|new| new.plugin.name() == mount.plugin.name());
     under.iter().filter(|mount| !is_replaced(mount)).chain(over).cloned().collect()
 }
 
@@ -46,7 +47,11 @@ impl Workbench<'_> {
 
     /// Compiles the plugins of one object, or tells every fault. Credentials are not among them: what a consumer
     /// writes under an authentication plugin is for the index.
-    pub(super) fn mounts(&mut self, owner: &str, plugins: Option<&PluginMap>) -> Result<Mounts, Vec<ConfigError>> {
+    pub(super) fn mounts(
+        &mut self,
+        owner: &str,
+        plugins: Option<&PluginMap>,
+    ) -> Result<Mounts, Vec<ConfigError>> {
         let mut mounts = Vec::new();
         let mut faults = Vec::new();
         for (name, config) in plugins.into_iter().flatten() {
@@ -59,7 +64,12 @@ impl Workbench<'_> {
     }
 
     /// One plugin; `None` when it is disabled.
-    fn mount(&mut self, owner: &str, name: &str, config: &Value) -> Result<Option<Mount<AnyPlugin>>, Vec<ConfigError>> {
+    fn mount(
+        &mut self,
+        owner: &str,
+        name: &str,
+        config: &Value,
+    ) -> Result<Option<Mount<AnyPlugin>>, Vec<ConfigError>> {
         let card = self.card(name).map_err(|fault| vec![fault])?;
         let under = format!("plugins.{name}");
         let mut config = config.clone();
@@ -72,8 +82,8 @@ impl Workbench<'_> {
         let mut cx = CompileCx::new(self.registry, self.shared, owner, card.name, &config);
         let compiled = card.compile(config, metadata, &mut cx);
         let request_body_max = cx.request_body_max();
-        let plugin =
-            compiled.map_err(|faults| faults.into_iter().map(|fault| fault.under(&under)).collect::<Vec<_>>())?;
+        let plugin = compiled
+            .map_err(|faults| faults.into_iter().map(|fault| fault.under(&under)).collect::<Vec<_>>())?;
         let priority = meta.priority.unwrap_or(card.priority);
         let special = meta.meta.filter.is_some() || meta.meta.error_response.is_some();
         let meta = special.then(|| Arc::new(meta.meta));
@@ -102,28 +112,38 @@ fn read_meta(meta: Option<Value>) -> Result<ReadMeta, ConfigError> {
     for (name, value) in fields {
         match (name.as_str(), value) {
             ("disable", Value::Bool(disable)) => read.disable = disable,
-            ("priority", Value::Number(number)) if number.as_i64().is_some_and(|at| i32::try_from(at).is_ok()) => {
+            ("priority", Value::Number(number))
+                if number.as_i64().is_some_and(|at| i32::try_from(at).is_ok()) =>
+            {
                 read.priority = number.as_i64().and_then(|at| i32::try_from(at).ok());
             }
             ("filter", filter) => {
-                let rule = Rule::compile(&filter)
-                    .map_err(|error| ConfigError::at("filter", format!("failed to validate the 'vars' expression: {error}")))?;
+                let rule = Rule::compile(&filter).map_err(|error| {
+                    ConfigError::at("filter", format!("failed to validate the 'vars' expression: {error}"))
+                })?;
                 read.meta.filter = (!rule.is_always()).then_some(rule);
             }
             ("error_response", Value::String(text)) => read.meta.error_response = Some(Bytes::from(text)),
             ("error_response", object @ Value::Object(_)) => {
                 read.meta.error_response = Some(Bytes::from(format!("{object}\n")));
             }
-            ("disable", other) => return Err(ConfigError::at("disable", format!("expected true or false, got {other}"))),
+            ("disable", other) => {
+                return Err(ConfigError::at("disable", format!("expected true or false, got {other}")));
+            }
             ("priority", other) => {
                 return Err(ConfigError::at("priority", format!("expected a whole number, got {other}")));
             }
             ("error_response", other) => {
-                return Err(ConfigError::at("error_response", format!("expected text or an object, got {other}")));
+                return Err(ConfigError::at(
+                    "error_response",
+                    format!("expected text or an object, got {other}"),
+                ));
             }
             (other, _) => {
                 let hint = hint(other, META_FIELDS);
-                return Err(ConfigError::new(format!("additional properties forbidden, found {other}{hint}")));
+                return Err(ConfigError::new(format!(
+                    "additional properties forbidden, found {other}{hint}"
+                )));
             }
         }
     }
@@ -138,7 +158,8 @@ mod tests {
 
     #[test]
     fn meta_is_read_and_what_it_can_not_be_is_refused() {
-        let read = read_meta(Some(json!({"disable": true, "priority": -7, "error_response": {"a": 1}}))).expect("valid");
+        let read = read_meta(Some(json!({"disable": true, "priority": -7, "error_response": {"a": 1}})))
+            .expect("valid");
         assert_eq!((read.disable, read.priority), (true, Some(-7)));
         assert_eq!(read.meta.error_response.as_deref(), Some(b"{\"a\":1}\n".as_slice()));
         for (meta, expect) in [
@@ -146,7 +167,10 @@ mod tests {
             (json!({"disable": 1}), "disable: expected true or false, got 1"),
             (json!({"priority": 1.5}), "priority: expected a whole number, got 1.5"),
             (json!({"pre_function": "x"}), "additional properties forbidden, found pre_function"),
-            (json!({"prioriti": 1}), "additional properties forbidden, found prioriti; did you mean \"priority\"?"),
+            (
+                json!({"prioriti": 1}),
+                "additional properties forbidden, found prioriti; did you mean \"priority\"?",
+            ),
         ] {
             assert_eq!(read_meta(Some(meta)).expect_err("refused").to_string(), expect);
         }

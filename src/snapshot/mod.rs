@@ -9,6 +9,7 @@ mod names;
 mod route;
 mod upstream;
 
+pub use crate::plugins::AnyPlugin;
 pub use compile::{Compiler, Outcome, Quarantined};
 pub use names::Resolve;
 pub use route::{Consumer, Route, Target};
@@ -21,7 +22,6 @@ use crate::base::cidr::CidrSet;
 use crate::base::hash::Set;
 use crate::expr::Template;
 use crate::plugin::{ConsumerIndex, PluginChain};
-use crate::plugins::AnyPlugin;
 use crate::proto::uri::UriOptions;
 use crate::router::Router;
 use crate::runtime::LocalId;

@@ -90,7 +90,8 @@ mod tests {
     #[test]
     fn a_failed_or_empty_answer_never_takes_addresses_away() {
         let one: IpAddr = "10.0.0.1".parse().expect("an address");
-        let mut names = Names::new(Box::new(move |name| if name == "a" { Ok(vec![one]) } else { Err("no".into()) }));
+        let mut names =
+            Names::new(Box::new(move |name| if name == "a" { Ok(vec![one]) } else { Err("no".into()) }));
         assert_eq!(names.addresses("a"), Ok(vec![one]));
         assert!(names.addresses("b").is_err());
         assert!(!names.learn(vec![("a".to_owned(), vec![])]));

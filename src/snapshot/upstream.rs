@@ -59,8 +59,10 @@ pub struct Upstream {
     pub turn: LocalId,
     pub pass_host: PassHost,
     pub timeouts: Timeouts,
-    /// Further tries after the first.
-    pub retries: u32,
+    /// Further tries after the first, if the user says so,
+    pub retries: Option<u32>,
+    /// else as many as there are other nodes, within the process's limit.
+    pub other_nodes: u32,
     /// No new try starts after this; zero is unlimited.
     pub retry_timeout: Duration,
     pub keep: Keep,
@@ -70,7 +72,6 @@ pub struct Upstream {
 pub(super) fn compile(
     name: &str,
     upstream: &model::Upstream,
-    turn: LocalId,
     names: &mut Names,
 ) -> Result<(Upstream, Vec<ConfigError>), Vec<ConfigError>> {
     let mut faults = absent_features(upstream);
@@ -86,7 +87,10 @@ pub(super) fn compile(
         match names.addresses(&spec.host) {
             Ok(addresses) => {
                 for address in addresses {
-                    nodes.push(Node { address: SocketAddr::new(address, spec.port.unwrap_or(80)), host: host_of(spec) });
+                    nodes.push(Node {
+                        address: SocketAddr::new(address, spec.port.unwrap_or(80)),
+                        host: host_of(spec),
+                    });
                     weights.push(Weighted { weight: spec.weight, priority: spec.priority });
                 }
             }
@@ -100,12 +104,15 @@ pub(super) fn compile(
     let compiled = Upstream {
         name: name.into(),
         balancer: Balancer::RoundRobin(RoundRobin::new(&weights)),
-        retries: upstream.retries.unwrap_or_else(|| usable.saturating_sub(1) as u32),
+        retries: upstream.retries,
+        other_nodes: usable.saturating_sub(1) as u32,
         nodes,
-        turn,
+        turn: LocalId::default(),
         pass_host: match (upstream.pass_host, &upstream.upstream_host) {
             (model::upstream::PassHost::Pass, _) => PassHost::Pass,
-            (model::upstream::PassHost::Rewrite, Some(host)) => PassHost::Rewrite(host.as_str().as_bytes().into()),
+            (model::upstream::PassHost::Rewrite, Some(host)) => {
+                PassHost::Rewrite(host.as_str().as_bytes().into())
+            }
             (model::upstream::PassHost::Node | model::upstream::PassHost::Rewrite, _) => PassHost::Node,
         },
         timeouts: upstream.timeout.map_or_else(Timeouts::default, |timeout| Timeouts {
@@ -121,6 +128,14 @@ pub(super) fn compile(
         },
     };
     Ok((compiled, unresolved))
+}
+
+impl Upstream {
+    /// A number that is the same as long as the nodes are, addresses and weights: what a core notes of them is
+    /// good for so long.
+    pub(super) fn fingerprint(&self) -> u64 {
+        crate::base::hash::stable(format!("{:?}{:?}", self.nodes, self.balancer).as_bytes())
+    }
 }
 
 /// A year: for waits the user does not want to end.

@@ -17,7 +17,9 @@ pub fn resolve(name: &str) -> Result<Vec<IpAddr>, String> {
 mod tests {
     #[test]
     fn localhost_has_an_address_and_nonsense_has_none() {
-        assert!(super::resolve("localhost").expect("it resolves").iter().all(|address| address.is_loopback()));
+        assert!(
+            super::resolve("localhost").expect("it resolves").iter().all(|address| address.is_loopback())
+        );
         assert!(super::resolve("no-such-name.invalid").is_err());
     }
 }

@@ -20,7 +20,7 @@ pub const BODY_TIMEOUT_SECONDS: u64 = 30;
 /// A request's body; 0 is no bound: bodies flow through and are not held, so they cost no memory.
 pub const BODY_BYTES: u64 = 0;
 /// What a plugin may have held of a body, a request. Worst case this much a request that such a plugin sees.
-pub const HELD_BODY_BYTES: usize = 1024 * 1024;
+pub const HELD_BODY_BYTES: usize = 64 * 1024 * 1024;
 /// How long a connection may stay without a request. Longer than the pauses of a person reading.
 pub const KEEPALIVE_TIMEOUT_SECONDS: u64 = 60;
 /// Requests on one connection, after which it is closed in good order: so that load spreads again.
@@ -54,8 +54,6 @@ pub const BUFFERS_IDLE: usize = 256;
 pub const DRAIN_BODY_BYTES: u64 = 64 * 1024;
 /// How long that may take.
 pub const DRAIN_BODY_TIMEOUT_SECONDS: u64 = 5;
-/// Trailers of a chunked body, all of them.
-pub const TRAILER_BYTES: usize = 8 * 1024;
 /// How long a tunnel (WebSocket, CONNECT) may stay silent both ways.
 pub const TUNNEL_TIMEOUT_SECONDS: u64 = 3600;
 
@@ -120,9 +118,6 @@ pub struct Limits {
     pub drain_body_bytes: u64,
     /// How long that may take.
     pub drain_body_timeout: Seconds,
-    /// Most bytes of a chunked body's trailers; beyond: 431.
-    #[schemars(range(max = 1_048_576))]
-    pub trailer_bytes: usize,
     /// How long a tunnel may stay silent; 0: without end.
     pub tunnel_timeout: SecondsOrOff,
 }
@@ -153,7 +148,6 @@ impl Default for Limits {
             buffers_idle: BUFFERS_IDLE,
             drain_body_bytes: DRAIN_BODY_BYTES,
             drain_body_timeout: Seconds::literal(DRAIN_BODY_TIMEOUT_SECONDS),
-            trailer_bytes: TRAILER_BYTES,
             tunnel_timeout: SecondsOrOff::literal(TUNNEL_TIMEOUT_SECONDS),
         }
     }

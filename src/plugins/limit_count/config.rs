@@ -77,7 +77,7 @@ pub struct Config {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
-pub struct Rule {
+pub(super) struct Rule {
     /// How many requests a window admits; a number or a template.
     pub(super) count: Amount,
     /// How many seconds a window lasts; a number or a template.

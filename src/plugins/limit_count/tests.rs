@@ -1,5 +1,6 @@
 use super::*;
 use crate::plugin::testing::{Bench, Desk, Request, agree, check, refuses};
+use crate::proto::head::Method;
 
 /// Sends requests of the key until one is refused; how many were not.
 fn admitted(bench: &Bench<LimitCount>, request: impl Fn() -> Request) -> usize {
@@ -76,6 +77,21 @@ fn keys_are_variables_templates_or_one_for_all() {
         assert_eq!(admitted(&for_all, || Request::get("/").from("10.0.0.1")), 2);
         assert_eq!(admitted(&for_all, || Request::get("/").from("10.0.0.2")), 0);
     }
+}
+
+#[test]
+fn a_key_in_the_body_has_it_held() {
+    let by_field = bench(r#"{"count":1,"time_window":600,"key":"post_arg_user"}"#);
+    assert_eq!(by_field.request_body_max, Some(HELD_BODY_BYTES));
+    let posted = |user: &'static str| {
+        move || {
+            let form = Request::new(Method::Post, "/").header("Content-Type", "application/x-www-form-urlencoded");
+            form.body(&format!("user={user}"))
+        }
+    };
+    assert_eq!(admitted(&by_field, posted("a")), 1);
+    assert_eq!(admitted(&by_field, posted("b")), 1);
+    assert_eq!(bench(r#"{"count":1,"time_window":600}"#).request_body_max, None);
 }
 
 #[test]
