@@ -12,7 +12,7 @@ use crate::expr::Rule;
 use crate::plugin::{Env, Hooks as _, Phase, PluginChain, Verdict};
 use crate::proto::head::HeaderId;
 use crate::router::Query;
-use crate::snapshot::{AnyPlugin, Chain, Route, Target};
+use crate::snapshot::{AnyPlugin, Chain, Consumer, Route, Target};
 
 /// One request under way: what it says, which plugins see it, what they may reach.
 pub(super) struct Run<'a> {
@@ -230,8 +230,8 @@ fn is_new(route: &Chain, plugin: &AnyPlugin) -> bool {
 /// The route's chain with the consumer's plugins over it, if the consumer has any.
 fn merge_consumer(hall: &Hall, view: &View, route: Option<u32>, ex: &Exchange) -> Option<Rc<Chain>> {
     let (at, consumer) = (route?, ex.consumer_at?);
-    let mounts = &view.consumers.get(consumer as usize)?.mounts;
-    if mounts.is_empty() {
+    let Consumer { mounts, disabled, .. } = view.consumers.get(consumer as usize)?;
+    if mounts.is_empty() && disabled.is_empty() {
         return None;
     }
     let mut known = hall.merged.borrow_mut();
@@ -242,7 +242,9 @@ fn merge_consumer(hall: &Hall, view: &View, route: Option<u32>, ex: &Exchange) -
         known.clear();
     }
     let route = view.routes[at as usize].chain.mounts();
-    let kept = route.iter().filter(|own| mounts.iter().all(|new| new.plugin.name() != own.plugin.name()));
+    let replaced =
+        |name: &str| mounts.iter().any(|new| new.plugin.name() == name) || disabled.contains(&name);
+    let kept = route.iter().filter(|own| !replaced(own.plugin.name()));
     let chain = Rc::new(PluginChain::new(kept.chain(mounts).cloned().collect()));
     // A request that outlives its snapshot must not leave a chain of it behind.
     if hall.view.borrow().generation == view.generation {

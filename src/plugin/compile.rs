@@ -46,6 +46,8 @@ pub struct Shared {
     /// Port of the first TLS listener, for redirects.
     pub https_port: Option<u16>,
     agreed: Map<String, u64>,
+    /// What the object at hand was first to agree on.
+    proposed: Vec<String>,
     live: crate::base::hash::Set<LocalId>,
 }
 
@@ -53,6 +55,18 @@ impl Shared {
     /// Ids of state handed out for this snapshot.
     pub const fn live(&self) -> &crate::base::hash::Set<LocalId> {
         &self.live
+    }
+
+    /// Before an object: what it brings can be taken back.
+    pub fn begin(&mut self) {
+        self.proposed.clear();
+    }
+
+    /// After an object that failed: what it was first to say binds nobody, least of all its earlier version.
+    pub fn undo(&mut self) {
+        for key in self.proposed.drain(..) {
+            self.agreed.remove(&key);
+        }
     }
 
     /// Notes an id as in use.
@@ -137,6 +151,11 @@ impl<'a> CompileCx<'a> {
     /// Whether all who name `topic` in this snapshot bring the same `value`; the first one sets it.
     pub fn agree(&mut self, topic: &str, value: u64) -> bool {
         let key = format!("{}\n{topic}", self.plugin);
-        *self.shared.agreed.entry(key).or_insert(value) == value
+        if let Some(agreed) = self.shared.agreed.get(&key) {
+            return *agreed == value;
+        }
+        self.shared.proposed.push(key.clone());
+        self.shared.agreed.insert(key, value);
+        true
     }
 }

@@ -199,6 +199,9 @@ fn set_of<'a>(ranges: impl Iterator<Item = &'a AddressRange>) -> CidrSet {
         .collect()
 }
 
+/// A credential: of which plugin, what is shown, and what must match besides.
+type Proof = (&'static str, (Vec<u8>, Vec<u8>));
+
 /// A service as its routes take it over.
 #[derive(Debug)]
 struct Service {
@@ -271,6 +274,8 @@ impl Work<'_> {
     fn add(&mut self, raw: &Raw) -> Result<(), Vec<ConfigError>> {
         let object = typed(raw)?;
         let (name, id) = (raw.name(), raw.id.as_str());
+        let (upstreams, told) = (self.parts.upstreams.len(), self.faults.len());
+        self.bench.shared.begin();
         let added = match object {
             Object::PluginMetadata(metadata) => self.add_metadata(*metadata),
             Object::Upstream(upstream) => self.add_upstream(&name, id, &upstream),
@@ -288,7 +293,12 @@ impl Work<'_> {
             // Read and kept, not acted upon.
             Object::Ssl(_) | Object::StreamRoute(_) | Object::Secret(_) | Object::Proto(_) => Ok(()),
         };
-        added.map_err(|faults| faults.into_iter().map(|fault| fault.in_object(&name)).collect())
+        added.map_err(|faults| {
+            self.parts.upstreams.truncate(upstreams);
+            self.bench.shared.undo();
+            let faults = faults.into_iter().map(|fault| fault.in_object(&name));
+            faults.chain(self.faults.drain(told..)).collect()
+        })
     }
 
     fn add_metadata(&mut self, metadata: model::PluginMetadata) -> Result<(), Vec<ConfigError>> {
@@ -344,15 +354,14 @@ impl Work<'_> {
         match self.parts.upstream_ids.get(id.as_str()) {
             Some(at) => Ok(Target::Upstream(*at)),
             None => {
-                self.missing(name, "upstream_id", "upstream", id);
+                self.missing(name, "upstream_id", "an upstream", id);
                 Ok(Target::Vanished)
             }
         }
     }
 
     fn missing(&mut self, name: &str, field: &str, what: &str, id: &model::ObjectId) {
-        let problem = format!("expected the id of {what} in force, found none of id {}", id.as_str());
-        self.faults.push(ConfigError::at(field, problem).in_object(name));
+        self.faults.push(dangling(field, what, id).in_object(name));
     }
 
     fn add_service(
@@ -361,8 +370,9 @@ impl Work<'_> {
         id: &str,
         service: &model::Service,
     ) -> Result<(), Vec<ConfigError>> {
-        let mounts = self.bench.mounts(name, service.plugins.as_ref())?;
-        let target = self.target(name, service.upstream.as_ref(), service.upstream_id.as_ref())?;
+        let mounts = self.bench.mounts(name, service.plugins.as_ref());
+        let target = self.target(name, service.upstream.as_ref(), service.upstream_id.as_ref());
+        let (mounts, target) = both(mounts, target)?;
         let compiled = Service {
             name: service.name.as_ref().map(|text| text.as_str().to_owned()).unwrap_or_default(),
             hosts: service.hosts.iter().flatten().map(|host| host.as_str().to_owned()).collect(),
@@ -376,66 +386,71 @@ impl Work<'_> {
 
     fn add_consumer(&mut self, name: &str, consumer: &model::Consumer) -> Result<(), Vec<ConfigError>> {
         let username = consumer.username.as_str();
-        let (auth, other) = self.split_auth(consumer.plugins.as_ref())?;
-        let own = self.bench.mounts(name, Some(&other))?;
+        let (auth, other) = self.split_auth(consumer.plugins.as_ref());
         let group = consumer.group_id.as_ref();
-        let mounts = match group.map(|id| (id, self.parts.groups.get(id.as_str()))) {
-            None => own,
-            Some((_, Some(group))) => lay_over(group, &own),
-            Some((id, None)) => {
-                let problem =
-                    format!("expected the id of a consumer_group in force, found none of id {}", id.as_str());
-                return Err(vec![ConfigError::at("group_id", problem)]);
-            }
-        };
+        let none = Mounts::default();
+        let laid = group.map_or(Ok(&none), |id| {
+            let found = self.parts.groups.get(id.as_str());
+            found.ok_or_else(|| vec![dangling("group_id", "a consumer_group", id)])
+        });
+        let mounts =
+            both(laid, self.bench.mounts(name, Some(&other))).map(|(group, own)| lay_over(group, &own));
         let custom_id = consumer.labels.as_ref().and_then(|labels| labels.get("custom_id"));
         let custom_id = custom_id.map_or("", |text| text.as_str());
         let group_id = group.map_or("", |id| id.as_str());
         let labels = |credential: &str| ConsumerLabels::new(username, group_id, credential, custom_id);
         let at = self.parts.consumers.len() as u32;
-        self.insert_credentials(auth, at, &labels(""))?;
+        let (mounts, credentials) = both(mounts, self.read_credentials(auth))?;
+        self.insert_credentials(credentials, at, &labels(""));
         self.parts.index.insert_consumer(at, labels(""));
         self.parts.consumer_ids.insert(username.to_owned(), at);
-        self.parts.consumers.push(Consumer { labels: labels(""), mounts });
+        self.parts.consumers.push(Consumer {
+            labels: labels(""),
+            mounts: mounts.list,
+            disabled: mounts.disabled,
+        });
         Ok(())
     }
 
-    /// Separates what a consumer proves itself with from what acts on its requests.
-    fn split_auth(&self, plugins: Option<&PluginMap>) -> Result<(PluginMap, PluginMap), Vec<ConfigError>> {
+    /// Separates what a consumer proves itself with from what acts on its requests, or is no plugin at all.
+    fn split_auth(&self, plugins: Option<&PluginMap>) -> (PluginMap, PluginMap) {
         let (mut auth, mut other) = (PluginMap::new(), PluginMap::new());
         for (name, config) in plugins.into_iter().flatten() {
-            let card = self.bench.card(name).map_err(|fault| vec![fault])?;
-            let kind = if card.credential.is_some() { &mut auth } else { &mut other };
+            let is_auth = self.bench.card(name).is_ok_and(|card| card.credential.is_some());
+            let kind = if is_auth { &mut auth } else { &mut other };
             kind.insert(name.clone(), config.clone());
         }
-        Ok((auth, other))
+        (auth, other)
     }
 
-    fn insert_credentials(
-        &mut self,
-        auth: PluginMap,
-        at: u32,
-        labels: &ConsumerLabels,
-    ) -> Result<(), Vec<ConfigError>> {
-        let mut read = Vec::new();
+    /// Reads credentials that nobody has yet.
+    fn read_credentials(&self, auth: PluginMap) -> Result<Vec<Proof>, Vec<ConfigError>> {
+        let (mut read, mut faults) = (Vec::new(), Vec::new());
         for (name, config) in auth {
             let under = format!("plugins.{name}");
-            let card = self.bench.card(&name).map_err(|fault| vec![fault])?;
-            let Some(kind) = card.credential else { continue };
-            let parts = (kind.read)(config)
-                .map_err(|faults| faults.into_iter().map(|fault| fault.under(&under)).collect::<Vec<_>>())?;
-            if let Some(owner) = self.parts.index.find(card.name, &parts.0) {
-                let problem =
-                    format!("duplicate key of plugin {name} found with consumer: {}", owner.labels.name());
-                return Err(vec![ConfigError::at(under, problem)]);
+            let Ok((card, Some(kind))) = self.bench.card(&name).map(|card| (card, card.credential)) else {
+                continue;
+            };
+            match (kind.read)(config) {
+                Err(more) => faults.extend(more.into_iter().map(|fault| fault.under(&under))),
+                Ok(parts) => match self.parts.index.find(card.name, &parts.0) {
+                    Some(owner) => {
+                        let owner = owner.labels.name();
+                        let problem = format!("duplicate key of plugin {name} found with consumer: {owner}");
+                        faults.push(ConfigError::at(under, problem));
+                    }
+                    None => read.push((card.name, parts)),
+                },
             }
-            read.push((card.name, parts));
         }
-        for (plugin, parts) in read {
-            // Checked above; the index is not touched in between.
+        if faults.is_empty() { Ok(read) } else { Err(faults) }
+    }
+
+    fn insert_credentials(&mut self, proofs: Vec<Proof>, at: u32, labels: &ConsumerLabels) {
+        for (plugin, parts) in proofs {
+            // Found to be new when they were read; the index was not touched in between.
             let _ = self.parts.index.insert(plugin, parts, at, labels.clone());
         }
-        Ok(())
     }
 
     fn add_credential(&mut self, id: &str, plugins: Option<&PluginMap>) -> Result<(), Vec<ConfigError>> {
@@ -443,14 +458,18 @@ impl Work<'_> {
         let Some(at) = self.parts.consumer_ids.get(username).copied() else {
             return Err(vec![ConfigError::new(format!("consumer not found: {username}"))]);
         };
-        let (auth, other) = self.split_auth(plugins)?;
-        if let Some(name) = other.keys().next() {
-            let problem = "expected an authentication plugin".to_owned();
-            return Err(vec![ConfigError::at(format!("plugins.{name}"), problem)]);
-        }
+        let (auth, other) = self.split_auth(plugins);
+        let misplaced = |name: &String| match self.bench.card(name) {
+            Ok(_) => ConfigError::at(format!("plugins.{name}"), "expected an authentication plugin"),
+            Err(unknown) => unknown,
+        };
+        let misplaced: Vec<_> = other.keys().map(misplaced).collect();
+        let misplaced = if misplaced.is_empty() { Ok(()) } else { Err(misplaced) };
         let of = &self.parts.consumers[at as usize].labels;
         let labels = ConsumerLabels::new(of.name(), of.group_id(), credential, of.custom_id());
-        self.insert_credentials(auth, at, &labels)
+        let ((), proofs) = both(misplaced, self.read_credentials(auth))?;
+        self.insert_credentials(proofs, at, &labels);
+        Ok(())
     }
 
     fn add_global_rule(&mut self, name: &str, plugins: &PluginMap) -> Result<(), Vec<ConfigError>> {
@@ -461,7 +480,7 @@ impl Work<'_> {
             }
         }
         let mounts = self.bench.mounts(name, Some(plugins))?;
-        self.parts.global.extend(mounts);
+        self.parts.global.extend(mounts.list);
         Ok(())
     }
 
@@ -469,9 +488,9 @@ impl Work<'_> {
         if !route.is_in_use() {
             return self.bench.mounts(name, route.plugins.as_ref()).map(|_| ());
         }
-        let rule = rule_of(route)?;
-        let own = self.bench.mounts(name, route.plugins.as_ref())?;
-        let target = self.target(name, route.upstream.as_ref(), route.upstream_id.as_ref())?;
+        let own = both(rule_of(route), self.bench.mounts(name, route.plugins.as_ref()));
+        let target = self.target(name, route.upstream.as_ref(), route.upstream_id.as_ref());
+        let ((rule, own), target) = both(own, target)?;
         let mut broken = None;
         let with_config = match route.plugin_config_id.as_ref() {
             None => own,
@@ -511,7 +530,7 @@ impl Work<'_> {
             ),
             clients: route.remote_addrs().next().is_some().then(|| set_of(route.remote_addrs())),
             rule,
-            chain: Chain::new(mounts),
+            chain: Chain::new(mounts.list),
             target,
             timeouts: route.timeout.map(|timeout| Timeouts {
                 connect: timeout.connect.get(),
@@ -553,6 +572,25 @@ impl Work<'_> {
         self.parts.router.append(trial);
         Ok(())
     }
+}
+
+/// Both results, or the faults of both.
+fn both<A, B>(
+    one: Result<A, Vec<ConfigError>>,
+    other: Result<B, Vec<ConfigError>>,
+) -> Result<(A, B), Vec<ConfigError>> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (Err(faults), Ok(_)) | (Ok(_), Err(faults)) => Err(faults),
+        (Err(mut faults), Err(more)) => {
+            faults.extend(more);
+            Err(faults)
+        }
+    }
+}
+
+fn dangling(field: &str, what: &str, id: &model::ObjectId) -> ConfigError {
+    ConfigError::at(field, format!("expected the id of {what} in force, found none of id {}", id.as_str()))
 }
 
 fn rule_of(route: &model::Route) -> Result<Option<Rule>, Vec<ConfigError>> {

@@ -13,8 +13,13 @@ use crate::plugin::compile::Shared;
 use crate::plugin::{CompileCx, Hooks as _, Meta, Mount, Registry};
 use crate::plugins::{AnyPlugin, CATALOG, Card};
 
-/// A list of mounts, none named twice.
-pub(super) type Mounts = Vec<Mount<AnyPlugin>>;
+/// The plugins of an object, or of several laid over each other; none named twice.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mounts {
+    pub(super) list: Vec<Mount<AnyPlugin>>,
+    /// Those written with `_meta.disable`: they are not run, and neither is what they lie over.
+    pub(super) disabled: Vec<&'static str>,
+}
 
 /// What compiling plugins needs besides their configuration.
 #[derive(Debug)]
@@ -26,20 +31,26 @@ pub(super) struct Workbench<'a> {
 }
 
 /// `over` laid over `under`.
-pub(super) fn lay_over(under: &[Mount<AnyPlugin>], over: &[Mount<AnyPlugin>]) -> Mounts {
-    let is_replaced =
-        |mount: &&Mount<AnyPlugin>| over.iter().any(|new| new.plugin.name() == mount.plugin.name());
-    under.iter().filter(|mount| !is_replaced(mount)).chain(over).cloned().collect()
+pub(super) fn lay_over(under: &Mounts, over: &Mounts) -> Mounts {
+    let named =
+        |name: &str| over.list.iter().any(|new| new.plugin.name() == name) || over.disabled.contains(&name);
+    let kept = under.list.iter().filter(|mount| !named(mount.plugin.name()));
+    let disabled = under.disabled.iter().filter(|name| !named(name));
+    Mounts {
+        list: kept.chain(&over.list).cloned().collect(),
+        disabled: disabled.chain(&over.disabled).copied().collect(),
+    }
 }
 
 impl Workbench<'_> {
     /// The card of a plugin that may be used.
     pub(super) fn card(&self, name: &str) -> Result<&'static Card, ConfigError> {
-        let allowed = self.enabled.is_none_or(|enabled| enabled.iter().any(|allowed| allowed == name));
-        match Card::of(name).filter(|_| allowed) {
+        let allowed =
+            |name: &str| self.enabled.is_none_or(|enabled| enabled.iter().any(|allowed| allowed == name));
+        match Card::of(name).filter(|_| allowed(name)) {
             Some(card) => Ok(card),
             None => {
-                let hint = hint(name, CATALOG.iter().map(|card| card.name));
+                let hint = hint(name, CATALOG.iter().map(|card| card.name).filter(|name| allowed(name)));
                 Err(ConfigError::at(format!("plugins.{name}"), format!("unknown plugin [{name}]{hint}")))
             }
         }
@@ -52,31 +63,27 @@ impl Workbench<'_> {
         owner: &str,
         plugins: Option<&PluginMap>,
     ) -> Result<Mounts, Vec<ConfigError>> {
-        let mut mounts = Vec::new();
+        let mut mounts = Mounts::default();
         let mut faults = Vec::new();
         for (name, config) in plugins.into_iter().flatten() {
             match self.mount(owner, name, config) {
-                Ok(mount) => mounts.extend(mount),
+                Ok(Use::Active(mount)) => mounts.list.push(mount),
+                Ok(Use::Disabled(name)) => mounts.disabled.push(name),
                 Err(more) => faults.extend(more),
             }
         }
         if faults.is_empty() { Ok(mounts) } else { Err(faults) }
     }
 
-    /// One plugin; `None` when it is disabled.
-    fn mount(
-        &mut self,
-        owner: &str,
-        name: &str,
-        config: &Value,
-    ) -> Result<Option<Mount<AnyPlugin>>, Vec<ConfigError>> {
+    /// One plugin.
+    fn mount(&mut self, owner: &str, name: &str, config: &Value) -> Result<Use, Vec<ConfigError>> {
         let card = self.card(name).map_err(|fault| vec![fault])?;
         let under = format!("plugins.{name}");
         let mut config = config.clone();
         let meta = config.as_object_mut().and_then(|config| config.shift_remove("_meta"));
         let meta = read_meta(meta).map_err(|fault| vec![fault.under(&format!("{under}._meta"))])?;
         if meta.disable {
-            return Ok(None);
+            return Ok(Use::Disabled(card.name));
         }
         let metadata = self.shared.metadata.get(name).cloned().unwrap_or(Value::Null);
         let mut cx = CompileCx::new(self.registry, self.shared, owner, card.name, &config);
@@ -87,8 +94,14 @@ impl Workbench<'_> {
         let priority = meta.priority.unwrap_or(card.priority);
         let special = meta.meta.filter.is_some() || meta.meta.error_response.is_some();
         let meta = special.then(|| Arc::new(meta.meta));
-        Ok(Some(Mount { plugin, priority, meta, request_body_max }))
+        Ok(Use::Active(Mount { plugin, priority, meta, request_body_max }))
     }
+}
+
+/// What one plugin of an object comes to.
+enum Use {
+    Active(Mount<AnyPlugin>),
+    Disabled(&'static str),
 }
 
 /// `_meta` as read.

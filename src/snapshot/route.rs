@@ -40,4 +40,6 @@ pub struct Route {
 pub struct Consumer {
     pub labels: ConsumerLabels,
     pub mounts: Vec<Mount<AnyPlugin>>,
+    /// Plugins that are not run for it, though a route has them.
+    pub disabled: Vec<&'static str>,
 }
