@@ -307,7 +307,7 @@ impl Run<'_> {
     async fn place_head(
         &mut self,
         head: &mut Vec<u8>,
-        buffer: &mut Vec<u8>,
+        buffer: &mut [u8],
         from: usize,
     ) -> Result<usize, Fault> {
         self.head_sent = true;

@@ -219,6 +219,7 @@ fn rules_of_an_upstream_hold_inside_routes_and_services() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // A table: a sample and a neighbour of each kind.
 fn the_other_kinds_are_read_too() {
     pair(
         Kind::Consumer,

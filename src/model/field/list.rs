@@ -1,13 +1,14 @@
 //! Fields written as lists.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::hash::Hash;
 use std::ops::Deref;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::base::hash::Set;
 
 /// A list of at least one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -33,7 +34,7 @@ impl<T> NonEmpty<T> {
 impl<T: Eq + Hash, const MIN: usize> Unique<T, MIN> {
     /// The list, if it is long enough and no item comes twice.
     pub fn new(items: Vec<T>) -> Option<Self> {
-        let distinct = items.iter().collect::<HashSet<_>>().len();
+        let distinct = items.iter().collect::<Set<_>>().len();
         (items.len() >= MIN && distinct == items.len()).then_some(Self(items))
     }
 

@@ -1,6 +1,6 @@
 //! The validator: walks schema and value together and collects every fault.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use regex::Regex;
@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::bounds::Bounds;
 use super::words::{both, branches, choices, expected, shown, types};
+use crate::base::hash::Set;
 use crate::model::ConfigError;
 use crate::model::field;
 use crate::model::nearest::hint;
@@ -140,7 +141,7 @@ impl<'a> Walk<'a> {
             self.fault(format!("expected {words}, got {found}"));
         }
         if keywords.get("uniqueItems") == Some(&Value::Bool(true)) {
-            let mut seen = HashSet::new();
+            let mut seen = Set::default();
             for item in items.iter().filter(|item| !seen.insert(*item)) {
                 self.fault(format!("expected each item once, got {} again", shown(item)));
             }

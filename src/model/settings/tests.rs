@@ -51,7 +51,7 @@ fn nothing_written_is_the_defaults() {
             "head_timeout": 10,
             "body_timeout": 30,
             "body_bytes": 0,
-            "held_body_bytes": 1048576,
+            "held_body_bytes": 67108864,
             "keepalive_timeout": 60,
             "keepalive_requests": 10000,
             "write_timeout": 60,
@@ -68,7 +68,6 @@ fn nothing_written_is_the_defaults() {
             "buffers_idle": 256,
             "drain_body_bytes": 65536,
             "drain_body_timeout": 5,
-            "trailer_bytes": 8192,
             "tunnel_timeout": 3600
         }
     }"#,
