@@ -2,17 +2,17 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::{Hall, h1};
+use super::Hall;
+use super::h1::{self, Connection};
 use crate::link::outbox::Level;
 use crate::runtime::listener::Listener;
-use crate::runtime::socket::Socket;
 
 /// Accepts waiting at a listener: each takes one loop turn, so a burst wants several.
 const ACCEPTS: usize = 4;
@@ -35,7 +35,7 @@ async fn accept(hall: Rc<Hall>, listener: Rc<Listener>) {
         match listener.accept(&core.wheel).await {
             Ok((socket, peer)) => {
                 core.stats.accepted.add(1);
-                monoio::spawn(attend(Rc::clone(&hall), socket, peer, listener.local()));
+                monoio::spawn(attend(Rc::clone(&hall), Connection::new(socket, peer, listener.local())));
             }
             // The listener was closed: a drain.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return,
@@ -49,14 +49,15 @@ async fn accept(hall: Rc<Hall>, listener: Rc<Listener>) {
 }
 
 /// Serves one connection. A panic ends it alone.
-async fn attend(hall: Rc<Hall>, socket: Socket, peer: SocketAddr, local: SocketAddr) {
+async fn attend(hall: Rc<Hall>, mut connection: Connection) {
+    let peer = connection.client.peer;
     let _guard = hall.core.in_flight.enter();
     let Some(_place) = Place::take(&hall, peer.ip()) else {
         hall.core.stats.connections_refused.add(1);
         return;
     };
     hall.core.stats.connections_active.add(1);
-    let served = Caught(pin!(h1::serve(&hall, socket, peer, local))).await;
+    let served = Caught(pin!(h1::serve(&hall, &mut connection))).await;
     hall.core.stats.connections_active.sub(1);
     if let Err(panic) = served {
         hall.core.stats.panics.add(1);

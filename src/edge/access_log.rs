@@ -73,9 +73,7 @@ pub(super) fn hand_over(hall: &Hall, view: &View, ex: &Exchange) {
         LogFormat::Off => return,
         LogFormat::Json => write_json(&mut batch.bytes, view.generation, ex),
         LogFormat::Template(template) => {
-            let from = batch.bytes.len();
-            template.render(ex, &mut batch.bytes);
-            keep_to_one_line(&mut batch.bytes[from..]);
+            template.render_escaped(ex, &mut batch.bytes, write_escaped);
         }
     }
     batch.bytes.push(b'\n');
@@ -88,11 +86,21 @@ pub(super) fn hand_over(hall: &Hall, view: &View, ex: &Exchange) {
     }
 }
 
-/// A value with a line end in it would forge a line of the log.
-fn keep_to_one_line(line: &mut [u8]) {
-    for byte in line {
-        if *byte < b' ' {
-            *byte = b' ';
+/// Appends a value as nginx does: what could end the quotes or the line around it becomes `\xXX`, so that no
+/// client can forge a line of the log.
+fn write_escaped(value: &[u8], out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in &value[..value.len().min(TEXT_BYTES)] {
+        match byte {
+            b'"' | b'\\' | 0..=0x1f | 0x7f.. => {
+                out.extend_from_slice(&[
+                    b'\\',
+                    b'x',
+                    HEX[usize::from(byte >> 4)],
+                    HEX[usize::from(byte & 15)],
+                ]);
+            }
+            plain => out.push(*plain),
         }
     }
 }

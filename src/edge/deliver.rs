@@ -176,10 +176,10 @@ impl Run<'_> {
             if !matches!(received, Ok(count) if count > 0) {
                 let begun = buffer.len() > start;
                 core.buffers.give_back(buffer);
-                return Err(match (leased.socket.watch().fired(), begun) {
-                    (true, _) => Fault::ReadTimeout,
-                    (false, true) => Fault::BadResponse,
-                    (false, false) => Fault::NoResponse,
+                return Err(if begun && !leased.socket.watch().fired() {
+                    Fault::BadResponse
+                } else {
+                    silence(leased)
                 });
             }
         }
@@ -293,8 +293,7 @@ impl Run<'_> {
                 (Ok(_), until @ Download::UntilClose) if !leased.socket.watch().fired() => {
                     *until = Download::Nothing;
                 }
-                _ if leased.socket.watch().fired() => return self.cut_off(Fault::ReadTimeout, buffer, head),
-                _ => return self.cut_off(Fault::NoResponse, buffer, head),
+                _ => return self.cut_off(silence(leased), buffer, head),
             }
         }
         core.buffers.give_back(buffer);
@@ -422,8 +421,7 @@ impl Run<'_> {
             match received {
                 Ok(count) if count > 0 => {}
                 Ok(_) if closes && !leased.socket.watch().fired() => download = Download::Nothing,
-                _ if leased.socket.watch().fired() => return Err(Fault::ReadTimeout),
-                _ => return Err(Fault::NoResponse),
+                _ => return Err(silence(leased)),
             }
         }
     }
@@ -576,6 +574,16 @@ impl Run<'_> {
         socket.watch().arm(&core.wheel, core.now().plus(core.limits.write_timeout));
         let (sent, buffer) = socket.writer.send(buffer, from).await;
         (sent.map_err(|_| ()), buffer)
+    }
+}
+
+/// Why an upstream says nothing more.
+fn silence(leased: &Leased) -> Fault {
+    let watch = leased.socket.watch();
+    match (watch.is_abandoned(), watch.fired()) {
+        (true, _) => Fault::ClientGone,
+        (false, true) => Fault::ReadTimeout,
+        (false, false) => Fault::NoResponse,
     }
 }
 

@@ -35,13 +35,20 @@ enum Next {
     Close,
 }
 
+impl Connection {
+    /// A connection that was just accepted.
+    pub(super) fn new(socket: Socket, peer: SocketAddr, local: SocketAddr) -> Self {
+        let client =
+            Client { ip: peer.ip().to_canonical(), port: peer.port(), peer, local, ..Client::unknown() };
+        Self { socket, client, requests: 0, leftover: None }
+    }
+}
+
 /// Serves a connection to its end.
-pub(super) async fn serve(hall: &Hall, socket: Socket, peer: SocketAddr, local: SocketAddr) {
-    let client = Client { ip: peer.ip().to_canonical(), port: peer.port(), peer, local, ..Client::unknown() };
-    let mut connection = Connection { socket, client, requests: 0, leftover: None };
+pub(super) async fn serve(hall: &Hall, connection: &mut Connection) {
     // Boxed: what follows is large, and the connection should not be while it rests.
-    while let Next::Park = Box::pin(attend(hall, &mut connection)).await {
-        if !rest(hall, &mut connection).await {
+    while let Next::Park = Box::pin(attend(hall, connection)).await {
+        if !rest(hall, connection).await {
             return;
         }
     }
@@ -55,7 +62,9 @@ async fn rest(hall: &Hall, connection: &mut Connection) -> bool {
     let patience =
         if connection.requests == 0 { core.limits.head_timeout } else { core.limits.keepalive_timeout };
     socket.allow(&core.wheel, core.now(), patience.saturating_sub(IDLE_RELEASE));
+    socket.watch().forget_canceller();
     socket.watch().set_resting(true);
+    core.note_rest();
     core.stats.connections_idle.add(1);
     let readable = socket.readable().await;
     core.stats.connections_idle.sub(1);
@@ -293,4 +302,21 @@ async fn linger(hall: &Hall, connection: &mut Connection) {
         }
     }
     core.buffers.give_back(buffer);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_of<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_resting_connection_is_small() {
+        let resting = future_of::<&'static Hall, &'static mut Connection, _>(serve);
+        let connection = size_of::<Connection>();
+        assert!(resting <= 256, "the future of a resting connection takes {resting} bytes");
+        assert!(connection <= 192, "a connection takes {connection} bytes");
+    }
 }

@@ -179,6 +179,7 @@ async fn keep_time(hall: Rc<Hall>) {
             chores_due = now.plus(CHORES);
             core.renew_wall();
             core.pool.sweep();
+            core.tidy_memory();
             core.stats.upstream_idle.set(core.pool.len() as u64);
             core.stats.busy_ns.set(core.busy().as_nanos() as u64);
         }

@@ -182,6 +182,7 @@ impl Run<'_> {
         }
         let watch = Rc::clone(leased.socket.watch());
         watch.arm(&core.wheel, core.now().plus(plan.timeouts.send));
+        watch.follow(&core.wheel, self.connection.socket.watch());
         let (sent, out) = leased.socket.writer.send(out, 0).await;
         core.buffers.give_back(out);
         if sent.is_err() {
@@ -247,9 +248,11 @@ impl Run<'_> {
     async fn part(&mut self, plan: &Plan<'_>, node: usize, leased: Leased, relayed: Relayed) -> After {
         let core = &self.hall.core;
         if relayed.tunnel {
+            leased.socket.watch().unfollow();
             return self.tunnel(leased).await;
         }
         if relayed.reusable && self.upload.is_done() {
+            leased.socket.watch().unfollow();
             let key = crate::runtime::pool::PoolKey { node: plan.upstream.nodes[node].address };
             core.pool.give_back(key, leased, &plan.upstream.keep, &core.wheel, core.now());
         }

@@ -61,6 +61,26 @@ impl Template {
 
     /// [`Self::render`] with captures: `$0` is the first of them.
     pub fn render_with<V: Vars + ?Sized>(&self, vars: &V, captures: &[&[u8]], out: &mut Vec<u8>) -> usize {
+        self.render_by(vars, captures, out, |value, out| out.extend_from_slice(value))
+    }
+
+    /// [`Self::render`], every value written by `put`: for forms in which some bytes mean something.
+    pub fn render_escaped<V: Vars + ?Sized>(
+        &self,
+        vars: &V,
+        out: &mut Vec<u8>,
+        put: impl Fn(&[u8], &mut Vec<u8>),
+    ) {
+        self.render_by(vars, &[], out, put);
+    }
+
+    fn render_by<V: Vars + ?Sized>(
+        &self,
+        vars: &V,
+        captures: &[&[u8]],
+        out: &mut Vec<u8>,
+        put: impl Fn(&[u8], &mut Vec<u8>),
+    ) -> usize {
         let mut resolved = 0;
         for piece in &self.pieces {
             let (value, default) = match piece {
@@ -74,7 +94,7 @@ impl Template {
                 }
             };
             if let Some(value) = value.as_deref().or_else(|| default.as_deref().map(str::as_bytes)) {
-                out.extend_from_slice(value);
+                put(value, out);
                 resolved += 1;
             }
         }

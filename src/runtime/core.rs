@@ -18,6 +18,8 @@ use super::deadline::Wheel;
 use super::local::{LocalId, Locals};
 use super::pool::{InFlight, Pool};
 
+/// So many connections must have come to rest before giving memory back is worth its time.
+const RESTED_MIN: u32 = 256;
 /// Exchanges kept in stock; each holds some kilobytes.
 const EXCHANGES_KEPT: usize = 256;
 
@@ -50,6 +52,8 @@ pub struct Core {
     exchanges: RefCell<Vec<Box<Exchange>>>,
     date: RefCell<(u64, Vec<u8>)>,
     series: Cell<usize>,
+    /// Connections that came to rest since memory was last given back.
+    rested: Cell<u32>,
 }
 
 impl Core {
@@ -71,6 +75,7 @@ impl Core {
             exchanges: RefCell::default(),
             date: RefCell::default(),
             series: Cell::new(0),
+            rested: Cell::new(0),
         }
     }
 
@@ -144,6 +149,20 @@ impl Core {
         }
         self.series.set(self.series.get() + 1);
         Some(series)
+    }
+
+    /// Notes that a connection gave its buffers back to rest.
+    pub fn note_rest(&self) {
+        self.rested.set(self.rested.get() + 1);
+    }
+
+    /// Gives memory back to the system when a wave of connections has come to rest; about once a second. In a
+    /// steady state nothing is freed, and this does nothing.
+    pub fn tidy_memory(&self) {
+        if self.rested.get() >= RESTED_MIN {
+            self.rested.set(0);
+            super::sys::give_memory_back();
+        }
     }
 
     /// Processor time this core has used so far.

@@ -22,6 +22,8 @@ use crate::base::clock::Moment;
 pub const TICK: Duration = Duration::from_millis(20);
 /// Ticks of one turn: deadlines further away are visited on the way.
 const SLOTS: usize = 256;
+/// How often a followed socket is looked at, in ticks: a second.
+const FOLLOW_TICKS: u64 = 50;
 const NEVER: u64 = u64::MAX;
 const CLOSED: RawFd = -1;
 
@@ -35,7 +37,11 @@ pub struct Watch {
     spare: Cell<bool>,
     /// Whether the socket waits between two requests, so that ending it costs nobody an answer.
     resting: Cell<bool>,
-    canceller: RefCell<Canceller>,
+    /// Made when first wanted; a resting socket has none.
+    canceller: RefCell<Option<Canceller>>,
+    /// The socket this one works for: when that breaks, there is nobody left to work for.
+    client: RefCell<Option<Rc<Self>>>,
+    abandoned: Cell<bool>,
 }
 
 const fn tick_of(moment: Moment) -> u64 {
@@ -73,6 +79,29 @@ impl Watch {
         self.fired.get()
     }
 
+    /// Ends this socket, within about a second, when `client` breaks while it is followed.
+    pub fn follow(self: &Rc<Self>, wheel: &Wheel, client: &Rc<Self>) {
+        self.client.replace(Some(Rc::clone(client)));
+        if self.visit.get() > wheel.at.get() + FOLLOW_TICKS {
+            wheel.place(self, self.due.get());
+        }
+    }
+
+    /// Follows nobody any more.
+    pub fn unfollow(&self) {
+        self.client.take();
+    }
+
+    /// Whether the followed socket broke, and this one was ended for it.
+    pub fn is_abandoned(&self) -> bool {
+        self.abandoned.get()
+    }
+
+    fn is_deserted(&self) -> bool {
+        let client = self.client.borrow();
+        client.as_ref().is_some_and(|client| client.fd.get() != CLOSED && sys::is_broken(client.fd.get()))
+    }
+
     /// Notes whether the socket waits between two requests.
     pub fn set_resting(&self, resting: bool) {
         self.resting.set(resting);
@@ -85,7 +114,12 @@ impl Watch {
 
     /// For a wait that [`Self::arm_spare`] may end.
     pub fn cancel_handle(&self) -> CancelHandle {
-        self.canceller.borrow().handle()
+        self.canceller.borrow_mut().get_or_insert_with(Canceller::new).handle()
+    }
+
+    /// Gives back what [`Self::cancel_handle`] made; while no wait uses it.
+    pub fn forget_canceller(&self) {
+        self.canceller.take();
     }
 
     /// Ends the socket now, as a passed deadline would.
@@ -99,13 +133,14 @@ impl Watch {
     /// The socket is about to close: its number means nothing from here on.
     pub(super) fn close(&self) {
         self.fd.set(CLOSED);
+        self.client.take();
     }
 
     fn fire(&self) {
         self.due.set(NEVER);
         if self.spare.get() {
             let canceller = self.canceller.take();
-            self.canceller.replace(canceller.cancel());
+            self.canceller.replace(canceller.map(Canceller::cancel));
         } else {
             self.expire();
         }
@@ -141,13 +176,16 @@ impl Wheel {
             spare: Cell::new(false),
             resting: Cell::new(false),
             canceller: RefCell::default(),
+            client: RefCell::default(),
+            abandoned: Cell::new(false),
         });
         self.place(&watch, NEVER);
         watch
     }
 
     fn place(&self, watch: &Rc<Watch>, due: u64) {
-        let visit = due.clamp(self.at.get() + 1, self.at.get() + SLOTS as u64 - 1);
+        let far = if watch.client.borrow().is_some() { FOLLOW_TICKS } else { SLOTS as u64 - 1 };
+        let visit = due.clamp(self.at.get() + 1, self.at.get() + far);
         watch.visit.set(visit);
         self.slots.borrow_mut()[visit as usize % SLOTS].push(Rc::clone(watch));
     }
@@ -173,6 +211,9 @@ impl Wheel {
         }
         if watch.due.get() <= tick {
             watch.fire();
+        } else if watch.is_deserted() {
+            watch.abandoned.set(true);
+            watch.expire();
         }
         self.place(watch, watch.due.get());
     }
@@ -239,6 +280,35 @@ mod tests {
         assert!(!watch.fired());
         wheel.turn(at(220));
         assert!(watch.fired());
+    }
+
+    /// An upstream socket that follows a client which has just left, by a reset or in peace.
+    fn follower_of_a_client_that_left(reset: bool) -> (Wheel, Rc<Watch>, [TcpStream; 3]) {
+        let wheel = Wheel::new(at(0));
+        let ((near, far), (upstream, origin)) = (socket(), socket());
+        let (client, watch) = (wheel.watch(near.as_raw_fd()), wheel.watch(upstream.as_raw_fd()));
+        watch.arm(&wheel, at(60_000));
+        watch.follow(&wheel, &client);
+        if reset {
+            socket2::SockRef::from(&far).set_linger(Some(Duration::ZERO)).expect("an option");
+        }
+        drop(far);
+        (wheel, watch, [near, upstream, origin])
+    }
+
+    #[test]
+    fn a_socket_ends_when_the_one_it_works_for_breaks() {
+        // On loopback the reset has arrived when the call that caused it returns.
+        let (wheel, watch, _sockets) = follower_of_a_client_that_left(true);
+        wheel.turn(at(1_500));
+        assert!(watch.is_abandoned() && watch.fired());
+    }
+
+    #[test]
+    fn a_socket_goes_on_when_the_one_it_works_for_has_sent_all() {
+        let (wheel, watch, _sockets) = follower_of_a_client_that_left(false);
+        wheel.turn(at(3_000));
+        assert!(!watch.is_abandoned() && !watch.fired());
     }
 
     #[test]

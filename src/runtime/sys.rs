@@ -51,6 +51,17 @@ pub(super) fn finish_sending(half: &OwnedWriteHalf<TcpStream>) {
     shutdown_write(fd);
 }
 
+/// Whether a connection is broken: reset by the peer, or dead. Its mere end is not that: who has sent all may
+/// still be waiting for the answer.
+pub(super) fn is_broken(fd: RawFd) -> bool {
+    let mut byte = 0_u8;
+    // SAFETY: as for `is_quiet`.
+    let seen = unsafe {
+        libc::recv(fd, std::ptr::from_mut(&mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
+    };
+    seen < 0 && std::io::Error::last_os_error().kind() != std::io::ErrorKind::WouldBlock
+}
+
 /// Keeps signals away from the calling thread: they belong to the control thread, and would interrupt waits.
 pub fn block_signals() {
     // SAFETY: `set` is written by `sigfillset` before it is read; both calls are thread-safe and only touch the
@@ -72,6 +83,13 @@ pub fn raise_descriptor_limit() {
             libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
         }
     }
+}
+
+/// Gives memory that the calling thread has freed back to the system. Takes up to some milliseconds.
+pub(super) fn give_memory_back() {
+    // SAFETY: it works on the calling thread's own heap and takes no pointer. Where another allocator is in use
+    // (in tests), that heap is empty.
+    unsafe { libmimalloc_sys::mi_collect(true) };
 }
 
 /// Processor time the calling thread has used, in nanoseconds.

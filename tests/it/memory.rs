@@ -1,19 +1,23 @@
 //! What connections cost in memory, as the system counts it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::kit::{Client, Gateway, Origin, Raw, within};
 
-on_both_drivers!(an_idle_connection_costs_at_most_a_kibibyte, readers_that_stop_cost_a_bounded_amount);
+on_both_drivers!(an_idle_connection_costs_at_most_what_is_promised, readers_that_stop_cost_a_bounded_amount);
 
 /// Connections of the slope; the kernel's own memory for them is not the process's.
 const IDLE: usize = 4000;
-/// The promise in docs/performance.md.
-const BYTES_PER_IDLE: usize = 1024;
+/// The promise in docs/performance.md. Without optimisation futures are larger; a held buffer would be 16 KiB.
+const BYTES_PER_IDLE: usize = if cfg!(debug_assertions) { 4096 } else { 1024 };
 
-fn an_idle_connection_costs_at_most_a_kibibyte() {
+fn an_idle_connection_costs_at_most_what_is_promised() {
     let origin = Origin::replying("hello");
-    let gateway = Gateway::routing("/*", [&origin]).settings("limits: {keepalive_timeout: 300}").start();
+    let gateway = Gateway::routing("/*", [&origin])
+        .settings("limits: {keepalive_timeout: 300}")
+        // What is held is measured, not what the allocator keeps for the next burst.
+        .env("MIMALLOC_PURGE_DELAY", "0")
+        .start();
 
     let open = |count: usize| -> Vec<Client> {
         (0..count)
@@ -24,33 +28,31 @@ fn an_idle_connection_costs_at_most_a_kibibyte() {
             })
             .collect()
     };
-    // What is paid once (buffers, tables, the allocator's first pages) is paid before the slope begins.
-    let mut clients = open(1000);
-    let mut resting = usize::MAX;
-    within(Duration::from_secs(10), "memory comes to rest", || {
-        let now = gateway.resident();
-        std::thread::sleep(Duration::from_millis(300));
-        let rests = now.abs_diff(resting) < 16 * 1024;
-        resting = now;
-        rests.then_some(())
-    });
+    // What is paid once (tables, the allocator's first pages) is paid before the slope begins.
+    let mut clients = open(500);
+    let before = at_rest(&gateway);
     clients.extend(open(IDLE));
-    let allowed = resting + IDLE * BYTES_PER_IDLE;
-    let mut last = 0;
-    let settled = (0..100).any(|_| {
-        last = gateway.resident();
-        std::thread::sleep(Duration::from_millis(50));
-        last <= allowed
-    });
-    let each = last.saturating_sub(resting) / IDLE;
-    assert!(
-        settled,
-        "{each} bytes an idle connection, {BYTES_PER_IDLE} are promised ({resting} before, {last} after)"
-    );
+    let after = at_rest(&gateway);
+    let each = after.saturating_sub(before) / IDLE;
+    eprintln!("{each} bytes an idle connection");
+    assert!(each <= BYTES_PER_IDLE, "{each} bytes an idle connection, at most {BYTES_PER_IDLE} are promised");
     // And all of them still work.
     for client in clients.iter_mut().step_by(97) {
         client.get("/").expect(200, "hello");
     }
+}
+
+/// Resident bytes once connections have given back what they only need while busy, a second after their last
+/// request: as soon as two seconds went by without a change to speak of.
+fn at_rest(gateway: &Gateway) -> usize {
+    let (mut last, mut since) = (gateway.resident(), Instant::now());
+    within(Duration::from_secs(12), "memory comes to rest", || {
+        let now = gateway.resident();
+        if now.abs_diff(last) > 64 * 1024 {
+            (last, since) = (now, Instant::now());
+        }
+        (since.elapsed() > Duration::from_secs(2)).then_some(now)
+    })
 }
 
 fn readers_that_stop_cost_a_bounded_amount() {

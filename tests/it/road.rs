@@ -334,6 +334,10 @@ fn an_upstream_that_does_not_exist_answers_503() {
 
     gateway.get("/empty").expect_status(503);
     gateway.get("/none").expect_status(503);
+    assert_eq!(
+        (gateway.reason("/empty").as_str(), gateway.reason("/none").as_str()),
+        ("no_nodes", "no_upstream")
+    );
 }
 
 fn every_answer_says_who_and_when() {

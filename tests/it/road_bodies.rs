@@ -11,6 +11,7 @@ on_both_drivers!(
     trailers_of_a_request_are_dropped_unless_asked_for,
     who_waits_for_100_gets_it_once,
     a_body_sent_without_waiting_for_100_passes,
+    an_answer_instead_of_100_reaches_the_client,
     a_client_of_http_1_0_gets_an_answer_it_understands,
     a_client_of_http_1_0_may_keep_its_connection,
     an_origin_of_http_1_0_is_understood,
@@ -112,6 +113,30 @@ fn a_body_sent_without_waiting_for_100_passes() {
     let mut client = gateway.client();
     client.request("POST", "/", &[("Expect", "100-continue")], b"body").expect(200, "body");
     client.get("/next").expect(200, "");
+}
+
+fn an_answer_instead_of_100_reaches_the_client() {
+    let origin = Origin::serving(|conn: &mut Conn| {
+        if let Some(seen) = conn.head() {
+            conn.send(&reply("403 Forbidden", &seen.target));
+            conn.hold();
+        }
+    });
+    let gateway = Gateway::routing("/*", [&origin]).start();
+
+    let mut raw = gateway.raw();
+    raw.send("POST /first HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    let answer = raw.answer();
+    answer.expect(403, "/first");
+    // Where the connection stays, the body is still to come; where it does not, nothing more is.
+    if answer.open {
+        raw.send("helloGET /second HTTP/1.1\r\nHost: a\r\n\r\n");
+        raw.answer().expect(403, "/second");
+    } else {
+        raw.expect_closed();
+    }
+    gateway.get("/third").expect(403, "/third");
+    assert_ne!(origin.saw("/first").connection, origin.saw("/third").connection);
 }
 
 fn a_client_of_http_1_0_gets_an_answer_it_understands() {

@@ -73,12 +73,13 @@ impl Origin {
         Self::sending_and_closing(reply("200 OK", body))
     }
 
-    /// Closes connections on which nothing came for so long.
+    /// Closes connections that carried a request and then nothing for so long.
     pub(crate) fn that_closes_when_idle_for(idle: Duration, body: &str) -> Self {
         let bytes = reply("200 OK", body);
         Self::serving(move |conn| {
-            conn.wire().stream().set_read_timeout(Some(idle)).unwrap();
-            while conn.request().is_some() && conn.send(&bytes) {}
+            while conn.request().is_some() && conn.send(&bytes) {
+                conn.wire().stream().set_read_timeout(Some(idle)).unwrap();
+            }
         })
     }
 

@@ -51,6 +51,7 @@ pub(crate) struct Setup {
     settings: Value,
     resources: Value,
     driver: Driver,
+    env: Vec<(&'static str, &'static str)>,
     may_panic: bool,
 }
 
@@ -64,7 +65,7 @@ impl Setup {
             "access_log": {"format": "json", "buffer_bytes": 0, "flush_interval": 0.02},
             "log": {"level": "debug"},
         });
-        Self { settings, resources, driver: drivers::current(), may_panic: false }
+        Self { settings, resources, driver: drivers::current(), env: Vec::new(), may_panic: false }
     }
 
     /// Adds fields, as YAML, to the upstream of the first route.
@@ -100,6 +101,12 @@ impl Setup {
         self
     }
 
+    /// Sets a variable of the process's environment.
+    pub(crate) fn env(mut self, name: &'static str, value: &'static str) -> Self {
+        self.env.push((name, value));
+        self
+    }
+
     /// A panic is what the test is about.
     #[expect(dead_code, reason = "panic.rs needs it as soon as a request can be made to panic")]
     pub(crate) fn that_may_panic(mut self) -> Self {
@@ -122,6 +129,7 @@ impl Setup {
             .arg("run")
             .args(["-c", "config.yaml", "--resources", "apisix.yaml", "--ready-file", "ready.json"])
             .current_dir(dir.path())
+            .envs(self.env)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
