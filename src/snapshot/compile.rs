@@ -3,6 +3,8 @@
 //! An object that can not be compiled is set aside alone: the version of it that last compiled stays in force,
 //! and the others apply. Objects go in the order of their references, so what refers finds what it refers to.
 
+mod consumers;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,7 +14,7 @@ use super::upstream::compile as compile_upstream;
 use super::{Chain, Consumer, House, LogFormat, Route, Snapshot, Target, Timeouts, Upstream};
 use crate::base::cidr::{Cidr, CidrSet};
 use crate::base::hash::{Map, Set};
-use crate::exchange::{ConsumerLabels, RouteLabels};
+use crate::exchange::RouteLabels;
 use crate::expr::{Rule, Template, Var};
 use crate::model::field::{AddressRange, PluginMap};
 use crate::model::resources::Resources;
@@ -199,9 +201,6 @@ fn set_of<'a>(ranges: impl Iterator<Item = &'a AddressRange>) -> CidrSet {
         .collect()
 }
 
-/// A credential: of which plugin, what is shown, and what must match besides.
-type Proof = (&'static str, (Vec<u8>, Vec<u8>));
-
 /// A service as its routes take it over.
 #[derive(Debug)]
 struct Service {
@@ -381,94 +380,6 @@ impl Work<'_> {
             websocket: service.enable_websocket.unwrap_or(false),
         };
         self.parts.services.insert(id.to_owned(), compiled);
-        Ok(())
-    }
-
-    fn add_consumer(&mut self, name: &str, consumer: &model::Consumer) -> Result<(), Vec<ConfigError>> {
-        let username = consumer.username.as_str();
-        let (auth, other) = self.split_auth(consumer.plugins.as_ref());
-        let group = consumer.group_id.as_ref();
-        let none = Mounts::default();
-        let laid = group.map_or(Ok(&none), |id| {
-            let found = self.parts.groups.get(id.as_str());
-            found.ok_or_else(|| vec![dangling("group_id", "a consumer_group", id)])
-        });
-        let mounts =
-            both(laid, self.bench.mounts(name, Some(&other))).map(|(group, own)| lay_over(group, &own));
-        let custom_id = consumer.labels.as_ref().and_then(|labels| labels.get("custom_id"));
-        let custom_id = custom_id.map_or("", |text| text.as_str());
-        let group_id = group.map_or("", |id| id.as_str());
-        let labels = |credential: &str| ConsumerLabels::new(username, group_id, credential, custom_id);
-        let at = self.parts.consumers.len() as u32;
-        let (mounts, credentials) = both(mounts, self.read_credentials(auth))?;
-        self.insert_credentials(credentials, at, &labels(""));
-        self.parts.index.insert_consumer(at, labels(""));
-        self.parts.consumer_ids.insert(username.to_owned(), at);
-        self.parts.consumers.push(Consumer {
-            labels: labels(""),
-            mounts: mounts.list,
-            disabled: mounts.disabled,
-        });
-        Ok(())
-    }
-
-    /// Separates what a consumer proves itself with from what acts on its requests, or is no plugin at all.
-    fn split_auth(&self, plugins: Option<&PluginMap>) -> (PluginMap, PluginMap) {
-        let (mut auth, mut other) = (PluginMap::new(), PluginMap::new());
-        for (name, config) in plugins.into_iter().flatten() {
-            let is_auth = self.bench.card(name).is_ok_and(|card| card.credential.is_some());
-            let kind = if is_auth { &mut auth } else { &mut other };
-            kind.insert(name.clone(), config.clone());
-        }
-        (auth, other)
-    }
-
-    /// Reads credentials that nobody has yet.
-    fn read_credentials(&self, auth: PluginMap) -> Result<Vec<Proof>, Vec<ConfigError>> {
-        let (mut read, mut faults) = (Vec::new(), Vec::new());
-        for (name, config) in auth {
-            let under = format!("plugins.{name}");
-            let Ok((card, Some(kind))) = self.bench.card(&name).map(|card| (card, card.credential)) else {
-                continue;
-            };
-            match (kind.read)(config) {
-                Err(more) => faults.extend(more.into_iter().map(|fault| fault.under(&under))),
-                Ok(parts) => match self.parts.index.find(card.name, &parts.0) {
-                    Some(owner) => {
-                        let owner = owner.labels.name();
-                        let problem = format!("duplicate key of plugin {name} found with consumer: {owner}");
-                        faults.push(ConfigError::at(under, problem));
-                    }
-                    None => read.push((card.name, parts)),
-                },
-            }
-        }
-        if faults.is_empty() { Ok(read) } else { Err(faults) }
-    }
-
-    fn insert_credentials(&mut self, proofs: Vec<Proof>, at: u32, labels: &ConsumerLabels) {
-        for (plugin, parts) in proofs {
-            // Found to be new when they were read; the index was not touched in between.
-            let _ = self.parts.index.insert(plugin, parts, at, labels.clone());
-        }
-    }
-
-    fn add_credential(&mut self, id: &str, plugins: Option<&PluginMap>) -> Result<(), Vec<ConfigError>> {
-        let (username, credential) = id.split_once("/credentials/").unwrap_or((id, ""));
-        let Some(at) = self.parts.consumer_ids.get(username).copied() else {
-            return Err(vec![ConfigError::new(format!("consumer not found: {username}"))]);
-        };
-        let (auth, other) = self.split_auth(plugins);
-        let misplaced = |name: &String| match self.bench.card(name) {
-            Ok(_) => ConfigError::at(format!("plugins.{name}"), "expected an authentication plugin"),
-            Err(unknown) => unknown,
-        };
-        let misplaced: Vec<_> = other.keys().map(misplaced).collect();
-        let misplaced = if misplaced.is_empty() { Ok(()) } else { Err(misplaced) };
-        let of = &self.parts.consumers[at as usize].labels;
-        let labels = ConsumerLabels::new(of.name(), of.group_id(), credential, of.custom_id());
-        let ((), proofs) = both(misplaced, self.read_credentials(auth))?;
-        self.insert_credentials(proofs, at, &labels);
         Ok(())
     }
 
