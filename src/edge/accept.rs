@@ -49,19 +49,23 @@ async fn accept(hall: Rc<Hall>, listener: Rc<Listener>) {
 }
 
 /// Serves one connection. A panic ends it alone.
-async fn attend(hall: Rc<Hall>, mut connection: Connection) {
-    let peer = connection.client.peer;
-    let _guard = hall.core.in_flight.enter();
-    let Some(_place) = Place::take(&hall, peer.ip()) else {
-        hall.core.stats.connections_refused.add(1);
-        return;
-    };
-    hall.core.stats.connections_active.add(1);
-    let served = Caught(pin!(h1::serve(&hall, &mut connection))).await;
-    hall.core.stats.connections_active.sub(1);
-    if let Err(panic) = served {
-        hall.core.stats.panics.add(1);
-        hall.core.note(Level::Error, format!("a panic ended the connection of {peer}: {}", words(&*panic)));
+// Not an `async fn`: that would hold its arguments twice, as given and as used, for as long as the connection lives.
+#[allow(clippy::manual_async_fn)]
+fn attend(hall: Rc<Hall>, mut connection: Connection) -> impl Future<Output = ()> {
+    async move {
+        let _guard = hall.core.in_flight.enter();
+        let Some(_place) = Place::take(&hall, connection.client.peer.ip()) else {
+            hall.core.stats.connections_refused.add(1);
+            return;
+        };
+        hall.core.stats.connections_active.add(1);
+        let served = Caught(pin!(h1::serve(&hall, &mut connection))).await;
+        hall.core.stats.connections_active.sub(1);
+        if let Err(panic) = served {
+            let (peer, words) = (connection.client.peer, words(&*panic));
+            hall.core.stats.panics.add(1);
+            hall.core.note(Level::Error, format!("a panic ended the connection of {peer}: {words}"));
+        }
     }
 }
 
@@ -121,4 +125,29 @@ fn words(panic: &(dyn Any + Send)) -> &str {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::h1::Connection;
+    use super::*;
+
+    /// Bytes a task of a connection takes while it rests: docs/performance.md, "Budgets".
+    const RESTING_BYTES_MAX: usize = 600;
+    /// Bytes a connection takes besides while requests come and go. Not a budget, a guard against doubling.
+    const ACTIVE_BYTES_MAX: usize = 6 * 1024;
+
+    /// The size of what an `async fn` of two arguments returns.
+    fn size<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_future_of_a_resting_connection_is_small_and_that_of_an_active_one_bounded() {
+        let resting = size(attend);
+        let active = size::<&'static Hall, &'static mut Connection, _>(h1::attend);
+        println!("resting: {resting} bytes, active: {active} bytes more");
+        assert!(resting <= RESTING_BYTES_MAX, "{resting}");
+        assert!(active <= ACTIVE_BYTES_MAX, "{active}");
+    }
 }

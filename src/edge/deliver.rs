@@ -337,10 +337,12 @@ impl Run<'_> {
 
     /// Lets the plugins change a piece.
     fn transform(&mut self, buffer: &mut Vec<u8>, start: usize, last: bool) {
-        let mut bytes = buffer[start..].to_vec();
+        let mut bytes = self.hall.core.buffers.large();
+        bytes.extend_from_slice(&buffer[start..]);
         self.body_filter(&mut bytes, last);
         buffer.truncate(start);
         buffer.extend_from_slice(&bytes);
+        self.hall.core.buffers.give_back(bytes);
     }
 
     /// Keeps what was sent where the log asks for it: the received head is about to be written over.

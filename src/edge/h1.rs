@@ -30,7 +30,7 @@ pub(super) struct Connection {
 }
 
 /// What comes after a spell of activity.
-enum Next {
+pub(super) enum Next {
     Park,
     Close,
 }
@@ -73,7 +73,7 @@ async fn rest(hall: &Hall, connection: &mut Connection) -> bool {
 }
 
 /// Serves requests until the connection comes to rest or ends.
-async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
+pub(super) async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
     let core = &hall.core;
     loop {
         let mut ex = core.exchange();

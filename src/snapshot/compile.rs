@@ -201,9 +201,6 @@ fn set_of<'a>(ranges: impl Iterator<Item = &'a AddressRange>) -> CidrSet {
         .collect()
 }
 
-/// A credential: of which plugin, what is shown, and what must match besides.
-type Proof = (&'static str, (Vec<u8>, Vec<u8>));
-
 /// A service as its routes take it over.
 #[derive(Debug)]
 struct Service {

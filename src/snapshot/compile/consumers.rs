@@ -1,11 +1,14 @@
-//! Consumers and their credentials: who they are, what they show, and the plugins they bring.
+//! Consumers, compiled: what they prove themselves with goes into the index, what acts on their requests is mounted.
 
-use super::{Proof, Work, both, dangling};
+use super::super::Consumer;
+use super::super::merge::{Mounts, lay_over};
+use super::{Work, both, dangling};
 use crate::exchange::ConsumerLabels;
 use crate::model::field::PluginMap;
 use crate::model::{self, ConfigError};
-use crate::snapshot::Consumer;
-use crate::snapshot::merge::{Mounts, lay_over};
+
+/// A credential: of which plugin, what is shown, and what must match besides.
+type Proof = (&'static str, (Vec<u8>, Vec<u8>));
 
 impl Work<'_> {
     pub(super) fn add_consumer(

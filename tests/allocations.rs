@@ -1,0 +1,186 @@
+//! A warm core serves proxied requests without asking the heap for anything (docs/performance.md, "Budgets").
+//!
+//! The allocator of this binary counts, per thread, so that origin, client and the control thread's part do not
+//! matter. When a count is not zero, the test prints where the first allocations were made.
+// The test waits for a core, and is none.
+#![allow(unsafe_code, clippy::disallowed_methods)]
+
+mod inprocess;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::backtrace::Backtrace;
+use std::cell::Cell;
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use inprocess::{House, ask, origin};
+use ringway::runtime::Limits;
+use ringway::runtime::driver::Wanted;
+
+/// Requests before counting begins, and those counted.
+const WARM_UP: usize = 200;
+const COUNTED: usize = 1000;
+/// Connections the requests go round on.
+const CONNECTIONS: usize = 4;
+/// Places of allocation that are told.
+const TRACES: usize = 12;
+
+struct Counting;
+
+thread_local! {
+    /// Whether allocations of this thread count. Constant and without a drop, so reading it allocates nothing.
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Allocations of watched threads, while `COUNT` is set.
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static COUNT: AtomicBool = AtomicBool::new(false);
+static PLACES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// One core is watched at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn note() {
+    if !COUNT.load(Ordering::Relaxed) || !WATCHED.get() {
+        return;
+    }
+    ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+    // What telling the place allocates does not count.
+    WATCHED.set(false);
+    let mut places = PLACES.lock().expect("no panic while it is held");
+    if places.len() < TRACES {
+        let place = place_of(&Backtrace::force_capture().to_string());
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    drop(places);
+    WATCHED.set(true);
+}
+
+/// The frames of ours and of the loop, innermost first.
+fn place_of(trace: &str) -> String {
+    let frames = trace.lines().filter(|line| line.contains("src/") && !line.contains("/rustc/"));
+    frames.filter(|line| !line.contains("tests/")).take(5).map(str::trim).collect::<Vec<_>>().join("\n    ")
+}
+
+// SAFETY: every call is passed on as it came to the system's allocator, which keeps the contract.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note();
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        note();
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        note();
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Sends requests in turn on all connections.
+fn send(house: &House, streams: &mut [TcpStream], request: &[u8], count: usize) -> usize {
+    let mut answer = Vec::new();
+    let mut batches = 0;
+    for at in 0..count {
+        let stream = at % streams.len();
+        let status = ask(&mut streams[stream], request, &mut answer);
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
+        batches += house.take_reports();
+    }
+    batches
+}
+
+/// How many allocations a thousand such requests make, once warm, and where.
+fn count(wanted: Wanted, plugins: &str, request: &str) -> (u64, String) {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let node = origin();
+    let objects = format!(
+        "routes: [{{id: 1, uri: /*, plugins: {{{plugins}}}, upstream: {{nodes: {{\"{node}\": 1}}, \
+         keepalive_pool: {{requests: 1000000}}}}}}]\n\
+         consumers: [{{username: jack, plugins: {{key-auth: {{key: secret}}}}}}]",
+    );
+    let house = House::open(wanted, Limits::default(), &objects, || WATCHED.set(true));
+    let mut streams: Vec<_> = (0..CONNECTIONS).map(|_| house.connect()).collect();
+    // Until two log buffers go round: one is written while the other is away.
+    let mut batches = send(&house, &mut streams, request.as_bytes(), WARM_UP);
+    while batches < 2 {
+        batches += send(&house, &mut streams, request.as_bytes(), WARM_UP);
+    }
+    ALLOCATIONS.store(0, Ordering::SeqCst);
+    PLACES.lock().expect("no panic while it is held").clear();
+    COUNT.store(true, Ordering::SeqCst);
+    send(&house, &mut streams, request.as_bytes(), COUNTED);
+    COUNT.store(false, Ordering::SeqCst);
+    let places = PLACES.lock().expect("no panic while it is held").join("\n  ");
+    (ALLOCATIONS.load(Ordering::SeqCst), places)
+}
+
+/// Asserts that the request, once warm, costs no allocation.
+fn check(wanted: Wanted, plugins: &str, request: &str) {
+    let (count, places) = count(wanted, plugins, request);
+    assert_eq!(count, 0, "{COUNTED} requests made {count} allocations; places:\n  {places}");
+}
+
+const GET: &str = "GET /a/b?c=d HTTP/1.1\r\nHost: example.test\r\nUser-Agent: test\r\nAccept: */*\r\n\
+                   X-Own: 1\r\napikey: secret\r\n\r\n";
+const POST: &str = "POST /form HTTP/1.1\r\nHost: example.test\r\nContent-Type: text/plain\r\n\
+                    Content-Length: 11\r\napikey: secret\r\n\r\nhello world";
+const GUARDED: &str = "key-auth: {}, limit-count: {count: 1000000, time_window: 3600, key: consumer_name}, \
+                       prometheus: {}";
+
+const REWRITTEN: &str = "cors: {}, request-id: {}, ip-restriction: {whitelist: [127.0.0.1]}, \
+                         proxy-rewrite: {uri: /x, headers: {set: {X-To: up}}}, \
+                         response-rewrite: {headers: {set: {X-From: down}}}";
+
+macro_rules! on_both_drivers {
+    ($($name:ident($plugins:expr, $request:expr);)*) => {
+        $(mod $name {
+            use super::*;
+
+            #[test]
+            fn io_uring() {
+                let wanted = std::env::var("RINGWAY_TEST_DRIVERS").unwrap_or_else(|_| "io_uring,epoll".to_owned());
+                if wanted.contains("io_uring") {
+                    check(Wanted::IoUring, $plugins, $request);
+                }
+            }
+
+            #[test]
+            fn epoll() {
+                check(Wanted::Epoll, $plugins, $request);
+            }
+        })*
+    };
+}
+
+on_both_drivers! {
+    a_plain_request_allocates_nothing("", GET);
+    a_guarded_counted_and_logged_request_allocates_nothing(GUARDED, GET);
+    a_small_body_allocates_nothing("", POST);
+    a_guarded_counted_and_logged_body_allocates_nothing(GUARDED, POST);
+    a_request_rewritten_both_ways_allocates_nothing(REWRITTEN, GET);
+}
+
+/// So that zero means none rather than none seen: a plugin that is known to allocate.
+#[test]
+fn a_plugin_that_allocates_is_caught_and_named() {
+    let (count, places) = count(Wanted::Epoll, "proxy-rewrite: {regex_uri: ['^/a/(.*)', '/x/$1']}", GET);
+    assert!(count >= COUNTED as u64, "{count}");
+    assert!(places.contains("regex_uri.rs"), "{places}");
+}
