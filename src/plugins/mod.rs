@@ -86,12 +86,12 @@ fn gate_one<'a, P: Plugin>(plugin: &'a P, phase: Phase, ex: &'a mut Exchange, en
 }
 
 macro_rules! plugins {
-    ($($module:ident: $type:ident,)*) => {
-        $(pub mod $module;)*
+    ($($(#[$condition:meta])* $module:ident: $type:ident,)*) => {
+        $($(#[$condition])* pub mod $module;)*
 
         /// Any of the plugins, compiled. Sixteen bytes; clones share the instance.
         #[derive(Clone)]
-        pub enum AnyPlugin { $($type(Arc<$module::$type>),)* }
+        pub enum AnyPlugin { $($(#[$condition])* $type(Arc<$module::$type>),)* }
 
         impl std::fmt::Debug for AnyPlugin {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -100,7 +100,7 @@ macro_rules! plugins {
         }
 
         /// All cards, by name.
-        pub const CATALOG: &[Card] = &[$(Card {
+        pub const CATALOG: &[Card] = &[$($(#[$condition])* Card {
             name: <$module::$type as Plugin>::NAME,
             priority: <$module::$type as Plugin>::PRIORITY,
             phases: phases_of::<$module::$type>(),
@@ -112,39 +112,39 @@ macro_rules! plugins {
 
         impl Hooks for AnyPlugin {
             fn name(&self) -> &'static str {
-                match self { $(Self::$type(_) => <$module::$type as Plugin>::NAME,)* }
+                match self { $($(#[$condition])* Self::$type(_) => <$module::$type as Plugin>::NAME,)* }
             }
 
             fn phases(&self) -> Phases {
-                match self { $(Self::$type(_) => const { phases_of::<$module::$type>() },)* }
+                match self { $($(#[$condition])* Self::$type(_) => const { phases_of::<$module::$type>() },)* }
             }
 
             fn is_auth(&self) -> bool {
-                match self { $(Self::$type(_) => <$module::$type as Plugin>::CREDENTIAL.is_some(),)* }
+                match self { $($(#[$condition])* Self::$type(_) => <$module::$type as Plugin>::CREDENTIAL.is_some(),)* }
             }
 
             fn prefers_route(&self) -> bool {
-                match self { $(Self::$type(_) => <$module::$type as Plugin>::PREFER_ROUTE,)* }
+                match self { $($(#[$condition])* Self::$type(_) => <$module::$type as Plugin>::PREFER_ROUTE,)* }
             }
 
             fn gate<'a>(&'a self, phase: Phase, ex: &'a mut Exchange, env: Env<'a>) -> Step<'a> {
-                match self { $(Self::$type(plugin) => gate_one(&**plugin, phase, ex, env),)* }
+                match self { $($(#[$condition])* Self::$type(plugin) => gate_one(&**plugin, phase, ex, env),)* }
             }
 
             fn header_filter(&self, ex: &mut Exchange, env: Env<'_>) {
-                match self { $(Self::$type(plugin) => {
+                match self { $($(#[$condition])* Self::$type(plugin) => {
                     if let Some(hook) = <$module::$type as Plugin>::HEADER_FILTER { hook(plugin, ex, env); }
                 })* }
             }
 
             fn body_filter(&self, ex: &mut Exchange, env: Env<'_>, chunk: &mut Chunk<'_>) {
-                match self { $(Self::$type(plugin) => {
+                match self { $($(#[$condition])* Self::$type(plugin) => {
                     if let Some(hook) = <$module::$type as Plugin>::BODY_FILTER { hook(plugin, ex, env, chunk); }
                 })* }
             }
 
             fn log(&self, ex: &Exchange, env: Env<'_>) {
-                match self { $(Self::$type(plugin) => {
+                match self { $($(#[$condition])* Self::$type(plugin) => {
                     if let Some(hook) = <$module::$type as Plugin>::LOG { hook(plugin, ex, env); }
                 })* }
             }
@@ -155,6 +155,8 @@ macro_rules! plugins {
 plugins! {
     basic_auth: BasicAuth,
     cors: Cors,
+    #[cfg(feature = "test-plugins")]
+    crash: Crash,
     ip_restriction: IpRestriction,
     key_auth: KeyAuth,
     limit_count: LimitCount,

@@ -1,4 +1,35 @@
 //! A panic costs one connection and is counted; the core and its other connections go on.
-//!
-//! TODO: tell the story once a debug build has a way to make a request panic: the request gets a 500 or the end
-//! of its connection, others on the same core are served on, `panics` in the metrics is 1.
+#![cfg(feature = "test-plugins")]
+
+use super::kit::{Gateway, Origin, eventually};
+
+on_both_drivers!(a_panic_in_a_plugin_costs_its_connection_and_a_counter,);
+
+fn a_panic_in_a_plugin_costs_its_connection_and_a_counter() {
+    let origin = Origin::replying("fine");
+    let gateway = Gateway::routing("/*", [&origin])
+        .objects(
+            "routes:
+              - {id: access, uri: /access, plugins: {crash: {}}}
+              - {id: filter, uri: /filter, plugins: {crash: {phase: header_filter}}}",
+        )
+        .cores(1)
+        .that_may_panic()
+        .start();
+
+    // A neighbour on the same core, in the middle of its conversation.
+    let mut neighbour = gateway.client();
+    neighbour.get("/").expect(200, "fine");
+    for path in ["/access", "/filter"] {
+        for _ in 0..100 {
+            let mut raw = gateway.raw();
+            raw.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            raw.expect_closed();
+        }
+    }
+    neighbour.get("/").expect(200, "fine");
+    gateway.get("/").expect(200, "fine");
+    eventually("every panic is counted", || {
+        (gateway.metric("ringway_panics_total") == Some(200.0)).then_some(())
+    });
+}
