@@ -41,6 +41,7 @@ use crate::snapshot::compile::Outcome;
 use crate::snapshot::{Compiler, Order};
 
 use board::Board;
+use discovery::lookup::Lookup;
 use export::access_log::Sink;
 use export::prometheus;
 use export::reports::{self, Reports};
@@ -205,6 +206,7 @@ struct Control {
     stage: Stage,
     deadline: Option<Deadline>,
     done: Done,
+    lookup: Lookup,
 }
 
 impl Control {
@@ -223,6 +225,7 @@ impl Control {
             stage: Stage::Serving,
             deadline: None,
             done: Done::default(),
+            lookup: Lookup::default(),
         };
         control.take_over(parts.first, clock::now());
         control
@@ -259,6 +262,7 @@ impl Control {
         if now.since(self.done.looked) >= LOOK_EVERY {
             self.done.looked = now;
             self.look_at_resources(now);
+            self.look_at_names(now);
         }
         if now.since(self.done.ticked) >= SECOND {
             self.done.ticked = now;
@@ -303,6 +307,17 @@ impl Control {
             && let Err(error) = ready.write(path)
         {
             log::error(format!("ready file {}: {error}", path.display()));
+        }
+    }
+
+    /// Takes in newer addresses of nodes that are known by name.
+    fn look_at_names(&mut self, now: Moment) {
+        let compiler = &self.compiler;
+        let Some(answers) = self.lookup.advance(now, || compiler.names()) else { return };
+        if self.compiler.learn(answers) {
+            log::info("addresses of nodes have changed");
+            let outcome = self.compiler.recompile();
+            self.take_over(outcome, now);
         }
     }
 

@@ -58,6 +58,8 @@ pub struct Compiler {
     names: Names,
     last_good: BTreeMap<(Kind, String), Raw>,
     generation: u64,
+    /// What was compiled last.
+    resources: Resources,
 }
 
 impl Compiler {
@@ -69,6 +71,7 @@ impl Compiler {
             names: Names::new(resolve),
             last_good: BTreeMap::new(),
             generation: 0,
+            resources: Resources::default(),
         }
     }
 
@@ -82,8 +85,15 @@ impl Compiler {
         self.names.learn(answers)
     }
 
+    /// Compiles the same objects again, with what was learnt since.
+    pub fn recompile(&mut self) -> Outcome {
+        let resources = std::mem::take(&mut self.resources);
+        self.compile(&resources)
+    }
+
     /// Compiles all objects. Never fails as a whole.
     pub fn compile(&mut self, resources: &Resources) -> Outcome {
+        self.resources = resources.clone();
         self.names.start();
         self.generation += 1;
         let enabled = resources.plugins.clone().or_else(|| {

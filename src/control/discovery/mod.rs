@@ -1,3 +1,4 @@
 //! Nodes of an upstream, found by name.
 
 pub mod dns;
+pub mod lookup;
