@@ -3,7 +3,7 @@
 //! The allocator of this binary counts, per thread, so that origin, client and the control thread's part do not
 //! matter. When a count is not zero, the test prints where the first allocations were made.
 // The test waits for a core, and is none.
-#![allow(unsafe_code, clippy::disallowed_methods)]
+#![allow(unsafe_code, clippy::disallowed_methods, clippy::print_stdout)]
 
 mod inprocess;
 

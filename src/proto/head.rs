@@ -552,7 +552,7 @@ impl Method {
 }
 
 /// The start line of a request; its header lines are in a [`HeaderList`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestLine {
     pub method: Method,
     pub version: Version,
@@ -563,7 +563,7 @@ pub struct RequestLine {
 }
 
 /// The start line of a response.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StatusLine {
     pub status: u16,
     pub version: Version,

@@ -17,6 +17,7 @@ use ringway::link::outbox::{Inbox, Report, outbox};
 use ringway::link::stats::CoreStats;
 use ringway::model::Settings;
 use ringway::model::resources::{Format, parse};
+use ringway::proto::h1::chunked::Decoder;
 use ringway::runtime::core::Hatches;
 use ringway::runtime::driver::{Driver, Wanted};
 use ringway::runtime::{Core, Limits, listener};
@@ -114,12 +115,16 @@ pub(crate) fn ask(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) 
     }
 }
 
-/// Whether a message that says its length is complete.
+/// Whether a message that says its length, or comes in chunks, is complete.
 fn is_whole(message: &[u8]) -> bool {
     let Some(head) = message.windows(4).position(|end| end == b"\r\n\r\n") else { return false };
     let text = String::from_utf8_lossy(&message[..head]).to_ascii_lowercase();
+    let body = &message[head + 4..];
+    if text.contains("\r\ntransfer-encoding: chunked") {
+        return Decoder::default().decode(&mut body.to_vec()).is_ok_and(|step| step.done);
+    }
     let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
-    message.len() >= head + 4 + length.unwrap_or(0)
+    body.len() >= length.unwrap_or(0)
 }
 
 /// An origin that answers every request with `hello` and keeps the connection. It lives as long as the process.
