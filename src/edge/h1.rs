@@ -12,7 +12,6 @@ use super::admit::{self, Refusal};
 use super::pipeline::{After, Run};
 use super::respond;
 use super::upload::Upload;
-use crate::base::clock::Moment;
 use crate::exchange::{Client, Exchange};
 use crate::proto::h1::HeadFault;
 use crate::proto::h1::parse::{self, Parsed, find_head_end};
@@ -76,8 +75,18 @@ async fn rest(hall: &Hall, connection: &mut Connection) -> bool {
 pub(super) async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
     let core = &hall.core;
     loop {
+        let (mut buffer, mut start) = connection.leftover.take().unwrap_or_else(|| (core.buffers.small(), 0));
+        if buffer.len() <= start {
+            buffer.clear();
+            start = 0;
+            let (waited, returned) = wait_for_request(hall, connection, buffer).await;
+            buffer = returned;
+            if !matches!(waited, Waited::Received(count) if count > 0) {
+                core.buffers.give_back(buffer);
+                return if matches!(waited, Waited::Idle) { Next::Park } else { Next::Close };
+            }
+        }
         let mut ex = core.exchange();
-        let (buffer, start) = connection.leftover.take().unwrap_or_else(|| (core.buffers.small(), 0));
         let (head, buffer) = receive_head(hall, connection, &mut ex, buffer, start).await;
         let upload = match head {
             Head::Ready => {
@@ -85,10 +94,10 @@ pub(super) async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
                 connection.requests += 1;
                 Upload::default()
             }
-            Head::Idle | Head::Gone => {
+            Head::Gone => {
                 core.buffers.give_back(buffer);
                 core.give_back(ex);
-                return if matches!(head, Head::Idle) { Next::Park } else { Next::Close };
+                return Next::Close;
             }
             Head::Refused(refusal) => {
                 ex.request.headers.clear();
@@ -155,9 +164,7 @@ async fn serve_one(
 enum Head {
     /// Parsed into the exchange.
     Ready,
-    /// Nothing came for a while.
-    Idle,
-    /// The client left, or took too long.
+    /// The client left in the middle of it.
     Gone,
     Refused(Refusal),
 }
@@ -173,28 +180,21 @@ async fn receive_head(
     let core = &hall.core;
     let limits = &core.limits.head;
     let mut searched = start;
-    let mut begun = Moment::ZERO;
-    let mut parsed_once = false;
+    let mut due = None;
     loop {
-        if buffer.len() > start {
-            let end = find_head_end(&buffer, searched);
-            // The first bytes are parsed at once, so that garbage is refused without waiting for its end.
-            if end.is_some() || !parsed_once || buffer.len() - start >= limits.head_bytes_max {
-                match parse::request(&buffer, start, limits, &mut ex.request.headers) {
-                    Ok(Parsed::Complete(line)) => {
-                        ex.request.line = line;
-                        return (Head::Ready, buffer);
-                    }
-                    Ok(Parsed::Partial) => ex.request.headers.clear(),
-                    Err(fault) => return (Head::Refused(fault.into()), buffer),
+        let end = find_head_end(&buffer, searched);
+        // The first bytes are parsed at once, so that garbage is refused without waiting for its end.
+        if end.is_some() || due.is_none() || buffer.len() - start >= limits.head_bytes_max {
+            match parse::request(&buffer, start, limits, &mut ex.request.headers) {
+                Ok(Parsed::Complete(line)) => {
+                    ex.request.line = line;
+                    return (Head::Ready, buffer);
                 }
-                parsed_once = true;
+                Ok(Parsed::Partial) => ex.request.headers.clear(),
+                Err(fault) => return (Head::Refused(fault.into()), buffer),
             }
-            searched = buffer.len();
-        } else {
-            buffer.clear();
-            (start, searched) = (0, 0);
         }
+        searched = buffer.len();
         if buffer.len() == buffer.capacity() {
             buffer = make_room(hall, buffer, start);
             searched -= start;
@@ -203,46 +203,31 @@ async fn receive_head(
                 return (Head::Refused(HeadFault::HeadTooLarge.into()), buffer);
             }
         }
-        let (waited, returned) = wait_for_bytes(hall, connection, buffer, start, &mut begun).await;
+        let due = *due.get_or_insert_with(|| core.now().plus(core.limits.head_timeout));
+        let socket = &mut connection.socket;
+        // Against the clock, but so that a client that is too slow can still be told.
+        socket.watch().arm_spare(&core.wheel, due);
+        let room = buffer.capacity();
+        let (waited, returned) = socket.receive_or_idle(buffer, room).await;
         buffer = returned;
         match waited {
             Waited::Received(count) if count > 0 => {}
-            Waited::Idle => return (Head::Idle, buffer),
-            // Cut off by the deadline in the middle of a head.
-            _ if connection.socket.watch().fired() && buffer.len() > start => {
-                return (Head::Refused(Refusal::HEAD_TIMEOUT), buffer);
-            }
+            Waited::Idle => return (Head::Refused(Refusal::HEAD_TIMEOUT), buffer),
             Waited::Received(_) | Waited::Failed(_) => return (Head::Gone, buffer),
         }
     }
 }
 
-/// Waits for the next bytes: idly before a head has begun, against the clock within one.
-async fn wait_for_bytes(
-    hall: &Hall,
-    connection: &mut Connection,
-    buffer: Vec<u8>,
-    start: usize,
-    begun: &mut Moment,
-) -> (Waited, Vec<u8>) {
+/// Waits for the first bytes of the next request. Until they come, the connection holds a buffer and nothing else
+/// of size; if they take long, not even that.
+async fn wait_for_request(hall: &Hall, connection: &mut Connection, buffer: Vec<u8>) -> (Waited, Vec<u8>) {
     let core = &hall.core;
     let socket = &mut connection.socket;
-    let room = buffer.capacity();
-    if buffer.len() > start {
-        if *begun == Moment::ZERO {
-            *begun = core.now();
-            socket.allow(&core.wheel, *begun, core.limits.head_timeout);
-        }
-        let (received, buffer) = socket.reader.receive(buffer, room).await;
-        return match received {
-            Ok(count) => (Waited::Received(count), buffer),
-            Err(error) => (Waited::Failed(error), buffer),
-        };
-    }
     let watch = socket.watch();
     watch.arm_spare(&core.wheel, core.now().plus(IDLE_RELEASE));
     watch.set_resting(true);
     core.stats.connections_idle.add(1);
+    let room = buffer.capacity();
     let waited = socket.receive_or_idle(buffer, room).await;
     core.stats.connections_idle.sub(1);
     socket.watch().set_resting(false);
