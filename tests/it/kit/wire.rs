@@ -42,6 +42,8 @@ pub(crate) fn shown(bytes: &[u8]) -> String {
 pub(crate) struct Wire {
     stream: Arc<TcpStream>,
     ahead: Vec<u8>,
+    /// Whether it ends with a reset.
+    resets: bool,
 }
 
 impl Wire {
@@ -50,7 +52,7 @@ impl Wire {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(patience)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream: Arc::new(stream), ahead: Vec::new() }
+        Self { stream: Arc::new(stream), ahead: Vec::new(), resets: false }
     }
 
     /// The socket; it closes when the wire goes, unless this is kept.
@@ -68,7 +70,8 @@ impl Wire {
     }
 
     /// Drops the connection with a reset rather than an orderly end.
-    pub(crate) fn reset(self) {
+    pub(crate) fn reset(mut self) {
+        self.resets = true;
         let _ = socket2::SockRef::from(&*self.stream).set_linger(Some(Duration::ZERO));
     }
 
@@ -188,6 +191,16 @@ impl Wire {
                 Ok(_) => {}
                 Err(error) => return ended(&error),
             }
+        }
+    }
+}
+
+impl Drop for Wire {
+    /// Says the end rather than leaving it to the closing of the descriptor: a process that another test starts at
+    /// this moment holds a copy of it until it runs its own program, and the other side would see the end late.
+    fn drop(&mut self) {
+        if !self.resets {
+            let _ = self.stream.shutdown(Shutdown::Both);
         }
     }
 }
