@@ -8,7 +8,7 @@
 //! limits: {head_bytes: 32768, head_timeout: 10}
 //! ```
 //!
-//! APISIX's keys are taken where they mean the same (see [`apisix`]); what means nothing here is told in
+//! APISIX's keys are taken where they mean the same (see `settings/apisix.rs`); what means nothing here is told in
 //! [`Settings::warnings`]. Values may hold `${{NAME:=default}}`, and every key may be set from outside as
 //! `RINGWAY_LIMITS__HEAD_BYTES=16384` (see [`apply_env`]).
 

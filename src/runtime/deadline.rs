@@ -6,7 +6,7 @@
 //! touches the wheel. So a request costs no timer.
 //!
 //! Accuracy is one tick. A watch is visited at least once a turn of the wheel, so one whose socket has closed
-//! stays in memory for at most [`SLOTS`] ticks.
+//! stays in memory for at most `SLOTS` ticks.
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;

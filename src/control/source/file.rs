@@ -5,7 +5,7 @@
 //!
 //! - a change is read once two looks in a row agree;
 //! - a file that became empty, or lost the `#END` it ended with, is waited for, as is one that is gone;
-//!   after [`PATIENCE`] this is reported and what it said before stays;
+//!   after `PATIENCE` this is reported and what it said before stays;
 //! - what reads the same as before is not a change.
 //!
 //! `SIGHUP` asks for a reading at once, without these doubts.
