@@ -1,3 +1,5 @@
+//! Objects as users write them: samples of every kind, each with a refused neighbour.
+
 use serde_json::{Value, json};
 
 use super::upstream::{Algorithm, Scheme};

@@ -1,3 +1,5 @@
+//! Each field type: what it takes, a neighbour it refuses, and the words it refuses with.
+
 use std::time::Duration;
 
 use schemars::JsonSchema;

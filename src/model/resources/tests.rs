@@ -1,3 +1,5 @@
+//! The standalone file: what is read, and every fault of its frame.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The validator: each keyword with a value that holds and one that does not, and what is said.
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};

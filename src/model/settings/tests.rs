@@ -1,3 +1,5 @@
+//! The process's own file: defaults, both layouts, and what is refused.
+
 use std::net::SocketAddr;
 
 use super::*;

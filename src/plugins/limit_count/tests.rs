@@ -1,3 +1,5 @@
+//! What a client sees of `limit-count`: counts, headers, refusals, groups and keys.
+
 use super::*;
 use crate::plugin::testing::{Bench, Desk, Request, agree, check, refuses};
 use crate::proto::head::Method;
