@@ -7,7 +7,9 @@
 
 use std::cell::Cell;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// A point in monotonic time: nanoseconds since the process first asked. Copy, comparable, never negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,15 +48,19 @@ impl Moment {
 /// Milliseconds since 1970-01-01T00:00:00Z.
 pub type UnixMs = u64;
 
-fn epoch() -> Instant {
-    static EPOCH: OnceLock<Instant> = OnceLock::new();
-    *EPOCH.get_or_init(Instant::now)
+/// Nanoseconds of the system's monotonic clock, which counts from its start. Straight from the vDSO: `Instant`
+/// knows the difference of two readings only, and computes it with checks that cost more than the reading.
+fn monotonic_ns() -> u64 {
+    let reading = clock_gettime(ClockId::Monotonic);
+    (reading.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(reading.tv_nsec as u64)
 }
 
 /// Reads the monotonic clock.
 pub fn now() -> Moment {
+    static FIRST: OnceLock<u64> = OnceLock::new();
+    let reading = monotonic_ns();
     // One is added so that a real reading is never `Moment::ZERO`.
-    Moment(epoch().elapsed().as_nanos() as u64 + 1)
+    Moment(reading.saturating_sub(*FIRST.get_or_init(|| reading)) + 1)
 }
 
 /// Reads the wall clock.

@@ -35,7 +35,8 @@ async fn accept(hall: Rc<Hall>, listener: Rc<Listener>) {
         match listener.accept(&core.wheel).await {
             Ok((socket, peer)) => {
                 core.stats.accepted.add(1);
-                monoio::spawn(attend(Rc::clone(&hall), Connection::new(socket, peer, listener.local())));
+                let connection = Box::new(Connection::new(socket, peer, listener.local()));
+                monoio::spawn(attend(Rc::clone(&hall), connection));
             }
             // The listener was closed: a drain.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return,
@@ -51,18 +52,19 @@ async fn accept(hall: Rc<Hall>, listener: Rc<Listener>) {
 /// Serves one connection. A panic ends it alone.
 // Not an `async fn`: that would hold its arguments twice, as given and as used, for as long as the connection lives.
 #[allow(clippy::manual_async_fn)]
-fn attend(hall: Rc<Hall>, mut connection: Connection) -> impl Future<Output = ()> {
+fn attend(hall: Rc<Hall>, connection: Box<Connection>) -> impl Future<Output = ()> {
     async move {
         let _guard = hall.core.in_flight.enter();
-        let Some(_place) = Place::take(&hall, connection.client.peer.ip()) else {
+        let peer = connection.client.peer;
+        let Some(_place) = Place::take(&hall, peer.ip()) else {
             hall.core.stats.connections_refused.add(1);
             return;
         };
         hall.core.stats.connections_active.add(1);
-        let served = Caught(pin!(h1::serve(&hall, &mut connection))).await;
+        let served = Caught(pin!(h1::serve(&hall, connection))).await;
         hall.core.stats.connections_active.sub(1);
         if let Err(panic) = served {
-            let (peer, words) = (connection.client.peer, words(&*panic));
+            let words = words(&*panic);
             hall.core.stats.panics.add(1);
             hall.core.note(Level::Error, format!("a panic ended the connection of {peer}: {words}"));
         }

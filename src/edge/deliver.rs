@@ -7,32 +7,18 @@ use std::cell::Cell;
 
 use bytes::Bytes;
 
+use super::download::{Download, silence};
 use super::pipeline::{After, Run};
 use super::proxy::Plan;
-use super::respond::{Fault, phrase};
+use super::respond::Fault;
+use super::response_head::Outgoing;
 use super::upload::{PIECE_HEAD, PIECE_TAIL, frame_piece, write_last_chunk};
 use crate::base::clock::Moment;
 use crate::exchange::{ResponseBody, Source};
-use crate::proto::h1::chunked::Decoder;
 use crate::proto::h1::framing::{self, Framing};
-use crate::proto::h1::parse::{self, Parsed};
-use crate::proto::head::{HeaderId, HeaderSet, Method, Omit, Version};
+use crate::proto::h1::parse;
+use crate::proto::head::Method;
 use crate::runtime::pool::Leased;
-
-/// Room before a received head, so that a longer one fits in its place.
-const HEADROOM: usize = 1024;
-/// Lines of a response that the gateway writes itself or that concern one hop only.
-const OURS: HeaderSet = HeaderSet::of(&[
-    HeaderId::Connection,
-    HeaderId::ContentLength,
-    HeaderId::KeepAlive,
-    HeaderId::ProxyAuthenticate,
-    HeaderId::ProxyConnection,
-    HeaderId::Te,
-    HeaderId::Trailer,
-    HeaderId::TransferEncoding,
-    HeaderId::Upgrade,
-]);
 
 /// What passing an answer on came to.
 pub(super) struct Relayed {
@@ -41,60 +27,6 @@ pub(super) struct Relayed {
     pub(super) reusable: bool,
     /// Both sides agreed to go on as a tunnel.
     pub(super) tunnel: bool,
-}
-
-/// How the client learns where the body ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outgoing {
-    /// There is none; a length that the upstream declared is passed on.
-    Bodyless,
-    Length(u64),
-    Chunked,
-    UntilClose,
-}
-
-/// A response body on its way from upstream.
-enum Download {
-    Nothing,
-    Length(u64),
-    Chunked(Decoder),
-    UntilClose,
-}
-
-/// What a received piece holds.
-struct Piece {
-    data: usize,
-    done: bool,
-    /// Bytes came behind the end: the connection is not to be trusted again.
-    excess: bool,
-}
-
-impl Download {
-    fn of(framing: Framing) -> Self {
-        match framing {
-            Framing::None | Framing::Length(0) => Self::Nothing,
-            Framing::Length(length) => Self::Length(length),
-            Framing::Chunked => Self::Chunked(Decoder::default()),
-            Framing::UntilClose => Self::UntilClose,
-        }
-    }
-
-    /// Takes the frame off received bytes: `data` of them are left at the front.
-    fn take(&mut self, bytes: &mut [u8]) -> Result<Piece, Fault> {
-        match self {
-            Self::Nothing => Ok(Piece { data: 0, done: true, excess: !bytes.is_empty() }),
-            Self::Length(left) => {
-                let data = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                *left -= data as u64;
-                Ok(Piece { data, done: *left == 0, excess: data < bytes.len() })
-            }
-            Self::Chunked(decoder) => {
-                let step = decoder.decode(bytes).map_err(|_| Fault::BadResponse)?;
-                Ok(Piece { data: step.data, done: step.done, excess: step.consumed < bytes.len() })
-            }
-            Self::UntilClose => Ok(Piece { data: bytes.len(), done: false, excess: false }),
-        }
-    }
 }
 
 impl Run<'_> {
@@ -130,80 +62,6 @@ impl Run<'_> {
         };
         relayed.reusable &= keeps;
         Ok(relayed)
-    }
-
-    /// Receives until the final head is complete. Interim ones are passed on.
-    async fn receive_head(&mut self, plan: &Plan<'_>, leased: &mut Leased) -> Result<Framing, Fault> {
-        let core = &self.hall.core;
-        let limits = &core.limits.upstream_head;
-        let mut buffer = core.buffers.large();
-        buffer.resize(HEADROOM, 0);
-        let (mut start, mut interim) = (HEADROOM, 0);
-        loop {
-            if buffer.len() > start {
-                let headers = &mut self.ex.response.headers;
-                match parse::response(&buffer, start, limits, headers) {
-                    Ok(Parsed::Complete(line)) if (100..200).contains(&line.status) && line.status != 101 => {
-                        headers.clear();
-                        interim += 1;
-                        if interim > core.limits.interim_responses {
-                            return Err(Fault::TooManyInterim);
-                        }
-                        self.pass_interim(line.status, line.head.of(&buffer)).await?;
-                        start = line.head.end();
-                        continue;
-                    }
-                    Ok(Parsed::Complete(line)) => {
-                        headers.hold_received(buffer);
-                        self.ex.response.line = line;
-                        self.ex.response.status = line.status;
-                        let method = self.ex.request.forward_method();
-                        return framing::of_response(method, &line, &self.ex.response.headers)
-                            .map_err(|_| Fault::BadResponse);
-                    }
-                    Ok(Parsed::Partial) => headers.clear(),
-                    Err(fault) if fault.status() == 431 => return Err(Fault::HeadTooLarge),
-                    Err(_) => return Err(Fault::BadResponse),
-                }
-            }
-            if buffer.capacity() - buffer.len() <= PIECE_TAIL {
-                return Err(Fault::HeadTooLarge);
-            }
-            leased.socket.watch().arm(&core.wheel, self.hall.read_deadline(plan));
-            let room = buffer.capacity() - buffer.len() - PIECE_TAIL;
-            let (received, returned) = leased.socket.reader.receive(buffer, room).await;
-            buffer = returned;
-            if !matches!(received, Ok(count) if count > 0) {
-                let begun = buffer.len() > start;
-                core.buffers.give_back(buffer);
-                return Err(if begun && !leased.socket.watch().fired() {
-                    Fault::BadResponse
-                } else {
-                    silence(leased)
-                });
-            }
-        }
-    }
-
-    /// Passes an interim response on: to clients that can read one, `100` only to those that wait for it.
-    async fn pass_interim(&mut self, status: u16, head: &[u8]) -> Result<(), Fault> {
-        let request = &self.ex.request;
-        let wanted = match status {
-            100 => request.headers.has(HeaderId::Expect),
-            103 => true,
-            _ => false,
-        };
-        if !wanted || request.line.version == Version::Http10 {
-            return Ok(());
-        }
-        let core = &self.hall.core;
-        let mut out = core.buffers.small();
-        if status == 100 {
-            out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-        } else {
-            out.extend_from_slice(head);
-        }
-        self.send(out, 0).await.map_err(|()| Fault::ClientGone)
     }
 
     /// `101`: only if the client asked for it and the route allows it; anything else would let bytes of a
@@ -283,7 +141,7 @@ impl Run<'_> {
             buffer.clear();
             buffer.resize(PIECE_HEAD, 0);
             start = PIECE_HEAD;
-            leased.socket.watch().arm(&core.wheel, self.hall.read_deadline(plan));
+            leased.socket.watch().arm(&core.wheel, plan.timeouts.read);
             let room = buffer.capacity() - PIECE_HEAD - PIECE_TAIL;
             let (received, returned) = leased.socket.reader.receive(buffer, room).await;
             buffer = returned;
@@ -386,46 +244,6 @@ impl Run<'_> {
         Ok(Relayed { after, reusable, tunnel: false })
     }
 
-    /// Receives the whole body, into `out` or nowhere. Whether the connection may be used again.
-    async fn gather(
-        &mut self,
-        plan: &Plan<'_>,
-        leased: &mut Leased,
-        mut download: Download,
-        bytes_max: usize,
-        mut out: Option<&mut Vec<u8>>,
-    ) -> Result<bool, Fault> {
-        let core = &self.hall.core;
-        let mut total = 0;
-        let mut buffer = core.buffers.large();
-        buffer.extend_from_slice(&self.ex.response.headers.received()[self.ex.response.line.head.end()..]);
-        let closes = matches!(download, Download::UntilClose);
-        loop {
-            let piece = download.take(&mut buffer)?;
-            total += piece.data;
-            if total > bytes_max {
-                return Err(Fault::ResponseTooLarge);
-            }
-            if let Some(out) = &mut out {
-                out.extend_from_slice(&buffer[..piece.data]);
-            }
-            if piece.done {
-                core.buffers.give_back(buffer);
-                return Ok(!piece.excess && !closes);
-            }
-            buffer.clear();
-            leased.socket.watch().arm(&core.wheel, self.hall.read_deadline(plan));
-            let room = buffer.capacity();
-            let (received, returned) = leased.socket.reader.receive(buffer, room).await;
-            buffer = returned;
-            match received {
-                Ok(count) if count > 0 => {}
-                Ok(_) if closes && !leased.socket.watch().fired() => download = Download::Nothing,
-                _ => return Err(silence(leased)),
-            }
-        }
-    }
-
     /// Sends the answer that is in the exchange: status, headers and a body of ours.
     pub(super) async fn deliver_own(&mut self) -> After {
         let mut body = match std::mem::take(&mut self.ex.response.body) {
@@ -472,15 +290,6 @@ impl Run<'_> {
         if drained { After::Keep } else { After::Close }
     }
 
-    fn outgoing(&self, framing: Framing, filters: bool) -> Outgoing {
-        match framing {
-            Framing::None => Outgoing::Bodyless,
-            Framing::Length(length) if !filters => Outgoing::Length(length),
-            _ if self.ex.request.line.version == Version::Http11 => Outgoing::Chunked,
-            _ => Outgoing::UntilClose,
-        }
-    }
-
     /// Whether the connection may carry another request after this one.
     fn keeps(&self, uploading: bool) -> bool {
         let request = &self.ex.request;
@@ -492,76 +301,8 @@ impl Run<'_> {
             && framing::keeps_alive(request.line.version, &request.headers)
     }
 
-    fn write_head(&self, out: &mut Vec<u8>, outgoing: Outgoing, keep: bool) {
-        let ex = &*self.ex;
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(itoa::Buffer::new().format(ex.response.status).as_bytes());
-        out.push(b' ');
-        self.write_reason(out);
-        out.extend_from_slice(b"\r\n");
-        self.write_lines(out);
-        match outgoing {
-            Outgoing::Bodyless => {
-                // Of HEAD and 304 the length says what a GET would have brought (RFC 9110 8.6).
-                if ex.response.status != 204
-                    && let Some(length) = ex.response.headers.get_id(HeaderId::ContentLength)
-                {
-                    out.extend_from_slice(b"Content-Length: ");
-                    out.extend_from_slice(length);
-                    out.extend_from_slice(b"\r\n");
-                }
-            }
-            Outgoing::Length(length) => {
-                out.extend_from_slice(b"Content-Length: ");
-                out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
-                out.extend_from_slice(b"\r\n");
-            }
-            Outgoing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-            Outgoing::UntilClose => {}
-        }
-        if !keep {
-            out.extend_from_slice(b"Connection: close\r\n");
-        } else if ex.request.line.version == Version::Http10 {
-            out.extend_from_slice(b"Connection: keep-alive\r\n");
-        }
-        out.extend_from_slice(b"\r\n");
-    }
-
-    fn write_reason(&self, out: &mut Vec<u8>) {
-        let response = &self.ex.response;
-        if response.source == Source::Upstream && response.line.status == response.status {
-            out.extend_from_slice(response.line.reason.of(response.headers.received()));
-        } else {
-            out.extend_from_slice(phrase(response.status).as_bytes());
-        }
-    }
-
-    /// The header lines that go on, and those every answer has.
-    fn write_lines(&self, out: &mut Vec<u8>) {
-        const SERVER: HeaderSet = HeaderSet::of(&[HeaderId::Server]);
-        let headers = &self.ex.response.headers;
-        let listed =
-            |id: HeaderId, name: &[u8]| id == HeaderId::Other && framing::connection_lists(headers, name);
-        let named: Option<&dyn Fn(HeaderId, &[u8]) -> bool> =
-            if headers.has(HeaderId::Connection) { Some(&listed) } else { None };
-        headers.write(out, &Omit { always: OURS, received: SERVER, named });
-        if !headers.has(HeaderId::Date) {
-            out.extend_from_slice(b"Date: ");
-            self.hall.core.write_date(self.ex.timing.received, out);
-            out.extend_from_slice(b"\r\n");
-        }
-        if !headers.was_added(HeaderId::Server) {
-            out.extend_from_slice(b"Server: ");
-            out.extend_from_slice(self.view.house.server.as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
-        if self.view.house.via {
-            out.extend_from_slice(b"Via: 1.1 ringway\r\n");
-        }
-    }
-
     /// Sends a lent buffer to the client and gives it back.
-    async fn send(&mut self, buffer: Vec<u8>, from: usize) -> Result<(), ()> {
+    pub(super) async fn send(&mut self, buffer: Vec<u8>, from: usize) -> Result<(), ()> {
         let (sent, buffer) = self.send_keeping(buffer, from).await;
         self.hall.core.buffers.give_back(buffer);
         sent
@@ -571,19 +312,9 @@ impl Run<'_> {
         let core = &self.hall.core;
         let socket = &mut self.connection.socket;
         self.ex.bytes_out += (buffer.len() - from) as u64;
-        socket.watch().arm(&core.wheel, core.now().plus(core.limits.write_timeout));
+        socket.watch().arm(&core.wheel, core.limits.write_timeout);
         let (sent, buffer) = socket.writer.send(buffer, from).await;
         (sent.map_err(|_| ()), buffer)
-    }
-}
-
-/// Why an upstream says nothing more.
-fn silence(leased: &Leased) -> Fault {
-    let watch = leased.socket.watch();
-    match (watch.is_abandoned(), watch.fired()) {
-        (true, _) => Fault::ClientGone,
-        (false, true) => Fault::ReadTimeout,
-        (false, false) => Fault::NoResponse,
     }
 }
 

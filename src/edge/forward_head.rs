@@ -109,6 +109,28 @@ fn write_host(ex: &Exchange, plan: &Plan<'_>, node: usize, out: &mut Vec<u8>) {
 fn write_vouching(run: &Run<'_>, out: &mut Vec<u8>) {
     let ex = &*run.ex;
     let (client, headers) = (&ex.client, &ex.request.headers);
+    if headers.has_any(VOUCHED) || client.ip != client.peer.ip().to_canonical() {
+        return write_vouching_over(ex, out);
+    }
+    // The usual case: nobody has vouched before us, and no plugin has written one of the lines.
+    out.extend_from_slice(b"X-Real-IP: ");
+    let at = out.len();
+    write_ip(out, client.ip);
+    let end = out.len();
+    out.extend_from_slice(b"\r\nX-Forwarded-For: ");
+    out.extend_from_within(at..end);
+    out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
+    out.extend_from_slice(client.scheme().as_bytes());
+    out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
+    out.extend_from_slice(received_host(ex));
+    out.extend_from_slice(b"\r\nX-Forwarded-Port: ");
+    out.extend_from_slice(itoa::Buffer::new().format(client.local.port()).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// [`write_vouching`] where some of the lines are there already.
+fn write_vouching_over(ex: &Exchange, out: &mut Vec<u8>) {
+    let (client, headers) = (&ex.client, &ex.request.headers);
     let line = |out: &mut Vec<u8>, id: HeaderId, name: &str, write: &dyn Fn(&mut Vec<u8>)| {
         if headers.was_added(id) {
             return;
@@ -134,11 +156,15 @@ fn write_vouching(run: &Run<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(client.scheme().as_bytes());
     });
     line(out, HeaderId::XForwardedHost, "X-Forwarded-Host: ", &|out| {
-        out.extend_from_slice(headers.get_id(HeaderId::Host).unwrap_or(ex.request.host.as_bytes()));
+        out.extend_from_slice(received_host(ex));
     });
     line(out, HeaderId::XForwardedPort, "X-Forwarded-Port: ", &|out| {
         out.extend_from_slice(itoa::Buffer::new().format(client.local.port()).as_bytes());
     });
+}
+
+fn received_host(ex: &Exchange) -> &[u8] {
+    ex.request.headers.get_id(HeaderId::Host).unwrap_or(ex.request.host.as_bytes())
 }
 
 /// Exactly one statement of where the body ends, and what concerns this connection only.
@@ -170,13 +196,18 @@ fn write_framing(run: &Run<'_>, plan: &Plan<'_>, out: &mut Vec<u8>) {
 pub(super) fn write_ip(out: &mut Vec<u8>, ip: std::net::IpAddr) {
     match ip {
         std::net::IpAddr::V4(v4) => {
-            let mut number = itoa::Buffer::new();
-            for (at, octet) in v4.octets().into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b'.');
+            let (mut text, mut len) = ([0_u8; 16], 0);
+            for octet in v4.octets() {
+                for (worth, least) in [(100, 100), (10, 10), (1, 0)] {
+                    if octet >= least {
+                        text[len] = b'0' + octet / worth % 10;
+                        len += 1;
+                    }
                 }
-                out.extend_from_slice(number.format(octet).as_bytes());
+                text[len] = b'.';
+                len += 1;
             }
+            out.extend_from_slice(&text[..len - 1]);
         }
         std::net::IpAddr::V6(v6) => {
             use std::io::Write as _;

@@ -1,21 +1,21 @@
 //! An HTTP/1 connection: one request after the other, and rest in between.
 //!
-//! A connection is *active* while requests come and go, or *parked*. All that is large (the future that serves
-//! requests, the receive buffer, the exchange) belongs to the active time: a connection that has been quiet for
-//! a second gives it back and waits for readability only. A busy connection never parks, so it pays the one
-//! allocation of becoming active once.
+//! A connection at *rest* waits for readability and holds nothing but its socket. When bytes come, it is served
+//! on a stage (`stage.rs`) with a buffer and an exchange lent from the core's stocks, and gives all of it back
+//! as soon as nothing more is at hand.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use super::Hall;
 use super::admit::{self, Refusal};
 use super::pipeline::{After, Run};
 use super::respond;
+use super::stage::Stages;
 use super::upload::Upload;
 use crate::exchange::{Client, Exchange};
 use crate::proto::h1::HeadFault;
 use crate::proto::h1::parse::{self, Parsed, find_head_end};
-use crate::runtime::limits::IDLE_RELEASE;
 use crate::runtime::socket::{Socket, Waited};
 
 /// A client's connection.
@@ -24,13 +24,11 @@ pub(super) struct Connection {
     pub(super) client: Client,
     /// Requests so far.
     pub(super) requests: u32,
-    /// Bytes received beyond the last request: where the next one begins in which buffer.
-    pub(super) leftover: Option<(Vec<u8>, usize)>,
 }
 
 /// What comes after a spell of activity.
 pub(super) enum Next {
-    Park,
+    Rest,
     Close,
 }
 
@@ -39,16 +37,17 @@ impl Connection {
     pub(super) fn new(socket: Socket, peer: SocketAddr, local: SocketAddr) -> Self {
         let client =
             Client { ip: peer.ip().to_canonical(), port: peer.port(), peer, local, ..Client::unknown() };
-        Self { socket, client, requests: 0, leftover: None }
+        Self { socket, client, requests: 0 }
     }
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(hall: &Hall, connection: &mut Connection) {
-    // Boxed: what follows is large, and the connection should not be while it rests.
-    while let Next::Park = Box::pin(attend(hall, connection)).await {
-        if !rest(hall, connection).await {
-            return;
+pub(super) async fn serve(hall: &Rc<Hall>, mut connection: Box<Connection>) {
+    while rest(hall, &mut connection).await {
+        let (back, next) = Stages::serve(hall, connection).await;
+        match next {
+            Next::Rest => connection = back,
+            Next::Close => return,
         }
     }
 }
@@ -60,10 +59,8 @@ async fn rest(hall: &Hall, connection: &mut Connection) -> bool {
     // A client that has not said a word yet gets no more time than for its first head.
     let patience =
         if connection.requests == 0 { core.limits.head_timeout } else { core.limits.keepalive_timeout };
-    socket.allow(&core.wheel, core.now(), patience.saturating_sub(IDLE_RELEASE));
-    socket.watch().forget_canceller();
+    socket.watch().arm(&core.wheel, patience);
     socket.watch().set_resting(true);
-    core.note_rest();
     core.stats.connections_idle.add(1);
     let readable = socket.readable().await;
     core.stats.connections_idle.sub(1);
@@ -71,21 +68,12 @@ async fn rest(hall: &Hall, connection: &mut Connection) -> bool {
     readable.is_ok() && !socket.watch().fired()
 }
 
-/// Serves requests until the connection comes to rest or ends.
+/// Serves the requests that are at hand, one after the other.
 pub(super) async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
     let core = &hall.core;
+    let mut at_hand = None;
     loop {
-        let (mut buffer, mut start) = connection.leftover.take().unwrap_or_else(|| (core.buffers.small(), 0));
-        if buffer.len() <= start {
-            buffer.clear();
-            start = 0;
-            let (waited, returned) = wait_for_request(hall, connection, buffer).await;
-            buffer = returned;
-            if !matches!(waited, Waited::Received(count) if count > 0) {
-                core.buffers.give_back(buffer);
-                return if matches!(waited, Waited::Idle) { Next::Park } else { Next::Close };
-            }
-        }
+        let (buffer, start) = at_hand.take().unwrap_or_else(|| (core.buffers.small(), 0));
         let mut ex = core.exchange();
         let (head, buffer) = receive_head(hall, connection, &mut ex, buffer, start).await;
         let upload = match head {
@@ -108,10 +96,11 @@ pub(super) async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
         };
         core.stats.requests.add(1);
         core.stats.requests_active.add(1);
-        let after = serve_one(hall, connection, ex, upload).await;
+        let (after, beyond) = serve_one(hall, connection, ex, upload).await;
         core.stats.requests_active.sub(1);
         match after {
-            After::Keep => {}
+            After::Keep if beyond.is_some() => at_hand = beyond,
+            After::Keep => return Next::Rest,
             After::Close => return Next::Close,
             After::Linger => {
                 linger(hall, connection).await;
@@ -121,13 +110,16 @@ pub(super) async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
     }
 }
 
+/// Bytes received beyond a request: where the next one begins in which buffer.
+type Beyond = Option<(Vec<u8>, usize)>;
+
 /// One request from its complete head to its log line.
 async fn serve_one(
     hall: &Hall,
     connection: &mut Connection,
     mut ex: Box<Exchange>,
     mut upload: Upload,
-) -> After {
+) -> (After, Beyond) {
     let view = hall.view();
     let core = &hall.core;
     ex.timing.received = core.now();
@@ -144,20 +136,10 @@ async fn serve_one(
     };
     let Run { mut ex, upload, .. } = run;
     core.buffers.give_back(ex.response.headers.take_received());
-    let (mut buffer, rest) = upload.into_leftover(&mut ex);
-    match (after, rest) {
-        (After::Keep, Some((bytes, start))) => {
-            core.buffers.give_back(buffer);
-            connection.leftover = Some((bytes, start));
-        }
-        (After::Keep, None) => {
-            buffer.clear();
-            connection.leftover = Some((buffer, 0));
-        }
-        (After::Close | After::Linger, _) => core.buffers.give_back(buffer),
-    }
+    let (buffer, beyond) = upload.into_leftover(&mut ex);
+    core.buffers.give_back(buffer);
     core.give_back(ex);
-    after
+    (after, beyond)
 }
 
 /// What waiting for a head came to.
@@ -180,14 +162,17 @@ async fn receive_head(
     let core = &hall.core;
     let limits = &core.limits.head;
     let mut searched = start;
-    let mut due = None;
+    let mut begun = false;
     loop {
         let end = find_head_end(&buffer, searched);
         // The first bytes are parsed at once, so that garbage is refused without waiting for its end.
-        if end.is_some() || due.is_none() || buffer.len() - start >= limits.head_bytes_max {
+        if buffer.len() > start && (end.is_some() || !begun || buffer.len() - start >= limits.head_bytes_max)
+        {
             match parse::request(&buffer, start, limits, &mut ex.request.headers) {
                 Ok(Parsed::Complete(line)) => {
                     ex.request.line = line;
+                    connection.socket.watch().disarm();
+                    connection.socket.watch().forget_canceller();
                     return (Head::Ready, buffer);
                 }
                 Ok(Parsed::Partial) => ex.request.headers.clear(),
@@ -203,12 +188,7 @@ async fn receive_head(
                 return (Head::Refused(HeadFault::HeadTooLarge.into()), buffer);
             }
         }
-        let due = *due.get_or_insert_with(|| core.now().plus(core.limits.head_timeout));
-        let socket = &mut connection.socket;
-        // Against the clock, but so that a client that is too slow can still be told.
-        socket.watch().arm_spare(&core.wheel, due);
-        let room = buffer.capacity();
-        let (waited, returned) = socket.receive_or_idle(buffer, room).await;
+        let (waited, returned) = receive_more(hall, connection, buffer, start, &mut begun).await;
         buffer = returned;
         match waited {
             Waited::Received(count) if count > 0 => {}
@@ -218,20 +198,28 @@ async fn receive_head(
     }
 }
 
-/// Waits for the first bytes of the next request. Until they come, the connection holds a buffer and nothing else
-/// of size; if they take long, not even that.
-async fn wait_for_request(hall: &Hall, connection: &mut Connection, buffer: Vec<u8>) -> (Waited, Vec<u8>) {
+/// Receives what there is, or, once a head has begun, what comes until it must be complete.
+async fn receive_more(
+    hall: &Hall,
+    connection: &mut Connection,
+    buffer: Vec<u8>,
+    start: usize,
+    begun: &mut bool,
+) -> (Waited, Vec<u8>) {
     let core = &hall.core;
     let socket = &mut connection.socket;
-    let watch = socket.watch();
-    watch.arm_spare(&core.wheel, core.now().plus(IDLE_RELEASE));
-    watch.set_resting(true);
-    core.stats.connections_idle.add(1);
     let room = buffer.capacity();
-    let waited = socket.receive_or_idle(buffer, room).await;
-    core.stats.connections_idle.sub(1);
-    socket.watch().set_resting(false);
-    waited
+    if buffer.len() == start {
+        // The connection was found readable, so this does not wait, and needs no way to end it but the last.
+        let (received, buffer) = socket.reader.receive(buffer, room).await;
+        return (received.map_or_else(Waited::Failed, Waited::Received), buffer);
+    }
+    if !*begun {
+        *begun = true;
+        // Against the clock, but so that a client that is too slow can still be told.
+        socket.watch().arm_spare(&core.wheel, core.limits.head_timeout);
+    }
+    socket.receive_or_idle(buffer, room).await
 }
 
 /// Moves what belongs to the head at hand to the front of a buffer that can take more of it.
@@ -273,7 +261,7 @@ async fn linger(hall: &Hall, connection: &mut Connection) {
     let core = &hall.core;
     let socket = &mut connection.socket;
     socket.finish_sending();
-    socket.allow(&core.wheel, core.now(), crate::runtime::limits::LINGER);
+    socket.watch().arm(&core.wheel, crate::runtime::limits::LINGER);
     let mut left = core.limits.drain_body_bytes.max(respond::LINGER_BYTES);
     let mut buffer = core.buffers.small();
     while left > 0 {
@@ -287,21 +275,4 @@ async fn linger(hall: &Hall, connection: &mut Connection) {
         }
     }
     core.buffers.give_back(buffer);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn future_of<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
-        size_of::<F>()
-    }
-
-    #[test]
-    fn a_resting_connection_is_small() {
-        let resting = future_of::<&'static Hall, &'static mut Connection, _>(serve);
-        let connection = size_of::<Connection>();
-        assert!(resting <= 256, "the future of a resting connection takes {resting} bytes");
-        assert!(connection <= 192, "a connection takes {connection} bytes");
-    }
 }

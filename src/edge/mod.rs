@@ -9,15 +9,20 @@
 mod accept;
 mod access_log;
 mod admit;
+mod consumer;
 mod deliver;
+mod download;
 mod drain;
 mod forward_head;
 mod h1;
+mod hold;
 mod pick;
 mod pipeline;
 mod proxy;
 mod respond;
+mod response_head;
 mod retry_budget;
+mod stage;
 mod tunnel;
 mod upload;
 
@@ -95,6 +100,7 @@ struct Hall {
     /// Connections by client address, where they are limited.
     addresses: RefCell<Map<IpAddr, usize>>,
     log: RefCell<access_log::Batch>,
+    stages: stage::Stages,
 }
 
 impl Hall {
@@ -147,6 +153,7 @@ pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
             retries: RetryBudget::new(),
             addresses: RefCell::default(),
             log: RefCell::default(),
+            stages: stage::Stages::default(),
         });
         hall.core.stats.generation.set(generation);
         monoio::spawn(keep_time(Rc::clone(&hall)));

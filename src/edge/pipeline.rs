@@ -4,15 +4,15 @@ use std::rc::Rc;
 
 use super::admit::Refusal;
 use super::h1::Connection;
-use super::proxy::upload_fault;
 use super::upload::Upload;
-use super::{Hall, MERGED_MAX, View, access_log, respond};
-use crate::exchange::{Body, Exchange, Reply};
+use super::{Hall, View, access_log, consumer, respond};
+use crate::base::clock::Moment;
+use crate::exchange::{Exchange, Reply};
 use crate::expr::Rule;
-use crate::plugin::{Env, Hooks as _, Phase, PluginChain, Verdict};
+use crate::plugin::{Env, Hooks as _, Phase, Verdict};
 use crate::proto::head::HeaderId;
 use crate::router::Query;
-use crate::snapshot::{AnyPlugin, Chain, Consumer, Route, Target};
+use crate::snapshot::{Chain, Route, Target};
 
 /// One request under way: what it says, which plugins see it, what they may reach.
 pub(super) struct Run<'a> {
@@ -42,8 +42,13 @@ pub(super) enum After {
     Linger,
 }
 
-/// Goes on with `Next`, returns anything else.
+/// Goes on with `Next`, returns anything else. A chain that does not hook the phase costs a look.
 macro_rules! pass {
+    ($self:ident, $chain:expr, $phase:expr, $env:ident) => {
+        if $chain.hooks($phase) {
+            pass!($chain.gate($phase, &mut $self.ex, $env).await)
+        }
+    };
     ($verdict:expr) => {
         match $verdict {
             Verdict::Next => {}
@@ -101,38 +106,40 @@ impl<'a> Run<'a> {
     /// Route, then every gate in APISIX's order. The only place that knows this order.
     async fn decide(&mut self) -> Verdict {
         self.find_route();
-        pass!(self.hold_body().await);
-        let env = self.hall.env(&self.view);
-        let (global, ex) = (&self.view.global, &mut *self.ex);
-        let Some(route) = self.route.map(|at| &self.view.routes[at as usize]) else {
-            pass!(global.gate(Phase::Rewrite, ex, env).await);
-            pass!(global.gate(Phase::Access, ex, env).await);
-            return Verdict::Reply(respond::no_route(ex));
-        };
-        if let Some(reply) = respond::to_broken(ex, route) {
+        let view = self.view.clone();
+        let (env, global) = (self.hall.env(&view), &view.global);
+        let route = self.route.map(|at| &view.routes[at as usize]);
+        if let Some(reply) = route.and_then(|route| respond::to_broken(&mut self.ex, route)) {
             return Verdict::Reply(reply);
         }
-        pass!(global.gate(Phase::Rewrite, ex, env).await);
-        pass!(route.chain.gate(Phase::Rewrite, ex, env).await);
-        self.merged = merge_consumer(self.hall, &self.view, self.route, ex);
-        show_consumer(ex);
-        if let Some(merged) = &self.merged {
-            let new = |plugin: &_| is_new(&route.chain, plugin);
-            pass!(merged.gate_some(Phase::Rewrite, ex, env, new).await);
+        pass!(self, global, Phase::Rewrite, env);
+        if let Some(route) = route {
+            pass!(self, route.chain, Phase::Rewrite, env);
+            self.merged = consumer::merge(self.hall, &view, self.route, &self.ex);
+            consumer::show(&mut self.ex);
+            if let Some(merged) = &self.merged {
+                let new = |plugin: &_| consumer::is_new(&route.chain, plugin);
+                pass!(merged.gate_some(Phase::Rewrite, &mut self.ex, env, new).await);
+            }
         }
-        let chain = self.merged.as_deref().unwrap_or(&route.chain);
-        pass!(global.gate(Phase::Access, ex, env).await);
-        chain.gate(Phase::Access, ex, env).await
+        // Only now: nobody who is turned away above makes the gateway hold a body.
+        pass!(self.hold_body().await);
+        pass!(self, global, Phase::Access, env);
+        let Some(chain) = chain_of(&view, self.route, self.merged.as_ref()) else {
+            return Verdict::Reply(respond::no_route(&mut self.ex));
+        };
+        pass!(self, chain, Phase::Access, env);
+        Verdict::Next
     }
 
     /// The plugins `BEFORE_PROXY`; once a try.
     pub(super) async fn before_proxy(&mut self) -> Verdict {
         let env = self.hall.env(&self.view);
-        pass!(self.view.global.gate(Phase::BeforeProxy, &mut self.ex, env).await);
-        match chain_of(&self.view, self.route, self.merged.as_ref()) {
-            Some(chain) => chain.gate(Phase::BeforeProxy, &mut self.ex, env).await,
-            None => Verdict::Next,
+        pass!(self, self.view.global, Phase::BeforeProxy, env);
+        if let Some(chain) = chain_of(&self.view, self.route, self.merged.as_ref()) {
+            pass!(self, chain, Phase::BeforeProxy, env);
         }
+        Verdict::Next
     }
 
     /// The plugins' say in the head of the response.
@@ -163,7 +170,9 @@ impl<'a> Run<'a> {
 
     /// It is over: metrics, logs.
     fn log(&mut self) {
-        self.ex.timing.finished = self.hall.core.now();
+        if self.ex.timing.finished == Moment::ZERO {
+            self.ex.timing.finished = self.hall.core.now();
+        }
         self.ex.bytes_in += self.upload.bytes();
         let env: Env<'_> = self.hall.env(&self.view);
         let chain = chain_of(&self.view, self.route, self.merged.as_ref());
@@ -174,6 +183,13 @@ impl<'a> Run<'a> {
             chain.log(&self.ex, env, |_| false);
         }
         access_log::hand_over(self.hall, &self.view, &self.ex);
+    }
+
+    /// An answer of ours, through the plugins' filters, to the client.
+    pub(super) async fn answer(&mut self, reply: Reply) -> After {
+        respond::place(&mut self.ex, reply);
+        self.header_filter();
+        self.deliver_own().await
     }
 
     /// The target of the matched route.
@@ -220,96 +236,4 @@ pub(super) fn chain_of<'v>(
     merged: Option<&'v Rc<Chain>>,
 ) -> Option<&'v Chain> {
     merged.map(Rc::as_ref).or_else(|| route.map(|at| &view.routes[at as usize].chain))
-}
-
-/// Whether a merged chain has the plugin from the consumer: such ones missed the first `REWRITE`.
-fn is_new(route: &Chain, plugin: &AnyPlugin) -> bool {
-    !plugin.is_auth() && !route.has(plugin.name())
-}
-
-/// The route's chain with the consumer's plugins over it, if the consumer has any.
-fn merge_consumer(hall: &Hall, view: &View, route: Option<u32>, ex: &Exchange) -> Option<Rc<Chain>> {
-    let (at, consumer) = (route?, ex.consumer_at?);
-    let Consumer { mounts, disabled, .. } = view.consumers.get(consumer as usize)?;
-    if mounts.is_empty() && disabled.is_empty() {
-        return None;
-    }
-    let mut known = hall.merged.borrow_mut();
-    if let Some(chain) = known.get(&(at, consumer)) {
-        return Some(Rc::clone(chain));
-    }
-    if known.len() >= MERGED_MAX {
-        known.clear();
-    }
-    let route = view.routes[at as usize].chain.mounts();
-    let replaced =
-        |name: &str| mounts.iter().any(|new| new.plugin.name() == name) || disabled.contains(&name);
-    let kept = route.iter().filter(|own| !replaced(own.plugin.name()));
-    let chain = Rc::new(PluginChain::new(kept.chain(mounts).cloned().collect()));
-    // A request that outlives its snapshot must not leave a chain of it behind.
-    if hall.view.borrow().generation == view.generation {
-        known.insert((at, consumer), Rc::clone(&chain));
-    }
-    Some(chain)
-}
-
-/// Tells the upstream who the request comes from.
-fn show_consumer(ex: &mut Exchange) {
-    if ex.consumer_at.is_none() {
-        return;
-    }
-    let headers = &mut ex.request.headers;
-    for (id, value) in [
-        (HeaderId::XConsumerUsername, ex.consumer.name()),
-        (HeaderId::XCredentialIdentifier, ex.consumer.credential_id()),
-        (HeaderId::XConsumerCustomId, ex.consumer.custom_id()),
-    ] {
-        if value.is_empty() {
-            headers.remove_id(id);
-        } else {
-            headers.set_id(id, value.as_bytes());
-        }
-    }
-}
-
-impl Run<'_> {
-    /// Receives the whole request body first, if a plugin of the route wants to see it.
-    async fn hold_body(&mut self) -> Verdict {
-        let route = self.matched().and_then(|route| route.chain.request_body_max());
-        let Some(wish) = self.view.global.request_body_max().max(route) else { return Verdict::Next };
-        let bytes_max = wish.min(self.hall.core.limits.held_body_bytes);
-        if self.upload.is_done() {
-            return Verdict::Next;
-        }
-        let core = &self.hall.core;
-        let socket = &mut self.connection.socket;
-        let watch = Rc::clone(socket.watch());
-        if self.upload.awaits_continue() {
-            let mut out = core.buffers.small();
-            out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-            let (_, out) = socket.writer.send(out, 0).await;
-            core.buffers.give_back(out);
-            self.upload.continued();
-        }
-        let max = core.limits.body_bytes_max;
-        self.upload.limit(if max == 0 { bytes_max as u64 } else { max.min(bytes_max as u64) });
-        let received = self.ex.request.headers.received();
-        match self.upload.hold(core, received, &mut socket.reader, &watch).await {
-            Ok(body) => {
-                self.ex.request.body = Body::Held(body);
-                Verdict::Next
-            }
-            Err(fault) => {
-                let fault = upload_fault(&fault, watch.fired());
-                Verdict::Reply(respond::to_fault(&mut self.ex, fault))
-            }
-        }
-    }
-
-    /// An answer of ours, through the plugins' filters, to the client.
-    pub(super) async fn answer(&mut self, reply: Reply) -> After {
-        respond::place(&mut self.ex, reply);
-        self.header_filter();
-        self.deliver_own().await
-    }
 }

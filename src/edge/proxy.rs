@@ -11,7 +11,7 @@ use super::deliver::Relayed;
 use super::pipeline::{After, Run};
 use super::respond::{Fault, Retry};
 use super::upload::{Ends, UploadFault};
-use super::{Hall, forward_head, pick};
+use super::{forward_head, pick};
 use crate::balance::TriedSet;
 use crate::base::clock::Moment;
 use crate::exchange::{Attempt, Body};
@@ -114,7 +114,7 @@ impl Run<'_> {
     /// One try at one node.
     async fn attempt(&mut self, plan: &Plan<'_>, node: usize, fresh: bool) -> Result<After, Failed> {
         let core = &self.hall.core;
-        let began = core.now();
+        let began = if self.ex.attempts.is_empty() { plan.started } else { core.now() };
         self.ex.attempts.push(Attempt {
             node: plan.upstream.nodes[node].address,
             status: 0,
@@ -146,6 +146,9 @@ impl Run<'_> {
         let over = self.hall.core.now();
         self.note_attempt(|attempt| attempt.total = over.since(began));
         self.ex.timing.upstream = over.since(plan.started);
+        if result.is_ok() {
+            self.ex.timing.finished = over;
+        }
         result
     }
 
@@ -181,7 +184,7 @@ impl Run<'_> {
             }
         }
         let watch = Rc::clone(leased.socket.watch());
-        watch.arm(&core.wheel, core.now().plus(plan.timeouts.send));
+        watch.arm(&core.wheel, plan.timeouts.send);
         watch.follow(&core.wheel, self.connection.socket.watch());
         let (sent, out) = leased.socket.writer.send(out, 0).await;
         core.buffers.give_back(out);
@@ -254,7 +257,7 @@ impl Run<'_> {
         if relayed.reusable && self.upload.is_done() {
             leased.socket.watch().unfollow();
             let key = crate::runtime::pool::PoolKey { node: plan.upstream.nodes[node].address };
-            core.pool.give_back(key, leased, &plan.upstream.keep, &core.wheel, core.now());
+            core.pool.give_back(key, leased, &plan.upstream.keep, &core.wheel);
         }
         if self.upload.is_done() || relayed.after == After::Close { relayed.after } else { After::Linger }
     }
@@ -294,11 +297,4 @@ async fn both<D>(
     })
     .await;
     (relayed, uploaded)
-}
-
-impl Hall {
-    /// When a wait of an upstream read must end.
-    pub(super) fn read_deadline(&self, plan: &Plan<'_>) -> Moment {
-        self.core.now().plus(plan.timeouts.read)
-    }
 }

@@ -54,7 +54,7 @@ impl Lane<'_> {
     fn stay_alive(&self) {
         for watch in self.watches {
             match self.idle {
-                Some(idle) => watch.arm(&self.core.wheel, self.core.now().plus(idle)),
+                Some(idle) => watch.arm(&self.core.wheel, idle),
                 None => watch.disarm(),
             }
         }

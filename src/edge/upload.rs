@@ -239,7 +239,7 @@ impl Upload {
         let mut buffer = ends.core.buffers.large();
         let mut result = Ok(());
         while !self.is_done() && result.is_ok() {
-            ends.from_watch.arm(&ends.core.wheel, ends.core.now().plus(ends.core.limits.body_timeout));
+            ends.from_watch.arm(&ends.core.wheel, ends.core.limits.body_timeout);
             let (piece, returned) = self.next(ends.core, ends.from, buffer).await;
             buffer = returned;
             result = match piece {
@@ -268,7 +268,7 @@ impl Upload {
         plain.take_received(core, received)?;
         let mut buffer = core.buffers.large();
         while !plain.upload.is_done() {
-            watch.arm(&core.wheel, core.now().plus(core.limits.body_timeout));
+            watch.arm(&core.wheel, core.limits.body_timeout);
             let (result, returned) = plain.next(core, from, buffer).await;
             buffer = returned;
             result?;
@@ -290,7 +290,7 @@ impl Upload {
         if self.awaits_continue {
             return false;
         }
-        watch.arm(&core.wheel, core.now().plus(core.limits.drain_body_timeout));
+        watch.arm(&core.wheel, core.limits.drain_body_timeout);
         let mut sink = Vec::new();
         if self.take_received(core, received, &mut sink).is_err() {
             return false;
@@ -374,7 +374,7 @@ pub(super) struct Ends<'a> {
 
 impl Ends<'_> {
     async fn send(&mut self, buffer: Vec<u8>, from: usize) -> (io::Result<()>, Vec<u8>) {
-        self.to_watch.arm(&self.core.wheel, self.core.now().plus(self.send_timeout));
+        self.to_watch.arm(&self.core.wheel, self.send_timeout);
         self.to.send(buffer, from).await
     }
 }

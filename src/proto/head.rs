@@ -5,156 +5,12 @@
 //! kept and reused. Names that matter to a gateway have a [`HeaderId`], so looking for them is one bit test
 //! and comparing two bytes, not two strings.
 
+pub use super::names::{HeaderId, HeaderSet};
+pub use super::start_line::{Method, RequestLine, StatusLine, Version};
+
 /// Most bytes of header text that plugins may add to one message; what goes beyond is dropped and
 /// [`HeaderList::overflowed`] says so, upon which the message is refused. Worst case 64 KiB an exchange.
 pub const ADDED_BYTES_MAX: usize = 64 * 1024;
-
-macro_rules! known_headers {
-    ($($variant:ident = $text:literal,)*) => {
-        /// A header name that the gateway has business with.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u8)]
-        pub enum HeaderId {
-            /// Any name that is not known.
-            Other,
-            $($variant,)*
-        }
-
-        impl HeaderId {
-            /// The name in lower case; empty for `Other`.
-            pub const fn text(self) -> &'static str {
-                match self { Self::Other => "", $(Self::$variant => $text,)* }
-            }
-
-            const ALL: &'static [Self] = &[$(Self::$variant,)*];
-        }
-    };
-}
-
-known_headers! {
-    Accept = "accept",
-    AcceptEncoding = "accept-encoding",
-    Apikey = "apikey",
-    Authorization = "authorization",
-    CacheControl = "cache-control",
-    Connection = "connection",
-    ContentEncoding = "content-encoding",
-    ContentLength = "content-length",
-    ContentType = "content-type",
-    Cookie = "cookie",
-    Date = "date",
-    Etag = "etag",
-    Expect = "expect",
-    Forwarded = "forwarded",
-    Host = "host",
-    Http2Settings = "http2-settings",
-    KeepAlive = "keep-alive",
-    LastModified = "last-modified",
-    Location = "location",
-    Origin = "origin",
-    ProxyAuthenticate = "proxy-authenticate",
-    ProxyAuthorization = "proxy-authorization",
-    ProxyConnection = "proxy-connection",
-    Referer = "referer",
-    Server = "server",
-    SetCookie = "set-cookie",
-    Te = "te",
-    Trailer = "trailer",
-    TransferEncoding = "transfer-encoding",
-    Upgrade = "upgrade",
-    UserAgent = "user-agent",
-    Vary = "vary",
-    Via = "via",
-    XConsumerCustomId = "x-consumer-custom-id",
-    XConsumerUsername = "x-consumer-username",
-    XCredentialIdentifier = "x-credential-identifier",
-    XForwardedFor = "x-forwarded-for",
-    XForwardedHost = "x-forwarded-host",
-    XForwardedPort = "x-forwarded-port",
-    XForwardedProto = "x-forwarded-proto",
-    XRealIp = "x-real-ip",
-    XRequestId = "x-request-id",
-}
-
-const NAME_BYTES_MAX: usize = 24;
-const BY_LENGTH: [&[HeaderId]; NAME_BYTES_MAX] = by_length();
-
-/// Names grouped by length at compile time, so that classifying one compares with a handful.
-const fn by_length() -> [&'static [HeaderId]; NAME_BYTES_MAX] {
-    const fn count(length: usize) -> usize {
-        let (mut at, mut found) = (0, 0);
-        while at < HeaderId::ALL.len() {
-            if HeaderId::ALL[at].text().len() == length {
-                found += 1;
-            }
-            at += 1;
-        }
-        found
-    }
-    const fn gather<const N: usize>(length: usize) -> [HeaderId; N] {
-        let mut group = [HeaderId::Other; N];
-        let (mut at, mut found) = (0, 0);
-        while at < HeaderId::ALL.len() {
-            if HeaderId::ALL[at].text().len() == length {
-                group[found] = HeaderId::ALL[at];
-                found += 1;
-            }
-            at += 1;
-        }
-        group
-    }
-    let mut table: [&'static [HeaderId]; NAME_BYTES_MAX] = [&[]; NAME_BYTES_MAX];
-    macro_rules! fill { ($($length:literal)*) => { $(table[$length] = {
-        const N: usize = count($length);
-        const GROUP: [HeaderId; N] = gather::<N>($length);
-        &GROUP
-    };)* } }
-    fill!(2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23);
-    table
-}
-
-impl HeaderId {
-    /// The id of a name in any case; `Other` when it is none of ours.
-    pub fn of(name: &[u8]) -> Self {
-        let group = BY_LENGTH.get(name.len()).copied().unwrap_or(&[]);
-        for id in group {
-            if id.text().as_bytes().eq_ignore_ascii_case(name) {
-                return *id;
-            }
-        }
-        Self::Other
-    }
-
-    const fn bit(self) -> u64 {
-        1 << (self as u8)
-    }
-}
-
-/// Several ids in one word.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HeaderSet(u64);
-
-impl HeaderSet {
-    /// The set of the given ids.
-    pub const fn of(ids: &[HeaderId]) -> Self {
-        let (mut bits, mut at) = (0, 0);
-        while at < ids.len() {
-            bits |= ids[at].bit();
-            at += 1;
-        }
-        Self(bits)
-    }
-
-    /// Whether `id` is in the set; `Other` never is.
-    pub const fn contains(self, id: HeaderId) -> bool {
-        self.0 & id.bit() != 0 && !matches!(id, HeaderId::Other)
-    }
-
-    /// Adds one id.
-    pub const fn insert(&mut self, id: HeaderId) {
-        self.0 |= id.bit();
-    }
-}
 
 /// A stretch of a buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -492,87 +348,6 @@ impl HeaderList {
     }
 }
 
-/// The version in a start line; anything else is refused while parsing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Version {
-    Http10,
-    #[default]
-    Http11,
-}
-
-impl Version {
-    /// As written on the wire.
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::Http10 => "HTTP/1.0",
-            Self::Http11 => "HTTP/1.1",
-        }
-    }
-}
-
-macro_rules! methods {
-    ($($variant:ident = $text:literal,)*) => {
-        /// A request method. Names other than these are refused with 501 (RFC 9110 9.1).
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-        #[repr(u8)]
-        pub enum Method { #[default] $($variant,)* }
-
-        impl Method {
-            /// As written on the wire.
-            pub const fn text(self) -> &'static str {
-                match self { $(Self::$variant => $text,)* }
-            }
-
-            /// The method of an exact, case-sensitive name.
-            pub fn of(name: &[u8]) -> Option<Self> {
-                $(if name == $text.as_bytes() { return Some(Self::$variant); })*
-                None
-            }
-
-            /// Its place in a set of methods.
-            pub const fn bit(self) -> u32 {
-                1 << (self as u8)
-            }
-        }
-    };
-}
-
-methods! {
-    Get = "GET", Post = "POST", Put = "PUT", Delete = "DELETE", Patch = "PATCH", Head = "HEAD",
-    Options = "OPTIONS", Connect = "CONNECT", Trace = "TRACE", Purge = "PURGE", Mkcol = "MKCOL",
-    Copy = "COPY", Move = "MOVE", Propfind = "PROPFIND", Proppatch = "PROPPATCH", Lock = "LOCK", Unlock = "UNLOCK",
-    Report = "REPORT", Search = "SEARCH",
-}
-
-impl Method {
-    /// Whether sending it twice does no more than once (RFC 9110 9.2.2).
-    pub const fn is_idempotent(self) -> bool {
-        matches!(self, Self::Get | Self::Head | Self::Options | Self::Trace | Self::Put | Self::Delete)
-    }
-}
-
-/// The start line of a request; its header lines are in a [`HeaderList`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RequestLine {
-    pub method: Method,
-    pub version: Version,
-    /// The request target as received.
-    pub target: Span,
-    /// Where the head begins and how many bytes it has, the empty line included.
-    pub head: Span,
-}
-
-/// The start line of a response.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StatusLine {
-    pub status: u16,
-    pub version: Version,
-    /// The reason phrase as received, possibly empty.
-    pub reason: Span,
-    /// Where the head begins and how many bytes it has, the empty line included.
-    pub head: Span,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -595,15 +370,6 @@ mod tests {
         let mut out = Vec::new();
         list.write(&mut out, &Omit { always: HeaderSet::of(without), ..Omit::default() });
         String::from_utf8(out).expect("sample headers are ASCII")
-    }
-
-    #[test]
-    fn every_known_name_is_found_in_any_case() {
-        for id in HeaderId::ALL {
-            assert_eq!(HeaderId::of(id.text().to_ascii_uppercase().as_bytes()), *id);
-        }
-        assert_eq!(HeaderId::of(b"x-unknown"), HeaderId::Other);
-        assert!(HeaderId::ALL.len() < 64, "ids are bits of one word");
     }
 
     #[test]

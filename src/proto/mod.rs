@@ -2,4 +2,6 @@
 
 pub mod h1;
 pub mod head;
+mod names;
+mod start_line;
 pub mod uri;

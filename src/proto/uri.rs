@@ -378,7 +378,8 @@ fn split_absolute(target: &[u8]) -> Result<Target<'_>, UriFault> {
 pub fn authority(raw: &[u8], host_out: &mut String) -> Result<Option<u16>, UriFault> {
     host_out.clear();
     let (host, port) = parse_authority(raw)?;
-    host_out.extend(host.iter().map(|byte| char::from(byte.to_ascii_lowercase())));
+    host_out.push_str(std::str::from_utf8(host).map_err(|_| UriFault::BadHost)?);
+    host_out.make_ascii_lowercase();
     Ok(port)
 }
 
@@ -426,21 +427,50 @@ fn parse_port(digits: &[u8]) -> Result<u16, UriFault> {
     u16::try_from(port).map_err(|_| UriFault::BadPort)
 }
 
+/// Bytes of a label.
+const IN_LABEL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut at = 0;
+    while at < 256 {
+        table[at] = (at as u8).is_ascii_alphanumeric() || matches!(at as u8, b'-' | b'_');
+        at += 1;
+    }
+    table
+};
+
 fn is_host_name(host: &[u8]) -> bool {
-    let mut last = host;
-    let labels_fit = host.split(|byte| *byte == b'.').all(|label| {
-        last = label;
-        (1..=LABEL_BYTES_MAX).contains(&label.len())
-            && label.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    });
-    if host.len() > HOST_BYTES_MAX || !labels_fit {
+    if host.len() > HOST_BYTES_MAX {
         return false;
     }
-    // A name that ends in a number is an address to some resolvers (`127.1`, `0x7f.1`): only the plain form.
-    let digits = last.strip_prefix(b"0x").or_else(|| last.strip_prefix(b"0X"));
-    let is_number = last.iter().all(u8::is_ascii_digit)
-        || digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-    !is_number || std::str::from_utf8(host).is_ok_and(|host| host.parse::<Ipv4Addr>().is_ok())
+    let mut start = 0;
+    for (at, byte) in host.iter().enumerate() {
+        if *byte == b'.' {
+            if !fits_label(at - start) {
+                return false;
+            }
+            start = at + 1;
+        } else if !IN_LABEL[usize::from(*byte)] {
+            return false;
+        }
+    }
+    let last = &host[start..];
+    fits_label(last.len()) && (!last[0].is_ascii_digit() || !is_number(last) || is_plain_address(host))
+}
+
+const fn fits_label(len: usize) -> bool {
+    len >= 1 && len <= LABEL_BYTES_MAX
+}
+
+/// Whether a last label makes an address of its host to some resolvers (`127.1`, `0x7f.1`).
+fn is_number(label: &[u8]) -> bool {
+    let digits = label.strip_prefix(b"0x").or_else(|| label.strip_prefix(b"0X"));
+    label.iter().all(u8::is_ascii_digit)
+        || digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// Only the form that every reader takes for the same address.
+fn is_plain_address(host: &[u8]) -> bool {
+    std::str::from_utf8(host).is_ok_and(|host| host.parse::<Ipv4Addr>().is_ok())
 }
 
 #[cfg(test)]

@@ -18,8 +18,8 @@ use super::deadline::Wheel;
 use super::local::{LocalId, Locals};
 use super::pool::{InFlight, Pool};
 
-/// So many connections must have come to rest before giving memory back is worth its time.
-const RESTED_MIN: u32 = 256;
+/// So much must have been too much for the stocks before giving memory back is worth its time.
+const SPILLED_MIN: u32 = 256;
 /// Exchanges kept in stock; each holds some kilobytes.
 const EXCHANGES_KEPT: usize = 256;
 
@@ -52,8 +52,8 @@ pub struct Core {
     exchanges: RefCell<Vec<Box<Exchange>>>,
     date: RefCell<(u64, Vec<u8>)>,
     series: Cell<usize>,
-    /// Connections that came to rest since memory was last given back.
-    rested: Cell<u32>,
+    /// What did not fit into the stocks since memory was last given back, and since the last look.
+    spilled: Cell<(u32, u32)>,
 }
 
 impl Core {
@@ -75,7 +75,7 @@ impl Core {
             exchanges: RefCell::default(),
             date: RefCell::default(),
             series: Cell::new(0),
-            rested: Cell::new(0),
+            spilled: Cell::default(),
         }
     }
 
@@ -120,6 +120,8 @@ impl Core {
         let mut stock = self.exchanges.borrow_mut();
         if stock.len() < EXCHANGES_KEPT {
             stock.push(exchange);
+        } else {
+            self.note_spill();
         }
     }
 
@@ -151,16 +153,20 @@ impl Core {
         Some(series)
     }
 
-    /// Notes that a connection gave its buffers back to rest.
-    pub fn note_rest(&self) {
-        self.rested.set(self.rested.get() + 1);
+    /// Notes that something lent was freed, because its stock was full.
+    pub fn note_spill(&self) {
+        let (total, fresh) = self.spilled.get();
+        self.spilled.set((total, fresh.saturating_add(1)));
     }
 
-    /// Gives memory back to the system when a wave of connections has come to rest; about once a second. In a
-    /// steady state nothing is freed, and this does nothing.
+    /// Gives memory back to the system once a wave is over that was higher than the stocks; about once a second.
+    /// In a steady state nothing is freed, and this does nothing.
     pub fn tidy_memory(&self) {
-        if self.rested.get() >= RESTED_MIN {
-            self.rested.set(0);
+        let (total, fresh) = self.spilled.get();
+        let total = total.saturating_add(fresh);
+        let over = fresh == 0 && total >= SPILLED_MIN;
+        self.spilled.set((if over { 0 } else { total }, 0));
+        if over {
             super::sys::give_memory_back();
         }
     }

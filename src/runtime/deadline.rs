@@ -5,7 +5,8 @@
 //! its buffer back. Arming a deadline later than the one before is a store into a cell; only an earlier one
 //! touches the wheel. So a request costs no timer.
 //!
-//! Accuracy is one tick. A watch is visited at least once a turn of the wheel, so one whose socket has closed
+//! The wheel's own tick is the time deadlines are counted from, so that arming one reads no clock. A deadline
+//! passes no earlier than asked and at most two ticks later. A watch is visited at least once a turn of the wheel, so one whose socket has closed
 //! stays in memory for at most `SLOTS` ticks.
 
 use std::cell::{Cell, RefCell};
@@ -44,25 +45,23 @@ pub struct Watch {
     abandoned: Cell<bool>,
 }
 
-const fn tick_of(moment: Moment) -> u64 {
-    moment.as_nanos().div_ceil(TICK.as_nanos() as u64)
-}
+const TICK_NS: u64 = TICK.as_nanos() as u64;
 
 impl Watch {
-    /// Shuts the socket down at `due`, unless armed again or disarmed before.
-    pub fn arm(self: &Rc<Self>, wheel: &Wheel, due: Moment) {
+    /// Shuts the socket down after `within`, unless armed again or disarmed before.
+    pub fn arm(self: &Rc<Self>, wheel: &Wheel, within: Duration) {
         self.spare.set(false);
-        self.set(wheel, due);
+        self.set(wheel, within);
     }
 
-    /// Ends the wait begun with [`Self::cancel_handle`] at `due`; the socket lives on.
-    pub fn arm_spare(self: &Rc<Self>, wheel: &Wheel, due: Moment) {
+    /// Ends the wait begun with [`Self::cancel_handle`] after `within`; the socket lives on.
+    pub fn arm_spare(self: &Rc<Self>, wheel: &Wheel, within: Duration) {
         self.spare.set(true);
-        self.set(wheel, due);
+        self.set(wheel, within);
     }
 
-    fn set(self: &Rc<Self>, wheel: &Wheel, due: Moment) {
-        let due = tick_of(due);
+    fn set(self: &Rc<Self>, wheel: &Wheel, within: Duration) {
+        let due = wheel.due(within);
         self.due.set(due);
         if due < self.visit.get() {
             wheel.place(self, due);
@@ -161,7 +160,7 @@ impl Wheel {
     pub fn new(now: Moment) -> Self {
         Self {
             slots: RefCell::new((0..SLOTS).map(|_| Vec::new()).collect()),
-            at: Cell::new(tick_of(now)),
+            at: Cell::new(now.as_nanos() / TICK_NS),
             visiting: RefCell::default(),
         }
     }
@@ -183,6 +182,12 @@ impl Wheel {
         watch
     }
 
+    /// The tick at which `within` has surely passed. The present one may be almost over.
+    const fn due(&self, within: Duration) -> u64 {
+        let ns = within.as_secs().saturating_mul(1_000_000_000).saturating_add(within.subsec_nanos() as u64);
+        self.at.get() + 1 + ns.div_ceil(TICK_NS)
+    }
+
     fn place(&self, watch: &Rc<Watch>, due: u64) {
         let far = if watch.client.borrow().is_some() { FOLLOW_TICKS } else { SLOTS as u64 - 1 };
         let visit = due.clamp(self.at.get() + 1, self.at.get() + far);
@@ -192,7 +197,7 @@ impl Wheel {
 
     /// Fires what is due at `now`.
     pub fn turn(&self, now: Moment) {
-        let end = now.as_nanos() / TICK.as_nanos() as u64;
+        let end = now.as_nanos() / TICK_NS;
         while self.at.get() < end {
             let tick = self.at.get() + 1;
             self.at.set(tick);
@@ -248,6 +253,10 @@ mod tests {
         Moment::from_nanos(millis * 1_000_000)
     }
 
+    const fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
     fn socket() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let near = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
@@ -259,10 +268,10 @@ mod tests {
         let wheel = Wheel::new(at(0));
         let (mut near, _far) = socket();
         let watch = wheel.watch(near.as_raw_fd());
-        watch.arm(&wheel, at(100));
+        watch.arm(&wheel, millis(100));
         wheel.turn(at(80));
-        watch.arm(&wheel, at(9_000));
-        wheel.turn(at(8_960));
+        watch.arm(&wheel, millis(8_920));
+        wheel.turn(at(9_000));
         assert!(!watch.fired());
         wheel.turn(at(9_020));
         assert!(watch.fired());
@@ -274,9 +283,9 @@ mod tests {
         let wheel = Wheel::new(at(0));
         let (near, _far) = socket();
         let watch = wheel.watch(near.as_raw_fd());
-        watch.arm(&wheel, at(60_000));
-        watch.arm(&wheel, at(200));
-        wheel.turn(at(180));
+        watch.arm(&wheel, millis(60_000));
+        watch.arm(&wheel, millis(200));
+        wheel.turn(at(200));
         assert!(!watch.fired());
         wheel.turn(at(220));
         assert!(watch.fired());
@@ -287,7 +296,7 @@ mod tests {
         let wheel = Wheel::new(at(0));
         let ((near, far), (upstream, origin)) = (socket(), socket());
         let (client, watch) = (wheel.watch(near.as_raw_fd()), wheel.watch(upstream.as_raw_fd()));
-        watch.arm(&wheel, at(60_000));
+        watch.arm(&wheel, millis(60_000));
         watch.follow(&wheel, &client);
         if reset {
             socket2::SockRef::from(&far).set_linger(Some(Duration::ZERO)).expect("an option");
@@ -316,7 +325,7 @@ mod tests {
         let wheel = Wheel::new(at(0));
         let (near, _far) = socket();
         let watch = wheel.watch(near.as_raw_fd());
-        watch.arm(&wheel, at(40));
+        watch.arm(&wheel, millis(40));
         watch.close();
         wheel.turn(at(10_000));
         assert!(!watch.fired());
@@ -324,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn every_deadline_fires_within_a_tick_whatever_the_order() {
+    fn every_deadline_fires_in_time_whatever_the_order() {
         let seed = 11;
         let mut rng = crate::base::rng::Rng::seeded(seed);
         let wheel = Wheel::new(at(0));
@@ -336,8 +345,9 @@ mod tests {
             for (watch, due) in &mut watches {
                 assert_eq!(watch.fired(), *due <= now, "seed {seed}, now {now}, due {due}");
                 if *due > now && rng.below(50) == 0 {
-                    *due = (now + 20 + rng.below(12_000)).next_multiple_of(20);
-                    watch.arm(&wheel, at(*due));
+                    let within = rng.below(12_000);
+                    *due = (now + within).next_multiple_of(20) + 20;
+                    watch.arm(&wheel, millis(within));
                 }
             }
         }

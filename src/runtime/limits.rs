@@ -14,8 +14,6 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Requests after which a connection is closed, so that load balances again.
 pub const KEEPALIVE_REQUESTS: u32 = 10_000;
-/// A connection idle for this long gives its buffers back.
-pub const IDLE_RELEASE: Duration = Duration::from_secs(1);
 /// An unread request body up to this size is read and dropped to keep the connection; beyond, it closes.
 pub const DRAIN_BODY_BYTES: u64 = 64 * 1024;
 /// How long reading away such a body may take.

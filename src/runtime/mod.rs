@@ -6,6 +6,7 @@ pub mod connect;
 pub mod core;
 pub mod deadline;
 pub mod driver;
+mod ear;
 pub mod event;
 pub mod limits;
 pub mod listener;

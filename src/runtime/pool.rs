@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use super::deadline::Wheel;
 use super::socket::Socket;
-use crate::base::clock::Moment;
 use crate::base::hash::Map;
 use crate::link::stats::CoreStats;
 
@@ -73,11 +72,12 @@ impl Pool {
     }
 
     /// Keeps a connection for the next request, if it may serve one. The oldest makes room.
-    pub fn give_back(&self, key: PoolKey, leased: Leased, keep: &Keep, wheel: &Wheel, now: Moment) {
+    pub fn give_back(&self, key: PoolKey, mut leased: Leased, keep: &Keep, wheel: &Wheel) {
         if leased.requests >= keep.requests || keep.size == 0 || leased.socket.watch().fired() {
             return;
         }
-        leased.socket.watch().arm(wheel, now.plus(keep.idle));
+        leased.socket.watch().arm(wheel, keep.idle);
+        leased.socket.listen();
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.entry(key).or_default();
         waiting.push_back(leased);

@@ -6,7 +6,6 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::rc::Rc;
-use std::time::Duration;
 
 use monoio::buf::{IoBuf as _, IoBufMut as _};
 use monoio::io::{
@@ -16,8 +15,8 @@ use monoio::io::{
 use monoio::net::TcpStream;
 
 use super::deadline::{Watch, Wheel};
+use super::ear::Ear;
 use super::sys;
-use crate::base::clock::Moment;
 
 /// A cancelled wait, as the kernel reports it.
 const CANCELED: i32 = libc::ECANCELED;
@@ -27,6 +26,8 @@ pub struct Socket {
     pub reader: Reader,
     pub writer: Writer,
     watch: Rc<Watch>,
+    /// Made when first wanted: sockets of clients are never listened to while nobody waits.
+    ear: Option<Ear>,
     fd: RawFd,
 }
 
@@ -53,7 +54,13 @@ impl Socket {
     pub fn new(stream: TcpStream, wheel: &Wheel) -> Self {
         let fd = stream.as_raw_fd();
         let (reader, writer) = stream.into_split();
-        Self { reader: Reader(Some(reader)), writer: Writer(Some(writer)), watch: wheel.watch(fd), fd }
+        Self {
+            reader: Reader(Some(reader)),
+            writer: Writer(Some(writer)),
+            watch: wheel.watch(fd),
+            ear: None,
+            fd,
+        }
     }
 
     /// The deadline over this socket's waits.
@@ -61,14 +68,32 @@ impl Socket {
         &self.watch
     }
 
-    /// Arms the deadline: the socket ends at `now + within` unless armed again.
-    pub fn allow(&self, wheel: &Wheel, now: Moment, within: Duration) {
-        self.watch.arm(wheel, now.plus(within));
+    /// Listens from now on, so that [`Self::is_quiet`] can tell what comes while nobody waits.
+    pub fn listen(&mut self) {
+        self.ear().listen();
     }
 
-    /// Whether an idle socket is as it was left: open, nothing to read.
-    pub fn is_quiet(&self) -> bool {
-        !self.watch.fired() && sys::is_quiet(self.fd)
+    /// Whether an idle socket that is listened to is as it was left: open, nothing to read, as far as the loop
+    /// has been told.
+    pub fn is_quiet(&mut self) -> bool {
+        !self.watch.fired() && !self.ear().has_heard()
+    }
+
+    /// Waits until there is something to read (or the end), holding no buffer. Goes on with the wait that
+    /// [`Self::listen`] began, and unlike [`Self::readable`] may be given up.
+    pub async fn heard(&mut self) {
+        self.ear().heard().await;
+    }
+
+    fn ear(&mut self) -> &mut Ear {
+        let half = self.reader.0.as_ref().expect(OPEN);
+        self.ear.get_or_insert_with(|| {
+            let stream = Rc::clone(&half.0);
+            Ear::new(move || {
+                let half = OwnedReadHalf(Rc::clone(&stream));
+                async move { readable(&half).await }
+            })
+        })
     }
 
     /// Sends the end of the stream after what was sent.
@@ -81,7 +106,7 @@ impl Socket {
         sys::shutdown_both(self.fd);
     }
 
-    /// Waits until there is something to read (or the end), holding no buffer.
+    /// Waits until there is something to read (or the end), holding no buffer. To be awaited to its end.
     ///
     /// # Errors
     /// When the socket breaks.
@@ -109,6 +134,11 @@ impl Socket {
 /// The stream's own wait for readability. It needs no exclusive access, but monoio's half offers none.
 async fn readable(half: &OwnedReadHalf<TcpStream>) -> io::Result<()> {
     sys::stream_of(half).readable(false).await
+}
+
+/// Put together again, or the sending half alone would shut the connection down with a call of its own.
+fn close(reader: OwnedReadHalf<TcpStream>, writer: OwnedWriteHalf<TcpStream>) {
+    drop(reader.reunite(writer));
 }
 
 fn room_end(buffer: &Vec<u8>, room: usize) -> usize {
@@ -175,9 +205,21 @@ impl Drop for Socket {
     fn drop(&mut self) {
         // First the watch: from here on the descriptor's number may be somebody else's.
         self.watch.close();
-        // Put together again, or the sending half alone would shut the connection down with a call of its own.
-        if let (Some(reader), Some(writer)) = (self.reader.0.take(), self.writer.0.take()) {
-            drop(reader.reunite(writer));
+        let (Some(reader), Some(writer)) = (self.reader.0.take(), self.writer.0.take()) else { return };
+        match self.ear.take() {
+            // The kernel still waits on the descriptor: end that first, and close it when that is over.
+            Some(mut ear) if ear.is_listening() => {
+                sys::shutdown_both(self.fd);
+                monoio::spawn(async move {
+                    ear.heard().await;
+                    drop(ear);
+                    close(reader, writer);
+                });
+            }
+            ear => {
+                drop(ear);
+                close(reader, writer);
+            }
         }
     }
 }

@@ -25,17 +25,6 @@ pub(super) fn shutdown_write(fd: RawFd) {
     let _ = unsafe { libc::shutdown(fd, libc::SHUT_WR) };
 }
 
-/// Whether an idle connection is as it was left: open, with nothing to read. Anything else means that the peer
-/// closed it, broke it, or sent bytes nobody asked for.
-pub(super) fn is_quiet(fd: RawFd) -> bool {
-    let mut byte = 0_u8;
-    // SAFETY: one byte is written at most, into a buffer of one byte; the descriptor is open.
-    let seen = unsafe {
-        libc::recv(fd, std::ptr::from_mut(&mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
-    };
-    seen < 0 && std::io::Error::last_os_error().kind() == std::io::ErrorKind::WouldBlock
-}
-
 /// The stream behind a receiving half, for its methods that take `&self`.
 pub(super) fn stream_of(half: &OwnedReadHalf<TcpStream>) -> &TcpStream {
     // SAFETY: monoio's two halves alias the stream by design and only ever clone its descriptor out of it; a
@@ -55,7 +44,7 @@ pub(super) fn finish_sending(half: &OwnedWriteHalf<TcpStream>) {
 /// still be waiting for the answer.
 pub(super) fn is_broken(fd: RawFd) -> bool {
     let mut byte = 0_u8;
-    // SAFETY: as for `is_quiet`.
+    // SAFETY: one byte is written at most, into a buffer of one byte; the descriptor is open.
     let seen = unsafe {
         libc::recv(fd, std::ptr::from_mut(&mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
     };
@@ -115,17 +104,22 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_quiet_until_the_peer_speaks_or_leaves() {
+    fn a_connection_is_broken_when_the_peer_resets_it_and_not_when_it_speaks_or_leaves() {
         let (near, mut far) = pair();
-        assert!(is_quiet(near.as_raw_fd()));
+        assert!(!is_broken(near.as_raw_fd()));
         far.write_all(b"x").expect("writes");
         near.peek(&mut [0]).expect("arrives");
-        assert!(!is_quiet(near.as_raw_fd()));
+        assert!(!is_broken(near.as_raw_fd()));
 
         let (near, far) = pair();
         drop(far);
         near.peek(&mut [0]).expect("the end arrives");
-        assert!(!is_quiet(near.as_raw_fd()));
+        assert!(!is_broken(near.as_raw_fd()));
+
+        let (near, far) = pair();
+        socket2::SockRef::from(&far).set_linger(Some(std::time::Duration::ZERO)).expect("an option");
+        drop(far);
+        assert!(is_broken(near.as_raw_fd()));
     }
 
     #[test]

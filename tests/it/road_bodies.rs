@@ -18,6 +18,8 @@ on_both_drivers!(
     a_body_that_ends_with_its_connection_is_whole,
     an_origin_that_trickles_is_waited_for,
     an_answer_before_the_end_of_the_body_reaches_the_client,
+    nobody_who_is_turned_away_makes_the_gateway_hold_a_body,
+    a_body_that_a_plugin_wants_is_held_and_sent_whole,
     a_client_that_half_closes_gets_its_answer,
     requests_in_one_write_are_answered_in_order,
     events_pass_one_by_one,
@@ -214,6 +216,34 @@ fn an_answer_before_the_end_of_the_body_reaches_the_client() {
     gateway.get("/next").expect(200, "no thanks");
     let connections: Vec<usize> = origin.seen().iter().map(|seen| seen.connection).collect();
     assert_eq!(connections, [0, 1]);
+}
+
+/// A limit by a field of the body, behind a key.
+const LIMITED_BY_FIELD: &str = "plugins: {key-auth: {}, limit-count: {count: 1, time_window: 60, \
+    key_type: var, key: post_arg_user, rejected_code: 429}}";
+const JACK: &str = "consumers: [{username: jack, plugins: {key-auth: {key: k1}}}]";
+
+fn nobody_who_is_turned_away_makes_the_gateway_hold_a_body() {
+    let origin = Origin::echoing();
+    let gateway = Gateway::routing("/*", [&origin]).route(LIMITED_BY_FIELD).objects(JACK).start();
+
+    // The body never comes: a gateway that wanted it first would not answer.
+    let mut raw = gateway.raw();
+    raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 50000\r\n\r\nuser=");
+    raw.answer().expect_status(401);
+    assert_eq!(origin.requests(), 0);
+}
+
+fn a_body_that_a_plugin_wants_is_held_and_sent_whole() {
+    let origin = Origin::echoing();
+    let gateway = Gateway::routing("/*", [&origin]).route(LIMITED_BY_FIELD).objects(JACK).start();
+
+    let form = [("apikey", "k1"), ("Content-Type", "application/x-www-form-urlencoded")];
+    let mut client = gateway.client();
+    client.request("POST", "/", &form, b"user=a&x=1").expect(200, "user=a&x=1");
+    client.request("POST", "/", &form, b"user=b&x=2").expect(200, "user=b&x=2");
+    client.request("POST", "/", &form, b"user=a&x=3").expect_status(429);
+    assert_eq!(origin.requests(), 2);
 }
 
 fn a_client_that_half_closes_gets_its_answer() {

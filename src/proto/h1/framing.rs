@@ -94,7 +94,11 @@ pub fn connection_names(headers: &HeaderList) -> impl Iterator<Item = &[u8]> {
 
 /// Whether `Connection` lists the name, in any case.
 pub fn connection_lists(headers: &HeaderList, name: &[u8]) -> bool {
-    connection_names(headers).any(|listed| listed.eq_ignore_ascii_case(name))
+    headers.all_id(HeaderId::Connection).any(|value| match memchr::memchr(b',', value) {
+        // Nearly always it is one name.
+        None => value.eq_ignore_ascii_case(name),
+        Some(_) => comma_list(value).any(|listed| listed.eq_ignore_ascii_case(name)),
+    })
 }
 
 /// Whether whoever sent this head wants the connection to go on (RFC 9112 9.3). Of a response, also ask

@@ -1,0 +1,190 @@
+//! What comes from an upstream: the head of its answer, and the body without its frame.
+
+use super::pipeline::Run;
+use super::proxy::Plan;
+use super::respond::Fault;
+use super::upload::PIECE_TAIL;
+use crate::proto::h1::chunked::Decoder;
+use crate::proto::h1::framing::{self, Framing};
+use crate::proto::h1::parse::{self, Parsed};
+use crate::proto::head::{HeaderId, Version};
+use crate::runtime::pool::Leased;
+
+/// Room before a received head, so that a longer one fits in its place.
+const HEADROOM: usize = 1024;
+/// A response body on its way from upstream.
+pub(super) enum Download {
+    Nothing,
+    Length(u64),
+    Chunked(Decoder),
+    UntilClose,
+}
+
+/// What a received piece holds.
+pub(super) struct Piece {
+    pub(super) data: usize,
+    pub(super) done: bool,
+    /// Bytes came behind the end: the connection is not to be trusted again.
+    pub(super) excess: bool,
+}
+
+impl Download {
+    pub(super) fn of(framing: Framing) -> Self {
+        match framing {
+            Framing::None | Framing::Length(0) => Self::Nothing,
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked => Self::Chunked(Decoder::default()),
+            Framing::UntilClose => Self::UntilClose,
+        }
+    }
+
+    /// Takes the frame off received bytes: `data` of them are left at the front.
+    pub(super) fn take(&mut self, bytes: &mut [u8]) -> Result<Piece, Fault> {
+        match self {
+            Self::Nothing => Ok(Piece { data: 0, done: true, excess: !bytes.is_empty() }),
+            Self::Length(left) => {
+                let data = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= data as u64;
+                Ok(Piece { data, done: *left == 0, excess: data < bytes.len() })
+            }
+            Self::Chunked(decoder) => {
+                let step = decoder.decode(bytes).map_err(|_| Fault::BadResponse)?;
+                Ok(Piece { data: step.data, done: step.done, excess: step.consumed < bytes.len() })
+            }
+            Self::UntilClose => Ok(Piece { data: bytes.len(), done: false, excess: false }),
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Receives until the final head is complete. Interim ones are passed on.
+    pub(super) async fn receive_head(
+        &mut self,
+        plan: &Plan<'_>,
+        leased: &mut Leased,
+    ) -> Result<Framing, Fault> {
+        let core = &self.hall.core;
+        let limits = &core.limits.upstream_head;
+        // A buffer is lent when there is something to put in it.
+        leased.socket.watch().arm(&core.wheel, plan.timeouts.read);
+        leased.socket.heard().await;
+        let mut buffer = core.buffers.large();
+        buffer.resize(HEADROOM, 0);
+        let (mut start, mut interim) = (HEADROOM, 0);
+        loop {
+            if buffer.len() > start {
+                let headers = &mut self.ex.response.headers;
+                match parse::response(&buffer, start, limits, headers) {
+                    Ok(Parsed::Complete(line)) if (100..200).contains(&line.status) && line.status != 101 => {
+                        headers.clear();
+                        interim += 1;
+                        if interim > core.limits.interim_responses {
+                            return Err(Fault::TooManyInterim);
+                        }
+                        self.pass_interim(line.status, line.head.of(&buffer)).await?;
+                        start = line.head.end();
+                        continue;
+                    }
+                    Ok(Parsed::Complete(line)) => {
+                        headers.hold_received(buffer);
+                        self.ex.response.line = line;
+                        self.ex.response.status = line.status;
+                        let method = self.ex.request.forward_method();
+                        return framing::of_response(method, &line, &self.ex.response.headers)
+                            .map_err(|_| Fault::BadResponse);
+                    }
+                    Ok(Parsed::Partial) => headers.clear(),
+                    Err(fault) if fault.status() == 431 => return Err(Fault::HeadTooLarge),
+                    Err(_) => return Err(Fault::BadResponse),
+                }
+            }
+            if buffer.capacity() - buffer.len() <= PIECE_TAIL {
+                return Err(Fault::HeadTooLarge);
+            }
+            leased.socket.watch().arm(&core.wheel, plan.timeouts.read);
+            let room = buffer.capacity() - buffer.len() - PIECE_TAIL;
+            let (received, returned) = leased.socket.reader.receive(buffer, room).await;
+            buffer = returned;
+            if !matches!(received, Ok(count) if count > 0) {
+                let begun = buffer.len() > start;
+                core.buffers.give_back(buffer);
+                return Err(if begun && !leased.socket.watch().fired() {
+                    Fault::BadResponse
+                } else {
+                    silence(leased)
+                });
+            }
+        }
+    }
+
+    /// Passes an interim response on: to clients that can read one, `100` only to those that wait for it.
+    async fn pass_interim(&mut self, status: u16, head: &[u8]) -> Result<(), Fault> {
+        let request = &self.ex.request;
+        let wanted = match status {
+            100 => request.headers.has(HeaderId::Expect),
+            103 => true,
+            _ => false,
+        };
+        if !wanted || request.line.version == Version::Http10 {
+            return Ok(());
+        }
+        let core = &self.hall.core;
+        let mut out = core.buffers.small();
+        if status == 100 {
+            out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        } else {
+            out.extend_from_slice(head);
+        }
+        self.send(out, 0).await.map_err(|()| Fault::ClientGone)
+    }
+
+    /// Receives the whole body, into `out` or nowhere. Whether the connection may be used again.
+    pub(super) async fn gather(
+        &mut self,
+        plan: &Plan<'_>,
+        leased: &mut Leased,
+        mut download: Download,
+        bytes_max: usize,
+        mut out: Option<&mut Vec<u8>>,
+    ) -> Result<bool, Fault> {
+        let core = &self.hall.core;
+        let mut total = 0;
+        let mut buffer = core.buffers.large();
+        buffer.extend_from_slice(&self.ex.response.headers.received()[self.ex.response.line.head.end()..]);
+        let closes = matches!(download, Download::UntilClose);
+        loop {
+            let piece = download.take(&mut buffer)?;
+            total += piece.data;
+            if total > bytes_max {
+                return Err(Fault::ResponseTooLarge);
+            }
+            if let Some(out) = &mut out {
+                out.extend_from_slice(&buffer[..piece.data]);
+            }
+            if piece.done {
+                core.buffers.give_back(buffer);
+                return Ok(!piece.excess && !closes);
+            }
+            buffer.clear();
+            leased.socket.watch().arm(&core.wheel, plan.timeouts.read);
+            let room = buffer.capacity();
+            let (received, returned) = leased.socket.reader.receive(buffer, room).await;
+            buffer = returned;
+            match received {
+                Ok(count) if count > 0 => {}
+                Ok(_) if closes && !leased.socket.watch().fired() => download = Download::Nothing,
+                _ => return Err(silence(leased)),
+            }
+        }
+    }
+}
+
+/// Why an upstream says nothing more.
+pub(super) fn silence(leased: &Leased) -> Fault {
+    let watch = leased.socket.watch();
+    match (watch.is_abandoned(), watch.fired()) {
+        (true, _) => Fault::ClientGone,
+        (false, true) => Fault::ReadTimeout,
+        (false, false) => Fault::NoResponse,
+    }
+}

@@ -1,0 +1,45 @@
+//! A request body that is gathered before it goes on, because a plugin wants to see it.
+
+use std::rc::Rc;
+
+use super::pipeline::{Run, chain_of};
+use super::proxy::upload_fault;
+use super::respond;
+use crate::exchange::Body;
+use crate::plugin::Verdict;
+
+impl Run<'_> {
+    /// Receives the whole request body, if a plugin wants to see it.
+    pub(super) async fn hold_body(&mut self) -> Verdict {
+        let chain = chain_of(&self.view, self.route, self.merged.as_ref());
+        let own = chain.and_then(|chain| chain.request_body_max());
+        let Some(wish) = self.view.global.request_body_max().max(own) else { return Verdict::Next };
+        let bytes_max = wish.min(self.hall.core.limits.held_body_bytes);
+        if self.upload.is_done() {
+            return Verdict::Next;
+        }
+        let core = &self.hall.core;
+        let socket = &mut self.connection.socket;
+        let watch = Rc::clone(socket.watch());
+        if self.upload.awaits_continue() {
+            let mut out = core.buffers.small();
+            out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            let (_, out) = socket.writer.send(out, 0).await;
+            core.buffers.give_back(out);
+            self.upload.continued();
+        }
+        let max = core.limits.body_bytes_max;
+        self.upload.limit(if max == 0 { bytes_max as u64 } else { max.min(bytes_max as u64) });
+        let received = self.ex.request.headers.received();
+        match self.upload.hold(core, received, &mut socket.reader, &watch).await {
+            Ok(body) => {
+                self.ex.request.body = Body::Held(body);
+                Verdict::Next
+            }
+            Err(fault) => {
+                let fault = upload_fault(&fault, watch.fired());
+                Verdict::Reply(respond::to_fault(&mut self.ex, fault))
+            }
+        }
+    }
+}
