@@ -31,6 +31,7 @@ use crate::snapshot::{Compiler, Order, Snapshot};
 pub fn run(launch: Launch) -> io::Result<Ended> {
     let Launch { settings, source, resources, ready_file } = launch;
     sys::raise_descriptor_limit();
+    sys::use_small_pages();
     let mut compiler = Compiler::new(&settings, Box::new(discovery::dns::resolve));
     let first = compiler.compile(&resources);
     let processors = processors(&settings.cores);

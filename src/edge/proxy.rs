@@ -17,6 +17,7 @@ use crate::base::clock::Moment;
 use crate::exchange::{Attempt, Body};
 use crate::plugin::Verdict;
 use crate::runtime::pool::Leased;
+use crate::runtime::socket::ASK_BYTES_MAX;
 use crate::snapshot::{Target, Timeouts, Upstream};
 
 /// What all tries of one request have in common.
@@ -184,9 +185,14 @@ impl Run<'_> {
             }
         }
         let watch = Rc::clone(leased.socket.watch());
-        watch.arm(&core.wheel, plan.timeouts.send);
         watch.follow(&core.wheel, self.connection.socket.watch());
-        let (sent, out) = leased.socket.writer.send(out, 0).await;
+        let (sent, out) = if self.upload.is_done() && out.len() <= ASK_BYTES_MAX {
+            watch.arm(&core.wheel, plan.timeouts.read);
+            leased.socket.ask(out).await
+        } else {
+            watch.arm(&core.wheel, plan.timeouts.send);
+            leased.socket.writer.send(out, 0).await
+        };
         core.buffers.give_back(out);
         if sent.is_err() {
             // An origin that refuses a body may answer and close before it has read it: look for its answer.

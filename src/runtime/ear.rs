@@ -76,11 +76,12 @@ impl Ear {
         self.poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
-    /// Waits until something is heard, and is off then.
+    /// Waits until something is heard, or was since [`Self::listen`]; listens if it is off.
     pub(super) async fn heard(&mut self) {
-        self.listen();
+        if self.state == State::Off {
+            self.listen();
+        }
         poll_fn(|cx| self.poll(cx)).await;
-        self.state = State::Off;
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -130,8 +131,10 @@ mod tests {
         cell.set(true);
         let mut cx = Context::from_waker(Waker::noop());
         assert!(std::pin::pin!(ear.heard()).poll(&mut cx).is_ready());
+        assert!(std::pin::pin!(ear.heard()).poll(&mut cx).is_ready());
         assert_eq!(begun.get(), 1);
         cell.set(false);
+        ear.listen();
         assert!(std::pin::pin!(ear.heard()).poll(&mut cx).is_pending());
         assert_eq!(begun.get(), 2);
     }

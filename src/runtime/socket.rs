@@ -3,9 +3,12 @@
 //! Reading and writing are separate fields, so that a request body can go up while its response comes down.
 //! A buffer given to the kernel comes back with the result, whatever the result is.
 
+use std::future::Future as _;
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use monoio::buf::{IoBuf as _, IoBufMut as _};
 use monoio::io::{
@@ -20,6 +23,10 @@ use super::sys;
 
 /// A cancelled wait, as the kernel reports it.
 const CANCELED: i32 = libc::ECANCELED;
+
+/// What [`Socket::ask`] sends without looking whether it was taken: a segment or three. The smallest buffer the
+/// kernel gives a socket holds more.
+pub const ASK_BYTES_MAX: usize = 4096;
 
 /// A connected socket. Dropping it closes it.
 pub struct Socket {
@@ -76,13 +83,35 @@ impl Socket {
     /// Whether an idle socket that is listened to is as it was left: open, nothing to read, as far as the loop
     /// has been told.
     pub fn is_quiet(&mut self) -> bool {
-        !self.watch.fired() && !self.ear().has_heard()
+        !self.watch.fired()
+            && !self.ear().has_heard()
+            // With epoll, requests may come and go without the loop asking what else has happened.
+            && (!monoio::utils::is_legacy() || sys::is_quiet(self.fd))
     }
 
     /// Waits until there is something to read (or the end), holding no buffer. Goes on with the wait that
     /// [`Self::listen`] began, and unlike [`Self::readable`] may be given up.
     pub async fn heard(&mut self) {
         self.ear().heard().await;
+    }
+
+    /// Sends a whole short message (at most [`ASK_BYTES_MAX`]) and waits until an answer begins to arrive: one
+    /// wake for both. The socket has nothing unsent, so the kernel takes the message as it is, at once; should it
+    /// not, the wait lasts until the deadline, and the result says that the message was not sent.
+    pub async fn ask(&mut self, message: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+        let mut writer = self.writer.lend();
+        let sent = {
+            let mut sending = pin!(writer.send(message, 0));
+            match sending.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(sent) => sent,
+                Poll::Pending => {
+                    self.heard().await;
+                    sending.await
+                }
+            }
+        };
+        self.writer.take_back(writer);
+        sent
     }
 
     fn ear(&mut self) -> &mut Ear {

@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code)]
 
+use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
 
 use monoio::io::{OwnedReadHalf, OwnedWriteHalf};
@@ -40,15 +41,25 @@ pub(super) fn finish_sending(half: &OwnedWriteHalf<TcpStream>) {
     shutdown_write(fd);
 }
 
+/// Whether there is nothing to read: no byte, no end, no fault.
+pub(super) fn is_quiet(fd: RawFd) -> bool {
+    peek(fd) == Some(io::ErrorKind::WouldBlock)
+}
+
 /// Whether a connection is broken: reset by the peer, or dead. Its mere end is not that: who has sent all may
 /// still be waiting for the answer.
 pub(super) fn is_broken(fd: RawFd) -> bool {
+    peek(fd).is_some_and(|fault| fault != io::ErrorKind::WouldBlock)
+}
+
+/// What a read would fail with now; `None` when it would bring bytes or the end.
+fn peek(fd: RawFd) -> Option<io::ErrorKind> {
     let mut byte = 0_u8;
     // SAFETY: one byte is written at most, into a buffer of one byte; the descriptor is open.
     let seen = unsafe {
         libc::recv(fd, std::ptr::from_mut(&mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
     };
-    seen < 0 && std::io::Error::last_os_error().kind() != std::io::ErrorKind::WouldBlock
+    (seen < 0).then(|| io::Error::last_os_error().kind())
 }
 
 /// Keeps signals away from the calling thread: they belong to the control thread, and would interrupt waits.
@@ -72,6 +83,13 @@ pub fn raise_descriptor_limit() {
             libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
         }
     }
+}
+
+/// Has the process use small pages only. With large ones memory is counted, and held, by two megabytes: what ten
+/// thousand idle connections need takes half as much again, and an idle process twice as much.
+pub fn use_small_pages() {
+    // A kernel without large pages refuses, and has none.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 /// Gives memory that the calling thread has freed back to the system. Takes up to some milliseconds.
@@ -104,17 +122,17 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_broken_when_the_peer_resets_it_and_not_when_it_speaks_or_leaves() {
+    fn a_connection_is_quiet_until_the_peer_speaks_or_leaves_and_broken_when_it_resets() {
         let (near, mut far) = pair();
-        assert!(!is_broken(near.as_raw_fd()));
+        assert!(is_quiet(near.as_raw_fd()) && !is_broken(near.as_raw_fd()));
         far.write_all(b"x").expect("writes");
         near.peek(&mut [0]).expect("arrives");
-        assert!(!is_broken(near.as_raw_fd()));
+        assert!(!is_quiet(near.as_raw_fd()) && !is_broken(near.as_raw_fd()));
 
         let (near, far) = pair();
         drop(far);
         near.peek(&mut [0]).expect("the end arrives");
-        assert!(!is_broken(near.as_raw_fd()));
+        assert!(!is_quiet(near.as_raw_fd()) && !is_broken(near.as_raw_fd()));
 
         let (near, far) = pair();
         socket2::SockRef::from(&far).set_linger(Some(std::time::Duration::ZERO)).expect("an option");
