@@ -164,10 +164,11 @@ async fn receive_head(
     let mut searched = start;
     let mut begun = false;
     loop {
-        let end = find_head_end(&buffer, searched);
-        // The first bytes are parsed at once, so that garbage is refused without waiting for its end.
-        if buffer.len() > start && (end.is_some() || !begun || buffer.len() - start >= limits.head_bytes_max)
-        {
+        // The first bytes are parsed at once: mostly that is all, and garbage is refused without waiting for its end.
+        let ripe = !begun
+            || buffer.len() - start >= limits.head_bytes_max
+            || find_head_end(&buffer, searched).is_some();
+        if buffer.len() > start && ripe {
             match parse::request(&buffer, start, limits, &mut ex.request.headers) {
                 Ok(Parsed::Complete(line)) => {
                     ex.request.line = line;

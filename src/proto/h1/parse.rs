@@ -19,7 +19,7 @@ pub const HEADERS_MAX: usize = 100;
 pub const HEADERS_HARD_MAX: usize = 256;
 
 /// Lines that fit the small array on the stack, which is all that most heads need.
-const HEADERS_USUAL: usize = 32;
+const HEADERS_USUAL: usize = 24;
 /// No method known to anyone is longer, so a longer one is unknown without reading on.
 const METHOD_BYTES_MAX: usize = 32;
 
@@ -362,13 +362,18 @@ fn note(
             return None;
         }
         let name_end = at + name.len();
-        let value_start = skip_ows(window, name_end + 1);
-        let value_end = value_start + line.value.len();
-        let line_end = skip_ows(window, value_end);
-        if !window.get(line_end..)?.starts_with(b"\r\n") {
-            return None;
+        let (mut value_start, mut line_end) = (name_end + 2, name_end + 2 + line.value.len());
+        let plain = window.get(name_end + 1) == Some(&b' ')
+            && window.get(line_end..line_end + 2) == Some(b"\r\n")
+            && !matches!(line.value, [] | [b' ' | b'\t', ..]);
+        if !plain {
+            value_start = skip_ows(window, name_end + 1);
+            line_end = skip_ows(window, value_start + line.value.len());
+            if !window.get(line_end..)?.starts_with(b"\r\n") {
+                return None;
+            }
         }
-        let plain = value_start == name_end + 2 && window[name_end + 1] == b' ' && line_end == value_end;
+        let value_end = value_start + line.value.len();
         headers.push_received(
             Span::new(at, name_end),
             Span::new(value_start, value_end),
