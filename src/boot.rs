@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use crate::cli::Launch;
-use crate::control::{self, Ended, Parts, discovery};
+use crate::control::{self, Ended, Holdings, Parts, discovery};
 use crate::edge;
 use crate::link::ledger::Ledger;
 use crate::link::mailbox::{Letterbox, Mailbox, mailbox};
@@ -32,6 +32,13 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     let Launch { settings, source, resources, ready_file } = launch;
     sys::raise_descriptor_limit();
     sys::use_small_pages();
+    let holdings = Holdings::open(&settings, source.as_ref())?;
+    let resources = if source.is_some() {
+        holdings.show(&resources)?;
+        resources
+    } else {
+        holdings.resources()
+    };
     let mut compiler = Compiler::new(&settings, Box::new(discovery::dns::resolve));
     let first = compiler.compile(&resources);
     let processors = processors(&settings.cores);
@@ -68,6 +75,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     runtime.block_on(control::run(Parts {
         settings,
         resources: source,
+        holdings,
         compiler,
         first,
         mailboxes,

@@ -140,7 +140,8 @@ fn tell_what_was_found(loaded: &Loaded) {
     match &loaded.resources_path {
         Some(path) => log::info(format!("resources from {}", path.display())),
         None => {
-            log::warn("no resources.yaml or apisix.yaml found: there are no routes, every request gets 404")
+            let state = loaded.settings.state_dir.display();
+            log::info(format!("no resources.yaml or apisix.yaml found: objects are kept in {state}"));
         }
     }
     for warning in &loaded.settings.warnings {

@@ -12,9 +12,11 @@
 //! What stops whom: a signal tells the cores to drain; when all have ended, the loop ends, the HTTP listeners with
 //! it, and last the reports thread, when it has written what the cores left.
 
+mod admin;
 mod board;
 pub mod discovery;
 mod export;
+mod holdings;
 pub mod log;
 pub mod origin;
 mod publish;
@@ -22,7 +24,10 @@ mod ready_file;
 mod signals;
 pub mod source;
 mod status;
+mod store;
+mod write;
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,15 +36,18 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::base::clock::{self, Moment};
 use crate::link::mailbox::Mailbox;
 use crate::link::outbox::Inbox;
 use crate::link::stats::CoreStats;
-use crate::model::{ConfigError, Settings, object_name};
+use crate::model::resources::Resources;
+use crate::model::{ConfigError, Kind, Settings, object_name};
 use crate::snapshot::compile::Outcome;
 use crate::snapshot::{Compiler, Order};
 
+use admin::Admin;
 use board::Board;
 use discovery::lookup::Lookup;
 use export::access_log::Sink;
@@ -48,13 +56,18 @@ use export::reports::{self, Reports};
 use publish::Publisher;
 use ready_file::Ready;
 use signals::{Act, Patience, Signals, Stage};
-use source::file::{Change, LOOK_EVERY, Source};
+use source::file::{self, LOOK_EVERY, Source};
+use store::{Author, Change};
+use write::{Desk, Done, Refusal, Write};
 
 pub use export::process::kernel_release;
+pub use holdings::Holdings;
 pub use signals::Signal;
 
 /// Between two turns while orders are under way or cores are ending.
 const TURN_WHEN_BUSY: Duration = Duration::from_millis(10);
+/// Between two turns while somebody waits for a change to be served.
+const TURN_WHEN_AWAITED: Duration = Duration::from_millis(1);
 /// What cores get beyond the time of a drain, before they are told to stop.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// What cores get after they were told to stop, before the process ends without them.
@@ -70,6 +83,8 @@ pub struct Parts {
     pub settings: Settings,
     /// Where objects came from, to be watched from here on.
     pub resources: Option<Source>,
+    /// The objects, and who may change them.
+    pub holdings: Holdings,
     pub compiler: Compiler,
     /// What `compiler` made of the resources at start. Posted to the cores that do not serve it yet.
     pub first: Outcome,
@@ -117,9 +132,11 @@ impl Ended {
 /// When a listener can not be bound, a log not opened, or signals not be had. The cores are then told to stop.
 pub async fn run(parts: Parts) -> io::Result<Ended> {
     let board = Arc::new(Board::new(parts.stats.clone(), parts.reasons));
-    let ground = async { Ok((Signals::listen()?, Floor::build(&parts, &board).await?)) };
+    let (desk, writes) = Desk::new();
+    let mut parts = parts;
+    let ground = async { Ok((Signals::listen()?, Floor::build(&mut parts, &board, desk).await?)) };
     match ground.await {
-        Ok((signals, floor)) => Ok(Control::new(parts, board, floor).live(signals).await),
+        Ok((signals, floor)) => Ok(Control::new(parts, board, floor, writes).live(signals).await),
         Err(error) => {
             let mut publisher = Publisher::new(parts.mailboxes, &parts.stats);
             publisher.tell(&Order::Stop);
@@ -138,10 +155,11 @@ struct Floor {
     reports: Reports,
     metrics: Option<SocketAddr>,
     status: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
 }
 
 impl Floor {
-    async fn build(parts: &Parts, board: &Arc<Board>) -> io::Result<Self> {
+    async fn build(parts: &mut Parts, board: &Arc<Board>, desk: Desk) -> io::Result<Self> {
         let settings = &parts.settings;
         let sink = Sink::open(&settings.access_log)
             .map_err(|error| named(format!("access_log.output {}", settings.access_log.output), &error))?;
@@ -157,8 +175,27 @@ impl Floor {
         } else {
             None
         };
-        Ok(Self { reports, metrics, status })
+        let admin = match parts.holdings.keys.take() {
+            Some(keys) => Some(serve_admin(parts, keys, desk).await?),
+            None => None,
+        };
+        Ok(Self { reports, metrics, status, admin })
     }
+}
+
+/// Opens the Admin API.
+async fn serve_admin(parts: &Parts, keys: admin::Keys, desk: Desk) -> io::Result<SocketAddr> {
+    let (settings, holdings) = (&parts.settings, &parts.holdings);
+    if let Some(path) = &holdings.key_file {
+        log::info(format!("the key of the Admin API is in {}", path.display()));
+    }
+    let own = settings.clone();
+    let check = Box::new(move |resources: &Resources| {
+        Compiler::new(&own, Box::new(discovery::dns::resolve)).compile(resources).faults
+    });
+    let store = Arc::clone(&holdings.store);
+    let admin = Admin::new(&settings.admin, keys, store, desk, holdings.read_only.clone(), check);
+    serve("admin", settings.admin.listen.address(), admin::router(Arc::new(admin))).await
 }
 
 fn named(what: String, error: &io::Error) -> io::Error {
@@ -173,13 +210,14 @@ async fn serve(name: &str, address: SocketAddr, router: Router) -> io::Result<So
         Ok((listener, bound))
     };
     let (listener, bound) = bound.await.map_err(|error| named(format!("{name}.listen {address}"), &error))?;
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move { axum::serve(listener, service).await });
     Ok(bound)
 }
 
 /// When things were last done.
 #[derive(Default)]
-struct Done {
+struct Times {
     looked: Moment,
     ticked: Moment,
     measured: Moment,
@@ -205,12 +243,19 @@ struct Control {
     floor: Floor,
     stage: Stage,
     deadline: Option<Deadline>,
-    done: Done,
+    done: Times,
     lookup: Lookup,
+    holdings: Holdings,
+    writes: mpsc::Receiver<Write>,
+    /// Changes that are made and not yet served by every core, oldest first: by generation.
+    unanswered: VecDeque<(u64, Written)>,
 }
 
+/// A change that is made, and who waits to hear of it.
+type Written = (Done, oneshot::Sender<Result<Done, Refusal>>);
+
 impl Control {
-    fn new(parts: Parts, board: Arc<Board>, floor: Floor) -> Self {
+    fn new(parts: Parts, board: Arc<Board>, floor: Floor, writes: mpsc::Receiver<Write>) -> Self {
         let mut control = Self {
             publisher: Publisher::new(parts.mailboxes, &parts.stats),
             settings: parts.settings,
@@ -224,8 +269,11 @@ impl Control {
             floor,
             stage: Stage::Serving,
             deadline: None,
-            done: Done::default(),
+            done: Times::default(),
             lookup: Lookup::default(),
+            holdings: parts.holdings,
+            writes,
+            unanswered: VecDeque::new(),
         };
         control.take_over(parts.first, clock::now());
         control
@@ -236,9 +284,14 @@ impl Control {
             if let Some(ended) = self.turn(clock::now()) {
                 break ended;
             }
-            let pause = if self.is_busy() { TURN_WHEN_BUSY } else { LOOK_EVERY };
+            let pause = match (self.unanswered.is_empty(), self.is_busy()) {
+                (false, _) => TURN_WHEN_AWAITED,
+                (true, true) => TURN_WHEN_BUSY,
+                (true, false) => LOOK_EVERY,
+            };
             tokio::select! {
                 signal = signals.next() => self.on_signal(signal, clock::now()),
+                Some(write) = self.writes.recv() => self.on_write(write, clock::now()),
                 () = tokio::time::sleep(pause) => {}
             }
         };
@@ -258,6 +311,7 @@ impl Control {
     /// Does what is due. Says how it ended, when it has.
     fn turn(&mut self, now: Moment) -> Option<Ended> {
         self.publisher.advance(now);
+        self.answer_writes();
         self.announce_start();
         if now.since(self.done.looked) >= LOOK_EVERY {
             self.done.looked = now;
@@ -291,13 +345,16 @@ impl Control {
             listeners: &self.listeners,
             metrics: self.floor.metrics,
             status: self.floor.status,
+            admin: self.floor.admin,
             cores: self.board.stats.len(),
             driver: &self.driver,
         };
         for (name, address) in &self.listeners {
             log::info(format!("{name} on {address}"));
         }
-        for (name, address) in [("metrics", self.floor.metrics), ("status", self.floor.status)] {
+        let others =
+            [("metrics", self.floor.metrics), ("status", self.floor.status), ("admin", self.floor.admin)];
+        for (name, address) in others {
             if let Some(address) = address {
                 log::info(format!("{name} on {address}"));
             }
@@ -330,13 +387,16 @@ impl Control {
         self.on_change(change, now);
     }
 
-    fn on_change(&mut self, change: Change, now: Moment) {
+    fn on_change(&mut self, change: file::Change, now: Moment) {
         match change {
-            Change::None => {}
-            Change::Trouble(why) => self.refuse(&[ConfigError::new(why)]),
-            Change::Pieces(pieces) => match source::file::merge(&pieces) {
+            file::Change::None => {}
+            file::Change::Trouble(why) => self.refuse(&[ConfigError::new(why)]),
+            file::Change::Pieces(pieces) => match file::merge(&pieces) {
                 Ok(resources) => {
                     let outcome = self.compiler.compile(&resources);
+                    if let Err(error) = self.holdings.show(&resources) {
+                        log::error(format!("the Admin API shows an earlier configuration: {error}"));
+                    }
                     self.take_over(outcome, now);
                 }
                 Err(faults) => self.refuse(&faults),
@@ -369,6 +429,59 @@ impl Control {
         self.board.reloaded(clock::wall(), generation, quarantined);
         log::info(format!("configuration {generation} taken over; set aside: {}", outcome.quarantined.len()));
         self.publisher.publish(outcome.snapshot, now);
+    }
+
+    /// Makes a change, or says why not.
+    fn on_write(&mut self, write: Write, now: Moment) {
+        let Write { prepare, author, dry_run, reply } = write;
+        match self.change(prepare, &author, dry_run, now) {
+            // Whoever asked may have gone; the change counts all the same.
+            Err(refusal) => drop(reply.send(Err(refusal))),
+            Ok(done) if dry_run => drop(reply.send(Ok(done))),
+            Ok(done) => self.unanswered.push_back((self.board.generation(), (done, reply))),
+        }
+    }
+
+    fn change(
+        &mut self,
+        prepare: write::Prepare,
+        author: &Author,
+        dry_run: bool,
+        now: Moment,
+    ) -> Result<Done, Refusal> {
+        let shared = Arc::clone(&self.holdings.store);
+        let mut store = admin::held(&shared);
+        let changes = prepare(&store)?;
+        let changed: Vec<(Kind, String)> = changes.iter().map(Change::key).collect();
+        if dry_run {
+            let resources = store.resources_with(&changes);
+            self.compiler.attempt(&resources, &changed).map_err(Refusal::invalid)?;
+            return Ok(Done { revision: store.revision() });
+        }
+        let resources = store.resources_with(&changes);
+        let made = self.compiler.attempt(&resources, &changed).map_err(Refusal::invalid)?;
+        let revision = store.commit(changes, author, clock::wall()).map_err(|error| {
+            log::error(format!("a change is not kept, and not made: {error}"));
+            Refusal::new(503, format!("the change can not be kept: {error}"))
+        })?;
+        drop(store);
+        for (kind, id) in changed {
+            let name = object_name(kind, &id);
+            log::info(format!("{name} changed by {} from {}; revision {revision}", author.who, author.from));
+        }
+        let outcome = self.compiler.adopt(&resources, made);
+        self.take_over(outcome, now);
+        Ok(Done { revision })
+    }
+
+    /// Answers the changes that every core serves by now.
+    fn answer_writes(&mut self) {
+        let served = self.board.stats.iter().map(|core| core.generation.get()).min().unwrap_or(0);
+        while self.unanswered.front().is_some_and(|(generation, _)| *generation <= served) {
+            if let Some((_, (done, reply))) = self.unanswered.pop_front() {
+                let _ = reply.send(Ok(done));
+            }
+        }
     }
 
     fn on_signal(&mut self, signal: Signal, now: Moment) {

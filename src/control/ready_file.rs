@@ -15,6 +15,7 @@ pub(crate) struct Ready<'a> {
     pub(crate) listeners: &'a [(String, SocketAddr)],
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) status: Option<SocketAddr>,
+    pub(crate) admin: Option<SocketAddr>,
     pub(crate) cores: usize,
     pub(crate) driver: &'a str,
 }
@@ -31,6 +32,7 @@ impl Ready<'_> {
         let text = |address: Option<SocketAddr>| address.map(|address| address.to_string());
         fields.insert("metrics".to_owned(), json!(text(self.metrics)));
         fields.insert("status".to_owned(), json!(text(self.status)));
+        fields.insert("admin".to_owned(), json!(text(self.admin)));
         fields.insert("pid".to_owned(), json!(std::process::id()));
         fields.insert("cores".to_owned(), json!(self.cores));
         fields.insert("driver".to_owned(), json!(self.driver));
@@ -64,6 +66,7 @@ mod tests {
             listeners: &listeners,
             metrics: Some(address("127.0.0.1:9091")),
             status: None,
+            admin: Some(address("127.0.0.1:9180")),
             cores: 2,
             driver: "epoll",
         };
@@ -71,7 +74,7 @@ mod tests {
         let text = fs::read_to_string(&path).expect("readable");
         let expected = format!(
             "{{\"http\":[\"127.0.0.1:9080\",\"[::1]:9080\"],\"metrics\":\"127.0.0.1:9091\",\"status\":null,\
-             \"pid\":{},\"cores\":2,\"driver\":\"epoll\"}}\n",
+             \"admin\":\"127.0.0.1:9180\",\"pid\":{},\"cores\":2,\"driver\":\"epoll\"}}\n",
             std::process::id()
         );
         assert_eq!(text, expected);

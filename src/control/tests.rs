@@ -31,7 +31,7 @@ impl Scene {
             cores.push((letterbox, core));
         }
         let mut settings = Settings::parse(
-            "{status: {listen: '127.0.0.1:0'}, metrics: {listen: '127.0.0.1:0'}, \
+            "{status: {listen: '127.0.0.1:0'}, metrics: {listen: '127.0.0.1:0'}, admin: {enabled: false}, \
              limits: {pre_stop_delay: 5, shutdown_timeout: 30}}",
             &|_| None,
         )
@@ -45,7 +45,9 @@ impl Scene {
         let are_done = Rc::new(Cell::new(false));
         let (out, inbox) = outbox();
         let asked = Rc::clone(&are_done);
-        let parts = Parts {
+        let (desk, writes) = Desk::new();
+        let mut parts = Parts {
+            holdings: Holdings::open(&settings, source.as_ref()).expect("a file holds the objects"),
             first: compiler.compile(&objects),
             settings,
             resources: source,
@@ -60,8 +62,8 @@ impl Scene {
             reasons: &["route_not_found"],
         };
         let board = Arc::new(Board::new(stats, parts.reasons));
-        let floor = Floor::build(&parts, &board).await.expect("ports are free");
-        let control = Control::new(parts, board, floor);
+        let floor = Floor::build(&mut parts, &board, desk).await.expect("ports are free");
+        let control = Control::new(parts, board, floor, writes);
         Self { control, cores, are_done, now: Moment::from_nanos(1), _out: out }
     }
 

@@ -130,21 +130,13 @@ fn consumer_id(fields: &Map<String, Value>) -> Result<(Kind, ObjectId), ConfigEr
     if let Some(Value::String(id)) = fields.get("id")
         && id.contains('/')
     {
-        return credential_id(id).map(|id| (Kind::Credential, id));
+        return ObjectId::of_credential(id)
+            .map(|id| (Kind::Credential, id))
+            .map_err(|fault| fault.under("id"));
     }
     let name = fields.get("username").ok_or_else(|| ConfigError::new("username is required"))?;
     first(check(&schema_of::<Username>(), name)).map_err(|fault| fault.under("username"))?;
     Ok((Kind::Consumer, ObjectId::of_checked(name.as_str().unwrap_or_default())))
-}
-
-fn credential_id(id: &str) -> Result<ObjectId, ConfigError> {
-    let expected = || {
-        ConfigError::at("id", format!("expected USER/credentials/ID, got {}", super::schema::shown_text(id)))
-    };
-    let (user, last) = id.split_once("/credentials/").ok_or_else(expected)?;
-    user.parse::<Username>().map_err(|_| expected())?;
-    last.parse::<ObjectId>().map_err(|_| expected())?;
-    Ok(ObjectId::of_checked(id))
 }
 
 /// The id an object says, or, as APISIX has it, one made of its place in the list, from 1.

@@ -12,6 +12,7 @@
 //! [`Settings::warnings`]. Values may hold `${{NAME:=default}}`, and every key may be set from outside as
 //! `RINGWAY_LIMITS__HEAD_BYTES=16384` (see [`apply_env`]).
 
+pub mod admin;
 mod apisix;
 mod cores;
 pub mod limits;
@@ -31,6 +32,7 @@ use super::schema::{parse, schema_of};
 use super::substitute::{Lookup, scalar, substitute};
 use super::values::{Format, read};
 
+pub use admin::{AdminKey, AdminRole, AdminSettings};
 pub use cores::Cores;
 pub use limits::Limits;
 pub use listen::{Listen, Listeners};
@@ -63,8 +65,8 @@ pub struct Settings {
     pub metrics: MetricsSettings,
     /// Where health is asked.
     pub status: StatusSettings,
-    /// The Admin API. Accepted, not acted upon yet.
-    pub admin: Map<String, Value>,
+    /// The Admin API.
+    pub admin: AdminSettings,
     /// Whose X-Forwarded-* headers are believed; empty: nobody's.
     pub trusted_addresses: Unique<AddressRange>,
     /// How paths are compared with those of routes.
@@ -96,7 +98,7 @@ impl Default for Settings {
             access_log: AccessLogSettings::default(),
             metrics: MetricsSettings::default(),
             status: StatusSettings::default(),
-            admin: Map::new(),
+            admin: AdminSettings::default(),
             trusted_addresses: none(),
             router: RouterSettings::default(),
             via: false,

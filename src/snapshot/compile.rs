@@ -93,9 +93,49 @@ impl Compiler {
 
     /// Compiles all objects. Never fails as a whole.
     pub fn compile(&mut self, resources: &Resources) -> Outcome {
+        let made = self.make(resources);
+        self.adopt(resources, made)
+    }
+
+    /// Compiles all objects for a change of some. Nothing has happened until the result is given to
+    /// [`Self::adopt`], or it is an error.
+    ///
+    /// # Errors
+    /// All that is wrong with the changed objects: those that can not be taken as they are, or refer to nothing.
+    pub fn attempt(
+        &mut self,
+        resources: &Resources,
+        changed: &[(Kind, String)],
+    ) -> Result<Made, Vec<ConfigError>> {
+        let made = self.make(resources);
+        let names: Vec<String> = changed.iter().map(|(kind, id)| model::object_name(*kind, id)).collect();
+        let quarantined = &made.outcome.quarantined;
+        let set_aside =
+            |kind, id: &str| quarantined.iter().any(|object| object.kind == kind && object.id == id);
+        let mut faults = made.outcome.faults.clone();
+        faults.retain(|fault| {
+            let concerns = names.contains(&fault.object);
+            concerns && (REFERENCES.contains(&fault.path.as_str()) || is_in(quarantined, &fault.object))
+        });
+        if faults.is_empty() && !changed.iter().any(|(kind, id)| set_aside(*kind, id)) {
+            return Ok(made);
+        }
+        Err(faults)
+    }
+
+    /// From here on, what was made of these objects is what counts.
+    pub fn adopt(&mut self, resources: &Resources, made: Made) -> Outcome {
+        self.generation = made.outcome.snapshot.generation;
         self.resources = resources.clone();
+        self.last_good = made.good;
+        self.names.forget_unused();
+        self.registry.retain(&made.outcome.snapshot.live);
+        made.outcome
+    }
+
+    fn make(&mut self, resources: &Resources) -> Made {
         self.names.start();
-        self.generation += 1;
+        let generation = self.generation + 1;
         let enabled = resources.plugins.clone().or_else(|| {
             let listed: Vec<String> = self.settings.plugins.iter().cloned().collect();
             (!listed.is_empty()).then_some(listed)
@@ -136,12 +176,9 @@ impl Compiler {
             }
         }
         let Work { parts, faults, .. } = work;
-        self.last_good = good;
-        self.names.forget_unused();
         let live = shared.live().clone();
-        self.registry.retain(&live);
-        let house = self.house();
-        Outcome { snapshot: Arc::new(parts.finish(self.generation, house, live)), faults, quarantined }
+        let snapshot = Arc::new(parts.finish(generation, self.house(), live));
+        Made { outcome: Outcome { snapshot, faults, quarantined }, good }
     }
 
     fn house(&self) -> House {
@@ -175,6 +212,20 @@ impl Compiler {
             },
         }
     }
+}
+
+/// A compilation before anybody has said that it counts.
+#[derive(Debug)]
+pub struct Made {
+    outcome: Outcome,
+    good: BTreeMap<(Kind, String), Raw>,
+}
+
+/// Fields whose fault is a reference to nothing.
+const REFERENCES: [&str; 4] = ["upstream_id", "service_id", "plugin_config_id", "group_id"];
+
+fn is_in(quarantined: &[Quarantined], name: &str) -> bool {
+    quarantined.iter().any(|object| model::object_name(object.kind, &object.id) == name)
 }
 
 /// What refers comes after what it refers to.

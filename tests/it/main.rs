@@ -10,6 +10,7 @@
 #[macro_use]
 mod kit;
 
+mod admin;
 mod configs;
 mod limits;
 mod memory;

@@ -293,8 +293,22 @@ impl ObjectId {
         Ok(Self(text.to_owned()))
     }
 
+    /// The id of a consumer: its name, which may be longer than other ids.
+    pub fn of_username(name: &str) -> Result<Self, ConfigError> {
+        name.parse::<Username>().map(|name| Self(name.as_str().to_owned()))
+    }
+
+    /// The id of a credential: `USER/credentials/ID`.
+    pub fn of_credential(id: &str) -> Result<Self, ConfigError> {
+        let expected = || ConfigError::new(format!("expected USER/credentials/ID, got {}", shown_text(id)));
+        let (user, last) = id.split_once("/credentials/").ok_or_else(expected)?;
+        user.parse::<Username>().map_err(|_| expected())?;
+        last.parse::<Self>().map_err(|_| expected())?;
+        Ok(Self(id.to_owned()))
+    }
+
     /// An id that was checked by another type already.
-    pub(in crate::model) fn of_checked(text: &str) -> Self {
+    pub(crate) fn of_checked(text: &str) -> Self {
         Self(text.to_owned())
     }
 }

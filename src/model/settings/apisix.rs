@@ -9,6 +9,7 @@
 //! | `apisix.status` (`{ip, port}`) | `status.listen` |
 //! | `apisix.enable_server_tokens` | `server_tokens` |
 //! | `plugins`, `plugin_attr` | the same |
+//! | `deployment.admin`: `admin_listen`, `allow_admin`, `admin_key`, `admin_key_required`, `enable_admin_cors` | `admin` |
 //! | `deployment.*.config_provider: yaml` or `json` | how it is here; any other is a fault |
 //! | `nginx_config.*` and what else there is | nothing; a warning each |
 
@@ -57,7 +58,7 @@ pub(super) fn translate(settings: &mut Value, faults: &mut Vec<ConfigError>) -> 
         }
     }
     if let Some(deployment) = take(settings, "deployment") {
-        translated.deployment(&deployment, faults);
+        translated.deployment(settings, &deployment, faults);
     }
     match take(settings, "apisix") {
         Some(Value::Object(fields)) => translated.apisix(settings, fields, faults),
@@ -168,12 +169,13 @@ impl Translated {
         Value::Array(items.into_iter().map(listen).collect())
     }
 
-    fn deployment(&mut self, deployment: &Value, faults: &mut Vec<ConfigError>) {
+    fn deployment(&mut self, settings: &mut Value, deployment: &Value, faults: &mut Vec<ConfigError>) {
         let Value::Object(fields) = deployment else { return };
         for (name, value) in fields {
             let provider = value.get("config_provider");
             match (name.as_str(), provider) {
                 ("role", _) => {}
+                ("admin", _) => self.admin(settings, value, faults),
                 (role, Some(provider)) if role.starts_with("role_") => {
                     // To start without the objects that are meant would be worse than not to start.
                     if !matches!(provider.as_str(), Some("yaml" | "json")) {
@@ -186,6 +188,28 @@ impl Translated {
                     }
                 }
                 (name, _) => self.ignore(&format!("deployment.{name}"), value),
+            }
+        }
+    }
+}
+
+/// Below `deployment.admin`, what means the same here. An empty or absent key is ours to make.
+const ADMIN: [(&str, &str); 5] = [
+    ("admin_listen", "admin.listen"),
+    ("allow_admin", "admin.allow"),
+    ("admin_key", "admin.keys"),
+    ("admin_key_required", "admin.key_required"),
+    ("enable_admin_cors", "admin.cors"),
+];
+
+impl Translated {
+    fn admin(&mut self, settings: &mut Value, admin: &Value, faults: &mut Vec<ConfigError>) {
+        let Value::Object(fields) = admin else { return };
+        for (name, value) in fields {
+            let theirs = format!("deployment.admin.{name}");
+            match ADMIN.iter().find(|(theirs, _)| theirs == name) {
+                Some((_, ours)) => self.place(settings, ours, &theirs, ip_as_address(value.clone()), faults),
+                None => self.ignore(&theirs, value),
             }
         }
     }

@@ -36,7 +36,10 @@ fn nothing_written_is_the_defaults() {
         },
         "metrics": {"enabled": true, "listen": "127.0.0.1:9091"},
         "status": {"enabled": true, "listen": "127.0.0.1:7085"},
-        "admin": {},
+        "admin": {
+            "enabled": null, "listen": "127.0.0.1:9180", "allow": [], "key_required": true, "keys": [],
+            "cors": false
+        },
         "trusted_addresses": [],
         "router": {
             "http": "radixtree_host_uri", "merge_slashes": true, "match_uri_encoded_slash": false,

@@ -60,6 +60,12 @@ impl Answer {
         values(&self.headers, name)
     }
 
+    /// The body as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {}", shown(&self.raw)))
+    }
+
     /// The body as text.
     pub(crate) fn text(&self) -> String {
         text(&self.body)

@@ -124,27 +124,19 @@ impl Setup {
             self.settings["access_log"]["output"] = json!(dir.path().join("access.log"));
         }
         fs::write(dir.path().join("config.yaml"), serde_yaml_ng::to_string(&self.settings).unwrap()).unwrap();
-        write_resources(dir.path(), &serde_yaml_ng::to_string(&self.resources).unwrap());
-        let mut child = Command::new(binary())
-            .arg("run")
-            .args(["-c", "config.yaml", "--resources", "apisix.yaml", "--ready-file", "ready.json"])
-            .current_dir(dir.path())
-            .envs(self.env)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let managed = self.resources.is_null();
+        if !managed {
+            write_resources(dir.path(), &serde_yaml_ng::to_string(&self.resources).unwrap());
+        }
         let said = Arc::new(Mutex::new(Vec::new()));
-        let listeners = vec![
-            listen(child.stdout.take().expect("stdout is piped"), Arc::clone(&said)),
-            listen(child.stderr.take().expect("stderr is piped"), Arc::clone(&said)),
-        ];
+        let (child, listeners) = launch(dir.path(), managed, &self.env, &said);
         let mut gateway = Gateway {
             dir,
             child,
             said,
             listeners,
+            managed,
+            admin: None,
             driver: self.driver,
             http: Vec::new(),
             metrics: None,
@@ -166,6 +158,33 @@ impl Setup {
         write_resources(dir.path(), &serde_yaml_ng::to_string(&self.resources).unwrap());
         ringway(dir.path(), &["run", "-c", "config.yaml", "--resources", "apisix.yaml"])
     }
+}
+
+/// Starts the binary in a folder, on the files there.
+fn launch(
+    dir: &Path,
+    managed: bool,
+    env: &[(&'static str, &'static str)],
+    said: &Arc<Mutex<Vec<String>>>,
+) -> (Child, Vec<JoinHandle<()>>) {
+    let mut command = Command::new(binary());
+    command.args(["run", "-c", "config.yaml", "--ready-file", "ready.json"]);
+    if !managed {
+        command.args(["--resources", "apisix.yaml"]);
+    }
+    let mut child = command
+        .current_dir(dir)
+        .envs(env.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let listeners = vec![
+        listen(child.stdout.take().expect("stdout is piped"), Arc::clone(said)),
+        listen(child.stderr.take().expect("stderr is piped"), Arc::clone(said)),
+    ];
+    (child, listeners)
 }
 
 /// Runs the binary to its end: exit code, and all it said.
@@ -247,11 +266,68 @@ pub(crate) struct Gateway {
     http: Vec<SocketAddr>,
     metrics: Option<SocketAddr>,
     status: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+    /// Objects come through the Admin API, not from a file.
+    managed: bool,
     may_panic: bool,
     may_exit: bool,
 }
 
+/// The Admin API of a gateway.
+pub(crate) struct Admin {
+    address: SocketAddr,
+    key: String,
+}
+
+impl Admin {
+    /// One request with the key; `body` is left out where it is empty.
+    #[track_caller]
+    pub(crate) fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let headers = [&[("X-API-KEY", self.key.as_str())], headers].concat();
+        let path = format!("/apisix/admin{path}");
+        Client::connect(self.address).request(method, &path, &headers, body.as_bytes())
+    }
+
+    /// An object is put, and the answer says so.
+    #[track_caller]
+    pub(crate) fn put(&self, path: &str, body: &str) -> Value {
+        let answer = self.ask("PUT", path, &[], body);
+        assert!(matches!(answer.status, 200 | 201), "{}", answer.text());
+        answer.json()
+    }
+
+    /// One request without the key.
+    #[track_caller]
+    pub(crate) fn stranger(&self, path: &str) -> Answer {
+        Client::connect(self.address).get(&format!("/apisix/admin{path}"))
+    }
+}
+
 impl Gateway {
+    /// No object yet: the Admin API will bring them.
+    pub(crate) fn managed() -> Setup {
+        Setup::new(Value::Null).settings("admin: {listen: '127.0.0.1:0'}")
+    }
+
+    /// Its Admin API, with the key that it made at its first start, if it asks for one.
+    #[track_caller]
+    pub(crate) fn admin(&self) -> Admin {
+        let key = fs::read_to_string(self.path("state/admin.key")).unwrap_or_default().trim().to_owned();
+        Admin { address: self.admin.expect("the gateway told where its Admin API is"), key }
+    }
+
+    /// Kills the process as a power cut would, and starts it again on what it left.
+    #[track_caller]
+    pub(crate) fn kill_and_start_again(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        fs::remove_file(self.path("ready.json")).unwrap();
+        let (child, listeners) = launch(self.dir.path(), self.managed, &[], &self.said);
+        self.child = child;
+        self.listeners.extend(listeners);
+        self.wait_ready();
+    }
+
     /// One route to these origins, equal in weight.
     pub(crate) fn routing<'a>(uri: &str, origins: impl IntoIterator<Item = &'a Origin>) -> Setup {
         let nodes: Value = origins.into_iter().map(|origin| (origin.node(), json!(1))).collect();
@@ -297,6 +373,7 @@ impl Gateway {
         assert!(driver.starts_with(self.driver.name()), "told {:?}, runs on {driver}", self.driver);
         self.metrics = address(&ready["metrics"]);
         self.status = address(&ready["status"]);
+        self.admin = address(&ready["admin"]);
     }
 
     /// Where clients connect.

@@ -1,0 +1,92 @@
+//! What there is to configure: the schemas of objects and plugins, and the list of plugins.
+
+use axum::http::Method;
+use serde_json::{Map, Value, json};
+
+use super::Call;
+use super::answer::Answer;
+use crate::control::write::Refusal;
+use crate::model::{Kind, ObjectId, Raw, typed};
+use crate::plugins::{CATALOG, Card};
+
+/// `/schema/KIND`, `/schema/plugins/NAME`, and `/schema/validate/KIND`.
+pub(super) fn schema(call: &Call, path: &[&str]) -> Answer {
+    match (call.method.clone(), path) {
+        (Method::GET, ["plugins", name]) => of_plugin(call, name),
+        (Method::GET, [kind]) => match of_singular(kind) {
+            Some(kind) => Answer::json(200, (*kind.schema()).clone()),
+            None => Answer::json(404, json!({"error_msg": format!("not found schema: {kind}")})),
+        },
+        (Method::POST, ["validate", kind]) => validate(call, kind),
+        _ => Answer::json(404, json!({"error_msg": "not found"})),
+    }
+}
+
+fn of_singular(name: &str) -> Option<Kind> {
+    Kind::ALL.iter().copied().find(|kind| kind.singular() == name || kind.plural() == name)
+}
+
+/// Whether an object would be taken, as far as can be said of it alone.
+fn validate(call: &Call, kind: &str) -> Answer {
+    let Some(kind) = of_singular(kind) else {
+        return Answer::json(404, json!({"error_msg": format!("not found schema: {kind}")}));
+    };
+    let value: Value = match serde_json::from_slice(&call.body) {
+        Ok(value) => value,
+        Err(error) => return Answer::refused(Refusal::new(400, format!("invalid request body: {error}"))),
+    };
+    let id = ObjectId::joined("0").expect("a digit is an id");
+    match typed(&Raw { kind, id, value }) {
+        Ok(_) => Answer::empty(200),
+        Err(faults) => Answer::refused(Refusal::invalid(faults)),
+    }
+}
+
+/// `/plugins/list`, `/plugins?all=true`, `/plugins/NAME`, `/plugins/reload`.
+pub(super) fn plugins(call: &Call, path: &[&str]) -> Answer {
+    match (call.method.clone(), path) {
+        (Method::PUT, ["reload"]) => Answer::text(200, "done"),
+        (_, ["reload"]) => Answer::json(
+            405,
+            json!({"error_msg": format!("please use PUT method to reload the plugins, {} method is not allowed.", call.method)}),
+        ),
+        (Method::GET, ["list"]) => {
+            let of_streams = call.query("subsystem") == Some("stream");
+            let names: Vec<&str> =
+                if of_streams { Vec::new() } else { by_priority().map(|card| card.name).collect() };
+            Answer::json(200, json!(names))
+        }
+        (Method::GET, []) => {
+            let all = by_priority().map(|card| (card.name.to_owned(), card_of(card)));
+            Answer::json(200, Value::Object(all.collect::<Map<_, _>>()))
+        }
+        (Method::GET, [name]) => of_plugin(call, name),
+        _ => Answer::json(404, json!({"error_msg": "not found"})),
+    }
+}
+
+/// Highest first, as they run.
+fn by_priority() -> impl Iterator<Item = &'static Card> {
+    let mut cards: Vec<&Card> = CATALOG.iter().collect();
+    cards.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.name.cmp(b.name)));
+    cards.into_iter()
+}
+
+fn card_of(card: &Card) -> Value {
+    json!({"name": card.name, "priority": card.priority, "schema": (card.schema)(), "metadata_schema": (card.metadata_schema)()})
+}
+
+fn of_plugin(call: &Call, name: &str) -> Answer {
+    let card = Card::of(name).filter(|_| call.query("subsystem") != Some("stream"));
+    let Some(card) = card else {
+        let subsystem = call.query("subsystem").unwrap_or("http");
+        return Answer::json(404, json!({"error_msg": format!("plugin not found in subsystem {subsystem}")}));
+    };
+    Answer::json(
+        200,
+        match call.query("schema_type") {
+            Some("metadata") => (card.metadata_schema)(),
+            _ => (card.schema)(),
+        },
+    )
+}

@@ -1,0 +1,198 @@
+//! The Admin API: objects over HTTP, with the paths, codes and bodies of Apache APISIX's, and a few more.
+//!
+//! ```text
+//! request ─▶ keys.rs (who?) ─▶ objects.rs (what?) ─▶ write.rs ─▶ the control loop: compile, keep, publish
+//!                                   └▶ catalog.rs: schemas, plugins          └─▶ answered when all cores serve it
+//! ```
+
+mod answer;
+mod catalog;
+mod history;
+mod keys;
+mod listing;
+mod objects;
+mod references;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::Method;
+use axum::http::request::Parts;
+use axum::response::Response;
+use serde_json::json;
+
+use super::store::{Author, Store};
+use super::write::{Desk, Refusal};
+use crate::base::cidr::{Cidr, CidrSet};
+use crate::model::ConfigError;
+use crate::model::resources::Resources;
+use crate::model::settings::{AdminRole, AdminSettings};
+
+use answer::Answer;
+pub(crate) use keys::Keys;
+
+/// Largest body of a request: APISIX's 1.5 MiB.
+const BODY_BYTES_MAX: usize = 1_572_864;
+/// What every path begins with.
+const PREFIX: &str = "/apisix/admin";
+
+/// The state that the loop and the API share. Held for a look or a change in memory, never across a wait.
+pub(crate) type Shared = Arc<Mutex<Store>>;
+
+/// The store, for a moment.
+pub(crate) fn held(store: &Shared) -> MutexGuard<'_, Store> {
+    // A commit changes memory last and at once, so a panic while it was held left nothing half done.
+    store.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// All that the API is made of.
+pub(crate) struct Admin {
+    store: Shared,
+    desk: Desk,
+    keys: Keys,
+    allow: CidrSet,
+    cors: bool,
+    /// Why nothing may be written, where a file holds the objects.
+    read_only: Option<String>,
+    /// All that is wrong with objects taken together.
+    check: Check,
+}
+
+/// Compiles objects for their faults only.
+pub(crate) type Check = Box<dyn Fn(&Resources) -> Vec<ConfigError> + Send + Sync>;
+
+impl Admin {
+    pub(crate) fn new(
+        settings: &AdminSettings,
+        keys: Keys,
+        store: Shared,
+        desk: Desk,
+        read_only: Option<String>,
+        check: Check,
+    ) -> Self {
+        let ranges = settings.allow.iter().filter_map(|range| {
+            let (address, bits) = range.parts();
+            Cidr::new(address, bits)
+        });
+        Self { store, desk, keys, allow: ranges.collect(), cors: settings.cors, read_only, check }
+    }
+}
+
+/// What the listener serves.
+pub(crate) fn router(admin: Arc<Admin>) -> Router {
+    Router::new().fallback(serve).with_state(admin)
+}
+
+/// A request of somebody who may ask.
+struct Call {
+    method: Method,
+    /// Behind the prefix, split at slashes, decoded.
+    path: Vec<String>,
+    query: Vec<(String, String)>,
+    body: Bytes,
+    author: Author,
+    if_match: Option<String>,
+}
+
+impl Call {
+    fn query(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    fn is_set(&self, name: &str) -> bool {
+        self.query(name).is_some_and(|value| value != "false" && value != "0")
+    }
+}
+
+async fn serve(
+    State(admin): State<Arc<Admin>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let problem_details = answer::wants_problem_details(&parts.headers);
+    let answer = match admit(&admin, peer, &parts) {
+        Err(answer) => answer,
+        Ok(author) => match call(parts, body, author).await {
+            Err(answer) => answer,
+            Ok(call) => dispatch(&admin, call).await,
+        },
+    };
+    answer.into_response(admin.cors, problem_details)
+}
+
+/// Who asks, if they may.
+fn admit(admin: &Admin, peer: SocketAddr, parts: &Parts) -> Result<Author, Answer> {
+    let ip = peer.ip().to_canonical();
+    if !admin.allow.is_empty() && !admin.allow.contains(ip) {
+        return Err(Answer::json(403, json!({"error_msg": "this address is not in admin.allow"})));
+    }
+    if admin.cors && parts.method == Method::OPTIONS {
+        return Err(Answer::empty(200));
+    }
+    let (name, role) = admin.keys.of(parts).map_err(|why| {
+        Answer::json(401, json!({"error_msg": "failed to check token", "description": why}))
+    })?;
+    if role == AdminRole::Viewer && parts.method != Method::GET && parts.method != Method::HEAD {
+        return Err(Answer::json(
+            401,
+            json!({"error_msg": "failed to check token", "description": "invalid method for role viewer"}),
+        ));
+    }
+    Ok(Author { who: name, from: ip.to_string() })
+}
+
+async fn call(parts: Parts, body: Body, author: Author) -> Result<Call, Answer> {
+    let not_found = || Answer::json(404, json!({"error_msg": "not found"}));
+    let path = parts.uri.path().strip_prefix(PREFIX).ok_or_else(not_found)?;
+    let path = path
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .map(|part| text_of(part, crate::base::text::percent_decode))
+        .collect();
+    let query = parts
+        .uri
+        .query()
+        .unwrap_or("")
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let decode = |text| text_of(text, crate::base::text::form_decode);
+            (decode(name), decode(value))
+        })
+        .collect();
+    let body = to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
+        let problem = format!("the body is larger than {BODY_BYTES_MAX} bytes, or was broken off");
+        Answer::json(400, json!({"error_msg": problem}))
+    })?;
+    let if_match = parts.headers.get("if-match").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    Ok(Call { method: parts.method, path, query, body, author, if_match })
+}
+
+fn text_of(text: &str, decode: impl Fn(&[u8], &mut Vec<u8>)) -> String {
+    let mut out = Vec::new();
+    decode(text.as_bytes(), &mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+async fn dispatch(admin: &Arc<Admin>, call: Call) -> Answer {
+    let path: Vec<&str> = call.path.iter().map(String::as_str).collect();
+    match path.as_slice() {
+        [] if call.method == Method::HEAD || call.method == Method::GET => Answer::empty(200),
+        ["schema", rest @ ..] => catalog::schema(&call, rest),
+        ["plugins", rest @ ..] => catalog::plugins(&call, rest),
+        ["configs", "validate"] if call.method == Method::POST => {
+            objects::validate_all(admin, &call).unwrap_or_else(Answer::refused)
+        }
+        ["history"] => history::tell(admin, &call).unwrap_or_else(Answer::refused),
+        ["rollback", revision] => {
+            history::go_back(admin, &call, revision).await.unwrap_or_else(Answer::refused)
+        }
+        [_, ..] => objects::serve(admin, &call).await.unwrap_or_else(Answer::refused),
+        [] => Answer::refused(Refusal::new(404, "not found")),
+    }
+}

@@ -1,0 +1,520 @@
+//! Objects: read, written, patched, deleted, one by one or several at once.
+
+use std::sync::Arc;
+
+use axum::http::Method;
+use serde_json::{Map, Value, json};
+
+use super::answer::{Answer, KEY_NOT_FOUND};
+use super::{Admin, Call, held, listing, references};
+use crate::base::clock;
+use crate::control::store::{Change, Entry, Store};
+use crate::control::write::{Plan, Refusal};
+use crate::model::resources::{self, Format};
+use crate::model::{Kind, ObjectId, Raw, object_name};
+
+/// Operations of one batch.
+const BATCH_MAX: usize = 1000;
+
+/// What may be done with objects of a kind, besides reading, putting and deleting them.
+pub(super) struct Spec {
+    pub(super) kind: Kind,
+    post: bool,
+    patch: bool,
+}
+
+const SPECS: [Spec; 12] = [
+    Spec { kind: Kind::Route, post: true, patch: true },
+    Spec { kind: Kind::Service, post: true, patch: true },
+    Spec { kind: Kind::Upstream, post: true, patch: true },
+    Spec { kind: Kind::Ssl, post: true, patch: true },
+    Spec { kind: Kind::Consumer, post: false, patch: false },
+    Spec { kind: Kind::ConsumerGroup, post: false, patch: true },
+    Spec { kind: Kind::PluginConfig, post: false, patch: true },
+    Spec { kind: Kind::GlobalRule, post: false, patch: true },
+    Spec { kind: Kind::StreamRoute, post: true, patch: false },
+    Spec { kind: Kind::Proto, post: true, patch: false },
+    Spec { kind: Kind::PluginMetadata, post: false, patch: false },
+    Spec { kind: Kind::Secret, post: false, patch: true },
+];
+static CREDENTIALS: Spec = Spec { kind: Kind::Credential, post: false, patch: false };
+
+/// Where a path leads.
+struct Place<'a> {
+    spec: &'a Spec,
+    /// What ids begin with there: `jack/credentials/`.
+    home: String,
+    /// The whole id, if one is named.
+    id: Option<String>,
+    /// Behind the id: where a patch goes.
+    inner: &'a [String],
+}
+
+impl<'a> Place<'a> {
+    fn of(path: &'a [String]) -> Option<Self> {
+        let [plural, rest @ ..] = path else { return None };
+        let spec = SPECS.iter().find(|spec| spec.kind.plural() == plural)?;
+        Some(match (spec.kind, rest) {
+            (Kind::Consumer, [user, word, rest @ ..]) if word == "credentials" => {
+                let home = format!("{user}/credentials/");
+                let id = rest.first().map(|id| format!("{home}{id}"));
+                Self { spec: &CREDENTIALS, home, id, inner: rest.get(1..).unwrap_or(&[]) }
+            }
+            (Kind::Secret, [manager, id, inner @ ..]) => {
+                Self { spec, home: String::new(), id: Some(format!("{manager}/{id}")), inner }
+            }
+            (Kind::Secret, [manager]) => Self { spec, home: format!("{manager}/"), id: None, inner: &[] },
+            (_, [id, inner @ ..]) => Self { spec, home: String::new(), id: Some(id.clone()), inner },
+            (_, []) => Self { spec, home: String::new(), id: None, inner: &[] },
+        })
+    }
+
+    fn missing_id(&self) -> Refusal {
+        Refusal::new(400, format!("missing {} id", words(self.spec.kind)))
+    }
+}
+
+/// `plugin config` for `plugin_config`.
+fn words(kind: Kind) -> String {
+    kind.singular().replace('_', " ")
+}
+
+/// The path of an object in a store that others of its ecosystem share.
+pub(super) fn key(kind: Kind, id: &str) -> String {
+    format!("/apisix/{}", object_name(kind, id))
+}
+
+/// An object as it is shown.
+pub(super) fn shown(kind: Kind, id: &str, entry: &Entry) -> Value {
+    json!({
+        "key": key(kind, id),
+        "value": without_keys(kind, entry.value.clone()),
+        "createdIndex": entry.created,
+        "modifiedIndex": entry.modified,
+    })
+}
+
+/// A certificate's private key is never shown to anybody.
+pub(super) fn without_keys(kind: Kind, mut value: Value) -> Value {
+    if let (Kind::Ssl, Value::Object(fields)) = (kind, &mut value) {
+        fields.shift_remove("key");
+        fields.shift_remove("keys");
+    }
+    value
+}
+
+/// Answers a request about objects.
+pub(super) async fn serve(admin: &Arc<Admin>, call: &Call) -> Result<Answer, Refusal> {
+    if call.path.first().is_some_and(|first| first == "batch") && call.method == Method::POST {
+        return batch(admin, call).await;
+    }
+    let Some(place) = Place::of(&call.path) else {
+        let first = call.path.first().map_or("", String::as_str);
+        return Err(Refusal::new(404, format!("Unsupported resource type: {first}")));
+    };
+    let singular = words(place.spec.kind);
+    let not_supported =
+        |method: &str| Refusal::new(405, format!("not supported `{method}` method for {singular}"));
+    match call.method.clone() {
+        Method::GET | Method::HEAD => read(admin, call, &place),
+        Method::PUT => put(admin, call, &place).await,
+        Method::POST if !place.spec.post => Err(not_supported("POST")),
+        Method::POST => post(admin, call, &place).await,
+        Method::PATCH if !place.spec.patch => Err(not_supported("PATCH")),
+        Method::PATCH => patch(admin, call, &place).await,
+        Method::DELETE => delete(admin, call, &place).await,
+        _ => Err(Refusal::new(404, "not found")),
+    }
+}
+
+fn not_found() -> Refusal {
+    Refusal::new(404, KEY_NOT_FOUND)
+}
+
+fn read(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal> {
+    let store = held(&admin.store);
+    let kind = place.spec.kind;
+    let Some(id) = &place.id else {
+        let list = listing::list(&store, place.spec, &place.home, call)?;
+        // A consumer that has none, or is none.
+        if kind == Kind::Credential && list["total"] == 0 {
+            return Err(not_found());
+        }
+        return Ok(Answer::json(200, list).at(store.revision()));
+    };
+    let entry = store.get(kind, id).ok_or_else(not_found)?;
+    Ok(Answer::json(200, shown(kind, id, entry)).at(store.revision()).tagged(entry.modified))
+}
+
+/// Refuses what can not be written where a file holds the objects, or what the store can not do.
+pub(super) fn may_write(admin: &Admin, call: &Call) -> Result<(), Refusal> {
+    if let Some(why) = &admin.read_only
+        && !call.is_set("dry_run")
+    {
+        return Err(Refusal::new(403, why.clone()));
+    }
+    match call.query("ttl") {
+        None => Ok(()),
+        Some(ttl) if ttl.parse::<u64>().is_err() => {
+            Err(Refusal::new(400, "invalid argument ttl: should be a number"))
+        }
+        Some(_) => {
+            Err(Refusal::new(400, "invalid argument ttl: this store keeps objects until they are deleted"))
+        }
+    }
+}
+
+/// The body as an object.
+fn fields_of(call: &Call) -> Result<Map<String, Value>, Refusal> {
+    if call.body.is_empty() {
+        return Err(Refusal::new(400, "missing configuration"));
+    }
+    match value_of(call)? {
+        Value::Object(fields) => Ok(fields),
+        _ => Err(Refusal::new(400, "invalid configuration: expected an object")),
+    }
+}
+
+fn value_of(call: &Call) -> Result<Value, Refusal> {
+    serde_json::from_slice(&call.body)
+        .map_err(|error| Refusal::new(400, format!("invalid request body: {error}")))
+}
+
+/// What only the gateway says of an object.
+fn without_times(fields: &Map<String, Value>) -> Result<(), Refusal> {
+    for name in ["create_time", "update_time"] {
+        if fields.contains_key(name) {
+            return Err(Refusal::new(400, format!("the property is forbidden: {name}")));
+        }
+    }
+    Ok(())
+}
+
+/// The id to put an object under: of the path, else of the object; they must not differ.
+fn id_of(place: &Place<'_>, fields: &Map<String, Value>) -> Result<String, Refusal> {
+    let kind = place.spec.kind;
+    let (field, wrong) = match kind {
+        Kind::Consumer => ("username", "wrong username".to_owned()),
+        _ => ("id", format!("wrong {} id", words(kind))),
+    };
+    let own = match fields.get(field) {
+        Some(Value::String(text)) => Some(format!("{}{text}", place.home)),
+        Some(Value::Number(number)) if number.as_u64().is_some_and(|number| number > 0) => {
+            Some(format!("{}{number}", place.home))
+        }
+        None => None,
+        Some(_) => {
+            let problem = format!("invalid configuration: property \"{field}\" validation failed");
+            return Err(Refusal::new(400, problem));
+        }
+    };
+    match (&place.id, own) {
+        (Some(named), Some(own)) if *named != own && !named.ends_with(&format!("/{own}")) => {
+            Err(Refusal::new(400, wrong))
+        }
+        (Some(named), _) => Ok(named.clone()),
+        (None, Some(own)) => Ok(own),
+        (None, None) if kind == Kind::Consumer => {
+            Err(Refusal::new(400, "invalid configuration: property \"username\" is required"))
+        }
+        (None, None) => Err(place.missing_id()),
+    }
+}
+
+/// A put as a change, and the object as it will be kept.
+fn put_change(
+    store: &Store,
+    kind: Kind,
+    id: &str,
+    mut fields: Map<String, Value>,
+) -> Result<(Change, Value), Refusal> {
+    if kind == Kind::StreamRoute {
+        return Err(Refusal::new(400, "stream mode is disabled, can not add stream routes"));
+    }
+    if kind == Kind::Credential {
+        let user = id.split('/').next().unwrap_or("");
+        if store.get(Kind::Consumer, user).is_none() {
+            return Err(Refusal::new(404, "consumer not found"));
+        }
+    }
+    let now = clock::wall() / 1000;
+    let created = store.get(kind, id).and_then(|entry| entry.value.get("create_time").cloned());
+    if kind != Kind::Consumer {
+        let own = id.rsplit('/').next().unwrap_or(id);
+        fields.insert("id".to_owned(), json!(own));
+    }
+    if kind != Kind::PluginMetadata {
+        fields.insert("create_time".to_owned(), created.unwrap_or_else(|| json!(now)));
+        fields.insert("update_time".to_owned(), json!(now));
+    }
+    let value = Value::Object(fields);
+    let id = object_id(kind, id)?;
+    Ok((Change::Put(Raw { kind, id, value: value.clone() }), value))
+}
+
+/// A batch may bring what it refers to; there the compiler tells.
+fn check_references(store: &Store, kind: Kind, value: &Value) -> Result<(), Refusal> {
+    references::missing(store, kind, value).map_or(Ok(()), |why| Err(Refusal::new(400, why)))
+}
+
+fn object_id(kind: Kind, id: &str) -> Result<ObjectId, Refusal> {
+    let parsed = match kind {
+        Kind::Consumer => ObjectId::of_username(id),
+        Kind::Credential => ObjectId::of_credential(id),
+        Kind::Secret => ObjectId::joined(id),
+        _ => id.parse(),
+    };
+    parsed.map_err(|fault| Refusal::invalid(vec![fault.under("id")]))
+}
+
+/// Refuses when the object is not at the revision that the client knows.
+fn check_match(if_match: Option<&str>, entry: Option<&Entry>) -> Result<(), Refusal> {
+    let Some(wanted) = if_match else { return Ok(()) };
+    let found = entry.map(|entry| format!("\"{}\"", entry.modified));
+    let holds = match &found {
+        None => false,
+        Some(found) => wanted.trim() == "*" || wanted.split(',').any(|tag| tag.trim() == found),
+    };
+    if holds {
+        return Ok(());
+    }
+    let found = found.unwrap_or_else(|| "no object".to_owned());
+    Err(Refusal::new(412, format!("If-Match: expected the object at {found}, got {wanted}")))
+}
+
+async fn put(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal> {
+    may_write(admin, call)?;
+    let fields = fields_of(call)?;
+    without_times(&fields)?;
+    let (kind, id) = (place.spec.kind, id_of(place, &fields)?);
+    let (wanted, if_match) = (id.clone(), call.if_match.clone());
+    let prepare = move |store: &Store| {
+        let entry = store.get(kind, &id);
+        check_match(if_match.as_deref(), entry)?;
+        let status = if entry.is_some() { 200 } else { 201 };
+        let (change, value) = put_change(store, kind, &id, fields)?;
+        check_references(store, kind, &value)?;
+        Ok(Plan { changes: vec![change], then: (status, value) })
+    };
+    let (done, (status, value)) =
+        admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
+    let body = json!({"key": key(kind, &wanted), "value": without_keys(kind, value)});
+    Ok(Answer::json(status, body).at(done.revision).tagged(done.revision))
+}
+
+async fn post(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal> {
+    may_write(admin, call)?;
+    if place.id.is_some() {
+        return Err(Refusal::new(400, format!("wrong {} id, do not need it", words(place.spec.kind))));
+    }
+    let fields = fields_of(call)?;
+    without_times(&fields)?;
+    if fields.contains_key("id") {
+        return Err(Refusal::new(400, format!("wrong {} id, do not need it", words(place.spec.kind))));
+    }
+    let kind = place.spec.kind;
+    let prepare = move |store: &Store| {
+        // As a store of revisions names what nobody named.
+        let id = format!("{:020}", store.revision() + 1);
+        let (change, value) = put_change(store, kind, &id, fields)?;
+        check_references(store, kind, &value)?;
+        Ok(Plan { changes: vec![change], then: (id, value) })
+    };
+    let (done, (id, value)) = admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
+    let body = json!({"key": key(kind, &id), "value": without_keys(kind, value)});
+    Ok(Answer::json(201, body).at(done.revision).tagged(done.revision))
+}
+
+async fn patch(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal> {
+    may_write(admin, call)?;
+    let id = place.id.clone().ok_or_else(|| place.missing_id())?;
+    if call.body.is_empty() {
+        return Err(Refusal::new(400, "missing new configuration"));
+    }
+    let patch = value_of(call)?;
+    if place.inner.is_empty() && !patch.is_object() {
+        return Err(Refusal::new(400, "invalid configuration: expected an object"));
+    }
+    let (kind, inner, if_match) = (place.spec.kind, place.inner.to_vec(), call.if_match.clone());
+    let wanted = id.clone();
+    let prepare = move |store: &Store| {
+        let entry = store.get(kind, &id).ok_or_else(not_found)?;
+        check_match(if_match.as_deref(), Some(entry))?;
+        let mut value = entry.value.clone();
+        if inner.is_empty() {
+            merge(&mut value, patch);
+        } else {
+            put_inside(&mut value, &inner, patch)?;
+        }
+        let Value::Object(fields) = value else { return Err(not_found()) };
+        let (change, value) = put_change(store, kind, &id, fields)?;
+        check_references(store, kind, &value)?;
+        Ok(Plan { changes: vec![change], then: value })
+    };
+    let (done, value) = admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
+    let body = json!({"key": key(kind, &wanted), "value": without_keys(kind, value)});
+    Ok(Answer::json(200, body).at(done.revision).tagged(done.revision))
+}
+
+/// Objects are merged, everything else replaces, `null` removes (RFC 7396).
+fn merge(value: &mut Value, patch: Value) {
+    let Value::Object(changes) = patch else {
+        *value = patch;
+        return;
+    };
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    let Value::Object(fields) = value else { return };
+    for (name, change) in changes {
+        if change.is_null() {
+            fields.shift_remove(&name);
+        } else {
+            merge(fields.entry(name).or_insert(Value::Null), change);
+        }
+    }
+}
+
+/// Sets what a path of names leads to, making objects on the way.
+fn put_inside(value: &mut Value, path: &[String], new: Value) -> Result<(), Refusal> {
+    let wrong = || Refusal::new(400, format!("invalid sub-path: /{}", path.join("/")));
+    let Some((last, way)) = path.split_last() else { return Err(wrong()) };
+    let mut at = value;
+    for name in way {
+        at = match at {
+            Value::Object(fields) => fields.entry(name.clone()).or_insert_with(|| Value::Object(Map::new())),
+            _ => return Err(wrong()),
+        };
+    }
+    let Value::Object(fields) = at else { return Err(wrong()) };
+    if new.is_null() {
+        fields.shift_remove(last);
+    } else {
+        fields.insert(last.clone(), new);
+    }
+    Ok(())
+}
+
+/// A deletion as changes: a consumer's credentials go with it.
+fn delete_changes(store: &Store, kind: Kind, id: &str, force: bool) -> Result<Vec<Change>, Refusal> {
+    if store.get(kind, id).is_none() {
+        return Err(not_found());
+    }
+    if !force && let Some(why) = references::needed(store, kind, id) {
+        return Err(Refusal::new(400, why));
+    }
+    let mut changes = vec![Change::Delete(kind, object_id(kind, id)?)];
+    if kind == Kind::Consumer {
+        let home = format!("{id}/credentials/");
+        let credentials = store.list(Kind::Credential);
+        let own = credentials.into_iter().filter(|(id, _)| id.as_str().starts_with(&home));
+        changes.extend(own.map(|(id, _)| Change::Delete(Kind::Credential, id.clone())));
+    }
+    Ok(changes)
+}
+
+async fn delete(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal> {
+    may_write(admin, call)?;
+    let id = place.id.clone().ok_or_else(|| place.missing_id())?;
+    let (kind, force, if_match) = (place.spec.kind, call.is_set("force"), call.if_match.clone());
+    let wanted = id.clone();
+    let prepare = move |store: &Store| {
+        check_match(if_match.as_deref(), store.get(kind, &id))?;
+        Ok(Plan { changes: delete_changes(store, kind, &id, force)?, then: () })
+    };
+    let (done, ()) = admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
+    Ok(Answer::json(200, json!({"deleted": "1", "key": key(kind, &wanted)})).at(done.revision))
+}
+
+/// `POST /batch` with `[{"method": "PUT", "path": "/routes/1", "body": {…}}, …]`: all of it as one revision, or none.
+async fn batch(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
+    may_write(admin, call)?;
+    let Value::Array(operations) = value_of(call)? else {
+        return Err(Refusal::new(400, "expected a list of operations"));
+    };
+    if operations.len() > BATCH_MAX {
+        return Err(Refusal::new(
+            400,
+            format!("expected at most {BATCH_MAX} operations, got {}", operations.len()),
+        ));
+    }
+    let force = call.is_set("force");
+    let prepare = move |store: &Store| {
+        let (mut changes, mut keys) = (Vec::new(), Vec::new());
+        for (at, operation) in operations.iter().enumerate() {
+            let of_this = |refusal: Refusal| Refusal {
+                message: format!("operation {at}: {}", refusal.message),
+                ..refusal
+            };
+            let (more, key) = operation_changes(store, operation, force).map_err(of_this)?;
+            changes.extend(more);
+            keys.push(key);
+        }
+        Ok(Plan { changes, then: keys })
+    };
+    let (done, keys) = admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
+    Ok(Answer::json(200, json!({"revision": done.revision, "keys": keys})).at(done.revision))
+}
+
+fn operation_changes(
+    store: &Store,
+    operation: &Value,
+    force: bool,
+) -> Result<(Vec<Change>, String), Refusal> {
+    let text = |name: &str| operation.get(name).and_then(Value::as_str);
+    let path: Vec<String> =
+        text("path").unwrap_or("").split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+    let place = Place::of(&path).ok_or_else(|| {
+        Refusal::new(
+            400,
+            format!("path: expected one such as /routes/1, got {:?}", text("path").unwrap_or("")),
+        )
+    })?;
+    let kind = place.spec.kind;
+    match text("method") {
+        Some("PUT") => {
+            let Some(Value::Object(fields)) = operation.get("body") else {
+                return Err(Refusal::new(400, "body: expected an object"));
+            };
+            without_times(fields)?;
+            let id = id_of(&place, fields)?;
+            let (change, _) = put_change(store, kind, &id, fields.clone())?;
+            Ok((vec![change], key(kind, &id)))
+        }
+        Some("DELETE") => {
+            let id = place.id.clone().ok_or_else(|| place.missing_id())?;
+            Ok((delete_changes(store, kind, &id, force)?, key(kind, &id)))
+        }
+        other => {
+            Err(Refusal::new(400, format!("method: expected PUT or DELETE, got {}", other.unwrap_or("none"))))
+        }
+    }
+}
+
+/// `POST /configs/validate`: everything at once, as a file would have it; nothing is changed.
+pub(super) fn validate_all(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
+    let text =
+        std::str::from_utf8(&call.body).map_err(|_| Refusal::new(400, "invalid request body: not UTF-8"))?;
+    let failed = |errors: Vec<Value>| {
+        Answer::json(400, json!({"error_msg": "Configuration validation failed", "errors": errors}))
+    };
+    let resources = match resources::parse(text, Format::Yaml, &|_| None) {
+        Ok(resources) => resources,
+        Err(faults) => {
+            let errors = faults.iter().map(|fault| json!({"resource_type": "", "error": fault.to_string()}));
+            return Ok(failed(errors.collect()));
+        }
+    };
+    let faults = (admin.check)(&resources);
+    if faults.is_empty() {
+        return Ok(Answer::json(200, json!({})));
+    }
+    let errors = faults.iter().map(|fault| {
+        let (plural, id) = fault.object.split_once('/').unwrap_or((&fault.object, ""));
+        let of_kind = |raw: &&Raw| raw.name().split('/').next() == Some(plural);
+        let index = resources.objects.iter().filter(of_kind).position(|raw| raw.name() == fault.object);
+        let inside = crate::model::ConfigError { object: String::new(), ..fault.clone() };
+        json!({"resource_type": plural, "resource_id": id, "index": index, "error": inside.to_string()})
+    });
+    Ok(failed(errors.collect()))
+}

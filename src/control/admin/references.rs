@@ -1,0 +1,109 @@
+//! Which object needs which: what is deleted must not be needed by what stays.
+
+use serde_json::Value;
+
+use crate::control::store::Store;
+use crate::model::Kind;
+
+/// Fields that hold the id of another object: of whom, which, and of what.
+const FIELDS: [(Kind, &str, Kind); 10] = [
+    (Kind::Route, "service_id", Kind::Service),
+    (Kind::Route, "upstream_id", Kind::Upstream),
+    (Kind::Route, "plugin_config_id", Kind::PluginConfig),
+    (Kind::Service, "upstream_id", Kind::Upstream),
+    (Kind::StreamRoute, "service_id", Kind::Service),
+    (Kind::StreamRoute, "upstream_id", Kind::Upstream),
+    (Kind::Consumer, "group_id", Kind::ConsumerGroup),
+    (Kind::Upstream, "tls.client_cert_id", Kind::Ssl),
+    (Kind::Route, "upstream.tls.client_cert_id", Kind::Ssl),
+    (Kind::Service, "upstream.tls.client_cert_id", Kind::Ssl),
+];
+/// Fields of plugins that do.
+const IN_PLUGINS: [(&str, Kind); 2] = [("upstream_id", Kind::Upstream), ("proto_id", Kind::Proto)];
+/// Kinds that have plugins.
+const WITH_PLUGINS: [Kind; 6] =
+    [Kind::Route, Kind::Service, Kind::PluginConfig, Kind::ConsumerGroup, Kind::Consumer, Kind::GlobalRule];
+
+/// Why an object can not be written: the first thing it refers to that is not there, in APISIX's words.
+pub(super) fn missing(store: &Store, kind: Kind, value: &Value) -> Option<String> {
+    for (holder, field, of) in FIELDS {
+        if holder != kind {
+            continue;
+        }
+        let id = match value.pointer(&format!("/{}", field.replace('.', "/"))) {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(number)) => number.to_string(),
+            _ => continue,
+        };
+        let what = words(of);
+        match store.get(of, &id) {
+            None => {
+                return Some(format!("failed to fetch {what} info by {what} id [{id}], response code: 404"));
+            }
+            Some(entry) if of == Kind::Ssl && entry.value.get("type").is_none_or(|kind| kind != "client") => {
+                return Some(format!("failed to fetch {what} info by {what} id [{id}], wrong ssl type"));
+            }
+            Some(_) => {}
+        }
+    }
+    None
+}
+
+/// Why an object can not be deleted: the first that needs it, in APISIX's words.
+pub(super) fn needed(store: &Store, kind: Kind, id: &str) -> Option<String> {
+    let what = words(kind);
+    for (holder, field, of) in FIELDS {
+        if of != kind {
+            continue;
+        }
+        let pointer = format!("/{}", field.replace('.', "/"));
+        for (holder_id, entry) in store.list(holder) {
+            if entry.value.pointer(&pointer).is_some_and(|value| is_id(value, id)) {
+                let holder = words(holder);
+                return Some(format!(
+                    "can not delete this {what} directly, {holder} [{holder_id}] is still using it now"
+                ));
+            }
+        }
+    }
+    for (field, of) in IN_PLUGINS {
+        if of != kind {
+            continue;
+        }
+        for holder in WITH_PLUGINS {
+            for (holder_id, entry) in store.list(holder) {
+                if entry.value.get("plugins").is_some_and(|plugins| mentions(plugins, field, id)) {
+                    let holder = words(holder);
+                    return Some(format!(
+                        "can not delete this {what} directly, plugin in {holder} [{holder_id}] is still using it now"
+                    ));
+                }
+            }
+        }
+    }
+    None
+}
+
+/// `plugin config` for `plugin_config`.
+fn words(kind: Kind) -> String {
+    kind.singular().replace('_', " ")
+}
+
+/// Ids compare as text, whether they are written as text or as a number.
+fn is_id(value: &Value, id: &str) -> bool {
+    match value {
+        Value::String(text) => text == id,
+        Value::Number(number) => number.to_string() == id,
+        _ => false,
+    }
+}
+
+fn mentions(value: &Value, field: &str, id: &str) -> bool {
+    match value {
+        Value::Object(fields) => {
+            fields.iter().any(|(name, value)| name == field && is_id(value, id) || mentions(value, field, id))
+        }
+        Value::Array(items) => items.iter().any(|item| mentions(item, field, id)),
+        _ => false,
+    }
+}

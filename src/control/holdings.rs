@@ -1,0 +1,93 @@
+//! Where objects are held: in the store, where the Admin API changes them, or in a file, which it only shows.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use super::admin::{Keys, Shared, held};
+use super::log;
+use super::source::file::Source;
+use super::store::{Author, Change, STORE_FILE, Store};
+use crate::base::clock;
+use crate::model::Settings;
+use crate::model::resources::Resources;
+
+/// The objects, and who may change them.
+pub struct Holdings {
+    pub(super) store: Shared,
+    /// Who may use the Admin API; `None`: it is not offered.
+    pub(super) keys: Option<Keys>,
+    /// Where the key is that was made here.
+    pub(super) key_file: Option<PathBuf>,
+    /// Why nothing may be written.
+    pub(super) read_only: Option<String>,
+}
+
+impl Holdings {
+    /// Opens the store, unless a file holds the objects, and the keys to the Admin API, if it is offered.
+    ///
+    /// # Errors
+    /// When the store is damaged, or the state's folder can not be used though it must be.
+    pub fn open(settings: &Settings, source: Option<&Source>) -> io::Result<Self> {
+        let wanted = settings.admin.enabled.unwrap_or(source.is_none());
+        let state = &settings.state_dir;
+        let read_only = source.map(|source| {
+            let path = source.0.path().display();
+            format!("objects are held in {path}: change them there, or start without a file of resources")
+        });
+        let store = match source {
+            Some(_) => Ok(Store::in_memory()),
+            // Nobody could put anything into it.
+            None if !wanted && !state.join(STORE_FILE).exists() => Ok(Store::in_memory()),
+            None => Store::open(state),
+        };
+        let keys = |wanted| if wanted { Keys::open(&settings.admin, state).map(Some) } else { Ok(None) };
+        let opened = store.and_then(|store| Ok((store, keys(wanted)?)));
+        let (store, keys) = match opened {
+            Ok(opened) => opened,
+            // Nobody asked for it by name: a gateway for a first look needs no folder.
+            Err(error) if settings.admin.enabled.is_none() && is_forbidden(&error) => {
+                let folder = state.display();
+                log::warn(format!("state_dir {folder}: {error}; the Admin API is off, and nothing is kept"));
+                (Store::in_memory(), None)
+            }
+            Err(error) => return Err(error),
+        };
+        let (keys, key_file) = keys.map_or((None, None), |(keys, path)| (Some(keys), path));
+        Ok(Self { store: Arc::new(Mutex::new(store)), keys, key_file, read_only })
+    }
+
+    /// What the store holds.
+    pub fn resources(&self) -> Resources {
+        held(&self.store).resources()
+    }
+
+    /// Has the store show what a file holds.
+    ///
+    /// # Errors
+    /// When the store can not take it.
+    pub fn show(&self, resources: &Resources) -> io::Result<()> {
+        let mut store = held(&self.store);
+        let mut changes = Vec::new();
+        for raw in store.resources().objects {
+            if !resources.objects.iter().any(|new| new.kind == raw.kind && new.id == raw.id) {
+                changes.push(Change::Delete(raw.kind, raw.id));
+            }
+        }
+        for raw in &resources.objects {
+            if store.get(raw.kind, raw.id.as_str()).is_none_or(|entry| entry.value != raw.value) {
+                changes.push(Change::Put(raw.clone()));
+            }
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let author = Author { who: "file".to_owned(), from: String::new() };
+        store.commit(changes, &author, clock::wall()).map(drop)
+    }
+}
+
+fn is_forbidden(error: &io::Error) -> bool {
+    use io::ErrorKind;
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
+}

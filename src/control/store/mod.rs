@@ -1,0 +1,384 @@
+//! Desired state: objects by kind and id, with revisions, kept on disk before anything is acknowledged.
+//!
+//! All of it is in memory as well, so that reading never waits: the objects as values, the history as text. A
+//! commit is planned on the side, written (see [`disk`]), and only then made here; a commit that fails leaves
+//! nothing behind. A store holds what it is given: whether an object is one is for whoever commits it to know.
+
+mod disk;
+mod record;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::base::clock::UnixMs;
+use crate::model::resources::Resources;
+use crate::model::{Kind, ObjectId, Raw, object_name};
+
+use disk::{Batch, Disk};
+
+pub(crate) use disk::FILE as STORE_FILE;
+use record::{Kept, Record};
+
+/// Revisions that can be looked at and gone back to.
+pub(crate) const HISTORY_KEPT: usize = 1000;
+/// Bytes they may take, here and once more on disk. The oldest go first, even where fewer than [`HISTORY_KEPT`]
+/// are left; a single revision that is larger leaves no history at all.
+pub(crate) const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How deep an object may be nested: less than what the reader of its record takes, by what is around it there.
+const DEPTH_MAX: usize = 120;
+
+/// One object as it is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) value: Value,
+    /// The revision at which it was made.
+    pub(crate) created: u64,
+    /// The revision at which it was last written.
+    pub(crate) modified: u64,
+}
+
+/// What is to be done to one object.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Change {
+    /// Make it or take its place.
+    Put(Raw),
+    /// See that it is not there.
+    Delete(Kind, ObjectId),
+}
+
+impl Change {
+    /// The object it is about.
+    pub(crate) fn key(&self) -> (Kind, String) {
+        match self {
+            Self::Put(raw) => (raw.kind, raw.id.as_str().to_owned()),
+            Self::Delete(kind, id) => (*kind, id.as_str().to_owned()),
+        }
+    }
+}
+
+/// Who changed what, for history and audit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Author {
+    pub(crate) who: String,
+    pub(crate) from: String,
+}
+
+/// One commit of the past.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Revision {
+    pub(crate) revision: u64,
+    pub(crate) at: UnixMs,
+    pub(crate) author: Author,
+    /// Each object once, in the order of names.
+    pub(crate) changes: Vec<Changed>,
+}
+
+/// What a commit did to one object.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Changed {
+    pub(crate) kind: Kind,
+    pub(crate) id: ObjectId,
+    /// None: it was made.
+    pub(crate) before: Option<Value>,
+    /// None: it was deleted.
+    pub(crate) after: Option<Value>,
+}
+
+/// A revision as text, which is what it is on disk.
+#[derive(Clone, Debug)]
+struct Past {
+    revision: u64,
+    text: Vec<u8>,
+}
+
+/// What a commit will have done: each object by its name, None where it goes.
+type Plan = BTreeMap<String, Option<Kept>>;
+
+/// The objects, their history, and the file that both are in.
+#[derive(Debug)]
+pub(crate) struct Store {
+    revision: u64,
+    /// By name, as `routes/7`.
+    objects: BTreeMap<String, Kept>,
+    /// Oldest first, without a gap, up to the present.
+    history: VecDeque<Past>,
+    history_bytes: usize,
+    disk: Option<Disk>,
+}
+
+impl Store {
+    /// In memory only, for tests and for what a file holds.
+    pub(crate) fn in_memory() -> Self {
+        Self { revision: 0, objects: BTreeMap::new(), history: VecDeque::new(), history_bytes: 0, disk: None }
+    }
+
+    /// Opens `DIR/store.redb`, or makes it, and the folder. Refuses a file that is damaged, of an unknown format or
+    /// held by another process; the error names the file and says how to go on.
+    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+        let (disk, content) = Disk::open(dir)?;
+        let mut store = Self::in_memory();
+        store.revision = content.revision;
+        for (name, text) in content.objects {
+            let kept = Kept::of_row(&name, &text).map_err(|why| disk.damaged(&why))?;
+            store.objects.insert(name, kept);
+        }
+        for (revision, text) in content.history {
+            store.history_bytes += text.len();
+            store.history.push_back(Past { revision, text });
+        }
+        store.check().map_err(|why| disk.damaged(&why))?;
+        disk.keep_copy();
+        store.disk = Some(disk);
+        Ok(store)
+    }
+
+    /// Applies all changes as one revision. Durable when it returns Ok; unchanged, here and on disk, when it does
+    /// not. Writing an object as it is counts as a change, deleting one that is not there does not; with no change
+    /// at all, the revision stays.
+    pub(crate) fn commit(&mut self, changes: Vec<Change>, author: &Author, at: UnixMs) -> io::Result<u64> {
+        for change in &changes {
+            check_change(change)?;
+        }
+        let plan = self.plan(changes);
+        if plan.is_empty() {
+            return Ok(self.revision);
+        }
+        let revision = self.revision + 1;
+        let past = Past { revision, text: self.record(&plan, author, at).to_text()? };
+        let (forgotten, is_kept) = self.forgotten_for(past.text.len());
+        self.write(&plan, &past, forgotten, is_kept)?;
+
+        for (name, kept) in plan {
+            match kept {
+                Some(kept) => self.objects.insert(name, kept),
+                None => self.objects.remove(&name),
+            };
+        }
+        for past in self.history.drain(..forgotten) {
+            self.history_bytes -= past.text.len();
+        }
+        if is_kept {
+            self.history_bytes += past.text.len();
+            self.history.push_back(past);
+        }
+        self.revision = revision;
+        Ok(revision)
+    }
+
+    /// The number of commits so far, over the life of the file.
+    pub(crate) const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// One object.
+    pub(crate) fn get(&self, kind: Kind, id: &str) -> Option<&Entry> {
+        self.objects.get(&object_name(kind, id)).filter(|kept| kept.kind == kind).map(|kept| &kept.entry)
+    }
+
+    /// Of one kind, in the order they were made.
+    pub(crate) fn list(&self, kind: Kind) -> Vec<(&ObjectId, &Entry)> {
+        let found = in_order(self.objects.values().filter(|kept| kept.kind == kind));
+        found.into_iter().map(|kept| (&kept.id, &kept.entry)).collect()
+    }
+
+    /// All objects, for the compiler, in the order they were made.
+    pub(crate) fn resources(&self) -> Resources {
+        resources_of(self.objects.values())
+    }
+
+    /// What [`resources`](Self::resources) would be with the changes made.
+    pub(crate) fn resources_with(&self, changes: &[Change]) -> Resources {
+        let plan = self.plan(changes.to_vec());
+        let stay = self.objects.iter().filter(|(name, _)| !plan.contains_key(*name)).map(|(_, kept)| kept);
+        resources_of(stay.chain(plan.values().flatten()))
+    }
+
+    /// The newest `limit` revisions, newest first.
+    pub(crate) fn history(&self, limit: usize) -> io::Result<Vec<Revision>> {
+        self.history.iter().rev().take(limit).map(|past| self.read(past)).collect()
+    }
+
+    /// The changes that would bring the objects back to what they were at a revision, or None when history does not
+    /// reach so far. What was deleted since comes back as made anew, so after what has stayed.
+    pub(crate) fn changes_back_to(&self, revision: u64) -> io::Result<Option<Vec<Change>>> {
+        let Some(back) = self.revision.checked_sub(revision) else { return Ok(None) };
+        let Some(first) = usize::try_from(back).ok().and_then(|back| self.history.len().checked_sub(back))
+        else {
+            return Ok(None);
+        };
+        // From the newest to the oldest, so that what an object was first is what stays.
+        let mut was: BTreeMap<String, Changed> = BTreeMap::new();
+        for past in self.history.range(first..).rev() {
+            for changed in self.read(past)?.changes {
+                was.insert(object_name(changed.kind, changed.id.as_str()), changed);
+            }
+        }
+        let back = was.into_iter().filter_map(|(name, Changed { kind, id, before, .. })| {
+            let is = self.objects.get(&name).map(|kept| &kept.entry.value);
+            match before {
+                before if before.as_ref() == is => None,
+                Some(value) => Some(Change::Put(Raw { kind, id, value })),
+                None => Some(Change::Delete(kind, id)),
+            }
+        });
+        Ok(Some(back.collect()))
+    }
+
+    fn plan(&self, changes: Vec<Change>) -> Plan {
+        let revision = self.revision + 1;
+        let mut plan = Plan::new();
+        for (place, change) in changes.into_iter().enumerate() {
+            let (Change::Put(Raw { kind, id, .. }) | Change::Delete(kind, id)) = &change;
+            let name = object_name(*kind, id.as_str());
+            let was = plan.get(&name).map_or_else(|| self.objects.get(&name), Option::as_ref);
+            let kept = match change {
+                Change::Delete(..) => None,
+                Change::Put(Raw { kind, id, value }) => {
+                    let (created, place) =
+                        was.map_or((revision, place), |was| (was.entry.created, was.place));
+                    Some(Kept { kind, id, entry: Entry { value, created, modified: revision }, place })
+                }
+            };
+            plan.insert(name, kept);
+        }
+        plan.retain(|name, kept| kept.is_some() || self.objects.contains_key(name));
+        plan
+    }
+
+    fn record(&self, plan: &Plan, author: &Author, at: UnixMs) -> Record {
+        let mut record = Record::new(author.clone(), at);
+        for (name, kept) in plan {
+            let before = self.objects.get(name).map(|kept| kept.entry.value.clone());
+            record.push(name.clone(), before, kept.as_ref().map(|kept| kept.entry.value.clone()));
+        }
+        record
+    }
+
+    /// How many of the oldest revisions make way for one of that many bytes, and whether it is itself kept.
+    fn forgotten_for(&self, bytes: usize) -> (usize, bool) {
+        if bytes > HISTORY_BYTES_MAX {
+            return (self.history.len(), false);
+        }
+        let mut left = self.history_bytes;
+        let mut forgotten = 0;
+        for past in &self.history {
+            if self.history.len() - forgotten < HISTORY_KEPT && left + bytes <= HISTORY_BYTES_MAX {
+                break;
+            }
+            left -= past.text.len();
+            forgotten += 1;
+        }
+        (forgotten, true)
+    }
+
+    fn write(&mut self, plan: &Plan, past: &Past, forgotten: usize, is_kept: bool) -> io::Result<()> {
+        let Some(mut disk) = self.disk.take() else { return Ok(()) };
+        let outcome = self.batch(plan, past, forgotten, is_kept).and_then(|batch| {
+            if disk.is_lost() {
+                disk.find(self.revision, || self.whole())?;
+            }
+            let outcome = disk.write(&batch);
+            if outcome.is_err() {
+                // What has failed may still have reached the disk. If it can not be taken back now, it is before
+                // the next commit.
+                let _ = disk.find(self.revision, || self.whole());
+            }
+            outcome
+        });
+        self.disk = Some(disk);
+        outcome
+    }
+
+    fn batch(&self, plan: &Plan, past: &Past, forgotten: usize, is_kept: bool) -> io::Result<Batch> {
+        let mut batch = Batch::changing(past.revision);
+        for (name, kept) in plan {
+            batch.objects.push((name.clone(), kept.as_ref().map(Kept::to_row).transpose()?));
+        }
+        batch.forgotten.extend(self.history.iter().take(forgotten).map(|past| past.revision));
+        if is_kept {
+            batch.history.push((past.revision, past.text.clone()));
+        }
+        Ok(batch)
+    }
+
+    /// All there is, for a file of which it is not known what is in it.
+    fn whole(&self) -> io::Result<Batch> {
+        let mut batch = Batch::replacing(self.revision);
+        for (name, kept) in &self.objects {
+            batch.objects.push((name.clone(), Some(kept.to_row()?)));
+        }
+        batch.history.extend(self.history.iter().map(|past| (past.revision, past.text.clone())));
+        Ok(batch)
+    }
+
+    fn read(&self, past: &Past) -> io::Result<Revision> {
+        Record::of_text(&past.text)
+            .and_then(|record| record.into_revision(past.revision))
+            .map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))
+    }
+
+    /// Whether what was read hangs together.
+    fn check(&self) -> Result<(), String> {
+        for (name, kept) in &self.objects {
+            let Entry { created, modified, .. } = kept.entry;
+            if created > modified || modified > self.revision {
+                return Err(format!(
+                    "{name} was made at revision {created} and last written at {modified}, but the last is {}",
+                    self.revision
+                ));
+            }
+        }
+        let oldest = (self.revision + 1).checked_sub(self.history.len() as u64).unwrap_or_default();
+        for (past, expected) in self.history.iter().zip(oldest..) {
+            if past.revision != expected || expected == 0 {
+                return Err(format!("history has revision {}, expected {expected}", past.revision));
+            }
+            self.read(past).map_err(|error| format!("revision {expected}: {error}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether it could be read again once written.
+fn check_change(change: &Change) -> io::Result<()> {
+    let (Change::Put(Raw { kind, id, .. }) | Change::Delete(kind, id)) = change;
+    let name = object_name(*kind, id.as_str());
+    let refuse = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name}: {why}")));
+    if record::of_name(&name) != Some((*kind, id.clone())) {
+        return refuse(&format!("is not the name of one of {kind}"));
+    }
+    match change {
+        Change::Put(raw) if !raw.value.is_object() => refuse("is not an object"),
+        Change::Put(raw) if is_deeper(&raw.value, DEPTH_MAX) => {
+            refuse(&format!("is nested deeper than {DEPTH_MAX} levels"))
+        }
+        Change::Put(_) | Change::Delete(..) => Ok(()),
+    }
+}
+
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    let Some(levels) = levels.checked_sub(1) else { return value.is_object() || value.is_array() };
+    match value {
+        Value::Array(items) => items.iter().any(|item| is_deeper(item, levels)),
+        Value::Object(fields) => fields.values().any(|field| is_deeper(field, levels)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+fn in_order<'a>(objects: impl Iterator<Item = &'a Kept>) -> Vec<&'a Kept> {
+    let mut objects: Vec<_> = objects.collect();
+    objects.sort_by_key(|kept| (kept.entry.created, kept.place));
+    objects
+}
+
+fn resources_of<'a>(objects: impl Iterator<Item = &'a Kept>) -> Resources {
+    let raw = |kept: &Kept| Raw { kind: kept.kind, id: kept.id.clone(), value: kept.entry.value.clone() };
+    Resources { objects: in_order(objects).into_iter().map(raw).collect(), plugins: None }
+}
+
+#[cfg(test)]
+mod tests;

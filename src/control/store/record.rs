@@ -1,0 +1,97 @@
+//! The text of rows: an object, and a revision of history. Both are JSON; what can not be read is a fault, in words.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::io;
+
+use crate::base::clock::UnixMs;
+use crate::model::{Kind, ObjectId, object_name};
+
+use super::{Author, Changed, Entry, Revision};
+
+/// An object with its place.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Kept {
+    pub(super) kind: Kind,
+    pub(super) id: ObjectId,
+    pub(super) entry: Entry,
+    /// Among those made by the same commit.
+    pub(super) place: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Row {
+    value: Value,
+    created: u64,
+    modified: u64,
+    place: usize,
+}
+
+impl Kept {
+    pub(super) fn of_row(name: &str, text: &[u8]) -> Result<Self, String> {
+        let (kind, id) = of_name(name).ok_or_else(|| format!("{name:?} is not the name of an object"))?;
+        let row: Row = serde_json::from_slice(text).map_err(|error| format!("{name}: {error}"))?;
+        let Row { value, created, modified, place } = row;
+        Ok(Self { kind, id, entry: Entry { value, created, modified }, place })
+    }
+
+    pub(super) fn to_row(&self) -> io::Result<Vec<u8>> {
+        let Entry { value, created, modified } = self.entry.clone();
+        serde_json::to_vec(&Row { value, created, modified, place: self.place }).map_err(io::Error::from)
+    }
+}
+
+/// A revision of history.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    at: UnixMs,
+    author: Author,
+    changes: Vec<Line>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<Value>,
+}
+
+impl Record {
+    pub(super) const fn new(author: Author, at: UnixMs) -> Self {
+        Self { at, author, changes: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, name: String, before: Option<Value>, after: Option<Value>) {
+        self.changes.push(Line { name, before, after });
+    }
+
+    pub(super) fn of_text(text: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(text).map_err(|error| error.to_string())
+    }
+
+    pub(super) fn to_text(&self) -> io::Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(io::Error::from)
+    }
+
+    pub(super) fn into_revision(self, revision: u64) -> Result<Revision, String> {
+        let changed = |line: Line| {
+            let (kind, id) =
+                of_name(&line.name).ok_or_else(|| format!("{:?} is not the name of an object", line.name))?;
+            Ok::<_, String>(Changed { kind, id, before: line.before, after: line.after })
+        };
+        let changes = self.changes.into_iter().map(changed).collect::<Result<_, _>>()?;
+        Ok(Revision { revision, at: self.at, author: self.author, changes })
+    }
+}
+
+/// Kind and id of an object by its name, `routes/7`. A consumer's name has no slash, a credential's has.
+pub(super) fn of_name(name: &str) -> Option<(Kind, ObjectId)> {
+    let (plural, id) = name.split_once('/')?;
+    let kind = match Kind::of_plural(plural)? {
+        Kind::Consumer if id.contains('/') => Kind::Credential,
+        kind => kind,
+    };
+    (object_name(kind, id) == name && !id.is_empty()).then(|| (kind, ObjectId::of_checked(id)))
+}

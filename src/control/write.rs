@@ -1,0 +1,98 @@
+//! A change that somebody asks for: prepared against the state at hand, checked whole, kept, and answered when every
+//! core serves it.
+//!
+//! Changes come one after the other to the control loop, so what is prepared from an object (a patch, a condition on
+//! its revision) can not be overtaken by another.
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::store::{Author, Change, Store};
+use crate::model::ConfigError;
+
+/// Changes that may wait for the loop; beyond, whoever asks waits at the door.
+pub(crate) const WAITING_MAX: usize = 64;
+
+/// Why a change is not made.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    /// HTTP status.
+    pub(crate) status: u16,
+    /// In one sentence.
+    pub(crate) message: String,
+    /// Each fault with its place, where the objects themselves are at fault.
+    pub(crate) faults: Vec<ConfigError>,
+}
+
+impl Refusal {
+    pub(crate) fn new(status: u16, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), faults: Vec::new() }
+    }
+
+    /// Objects that are not what they should be.
+    pub(crate) fn invalid(faults: Vec<ConfigError>) -> Self {
+        let told: Vec<String> = faults.iter().map(|fault| inside(fault).to_string()).collect();
+        Self { status: 400, message: format!("invalid configuration: {}", told.join("; ")), faults }
+    }
+}
+
+/// A fault without the object's name, where there is only one it can be in.
+fn inside(fault: &ConfigError) -> ConfigError {
+    ConfigError { object: String::new(), ..fault.clone() }
+}
+
+/// What is to be changed, and what to say when it is.
+pub(crate) struct Plan<T> {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) then: T,
+}
+
+/// What came of a change.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Done {
+    /// The store's revision that has it; the present one where nothing was kept.
+    pub(crate) revision: u64,
+}
+
+pub(crate) type Prepare = Box<dyn FnOnce(&Store) -> Result<Vec<Change>, Refusal> + Send>;
+
+/// A change on its way.
+pub(crate) struct Write {
+    pub(crate) prepare: Prepare,
+    pub(crate) author: Author,
+    /// Check it as if, and change nothing.
+    pub(crate) dry_run: bool,
+    pub(crate) reply: oneshot::Sender<Result<Done, Refusal>>,
+}
+
+/// Where changes are brought to.
+#[derive(Clone, Debug)]
+pub(crate) struct Desk(mpsc::Sender<Write>);
+
+impl Desk {
+    /// A desk, and its other side.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Write>) {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        (Self(sender), receiver)
+    }
+
+    /// Has a change made. Answers when every core serves it.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        author: Author,
+        dry_run: bool,
+        prepare: impl FnOnce(&Store) -> Result<Plan<T>, Refusal> + Send + 'static,
+    ) -> Result<(Done, T), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let (put, mut then) = mpsc::channel(1);
+        let prepare = Box::new(move |store: &Store| {
+            let plan = prepare(store)?;
+            // There is room for the one thing that is ever put there.
+            let _ = put.try_send(plan.then);
+            Ok(plan.changes)
+        });
+        let ended = || Refusal::new(503, "the gateway is ending");
+        self.0.send(Write { prepare, author, dry_run, reply }).await.map_err(|_| ended())?;
+        let done = answer.await.map_err(|_| ended())??;
+        then.try_recv().map(|then| (done, then)).map_err(|_| ended())
+    }
+}

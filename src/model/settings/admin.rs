@@ -1,0 +1,63 @@
+//! The Admin API: whether it is offered, where, and to whom.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Listen, none};
+use crate::model::field::{AddressRange, Secret, ShortText, Unique};
+
+/// The Admin API.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminSettings {
+    /// Is it offered? Absent: when no file holds the objects, so that there is another way to them.
+    pub enabled: Option<bool>,
+    /// Loopback by default: whoever may write here owns the gateway.
+    pub listen: Listen,
+    /// Who may come near it at all; empty: everybody who reaches the address.
+    pub allow: Unique<AddressRange>,
+    /// Is a key asked for?
+    pub key_required: bool,
+    /// Who has which key. Empty: one is made at the first start, and kept in `admin.key` of the state's folder.
+    pub keys: Vec<AdminKey>,
+    /// May pages of other origins use it from a browser?
+    pub cors: bool,
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self {
+            enabled: None,
+            listen: Listen::loopback(9180),
+            allow: none(),
+            key_required: true,
+            keys: Vec::new(),
+            cors: false,
+        }
+    }
+}
+
+/// A key to the Admin API.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdminKey {
+    /// Whose it is, for the log of changes.
+    pub name: ShortText,
+    /// The key itself.
+    pub key: Secret,
+    /// What it opens.
+    #[serde(default)]
+    pub role: AdminRole,
+}
+
+/// What a key opens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum AdminRole {
+    /// Everything.
+    #[default]
+    Admin,
+    /// Reading.
+    Viewer,
+}

@@ -1,0 +1,326 @@
+//! The Admin API: objects written, read, patched, deleted, kept, and in force when the answer says so.
+
+use serde_json::{Value, json};
+
+use super::kit::{Gateway, Origin};
+
+on_both_drivers!(
+    an_object_is_in_force_on_every_core_when_its_answer_comes,
+    an_object_is_read_back_as_it_was_written,
+    a_patch_merges_or_sets_what_a_path_leads_to,
+    an_object_that_can_not_be_taken_changes_nothing,
+    faults_are_told_with_their_places_to_those_who_ask,
+    what_is_needed_can_not_be_deleted_unless_by_force,
+    a_client_that_knows_an_older_revision_is_refused,
+    a_dry_run_checks_and_changes_nothing,
+    a_batch_is_taken_whole_or_not_at_all,
+    lists_are_filtered_and_come_by_the_page,
+    nobody_without_a_key_gets_in_and_a_viewer_only_reads,
+    a_file_of_objects_is_shown_and_not_written,
+    what_was_acknowledged_is_there_after_a_power_cut,
+    the_past_is_told_and_the_way_back_is_a_revision,
+    writes_cost_no_request,
+    schemas_and_plugins_are_told,
+);
+
+fn route_to(origin: &Origin, uri: &str) -> String {
+    json!({"uri": uri, "upstream": {"nodes": {origin.node(): 1}}}).to_string()
+}
+
+fn an_object_is_in_force_on_every_core_when_its_answer_comes() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::managed().cores(2).start();
+    let admin = gateway.admin();
+    for round in 0..10 {
+        let path = format!("/r{round}");
+        admin.put("/routes/1", &route_to(&origin, &path));
+        // Fresh connections, so that both cores are met.
+        for _ in 0..8 {
+            gateway.get(&path).expect(200, "hello");
+        }
+        admin.ask("DELETE", "/routes/1", &[], "").expect_status(200);
+        for _ in 0..8 {
+            gateway.get(&path).expect_status(404);
+        }
+    }
+}
+
+fn an_object_is_read_back_as_it_was_written() {
+    let gateway = Gateway::managed().start();
+    let admin = gateway.admin();
+    let answer = admin.ask("PUT", "/upstreams/u-1", &[], r#"{"nodes":{"127.0.0.1:9":1},"retries":0}"#);
+    answer.expect_status(201);
+    assert_eq!(answer.header("x-config-revision"), Some("1"));
+    let written = answer.json();
+    assert_eq!(written["key"], "/apisix/upstreams/u-1");
+    let read = admin.ask("GET", "/upstreams/u-1", &[], "").json();
+    assert_eq!(read["value"], written["value"]);
+    assert_eq!((&read["value"]["id"], &read["value"]["retries"]), (&json!("u-1"), &json!(0)));
+    assert!(read["value"]["create_time"].is_u64() && read["value"].get("scheme").is_none());
+    assert_eq!((&read["createdIndex"], &read["modifiedIndex"]), (&json!(1), &json!(1)));
+
+    let again = admin.ask("PUT", "/upstreams/u-1", &[], r#"{"nodes":{"127.0.0.1:10":1}}"#);
+    again.expect_status(200);
+    assert_eq!(again.json()["value"]["create_time"], read["value"]["create_time"]);
+    let read = admin.ask("GET", "/upstreams/u-1", &[], "").json();
+    assert_eq!((&read["createdIndex"], &read["modifiedIndex"]), (&json!(1), &json!(2)));
+
+    let posted = admin.ask("POST", "/upstreams", &[], r#"{"nodes":{"127.0.0.1:9":1}}"#);
+    posted.expect_status(201);
+    assert_eq!(posted.json()["key"], "/apisix/upstreams/00000000000000000003");
+    admin.ask("GET", "/upstreams/none", &[], "").expect(404, "{\"message\":\"Key not found\"}\n");
+    admin.ask("DELETE", "/upstreams/none", &[], "").expect_status(404);
+    admin.ask("POST", "/consumers", &[], r#"{"username":"jack"}"#).expect_status(405);
+}
+
+fn a_patch_merges_or_sets_what_a_path_leads_to() {
+    let (first, second) = (Origin::replying("first"), Origin::replying("second"));
+    let gateway = Gateway::managed().start();
+    let admin = gateway.admin();
+    admin.put("/routes/1", &route_to(&first, "/*"));
+    admin.ask("PATCH", "/routes/1", &[], r#"{"desc":"a","labels":{"x":"1","y":"2"}}"#).expect_status(200);
+    admin.ask("PATCH", "/routes/1", &[], r#"{"desc":null,"labels":{"x":null}}"#).expect_status(200);
+    let value = admin.ask("GET", "/routes/1", &[], "").json()["value"].clone();
+    assert_eq!((value.get("desc"), &value["labels"]), (None, &json!({"y": "2"})));
+    gateway.get("/").expect(200, "first");
+
+    let nodes = json!({second.node(): 1}).to_string();
+    admin.ask("PATCH", "/routes/1/upstream/nodes", &[], &nodes).expect_status(200);
+    gateway.get("/").expect(200, "second");
+    admin.ask("PATCH", "/routes/1/uri/deeper", &[], "1").expect_status(400);
+    admin.ask("PATCH", "/routes/9", &[], "{}").expect_status(404);
+}
+
+fn an_object_that_can_not_be_taken_changes_nothing() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::managed().start();
+    let admin = gateway.admin();
+    admin.put("/routes/1", &route_to(&origin, "/*"));
+    let before = admin.ask("GET", "/routes", &[], "").json();
+    for (path, body, part) in [
+        ("/routes/1", r#"{"uri":"/*","upstram":{}}"#, "did you mean"),
+        (
+            "/routes/1",
+            r#"{"uri":"/*","upstream_id":"9"}"#,
+            "failed to fetch upstream info by upstream id [9]",
+        ),
+        ("/routes/2", r#"{"uri":"/*","plugins":{"limit-count":{"count":-1,"time_window":60}}}"#, "count"),
+        ("/routes/2", r#"{"uri":"/*","plugins":{"no-such":{}}}"#, "unknown plugin [no-such]"),
+        ("/routes/2", r#"{"uri":"/*""#, "invalid request body"),
+        ("/routes/2", r#"{"id":"3","uri":"/*","plugins":{}}"#, "wrong route id"),
+        ("/routes", r#"{"uri":"/*","plugins":{}}"#, "missing route id"),
+        ("/routes/bad id", r#"{"uri":"/*","plugins":{}}"#, "an id"),
+        ("/consumers/jack/credentials/1", r#"{"plugins":{"key-auth":{"key":"k"}}}"#, "consumer not found"),
+        ("/nothing/1", "{}", "Unsupported resource type: nothing"),
+    ] {
+        let answer = admin.ask("PUT", &path.replace(' ', "%20"), &[], body);
+        assert!(matches!(answer.status, 400 | 404), "{path} {body}: {}", answer.text());
+        let told = answer.json()["error_msg"].as_str().unwrap_or_default().to_owned();
+        assert!(told.contains(part), "{path} {body}: {told}");
+    }
+    assert_eq!(admin.ask("GET", "/routes", &[], "").json(), before);
+    gateway.get("/").expect(200, "hello");
+}
+
+fn faults_are_told_with_their_places_to_those_who_ask() {
+    let gateway = Gateway::managed().start();
+    let body = r#"{"uri":"/*","plugins":{"limit-count":{"count":"x"}},"upstram":{}}"#;
+    let accept = [("Accept", "application/problem+json")];
+    let answer = gateway.admin().ask("PUT", "/routes/1", &accept, body);
+    answer.expect_status(400);
+    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    let problem = answer.json();
+    let pointers: Vec<&Value> =
+        problem["errors"].as_array().into_iter().flatten().map(|error| &error["pointer"]).collect();
+    assert!(!pointers.is_empty(), "{problem}");
+    assert_eq!(problem["status"], 400);
+}
+
+fn what_is_needed_can_not_be_deleted_unless_by_force() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::managed().start();
+    let admin = gateway.admin();
+    admin.put("/upstreams/u", &json!({"nodes": {origin.node(): 1}}).to_string());
+    admin.put("/routes/1", r#"{"uri":"/*","upstream_id":"u"}"#);
+    let refused = admin.ask("DELETE", "/upstreams/u", &[], "");
+    refused.expect_status(400);
+    let told = "can not delete this upstream directly, route [1] is still using it now";
+    assert_eq!(refused.json()["error_msg"], told);
+    gateway.get("/").expect(200, "hello");
+    admin.ask("DELETE", "/upstreams/u?force=true", &[], "").expect_status(200);
+    gateway.get("/").expect_status(502);
+
+    admin.put("/consumers", r#"{"username":"jack"}"#);
+    admin.put("/consumers/jack/credentials/1", r#"{"plugins":{"key-auth":{"key":"k"}}}"#);
+    admin.ask("DELETE", "/consumers/jack", &[], "").expect_status(200);
+    admin.ask("GET", "/consumers/jack/credentials/1", &[], "").expect_status(404);
+}
+
+fn a_client_that_knows_an_older_revision_is_refused() {
+    let gateway = Gateway::managed().start();
+    let admin = gateway.admin();
+    let body = r#"{"nodes":{"127.0.0.1:9":1}}"#;
+    let first = admin.ask("PUT", "/upstreams/1", &[], body);
+    let tag = first.header("etag").expect("a tag").to_owned();
+    admin.ask("PUT", "/upstreams/1", &[("If-Match", &tag)], body).expect_status(200);
+    admin.ask("PUT", "/upstreams/1", &[("If-Match", &tag)], body).expect_status(412);
+    admin.ask("PATCH", "/upstreams/1", &[("If-Match", &tag)], "{}").expect_status(412);
+    admin.ask("DELETE", "/upstreams/1", &[("If-Match", &tag)], "").expect_status(412);
+    admin.ask("DELETE", "/upstreams/1", &[("If-Match", "*")], "").expect_status(200);
+    admin.ask("PUT", "/upstreams/1", &[("If-Match", "*")], body).expect_status(412);
+}
+
+fn a_dry_run_checks_and_changes_nothing() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::managed().start();
+    let admin = gateway.admin();
+    admin.ask("PUT", "/routes/1?dry_run=true", &[], &route_to(&origin, "/*")).expect_status(201);
+    admin.ask("PUT", "/routes/1?dry_run=true", &[], r#"{"uri":"/*","upstram":{}}"#).expect_status(400);
+    admin.ask("GET", "/routes/1", &[], "").expect_status(404);
+    gateway.get("/").expect_status(404);
+}
+
+fn a_batch_is_taken_whole_or_not_at_all() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::managed().start();
+    let admin = gateway.admin();
+    let put = |path: &str, body: Value| json!({"method": "PUT", "path": path, "body": body});
+    let upstream = put("/upstreams/u", json!({"nodes": {origin.node(): 1}}));
+    let route = put("/routes/1", json!({"uri": "/*", "upstream_id": "u"}));
+    let broken = put("/routes/2", json!({"uri": "/*", "upstream_id": "none"}));
+    let refused = admin.ask("POST", "/batch", &[], &json!([upstream, route, broken]).to_string());
+    refused.expect_status(400);
+    assert_eq!(admin.ask("GET", "/upstreams", &[], "").json()["total"], 0);
+    let taken = admin.ask("POST", "/batch", &[], &json!([route, upstream]).to_string());
+    taken.expect_status(200);
+    assert_eq!(taken.json()["revision"], 1);
+    gateway.get("/").expect(200, "hello");
+}
+
+fn lists_are_filtered_and_come_by_the_page() {
+    let gateway = Gateway::managed().start();
+    let admin = gateway.admin();
+    for at in 0..25 {
+        let labels = if at % 5 == 0 { json!({"fifth": "yes"}) } else { json!({"other": "yes"}) };
+        let body =
+            json!({"uri": format!("/{at}"), "name": format!("route-{at}"), "labels": labels, "plugins": {}});
+        admin.put(&format!("/routes/{at}"), &body.to_string());
+    }
+    let ids = |query: &str| -> (Value, Vec<String>) {
+        let list = admin.ask("GET", &format!("/routes{query}"), &[], "").json();
+        let ids = list["list"].as_array().into_iter().flatten();
+        let ids = ids.map(|entry| entry["value"]["id"].as_str().unwrap_or_default().to_owned()).collect();
+        (list["total"].clone(), ids)
+    };
+    assert_eq!(ids("?page_size=10&page=3"), (json!(25), (20..25).map(|at| at.to_string()).collect()));
+    assert_eq!(ids("?page_size=10&page=9"), (json!(25), vec![]));
+    assert_eq!(ids("?label=fifth").0, 5);
+    assert_eq!(ids("?name=route-1%24"), (json!(1), vec!["1".to_owned()]));
+    assert_eq!(ids("?uri=%2F2"), (json!(6), ["2", "20", "21", "22", "23", "24"].map(str::to_owned).to_vec()));
+    admin.ask("GET", "/routes?page_size=9", &[], "").expect_status(400);
+    admin.ask("GET", "/routes?page_size=501", &[], "").expect_status(400);
+}
+
+fn nobody_without_a_key_gets_in_and_a_viewer_only_reads() {
+    let gateway = Gateway::managed().start();
+    assert_eq!(
+        gateway.admin().stranger("/routes").expect_status(401).json()["description"],
+        "missing apikey"
+    );
+
+    let keys = "admin: {keys: [{name: ann, key: look, role: viewer}, {name: bob, key: change}]}";
+    let gateway = Gateway::managed().settings(keys).start();
+    let admin = gateway.admin();
+    let body = r#"{"nodes":{"127.0.0.1:9":1}}"#;
+    // The key of a first start does not exist where keys are given.
+    admin.ask("GET", "/routes", &[], "").expect_status(401);
+    let as_ = |key: &str, method: &str| {
+        admin.ask(method, &format!("/upstreams/1?api_key={key}"), &[("Cookie", "x_api_key=no")], body)
+    };
+    assert_eq!(as_("look", "PUT").status, 401);
+    assert!(!gateway.path("state/admin.key").exists());
+}
+
+fn a_file_of_objects_is_shown_and_not_written() {
+    let origin = Origin::replying("hello");
+    let gateway =
+        Gateway::routing("/*", [&origin]).settings("admin: {enabled: true, listen: '127.0.0.1:0'}").start();
+    let admin = gateway.admin();
+    assert_eq!(admin.ask("GET", "/routes/1", &[], "").json()["value"]["uri"], "/*");
+    let refused = admin.ask("PUT", "/routes/2", &[], &route_to(&origin, "/two"));
+    refused.expect_status(403);
+    assert!(refused.text().contains("apisix.yaml"), "{}", refused.text());
+    admin.ask("PUT", "/routes/2?dry_run=true", &[], &route_to(&origin, "/two")).expect_status(201);
+}
+
+fn what_was_acknowledged_is_there_after_a_power_cut() {
+    let origin = Origin::replying("hello");
+    let mut gateway = Gateway::managed().start();
+    for round in 0..5 {
+        let path = format!("/r{round}");
+        gateway.admin().put(&format!("/routes/{round}"), &route_to(&origin, &path));
+        gateway.kill_and_start_again();
+        for earlier in 0..=round {
+            gateway.get(&format!("/r{earlier}")).expect(200, "hello");
+        }
+    }
+    assert_eq!(gateway.admin().ask("GET", "/routes", &[], "").json()["total"], 5);
+}
+
+fn the_past_is_told_and_the_way_back_is_a_revision() {
+    let (first, second) = (Origin::replying("first"), Origin::replying("second"));
+    let gateway = Gateway::managed().start();
+    let admin = gateway.admin();
+    admin.put("/routes/1", &route_to(&first, "/*"));
+    admin.put("/routes/1", &route_to(&second, "/*"));
+    admin.put("/routes/2", &route_to(&second, "/two"));
+    let history = admin.ask("GET", "/history", &[], "").json();
+    assert_eq!(history["total"], 3);
+    let newest = &history["list"][0];
+    assert_eq!((&newest["revision"], &newest["who"]), (&json!(3), &json!("admin")));
+    assert_eq!(newest["changes"][0]["key"], "/apisix/routes/2");
+    assert!(newest["changes"][0]["before"].is_null());
+    admin.ask("POST", "/rollback/1", &[], "").expect_status(200);
+    gateway.get("/").expect(200, "first");
+    admin.ask("GET", "/routes/2", &[], "").expect_status(404);
+    assert_eq!(admin.ask("GET", "/history?limit=1", &[], "").json()["list"][0]["revision"], 4);
+    admin.ask("POST", "/rollback/99", &[], "").expect_status(404);
+}
+
+fn writes_cost_no_request() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::managed().cores(2).start();
+    let admin = gateway.admin();
+    admin.put("/routes/1", &route_to(&origin, "/*"));
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for at in 0..50 {
+                admin.put("/routes/2", &route_to(&origin, &format!("/other/{at}")));
+            }
+        });
+        let mut client = gateway.client();
+        while !writer.is_finished() {
+            client.get("/").expect(200, "hello");
+        }
+        writer.join().expect("all writes were taken");
+    });
+}
+
+fn schemas_and_plugins_are_told() {
+    let gateway = Gateway::managed().start();
+    let admin = gateway.admin();
+    let names = admin.ask("GET", "/plugins/list", &[], "").json();
+    assert!(names.as_array().is_some_and(|names| names.contains(&json!("key-auth"))), "{names}");
+    let schema = admin.ask("GET", "/schema/route", &[], "").json();
+    assert!(schema["properties"]["uri"].is_object(), "{schema}");
+    let of_plugin = admin.ask("GET", "/schema/plugins/limit-count", &[], "").json();
+    assert!(of_plugin["properties"]["count"].is_object(), "{of_plugin}");
+    admin.ask("GET", "/plugins/none", &[], "").expect_status(404);
+    admin.ask("POST", "/schema/validate/routes", &[], r#"{"uri":"/*","plugins":{}}"#).expect_status(200);
+    admin.ask("POST", "/schema/validate/routes", &[], r#"{"url":"/*"}"#).expect_status(400);
+    let whole = r#"{"routes":[{"id":"1","uri":"/*","upstream_id":"none"}]}"#;
+    let refused = admin.ask("POST", "/configs/validate", &[], whole);
+    refused.expect_status(400);
+    assert_eq!(refused.json()["errors"][0]["resource_id"], "1");
+    admin.ask("POST", "/configs/validate", &[], r#"{"routes":[]}"#).expect_status(200);
+}
