@@ -247,7 +247,7 @@ fn foreign_crates_stay_in_their_rooms() {
 #[test]
 fn unsafe_code_is_in_listed_files_only() {
     let mut faults = Vec::new();
-    for source in sources("src/").into_iter().chain(sources("tests/")) {
+    for source in sources("src/").into_iter().chain(sources("tests/")).chain(sources("bench/")) {
         let used = words(&source.code).iter().any(|word| word.1 == "unsafe");
         match (used, UNSAFE.iter().any(|(path, _)| *path == source.path)) {
             (true, false) => faults.push(format!("{}: has unsafe code and is not listed", source.path)),
@@ -286,7 +286,7 @@ fn nothing_prints_but_the_command_line() {
 #[test]
 fn every_source_says_what_it_is() {
     let silent = |source: &Source| !source.text.starts_with("//! ");
-    let all = sources("src/").into_iter().chain(sources("tests/"));
+    let all = sources("src/").into_iter().chain(sources("tests/")).chain(sources("bench/"));
     let faults = all.filter(silent).map(|source| source.path);
     none(faults.collect(), "a file opens with `//!`: what it is, then what can not be seen (docs/style.md)");
 }
@@ -294,7 +294,7 @@ fn every_source_says_what_it_is() {
 #[test]
 fn files_and_functions_fit_a_head_and_a_screen() {
     let mut faults = Vec::new();
-    for source in sources("src/").iter().chain(&sources("tests/")) {
+    for source in sources("src/").iter().chain(&sources("tests/")).chain(&sources("bench/")) {
         let lines = source.lines_outside_tests();
         if lines > FILE_LINES_MAX {
             faults.push(format!("{}: {lines} lines outside of tests: which two things is it?", source.path));

@@ -10,8 +10,17 @@ on_both_drivers!(an_idle_connection_costs_at_most_what_is_promised, readers_that
 const IDLE: usize = 4000;
 /// Connections opened at once.
 const BATCH: usize = 500;
-/// The promise in docs/performance.md. Without optimisation futures are larger; a held buffer would be 16 KiB.
-const BYTES_PER_IDLE: usize = if cfg!(debug_assertions) { 4096 } else { 1024 };
+/// The promise in docs/performance.md, and what is allowed where futures are larger for lack of optimisation; a held
+/// buffer would be 16 KiB.
+const BYTES_PER_IDLE: usize = 1024;
+const BYTES_PER_IDLE_UNOPTIMISED: usize = 4096;
+
+/// Goes by what is tested: the binary built with these tests is as optimised as they are, one that is named must keep
+/// the promise.
+fn bytes_per_idle() -> usize {
+    let is_named = std::env::var_os("RINGWAY_TEST_BINARY").is_some();
+    if cfg!(debug_assertions) && !is_named { BYTES_PER_IDLE_UNOPTIMISED } else { BYTES_PER_IDLE }
+}
 
 fn an_idle_connection_costs_at_most_what_is_promised() {
     let origin = Origin::replying("hello");
@@ -41,7 +50,8 @@ fn an_idle_connection_costs_at_most_what_is_promised() {
     }
     let each = after.saturating_sub(before) / IDLE;
     eprintln!("{each} bytes an idle connection");
-    assert!(each <= BYTES_PER_IDLE, "{each} bytes an idle connection, at most {BYTES_PER_IDLE} are promised");
+    let promised = bytes_per_idle();
+    assert!(each <= promised, "{each} bytes an idle connection, at most {promised} are promised");
     // And all of them still work.
     for client in clients.iter_mut().step_by(97) {
         client.get("/").expect(200, "hello");

@@ -1,0 +1,59 @@
+//! From objects to a snapshot, and the end of that snapshot: what every change of configuration costs the control
+//! thread.
+
+mod kit;
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use kit::{Case, Scale, Work};
+use ringway::model::Settings;
+use ringway::model::resources::{self, Format, Resources};
+use ringway::snapshot::Compiler;
+
+/// Routes of a usual shape, every tenth with plugins, on a hundred shared upstreams.
+fn objects(routes: usize) -> Resources {
+    let mut text = String::from("{\"upstreams\": [");
+    let upstreams = routes.min(100);
+    for number in 0..upstreams {
+        let comma = if number == 0 { "" } else { ", " };
+        let _ = write!(
+            text,
+            "{comma}{{\"id\": \"u{number}\", \"nodes\": {{\"127.0.0.1:{}\": 1}}}}",
+            2000 + number
+        );
+    }
+    text.push_str("], \"routes\": [");
+    for number in 0..routes {
+        let comma = if number == 0 { "" } else { ", " };
+        let plugins = if number % 10 == 0 {
+            "\"plugins\": {\"limit-count\": {\"count\": 100, \"time_window\": 60}, \"prometheus\": {}}, "
+        } else {
+            ""
+        };
+        let _ = write!(
+            text,
+            "{comma}{{\"id\": \"r{number}\", \"uri\": \"/api/v1/resource-{number}/*\", \"methods\": [\"GET\"], \
+             {plugins}\"upstream_id\": \"u{}\"}}",
+            number % upstreams
+        );
+    }
+    text.push_str("]}");
+    resources::parse(&text, Format::Json, &|_| None).expect("a file of objects")
+}
+
+fn compiling(routes: usize) -> Work {
+    let objects = objects(routes);
+    let mut compiler = Compiler::new(&Settings::default(), Box::new(|_| Err("no names here".to_owned())));
+    let mut work = move || {
+        let outcome = compiler.compile(&objects);
+        outcome.faults.len() as u64 * 1_000_000 + outcome.snapshot.routes.len() as u64
+    };
+    assert_eq!(work(), routes as u64);
+    Box::new(work)
+}
+
+fn main() -> ExitCode {
+    let case = |scale: Scale| compiling(scale.pick(10, 10_000));
+    kit::run(&[Case { name: "10k-routes", iterations: 1, make: case }])
+}
