@@ -105,7 +105,23 @@ class Case:
         return [of(block[target]) if block.get(target) else None for block in self.blocks]
 
 
-def run_block(case, targets, load, seconds, warm_up, dice, rates, keep_disturbed):
+def standing(take, options):
+    """A sample by `take`, again if the machine was disturbed meanwhile, and the samples that were thrown away. None if
+    it never stands."""
+    discarded = []
+    for _ in range(AGAIN_MAX + 1):
+        taken = take()
+        taken["faults"] = faults(taken)
+        broken = set(taken["faults"]) - (DISTURBED if options.keep_disturbed else set())
+        if not broken:
+            return taken, discarded
+        discarded.append(taken)
+        if broken - DISTURBED:
+            break
+    return None, discarded
+
+
+def run_block(case, targets, load, dice, rates, options):
     """One block: each target once, in random order. Returns the samples that stand."""
     order = list(targets)
     dice.shuffle(order)
@@ -116,18 +132,12 @@ def run_block(case, targets, load, seconds, warm_up, dice, rates, keep_disturbed
             rate = case.share * rates[target.name] if rates.get(target.name) else None
             if rate is None:
                 continue
-        for attempt in range(AGAIN_MAX + 1):
-            seed = dice.randrange(1 << 30)
-            arguments = [*case.load_arguments(target.port, rate), "--seed", seed]
-            taken = sample(load, arguments, seconds, warm_up, target)
-            taken["faults"] = faults(taken)
-            if set(taken["faults"]) - (DISTURBED if keep_disturbed else set()):
-                case.discarded.append(taken)
-                if set(taken["faults"]) <= DISTURBED and attempt < AGAIN_MAX:
-                    continue
-            else:
-                block[target.name] = taken
-            break
+        arguments = [*case.load_arguments(target.port, rate), "--seed", dice.randrange(1 << 30)]
+        taken, discarded = standing(
+            lambda: sample(load, arguments, options.seconds, options.warm_up, target), options)
+        case.discarded += discarded
+        if taken:
+            block[target.name] = taken
         target.empty_logs()
     return block
 
@@ -145,8 +155,7 @@ def run_case(case, targets, load, options, say):
         if time.monotonic() > options.until:
             say("    no time is left for more blocks")
             break
-        block = run_block(case, targets, load, options.seconds, options.warm_up, dice, rates,
-                          options.keep_disturbed)
+        block = run_block(case, targets, load, dice, rates, options)
         case.blocks.append(block)
         shown = "  ".join(
             f"{target.name} {block[target.name]['cpu_us']:.1f}" if target.name in block else f"{target.name} -"

@@ -57,7 +57,7 @@ def processor_bars(case, folder):
     axes.barh(names, [min(row[3], row[0]) for row in rows], color="#24557a", label="user")
     axes.set_xlabel("processor time a request, microseconds (median; quartiles)")
     axes.set_title(f"{case['scenario']} {case['name']}")
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     path = folder / file_name(case["scenario"], case["name"], "processor")
     save(figure, path)
     return path.name
@@ -112,7 +112,7 @@ def ladder(cases, folder):
 
 def main():
     folder = Path(sys.argv[1])
-    cases = json.loads((folder / "raw.json").read_text())["cases"]
+    cases = json.loads((folder / "raw" / "samples.json").read_text())["cases"]
     cases = [case for case in cases if any(case["blocks"])]
     made = ladder(cases, folder)
     for case in cases:

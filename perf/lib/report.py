@@ -198,4 +198,4 @@ def raw(facts, cases, others, more):
             "goals": goals(case),
         } for case in cases],
         "others": others,
-    }, indent=1, default=str)
+    }, separators=(",", ":"), default=str)
