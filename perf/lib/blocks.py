@@ -4,6 +4,7 @@ The rules by which a sample is thrown away are RULES and nothing else. They were
 throw away, they look at the circumstances and at correctness, never at how fast somebody was.
 """
 
+import os
 import random
 import resource
 import time
@@ -13,8 +14,9 @@ from lib import machine
 STEAL_MAX = 0.01
 FOREIGN_MAX = 0.03
 REACHED_MIN = 0.99
-# A sample that was disturbed is taken again at once, so many times.
+# A sample that was disturbed is taken again, so many times, once the machine is quiet or this is over.
 AGAIN_MAX = 2
+QUIET_SECONDS_MAX, QUIET_SHARE = 4.0, 0.05
 
 RULES = [
     ("steal", "the host took more than 1 % of the processors",
@@ -54,7 +56,7 @@ def sample(load, arguments, seconds, warm_up, target=None, watched=()):
     begin, end = clocks
     elapsed = end.at - begin.at
     spent = {name: end.machine[name] - begin.machine[name] for name in end.machine}
-    whole = max(sum(spent.values()), 1e-9)
+    whole = os.cpu_count() * elapsed
     gateway = (end.gateway - begin.gateway) / 1e9
     ours = gateway + end.own - begin.own
     user, system = (after - before for before, after in zip(begin.modes, end.modes))
@@ -70,7 +72,7 @@ def sample(load, arguments, seconds, warm_up, target=None, watched=()):
         "busy": gateway / elapsed,
         "rss_kib": machine.rss_kib(pids) if pids else None,
         "steal": spent["steal"] / whole,
-        "foreign": max(0.0, spent["busy"] - ours) / whole,
+        "foreign": max(0.0, whole - spent["idle"] - spent["steal"] - ours) / whole,
         "load": report,
     }
 
@@ -105,6 +107,13 @@ class Case:
         return [of(block[target]) if block.get(target) else None for block in self.blocks]
 
 
+def wait_for_quiet():
+    """Until nobody uses the processors, we being at rest, or it takes too long."""
+    until = time.monotonic() + QUIET_SECONDS_MAX
+    while machine.busy_share(0.25) > QUIET_SHARE and time.monotonic() < until:
+        pass
+
+
 def standing(take, options):
     """A sample by `take`, again if the machine was disturbed meanwhile, and the samples that were thrown away. None if
     it never stands."""
@@ -118,6 +127,7 @@ def standing(take, options):
         discarded.append(taken)
         if broken - DISTURBED:
             break
+        wait_for_quiet()
     return None, discarded
 
 

@@ -7,6 +7,7 @@ counters are sampled 250 times a second. Those serve only for the split into use
 import os
 import platform
 import subprocess
+import time
 
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -66,10 +67,19 @@ def rss_kib(pids):
 
 
 def processors():
-    """Seconds of the whole machine: busy, idle, stolen."""
+    """Seconds the machine's processors were idle, and seconds the host took. Idle time is exact where the tick stops
+    when there is nothing to do; what is busy is the rest of wall time, since the counters of it are sampled."""
     words = [int(word) / TICK for word in read("/proc/stat").splitlines()[0].split()[1:]]
-    user, nice, system, idle, iowait, irq, softirq, steal = words[:8]
-    return {"busy": user + nice + system + irq + softirq, "idle": idle + iowait, "steal": steal}
+    idle, iowait, steal = words[3], words[4], words[7]
+    return {"idle": idle + iowait, "steal": steal}
+
+
+def busy_share(seconds):
+    """How busy the machine is for a moment."""
+    begin, at = processors(), time.monotonic()
+    time.sleep(seconds)
+    whole = os.cpu_count() * (time.monotonic() - at)
+    return 1 - (processors()["idle"] - begin["idle"]) / whole
 
 
 def output(*command):
