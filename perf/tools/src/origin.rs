@@ -128,6 +128,11 @@ impl Origin {
         })
     }
 
+    /// Where it listens; port 0 has become a real one.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
     /// When it next has to be woken without an event.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.stalled.peek().map(|Reverse((at, _, _))| *at)
