@@ -62,12 +62,10 @@ def sample(load, arguments, seconds, warm_up, target=None, watched=()):
     user, system = (after - before for before, after in zip(begin.modes, end.modes))
     answered = max(report["answered"], 1)
     processor_us = gateway * 1e6 / answered
-    user_share = user / (user + system) if user + system else 0.0
     return {
         "target": target.name if target else "direct",
         "cpu_us": processor_us if pids else None,
-        "user_us": processor_us * user_share if pids else None,
-        "system_us": processor_us * (1 - user_share) if pids else None,
+        "ticks": {"user": user, "system": system},
         "rate": report["rate"],
         "busy": gateway / elapsed,
         "rss_kib": machine.rss_kib(pids) if pids else None,

@@ -98,10 +98,11 @@ def peer(say, name):
 def versions(binaries):
     """What each program says it is."""
     flags = {"nginx": "-V", "haproxy": "-vv", "ringway": "version", "envoy": "--version"}
-    return {
-        name: machine.output(str(path), flags[name]) if name in flags else str(path.name)
-        for name, path in binaries.items()
-    }
+    found = {name: machine.output(str(path), flags[name]) for name, path in binaries.items() if name in flags}
+    if "pingora" in binaries:
+        lock = machine.read(ROOT / "perf/peers/pingora/Cargo.lock")
+        found["pingora"] = "pingora " + lock.partition('name = "pingora-proxy"\nversion = "')[2].partition('"')[0]
+    return found
 
 
 def revision():

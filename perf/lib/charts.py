@@ -44,8 +44,11 @@ def processor_bars(case, folder):
             low, high = min(taken), max(taken)
             if len(taken) > 3:
                 low, _, high = statistics.quantiles(taken, n=4)
-            user = statistics.median(sample["user_us"] for sample in samples(case, target))
-            rows.append((statistics.median(taken), low, high, user, target))
+            ticks = [sample["ticks"] for sample in samples(case, target)]
+            user = sum(tick["user"] for tick in ticks)
+            share = user / max(1, user + sum(tick["system"] for tick in ticks))
+            middle = statistics.median(taken)
+            rows.append((middle, low, high, middle * share, target))
     if not rows:
         return None
     rows.sort(reverse=True)
@@ -54,7 +57,7 @@ def processor_bars(case, folder):
     middles = [row[0] for row in rows]
     errors = [[max(0, row[0] - row[1]) for row in rows], [max(0, row[2] - row[0]) for row in rows]]
     axes.barh(names, middles, xerr=errors, color="#7aa6c2", label="system")
-    axes.barh(names, [min(row[3], row[0]) for row in rows], color="#24557a", label="user")
+    axes.barh(names, [row[3] for row in rows], color="#24557a", label="user")
     axes.set_xlabel("processor time a request, microseconds (median; quartiles)")
     axes.set_title(f"{case['scenario']} {case['name']}")
     axes.legend(loc="best")

@@ -22,13 +22,19 @@ KEYED = (KEY_HEADER,)
 
 def fetch(port, path, headers=()):
     """One answer's body, for looking at."""
+    return answer(port, path, headers)[1]
+
+
+def answer(port, path, headers=()):
+    """One answer's status and body."""
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", *headers, "Connection: close", "", ""]
         connection.sendall("\r\n".join(lines).encode())
-        answer = b""
+        received = b""
         while piece := connection.recv(65536):
-            answer += piece
-    return answer.partition(b"\r\n\r\n")[2].decode("latin-1")
+            received += piece
+    head, _, body = received.decode("latin-1").partition("\r\n\r\n")
+    return head.split(" ")[1] if " " in head else "", body
 
 
 def with_perf(pids):

@@ -1,6 +1,8 @@
 """Scenarios that ask one question each, mostly of ours alone: a module each, with its PURPOSE, how many MINUTES it may
 take, and `run(bench, say)`, which returns a table."""
 
+import traceback
+
 from lib.processes import Failed
 from lib.scenarios import p11_idle, p12_routes, p13_reload, p14_stall, p16_limit, p17_overload, workers
 
@@ -34,6 +36,6 @@ def run(names, bench, say):
         say(f"{name}: {SCENARIOS[name].PURPOSE}")
         try:
             bench.others.append(table(name, **SCENARIOS[name].run(bench, say)))
-        except Failed as error:
-            say(f"  failed: {error}")
-            bench.others.append(table(name, [""], [["failed"]], notes=[str(error)]))
+        except Exception as error:  # Whatever it was, an hour of other results is worth more.
+            say(f"  failed: {error}" if isinstance(error, Failed) else traceback.format_exc())
+            bench.others.append(table(name, [""], [["failed"]], notes=[f"{type(error).__name__}: {error}"]))

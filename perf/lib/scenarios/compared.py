@@ -7,6 +7,7 @@ import time
 
 from lib import blocks, counts
 from lib.blocks import Case
+from lib.processes import Failed
 from lib.targets import all_of
 
 PURPOSES = {
@@ -69,16 +70,27 @@ def heads(targets, load, say):
     return seen
 
 
+def refuse_strangers(targets):
+    """Whoever stands among the guarded must refuse a request without a key, or the comparison is none."""
+    for target in targets:
+        guarded = target.name != "relay" and "guarded" in target.variants
+        status = counts.answer(target.port, "/128")[0]
+        if status != ("401" if guarded else "200"):
+            raise Failed(f"{target.name} answers {status} to a request without a key")
+
+
 def run(cases, bench, say):
     """Runs cases variant by variant, each with all its targets running side by side."""
     done = []
-    for variant in dict.fromkeys(case.variant for case in cases):
+    # What matters most goes first, in case time runs out.
+    for variant in sorted({case.variant for case in cases}, key=["guarded", "plain", "large"].index):
         targets = all_of(bench.binaries, bench.options.against, bench.directory, variant)
         say(f"variant {variant}: starting {', '.join(target.name for target in targets)}")
         try:
             for target in targets:
                 target.start((variant,) if variant != "large" else ("plain", "large"), bench.load.ports[0])
             bench.raw.setdefault("heads", {})[variant] = heads(targets, bench.load, say)
+            refuse_strangers(targets)
             for case in (case for case in cases if case.variant == variant):
                 if time.monotonic() > bench.options.until:
                     say(f"  {case.title()}: left out, no time is left")
@@ -87,6 +99,8 @@ def run(cases, bench, say):
                 case.costs = counts.of_case(case, targets, bench.load, say)
                 done.append(case)
                 bench.save(done)
+        except Failed as error:
+            say(f"variant {variant} failed: {error}")
         finally:
             for target in targets:
                 target.end()
