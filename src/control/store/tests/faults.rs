@@ -183,7 +183,10 @@ impl Mounted {
             Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
             Err(error) => error.to_string(),
         };
-        eprintln!("not tested on a file system of {size}, as it can not be mounted: {why}");
+        let _ = writeln!(
+            std::io::stderr(),
+            "not tested on a file system of {size}, as it can not be mounted: {why}"
+        );
         None
     }
 

@@ -27,7 +27,7 @@ fn a_child_commits_until_it_is_killed() {
     loop {
         let next = store.revision() + 1;
         let revision = commit(&mut store, changes_of(next));
-        println!("\nacknowledged {revision}");
+        writeln!(io::stdout(), "\nacknowledged {revision}").unwrap();
         io::stdout().flush().unwrap();
     }
 }

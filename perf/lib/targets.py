@@ -1,0 +1,174 @@
+"""The gateways under test: which there are, how each is configured and started.
+
+Their configurations are templates in perf/peers/. `@NAME@` is replaced; sections between `# when NAME` and `# end` stay
+only in that variant: plain, guarded (keys, limits, metrics, access log), large (big bodies).
+"""
+
+import json
+import re
+import time
+from pathlib import Path
+
+from lib.processes import Failed, Process, free_port
+
+PEERS = Path(__file__).resolve().parent.parent / "peers"
+PROCESSOR = 0
+
+# What P2 sends; without it nothing is let through.
+KEY_HEADER = "apikey: key-of-alice"
+
+
+def render(template, variants, values):
+    """A template of perf/peers/ for a variant."""
+    lines, keep = [], True
+    for line in (PEERS / template).read_text().splitlines():
+        mark = re.fullmatch(r"\s*# (when (\w+)|end)", line)
+        if mark:
+            keep = mark.group(2) is None or mark.group(2) in variants
+        elif keep:
+            lines.append(line)
+    text = "\n".join(lines) + "\n"
+    for name, value in values.items():
+        text = text.replace(f"@{name}@", str(value))
+    if left := re.search(r"@[A-Z]+@", text):
+        raise Failed(f"{template}: nothing is given for {left.group()}")
+    return text
+
+
+class Target:
+    """One gateway: started once for all runs of a variant."""
+
+    def __init__(self, name, binary, directory, processors=frozenset({PROCESSOR})):
+        self.name, self.binary, self.directory = name, binary, directory
+        self.processors = set(processors)
+        self.port = self.process = None
+        self.variants = ()
+
+    def write(self, file, template, **values):
+        path = self.directory / file
+        values = {"PORT": self.port, "DIRECTORY": self.directory, "NAME": self.name, **values}
+        path.write_text(render(template, self.variants, values))
+        return path
+
+    def command(self, origin):
+        raise NotImplementedError
+
+    def start(self, variants, origin):
+        """Listens on a new port and forwards to the origin's."""
+        self.variants, self.port = tuple(variants), free_port()
+        command = [str(word) for word in self.command(origin)]
+        self.process = Process(self.name, command, self.processors, self.directory / f"{self.name}.log")
+        self.process.wait_for_port(self.port)
+
+    def end(self):
+        if self.process:
+            self.process.end()
+            self.process = None
+        for log in self.directory.glob("*.access.log"):
+            log.unlink()
+
+    def pids(self):
+        return self.process.pids() if self.process else []
+
+    def empty_logs(self):
+        """Records of requests are not read, and a long run would fill the disk."""
+        for log in (*self.directory.glob("*.access.log"), self.directory / f"{self.name}.log"):
+            if log.exists() and log.stat().st_size > 1 << 26:
+                with open(log, "r+b") as file:
+                    file.truncate(0)
+
+
+class Relay(Target):
+    """The floor."""
+
+    def command(self, origin):
+        return [self.binary, f"127.0.0.1:{self.port}", f"127.0.0.1:{origin}"]
+
+
+class Ringway(Target):
+    """Ours. `resources` takes the place of the template's: a text with @ORIGIN@."""
+
+    def __init__(self, name, binary, directory, driver="auto", cores="0", resources=None, only=None):
+        super().__init__(name, binary, directory, {0, 1} if cores == "0-1" else {PROCESSOR})
+        self.driver, self.cores, self.resources, self.only = driver, cores, resources, only
+        self.started_in = None
+
+    def resources_path(self):
+        return self.directory / f"{self.name}.resources.yaml"
+
+    def command(self, origin):
+        # A target may be kept plain beside guarded ones, to be compared with.
+        self.variants = self.only or self.variants
+        self.metrics = free_port()
+        config = self.write(
+            f"{self.name}.config.yaml", "ringway.config.yaml",
+            CORES=self.cores, METRICS=self.metrics, STATUS=free_port())
+        if self.resources:
+            self.resources_path().write_text(self.resources.replace("@ORIGIN@", str(origin)))
+        else:
+            self.write(f"{self.name}.resources.yaml", "ringway.resources.yaml", ORIGIN=origin)
+        self.ready = self.directory / f"{self.name}.ready.json"
+        self.ready.unlink(missing_ok=True)
+        return [self.binary, "run", "-c", config, "--resources", self.resources_path(),
+                "--driver", self.driver, "--ready-file", self.ready]
+
+    def start(self, variants, origin):
+        begin = time.monotonic()
+        super().start(variants, origin)
+        while not self.ready.exists():
+            if not self.process.is_alive() or time.monotonic() > begin + 30:
+                raise Failed(f"{self.name} is not ready:\n{self.process.last_words()}")
+            time.sleep(0.005)
+        self.started_in = time.monotonic() - begin
+
+    def driver_in_use(self):
+        return json.loads(self.ready.read_text()).get("driver")
+
+
+class Nginx(Target):
+    def command(self, origin):
+        path = self.write("nginx.conf", "nginx.conf", ORIGIN=origin)
+        return [self.binary, "-e", self.directory / "nginx.error.log", "-c", path]
+
+
+class Haproxy(Target):
+    def command(self, origin):
+        self.write("haproxy.keys", "haproxy.keys")
+        path = self.write("haproxy.cfg", "haproxy.cfg", ORIGIN=origin)
+        return [self.binary, "-db", "-f", path]
+
+
+class Envoy(Target):
+    def command(self, origin):
+        path = self.write("envoy.yaml", "envoy.yaml", ORIGIN=origin)
+        return [self.binary, "-c", path, "--concurrency", 1, "--disable-hot-restart", "-l", "error"]
+
+
+class Pingora(Target):
+    def command(self, origin):
+        command = [self.binary, f"127.0.0.1:{self.port}", f"127.0.0.1:{origin}"]
+        if "guarded" in self.variants:
+            command.append(self.directory / "pingora.access.log")
+        return command
+
+
+KINDS = {"nginx": Nginx, "haproxy": Haproxy, "envoy": Envoy, "pingora": Pingora}
+# How a target is called in tables.
+SHOWN = {"relay": "raw relay", "ringway": "ours", "again": "ours again (A/A)", "epoll": "ours, epoll driver",
+         "unguarded": "ours without plugins", "direct": "direct"}
+
+
+def all_of(binaries, against, directory, variant):
+    """The targets of a comparison, in the order they are shown."""
+    folder = directory / variant
+    folder.mkdir(parents=True, exist_ok=True)
+    ours = binaries["ringway"]
+    targets = [
+        Relay("relay", binaries["relay"], folder),
+        Ringway("ringway", ours, folder),
+        Ringway("again", ours, folder),
+        Ringway("epoll", ours, folder, driver="epoll"),
+    ]
+    if variant == "guarded":
+        targets.append(Ringway("unguarded", ours, folder, only=("plain",)))
+    return targets + [KINDS[name](name, binaries[name], folder) for name in against]

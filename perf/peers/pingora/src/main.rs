@@ -1,0 +1,142 @@
+//! The least proxy on Pingora: one thread, keep-alive to one origin, the headers every peer adds. With a file as third
+//! argument also what is compared with plugins: a key, a limit that is never met, a JSON record a request.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use pingora_core::server::Server;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, Result};
+use pingora_http::RequestHeader;
+use pingora_limits::rate::Rate;
+use pingora_proxy::{ProxyHttp, Session, http_proxy_service};
+
+const IDLE_CONNECTIONS: usize = 128;
+const RATE_MAX: isize = 1_000_000_000;
+
+struct Proxy {
+    origin: String,
+    port: String,
+    guard: Option<Guard>,
+}
+
+struct Guard {
+    consumers: HashMap<&'static str, &'static str>,
+    rate: Rate,
+    requests: AtomicU64,
+    log: Mutex<BufWriter<File>>,
+}
+
+struct Exchange {
+    begun: Instant,
+    consumer: &'static str,
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        Exchange { begun: Instant::now(), consumer: "" }
+    }
+
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        let Some(guard) = &self.guard else { return Ok(false) };
+        let key = session.req_header().headers.get("apikey").and_then(|key| key.to_str().ok());
+        let Some(consumer) = key.and_then(|key| guard.consumers.get(key)) else {
+            session.respond_error(401).await?;
+            return Ok(true);
+        };
+        exchange.consumer = consumer;
+        if guard.rate.observe(consumer, 1) > RATE_MAX {
+            session.respond_error(429).await?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, _: &mut Exchange) -> Result<Box<HttpPeer>> {
+        let mut peer = HttpPeer::new(self.origin.as_str(), false, String::new());
+        peer.options.idle_timeout = Some(Duration::from_secs(600));
+        Ok(Box::new(peer))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        _: &mut Exchange,
+    ) -> Result<()> {
+        let client = session.client_addr().and_then(|address| address.as_inet());
+        let client = client.map(|address| address.ip().to_string()).unwrap_or_default();
+        let host = session.req_header().headers.get("host").cloned();
+        request.insert_header("X-Real-IP", &client)?;
+        request.insert_header("X-Forwarded-For", &client)?;
+        request.insert_header("X-Forwarded-Proto", "http")?;
+        if let Some(host) = host {
+            request.insert_header("X-Forwarded-Host", host)?;
+        }
+        request.insert_header("X-Forwarded-Port", &self.port)?;
+        Ok(())
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, exchange: &mut Exchange) {
+        let Some(guard) = &self.guard else { return };
+        guard.requests.fetch_add(1, Ordering::Relaxed);
+        let head = session.req_header();
+        let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let client = session.client_addr().map(ToString::to_string).unwrap_or_default();
+        let status = session.response_written().map_or(0, |response| response.status.as_u16());
+        let Ok(mut log) = guard.log.lock() else { return };
+        // A log that can not be written is no reason to fail a request.
+        let _ = writeln!(
+            log,
+            "{{\"time\":{:.3},\"remote_addr\":\"{client}\",\"method\":\"{}\",\"host\":\"{}\",\"uri\":\"{}\",\
+             \"status\":{status},\"request_time\":{:.6},\"bytes_sent\":{},\"upstream_addr\":\"{}\",\
+             \"user_agent\":\"{}\",\"consumer\":\"{}\"}}",
+            now.as_secs_f64(),
+            head.method,
+            header("host"),
+            head.uri,
+            exchange.begun.elapsed().as_secs_f64(),
+            session.body_bytes_sent(),
+            self.origin,
+            header("user-agent"),
+            exchange.consumer,
+        );
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [listen, origin, rest @ ..] = arguments.as_slice() else {
+        eprintln!("usage: pingora-peer LISTEN ORIGIN [LOG]");
+        std::process::exit(64);
+    };
+    let guard = rest.first().map(|path| Guard {
+        consumers: HashMap::from([("key-of-alice", "alice"), ("key-of-bob", "bob")]),
+        rate: Rate::new(Duration::from_secs(60)),
+        requests: AtomicU64::new(0),
+        log: Mutex::new(BufWriter::with_capacity(
+            65536,
+            File::create(path).expect("the folder of the log exists"),
+        )),
+    });
+    let port = listen.rsplit(':').next().unwrap_or("").to_owned();
+    let settings =
+        ServerConf { threads: 1, upstream_keepalive_pool_size: IDLE_CONNECTIONS, ..ServerConf::default() };
+    let mut server = Server::new_with_opt_and_conf(None, settings);
+    server.bootstrap();
+    let proxy = Proxy { origin: origin.clone(), port, guard };
+    let mut service = http_proxy_service(&server.configuration, proxy);
+    service.add_tcp(listen);
+    server.add_service(service);
+    server.run_forever();
+}

@@ -1,0 +1,199 @@
+//! The load generator: one thread, one epoll, HTTP/1.1.
+//!
+//! Two ways to ask. *Open loop*: requests are due at fixed or Poisson times whatever the answers do, and latency counts
+//! from when a request was due, so that a server's pause is seen by all who would have asked meanwhile. *Saturation*:
+//! each connection asks again as soon as it was answered. A run warms up, measures for a while, then waits for what is
+//! still under way. An origin may live on the same loop.
+
+mod client;
+mod options;
+mod pace;
+mod tally;
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+pub use options::{Options, Orders};
+pub use tally::Report;
+
+use crate::machine;
+use crate::origin::Origin;
+use crate::poll::{Event, Interest, Kind, Poll, Token};
+use client::Clients;
+use options::Requests;
+use pace::Pace;
+use tally::Tally;
+
+/// How often connections are looked over for what takes too long.
+const SWEEP: Duration = Duration::from_millis(50);
+/// A wait shorter than this is not slept but spun: to be woken takes about as long.
+const SPIN: Duration = Duration::from_micros(25);
+/// How long answers are waited for after the last request was due, at most.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// Requests that are due but found no free connection; beyond, they are counted as not sent.
+const QUEUE_MAX: usize = 1 << 20;
+
+/// The loop, with what lives on it between runs.
+pub struct Bench {
+    poll: Poll,
+    pub origin: Option<Origin>,
+    events: Vec<Event>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    WarmUp,
+    Measured,
+    Drain,
+}
+
+impl Bench {
+    pub fn new(origins: &[std::net::SocketAddr]) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let origin = if origins.is_empty() { None } else { Some(Origin::bind(origins, &poll)?) };
+        Ok(Self { poll, origin, events: Vec::new() })
+    }
+
+    /// Serves the origin until standard input has something to say.
+    pub fn idle(&mut self, orders: impl std::os::fd::AsFd) -> io::Result<()> {
+        let token = Token { kind: Kind::Orders, generation: 0, slot: 0 };
+        match self.poll.add(&orders, token, Interest::Read) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            // A file is always ready.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+            other => other?,
+        }
+        loop {
+            let asked = self.turn(Instant::now(), None, &mut |_, _| {})?;
+            if asked {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits and serves the origin once; what is not the origin's goes to `other`. Whether there are orders.
+    fn turn(
+        &mut self,
+        now: Instant,
+        until: Option<Instant>,
+        other: &mut dyn FnMut(Event, &Poll),
+    ) -> io::Result<bool> {
+        let mut until = until;
+        if let Some(origin) = &mut self.origin {
+            origin.on_time(now, &self.poll);
+            until = [until, origin.next_deadline()].into_iter().flatten().min();
+        }
+        let wait = until.map(|at| at.saturating_duration_since(now));
+        let wait = wait.map(|wait| if wait < SPIN { Duration::ZERO } else { wait - SPIN / 2 });
+        self.poll.wait(wait, &mut self.events)?;
+        let mut orders = false;
+        for event in self.events.drain(..) {
+            match (event.token.kind, &mut self.origin) {
+                (Kind::OriginListener | Kind::OriginConnection, Some(origin)) => {
+                    origin.on_event(event, &self.poll);
+                }
+                (Kind::Orders, _) => orders = true,
+                _ => other(event, &self.poll),
+            }
+        }
+        Ok(orders)
+    }
+
+    /// One run. With `told`, the beginning and the end of what is measured are told on it, a line each.
+    pub fn run(&mut self, options: &Options, mut told: Option<&mut dyn Write>) -> io::Result<Report> {
+        let requests = Requests::of(options).map_err(io::Error::other)?;
+        let mut clients = Clients::new(requests, options);
+        let begin = Instant::now();
+        let measured_from = begin + options.warm_up;
+        let measured_until = measured_from + options.duration;
+        let mut pace = options.rate.map(|rate| Pace::new(begin, rate, options.poisson, options.seed));
+        let mut tally = Tally::new(measured_from, measured_until, pace.is_some());
+        let mut phase = Phase::WarmUp;
+        let mut next_sweep = begin + SWEEP;
+        let (mut origin_before, mut busy_before) = (0, 0);
+        if pace.is_none() {
+            clients.fill(begin, &self.poll);
+        }
+        loop {
+            let now = Instant::now();
+            if phase == Phase::WarmUp && now >= measured_from {
+                phase = Phase::Measured;
+                origin_before = self.origin.as_ref().map_or(0, |origin| origin.served);
+                busy_before = machine::own_processor_ns();
+                tell(&mut told, "{\"event\":\"begin\"}")?;
+                tally.begins(Instant::now());
+            }
+            if phase == Phase::Measured && now >= measured_until {
+                phase = Phase::Drain;
+                tally.ends(now);
+                tell(&mut told, "{\"event\":\"end\"}")?;
+                tally.busy_ns = machine::own_processor_ns() - busy_before;
+                tally.origin_served = self.origin.as_ref().map_or(0, |origin| origin.served) - origin_before;
+                clients.stop_asking();
+            }
+            let over = clients.nothing_under_way() || now >= measured_until + DRAIN_MAX;
+            if phase == Phase::Drain && over {
+                break;
+            }
+            if let Some(pace) = &mut pace {
+                while phase != Phase::Drain && pace.due() <= now {
+                    let due = pace.due();
+                    pace.advance();
+                    tally.offered(due);
+                    if clients.ask(due, now, &self.poll, QUEUE_MAX).is_none() {
+                        tally.not_sent(due);
+                    }
+                }
+            }
+            if now >= next_sweep {
+                clients.sweep(now, &self.poll);
+                next_sweep = now + SWEEP;
+            }
+            clients.report(|done| tally.done(done));
+            let mut until = next_sweep;
+            match (phase, &pace) {
+                (Phase::WarmUp, _) => until = until.min(measured_from),
+                (Phase::Measured, _) => until = until.min(measured_until),
+                (Phase::Drain, _) => {}
+            }
+            if let (Some(pace), true) = (&pace, phase != Phase::Drain) {
+                until = until.min(pace.due());
+            }
+            self.turn(now, Some(until), &mut |event, poll| clients.on_event(event, poll))?;
+            clients.report(|done| tally.done(done));
+        }
+        tally.unanswered = clients.under_way();
+        tally.connections = clients.opened;
+        Ok(Report::new(options, tally))
+    }
+}
+
+fn tell(told: &mut Option<&mut dyn Write>, line: &str) -> io::Result<()> {
+    if let Some(told) = told {
+        writeln!(told, "{line}")?;
+        told.flush()?;
+    }
+    Ok(())
+}
+
+/// Why a request came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    Connect,
+    Reset,
+    Closed,
+    Malformed,
+    Timeout,
+}
+
+impl Fault {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Reset => "reset",
+            Self::Closed => "closed",
+            Self::Malformed => "malformed",
+            Self::Timeout => "timeout",
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What a run came to.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Instant;
+
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use super::client::Done;
+use super::options::Options;
+
+/// Three digits up to a minute, in nanoseconds.
+const LATENCY_NS_MAX: u64 = 60_000_000_000;
+const QUANTILES: [f64; 14] =
+    [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999, 0.99999, 1.0];
+
+pub(crate) struct Tally {
+    from: Instant,
+    until: Instant,
+    began: Instant,
+    ended: Instant,
+    open: bool,
+    latency: Histogram<u64>,
+    late: Histogram<u64>,
+    offered: u64,
+    not_sent: u64,
+    /// Answers that came while it was measured, for processor time by request.
+    answered: u64,
+    good: u64,
+    statuses: BTreeMap<u16, u64>,
+    errors: BTreeMap<&'static str, u64>,
+    /// The same of the warm-up and the rest.
+    outside: BTreeMap<String, u64>,
+    bytes: u64,
+    pub(crate) unanswered: u64,
+    pub(crate) busy_ns: u64,
+    pub(crate) origin_served: u64,
+    pub(crate) connections: u64,
+}
+
+impl Tally {
+    pub(crate) fn new(from: Instant, until: Instant, open: bool) -> Self {
+        let histogram =
+            || Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("the bounds are constants in order");
+        Self {
+            from,
+            until,
+            began: from,
+            ended: until,
+            open,
+            latency: histogram(),
+            late: histogram(),
+            offered: 0,
+            not_sent: 0,
+            answered: 0,
+            good: 0,
+            statuses: BTreeMap::new(),
+            errors: BTreeMap::new(),
+            outside: BTreeMap::new(),
+            bytes: 0,
+            unanswered: 0,
+            busy_ns: 0,
+            origin_served: 0,
+            connections: 0,
+        }
+    }
+
+    pub(crate) fn begins(&mut self, at: Instant) {
+        self.began = at;
+    }
+
+    pub(crate) fn ends(&mut self, at: Instant) {
+        self.ended = at;
+        self.until = at.max(self.until);
+    }
+
+    fn is_measured(&self, at: Instant) -> bool {
+        at >= self.from && at < self.until
+    }
+
+    pub(crate) fn offered(&mut self, due: Instant) {
+        self.offered += u64::from(self.is_measured(due));
+    }
+
+    pub(crate) fn not_sent(&mut self, due: Instant) {
+        self.not_sent += u64::from(self.is_measured(due));
+    }
+
+    pub(crate) fn done(&mut self, done: Done) {
+        if self.is_measured(done.at) && done.outcome.is_ok() {
+            self.answered += 1;
+            self.bytes += done.bytes;
+            self.good += u64::from(done.outcome.is_ok_and(|status| (200..300).contains(&status)));
+        }
+        // In an open loop a request belongs to when it was due, otherwise to when it was answered.
+        let measured = self.is_measured(if self.open { done.due } else { done.at });
+        if !measured {
+            let word = done.outcome.map_or_else(|fault| fault.word().to_owned(), |status| status.to_string());
+            *self.outside.entry(word).or_default() += 1;
+            return;
+        }
+        match done.outcome {
+            Ok(status) => {
+                *self.statuses.entry(status).or_default() += 1;
+                self.latency.saturating_record((done.at - done.due).as_nanos() as u64);
+                self.late.saturating_record((done.sent - done.due).as_nanos() as u64);
+            }
+            Err(fault) => *self.errors.entry(fault.word()).or_default() += 1,
+        }
+    }
+}
+
+/// The outcome, to be printed.
+pub struct Report(Value);
+
+fn microseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
+    histogram.value_at_quantile(quantile) as f64 / 1000.0
+}
+
+impl Report {
+    pub(crate) fn new(options: &Options, tally: Tally) -> Self {
+        let seconds = (tally.ended - tally.began).as_secs_f64();
+        let statuses: BTreeMap<String, u64> =
+            tally.statuses.iter().map(|(status, count)| (status.to_string(), *count)).collect();
+        let latency = &tally.latency;
+        let curve: Vec<_> =
+            QUANTILES.iter().map(|quantile| json!([quantile, microseconds(latency, *quantile)])).collect();
+        Self(json!({
+            "mode": if tally.open { "open" } else { "saturation" },
+            "connections": options.connections,
+            "seconds": seconds,
+            "offered": tally.open.then_some(tally.offered),
+            "offered_rate": options.rate,
+            "answered": tally.answered,
+            "rate": tally.answered as f64 / seconds,
+            "good_rate": tally.good as f64 / seconds,
+            "latency_us": {
+                "mean": latency.mean() / 1000.0,
+                "p50": microseconds(latency, 0.5),
+                "p90": microseconds(latency, 0.9),
+                "p99": microseconds(latency, 0.99),
+                "p99.9": microseconds(latency, 0.999),
+                "max": latency.max() as f64 / 1000.0,
+            },
+            "late_us": {"p50": microseconds(&tally.late, 0.5), "p99": microseconds(&tally.late, 0.99)},
+            "curve_us": curve,
+            "statuses": statuses,
+            "errors": tally.errors,
+            "not_sent": tally.not_sent,
+            "unanswered": tally.unanswered,
+            "outside": tally.outside,
+            "bytes": tally.bytes,
+            "connections_opened": tally.connections,
+            "origin_served": tally.origin_served,
+            "busy": tally.busy_ns as f64 / 1e9 / seconds,
+        }))
+    }
+
+    pub fn json(&self) -> &Value {
+        &self.0
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = |value: &Value| value.as_f64().unwrap_or(0.0);
+        let (all, latency) = (&self.0, &self.0["latency_us"]);
+        let (answered, seconds) = (number(&all["answered"]), number(&all["seconds"]));
+        writeln!(f, "{answered:.0} answers in {seconds:.2} s, {:.1}/s", number(&all["rate"]))?;
+        if let Some(rate) = all["offered_rate"].as_f64() {
+            writeln!(
+                f,
+                "offered {rate:.1}/s, not sent {}, unanswered {}",
+                all["not_sent"], all["unanswered"]
+            )?;
+        }
+        write!(f, "latency us: mean {:.1}", number(&latency["mean"]))?;
+        for name in ["p50", "p90", "p99", "p99.9", "max"] {
+            write!(f, "  {name} {:.1}", number(&latency[name]))?;
+        }
+        writeln!(f)?;
+        writeln!(f, "statuses {}  errors {}", all["statuses"], all["errors"])?;
+        writeln!(
+            f,
+            "connections opened {}  this thread was busy for {:.0} % of the time",
+            all["connections_opened"],
+            number(&all["busy"]) * 100.0
+        )
+    }
+}
