@@ -16,6 +16,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use redb::backends::InMemoryBackend;
 use redb::{
@@ -25,6 +26,9 @@ use redb::{
 use super::super::log;
 
 pub(crate) const FILE: &str = "store.redb";
+/// How often, and how far apart, a start looks whether a file that is in use has become free: half a second in all.
+const BUSY_LOOKS: u32 = 50;
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 const COPY: &str = "store.redb.bak";
 const NEW_FILE: &str = "store.redb.new";
 const NEW_COPY: &str = "store.redb.bak.new";
@@ -95,7 +99,7 @@ impl Disk {
         if !path.try_exists().map_err(|error| named(&path, &error))? {
             make(dir, &path)?;
         }
-        let disk = Self { database: Some(database(&path)?), path };
+        let disk = Self { database: Some(awaited(&path)?), path };
         let content = disk.guarded(load)?;
         Ok((disk, content))
     }
@@ -340,6 +344,19 @@ fn seal(database: &Database, revision: u64) -> Result<(), redb::Error> {
         writing.open_table(META)?.insert(META_SEALED, revision)?;
         Ok(())
     })
+}
+
+/// The file, once whoever has it is gone: a process that was just ended, or one that a process is about to become.
+fn awaited(path: &Path) -> io::Result<Database> {
+    for _ in 0..BUSY_LOOKS {
+        match database(path) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                std::thread::park_timeout(BUSY_PAUSE)
+            }
+            outcome => return outcome,
+        }
+    }
+    database(path)
 }
 
 /// Does something with the file. A file that makes redb panic is damaged.

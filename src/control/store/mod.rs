@@ -332,7 +332,7 @@ impl Store {
                 ));
             }
         }
-        let oldest = (self.revision + 1).checked_sub(self.history.len() as u64).unwrap_or_default();
+        let oldest = (self.revision + 1).saturating_sub(self.history.len() as u64);
         for (past, expected) in self.history.iter().zip(oldest..) {
             if past.revision != expected || expected == 0 {
                 return Err(format!("history has revision {}, expected {expected}", past.revision));

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
+use std::io::Write as _;
 use std::ops::Bound;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
@@ -183,10 +184,8 @@ impl Mounted {
             Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
             Err(error) => error.to_string(),
         };
-        let _ = writeln!(
-            std::io::stderr(),
-            "not tested on a file system of {size}, as it can not be mounted: {why}"
-        );
+        let mut output = io::stderr().lock();
+        writeln!(output, "not tested on a file system of {size}, as it can not be mounted: {why}").unwrap();
         None
     }
 
