@@ -1,5 +1,6 @@
 //! Where objects are held: in the store, where the Admin API changes them, or in a file, which it only shows.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -9,8 +10,8 @@ use super::log;
 use super::source::file::Source;
 use super::store::{Author, Change, STORE_FILE, Store};
 use crate::base::clock;
-use crate::model::Settings;
 use crate::model::resources::Resources;
+use crate::model::{Kind, Settings};
 
 /// The objects, and who may change them.
 pub struct Holdings {
@@ -21,6 +22,8 @@ pub struct Holdings {
     pub(super) key_file: Option<PathBuf>,
     /// Why nothing may be written.
     pub(super) read_only: Option<String>,
+    /// Whether anybody can see what a file holds.
+    is_shown: bool,
 }
 
 impl Holdings {
@@ -29,7 +32,7 @@ impl Holdings {
     /// # Errors
     /// When the store is damaged, or the state's folder can not be used though it must be.
     pub fn open(settings: &Settings, source: Option<&Source>) -> io::Result<Self> {
-        let wanted = settings.admin.enabled.unwrap_or(source.is_none());
+        let wanted = settings.admin.enabled.unwrap_or_else(|| source.is_none());
         let state = &settings.state_dir;
         let read_only = source.map(|source| {
             let path = source.0.path().display();
@@ -54,7 +57,8 @@ impl Holdings {
             Err(error) => return Err(error),
         };
         let (keys, key_file) = keys.map_or((None, None), |(keys, path)| (Some(keys), path));
-        Ok(Self { store: Arc::new(Mutex::new(store)), keys, key_file, read_only })
+        let is_shown = source.is_some() && keys.is_some();
+        Ok(Self { store: Arc::new(Mutex::new(store)), keys, key_file, read_only, is_shown })
     }
 
     /// What the store holds.
@@ -67,10 +71,15 @@ impl Holdings {
     /// # Errors
     /// When the store can not take it.
     pub fn show(&self, resources: &Resources) -> io::Result<()> {
+        if !self.is_shown {
+            return Ok(());
+        }
         let mut store = held(&self.store);
+        let named: BTreeSet<(Kind, &str)> =
+            resources.objects.iter().map(|raw| (raw.kind, raw.id.as_str())).collect();
         let mut changes = Vec::new();
         for raw in store.resources().objects {
-            if !resources.objects.iter().any(|new| new.kind == raw.kind && new.id == raw.id) {
+            if !named.contains(&(raw.kind, raw.id.as_str())) {
                 changes.push(Change::Delete(raw.kind, raw.id));
             }
         }

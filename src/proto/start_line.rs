@@ -61,7 +61,7 @@ impl Method {
     }
 }
 
-/// The start line of a request; its header lines are in a [`HeaderList`].
+/// The start line of a request; its header lines are in a [`super::head::HeaderList`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestLine {
     pub method: Method,

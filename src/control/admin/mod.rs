@@ -115,9 +115,9 @@ async fn serve(
     let (parts, body) = request.into_parts();
     let problem_details = answer::wants_problem_details(&parts.headers);
     let answer = match admit(&admin, peer, &parts) {
-        Err(answer) => answer,
+        Err(answer) => *answer,
         Ok(author) => match call(parts, body, author).await {
-            Err(answer) => answer,
+            Err(answer) => *answer,
             Ok(call) => dispatch(&admin, call).await,
         },
     };
@@ -125,27 +125,27 @@ async fn serve(
 }
 
 /// Who asks, if they may.
-fn admit(admin: &Admin, peer: SocketAddr, parts: &Parts) -> Result<Author, Answer> {
+fn admit(admin: &Admin, peer: SocketAddr, parts: &Parts) -> Result<Author, Box<Answer>> {
     let ip = peer.ip().to_canonical();
     if !admin.allow.is_empty() && !admin.allow.contains(ip) {
-        return Err(Answer::json(403, json!({"error_msg": "this address is not in admin.allow"})));
+        return Err(Answer::json(403, json!({"error_msg": "this address is not in admin.allow"})).into());
     }
     if admin.cors && parts.method == Method::OPTIONS {
-        return Err(Answer::empty(200));
+        return Err(Answer::empty(200).into());
     }
     let (name, role) = admin.keys.of(parts).map_err(|why| {
         Answer::json(401, json!({"error_msg": "failed to check token", "description": why}))
     })?;
     if role == AdminRole::Viewer && parts.method != Method::GET && parts.method != Method::HEAD {
-        return Err(Answer::json(
-            401,
-            json!({"error_msg": "failed to check token", "description": "invalid method for role viewer"}),
-        ));
+        let why = "invalid method for role viewer";
+        return Err(
+            Answer::json(401, json!({"error_msg": "failed to check token", "description": why})).into()
+        );
     }
     Ok(Author { who: name, from: ip.to_string() })
 }
 
-async fn call(parts: Parts, body: Body, author: Author) -> Result<Call, Answer> {
+async fn call(parts: Parts, body: Body, author: Author) -> Result<Call, Box<Answer>> {
     let not_found = || Answer::json(404, json!({"error_msg": "not found"}));
     let path = parts.uri.path().strip_prefix(PREFIX).ok_or_else(not_found)?;
     let path = path
