@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use kit::{Case, Scale, Work};
 use ringway::model::Settings;
-use ringway::model::resources::{self, Format, Resources};
+use ringway::model::resources::{self, Change, Format, Resources};
 use ringway::snapshot::Compiler;
 
 /// Routes of a usual shape, every tenth with plugins, on a hundred shared upstreams.
@@ -42,10 +42,15 @@ fn objects(routes: usize) -> Resources {
     resources::parse(&text, Format::Json, &|_| None).expect("a file of objects")
 }
 
+fn compiler() -> Compiler {
+    Compiler::new(&Settings::default(), Box::new(|_| Err("no names here".to_owned())))
+}
+
+/// All of them, by a compiler that has seen none.
 fn compiling(routes: usize) -> Work {
     let objects = objects(routes);
-    let mut compiler = Compiler::new(&Settings::default(), Box::new(|_| Err("no names here".to_owned())));
-    let mut work = move || {
+    let work = move || {
+        let mut compiler = compiler();
         let outcome = compiler.compile(&objects);
         outcome.faults.len() as u64 * 1_000_000 + outcome.snapshot.routes.len() as u64
     };
@@ -53,7 +58,31 @@ fn compiling(routes: usize) -> Work {
     Box::new(work)
 }
 
+/// One of them, which goes from path to path.
+fn changing(routes: usize) -> Work {
+    let objects = objects(routes);
+    let mut compiler = compiler();
+    compiler.compile(&objects);
+    let middle = format!("r{}", routes / 2);
+    let found = objects.objects.into_iter().find(|raw| raw.id.as_str() == middle);
+    let mut raw = found.expect("the middle one is there");
+    let mut turn = 0;
+    let mut work = move || {
+        turn += 1;
+        raw.value["uri"] = format!("/changed/{}", turn % 10).into();
+        let attempt = compiler.attempt(&[Change::Put(raw.clone())]).expect("a valid change");
+        let outcome = compiler.adopt(attempt);
+        outcome.faults.len() as u64 * 1_000_000 + outcome.snapshot.routes.len() as u64
+    };
+    assert_eq!(work(), routes as u64);
+    Box::new(work)
+}
+
 fn main() -> ExitCode {
-    let case = |scale: Scale| compiling(scale.pick(10, 10_000));
-    kit::run(&[Case { name: "10k-routes", iterations: 1, make: case }])
+    let all = |scale: Scale| compiling(scale.pick(10, 10_000));
+    let one = |scale: Scale| changing(scale.pick(10, 10_000));
+    kit::run(&[
+        Case { name: "10k-routes", iterations: 1, make: all },
+        Case { name: "one-of-10k-routes", iterations: 200, make: one },
+    ])
 }

@@ -5,21 +5,22 @@ mod kit;
 use std::process::ExitCode;
 
 use kit::{Case, Scale, Work};
-use ringway::router::{Mode, Pattern, Query, Router, RouterBuilder};
+use ringway::router::{Mode, Pattern, Query, Router};
 
 /// Requests that a case goes round; the iterations are a multiple of it.
 const QUERIES: usize = 500;
 
 /// Puts in so many entries, each with its path and, if not empty, its host.
 fn build(mode: Mode, count: usize, entry: fn(usize) -> (String, String)) -> Router<u64> {
-    let mut builder = RouterBuilder::new(mode);
+    let mut router = Router::new(mode);
     for number in 0..count {
         let (path, host) = entry(number);
         let hosts: &[&str] = if host.is_empty() { &[] } else { &[&host] };
         let pattern = Pattern { path: &path, hosts, ..Pattern::default() };
-        builder.insert(&pattern, number as u64).expect("the pattern is valid");
+        router.insert(&pattern, number as u64, number as u64).expect("the pattern is valid");
     }
-    builder.build()
+    router.settle();
+    router
 }
 
 /// Asks for the entries `asked`, each by the path and host that it is to be found under.

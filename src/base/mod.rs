@@ -1,7 +1,9 @@
 //! Things with no opinion about gateways. Imports nothing of ours.
 
+pub mod byte_map;
 pub mod cidr;
 pub mod clock;
 pub mod hash;
 pub mod rng;
+pub mod slots;
 pub mod text;

@@ -371,9 +371,8 @@ impl Control {
     fn look_at_names(&mut self, now: Moment) {
         let compiler = &self.compiler;
         let Some(answers) = self.lookup.advance(now, || compiler.names()) else { return };
-        if self.compiler.learn(answers) {
+        if let Some(outcome) = self.compiler.learn(answers) {
             log::info("addresses of nodes have changed");
-            let outcome = self.compiler.recompile();
             self.take_over(outcome, now);
         }
     }
@@ -453,13 +452,10 @@ impl Control {
         let mut store = admin::held(&shared);
         let changes = prepare(&store)?;
         let changed: Vec<(Kind, String)> = changes.iter().map(Change::key).collect();
+        let attempt = self.compiler.attempt(&changes).map_err(Refusal::invalid)?;
         if dry_run {
-            let resources = store.resources_with(&changes);
-            self.compiler.attempt(&resources, &changed).map_err(Refusal::invalid)?;
             return Ok(Done { revision: store.revision() });
         }
-        let resources = store.resources_with(&changes);
-        let made = self.compiler.attempt(&resources, &changed).map_err(Refusal::invalid)?;
         let revision = store.commit(changes, author, clock::wall()).map_err(|error| {
             log::error(format!("a change is not kept, and not made: {error}"));
             Refusal::new(503, format!("the change can not be kept: {error}"))
@@ -469,7 +465,7 @@ impl Control {
             let name = object_name(kind, &id);
             log::info(format!("{name} changed by {} from {}; revision {revision}", author.who, author.from));
         }
-        let outcome = self.compiler.adopt(&resources, made);
+        let outcome = self.compiler.adopt(attempt);
         self.take_over(outcome, now);
         Ok(Done { revision })
     }

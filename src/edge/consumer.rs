@@ -16,7 +16,7 @@ pub(super) fn is_new(route: &Chain, plugin: &AnyPlugin) -> bool {
 /// The route's chain with the consumer's plugins over it, if the consumer has any.
 pub(super) fn merge(hall: &Hall, view: &View, route: Option<u32>, ex: &Exchange) -> Option<Rc<Chain>> {
     let (at, consumer) = (route?, ex.consumer_at?);
-    let Consumer { mounts, disabled, .. } = view.consumers.get(consumer as usize)?;
+    let Consumer { mounts, disabled, .. } = view.consumers.get(consumer)?;
     if mounts.is_empty() && disabled.is_empty() {
         return None;
     }
@@ -27,7 +27,7 @@ pub(super) fn merge(hall: &Hall, view: &View, route: Option<u32>, ex: &Exchange)
     if known.len() >= MERGED_MAX {
         known.clear();
     }
-    let route = view.routes[at as usize].chain.mounts();
+    let route = view.routes[at].chain.mounts();
     let replaced =
         |name: &str| mounts.iter().any(|new| new.plugin.name() == name) || disabled.contains(&name);
     let kept = route.iter().filter(|own| !replaced(own.plugin.name()));

@@ -114,7 +114,8 @@ impl Hall {
 
     fn swap(&self, snapshot: Arc<Snapshot>) {
         let generation = snapshot.generation;
-        self.core.forget_locals(&snapshot.live);
+        let live = &snapshot.live;
+        self.core.forget_locals(&snapshot.retired, live.size(), |id| live.contains(id));
         self.merged.borrow_mut().clear();
         let old = self.view.replace(View::new(snapshot, self.core.outbox.clone()));
         drop(old);

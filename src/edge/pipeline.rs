@@ -108,7 +108,7 @@ impl<'a> Run<'a> {
         self.find_route();
         let view = self.view.clone();
         let (env, global) = (self.hall.env(&view), &view.global);
-        let route = self.route.map(|at| &view.routes[at as usize]);
+        let route = self.route.map(|at| &view.routes[at]);
         if let Some(reply) = route.and_then(|route| respond::to_broken(&mut self.ex, route)) {
             return Verdict::Reply(reply);
         }
@@ -199,7 +199,7 @@ impl<'a> Run<'a> {
 
     /// The matched route.
     pub(super) fn matched(&self) -> Option<&Route> {
-        self.route.map(|at| &self.view.routes[at as usize])
+        self.route.map(|at| &self.view.routes[at])
     }
 
     fn find_route(&mut self) -> Option<u32> {
@@ -212,7 +212,7 @@ impl<'a> Run<'a> {
         };
         let routes = &self.view.routes;
         let found = self.view.router.find(&query, |at, _| {
-            let route = &routes[*at as usize];
+            let route = &routes[*at];
             route.clients.as_ref().is_none_or(|clients| clients.contains(ex.client.ip))
                 && route.rule.as_ref().is_none_or(|rule: &Rule| rule.holds(ex))
         })?;
@@ -222,7 +222,7 @@ impl<'a> Run<'a> {
             .map(|(name, range)| (name.to_owned(), range.start as u32..range.end as u32))
             .collect();
         self.ex.request.params = params;
-        self.ex.route.copy_from(&routes[at as usize].labels);
+        self.ex.route.copy_from(&routes[at].labels);
         self.ex.route.set_matched(found.pattern, found.host.unwrap_or(""));
         self.route = Some(at);
         Some(at)
@@ -235,5 +235,5 @@ pub(super) fn chain_of<'v>(
     route: Option<u32>,
     merged: Option<&'v Rc<Chain>>,
 ) -> Option<&'v Chain> {
-    merged.map(Rc::as_ref).or_else(|| route.map(|at| &view.routes[at as usize].chain))
+    merged.map(Rc::as_ref).or_else(|| route.map(|at| &view.routes[at].chain))
 }

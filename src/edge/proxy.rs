@@ -47,7 +47,7 @@ impl Run<'_> {
             Target::Vanished => return Err(Fault::UpstreamVanished),
         };
         let view = self.view.clone();
-        let plan = self.plan(&view.upstreams[at as usize]);
+        let plan = self.plan(&view.upstreams[at]);
         let mut tried = TriedSet::new();
         let core = &self.hall.core;
         let default = plan.upstream.other_nodes.min(core.limits.retries);

@@ -36,6 +36,25 @@ pub struct Resources {
     pub plugins: Option<Vec<String>>,
 }
 
+/// What is to be done to one object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// Make it or take its place.
+    Put(Raw),
+    /// See that it is not there.
+    Delete(Kind, ObjectId),
+}
+
+impl Change {
+    /// The object it is about.
+    pub fn key(&self) -> (Kind, String) {
+        match self {
+            Self::Put(raw) => (raw.kind, raw.id.as_str().to_owned()),
+            Self::Delete(kind, id) => (*kind, id.as_str().to_owned()),
+        }
+    }
+}
+
 /// Does the text end as APISIX asks, with a line `#END`? Whoever writes a file in place puts it there last.
 pub fn ends_with_marker(text: &str) -> bool {
     text.trim_end().lines().next_back().is_some_and(|line| line.trim() == "#END")

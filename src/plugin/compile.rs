@@ -1,33 +1,110 @@
 //! What a plugin may ask for while it is compiled: ids for state, and what it needs of bodies.
 
+use rpds::{HashTrieMapSync, HashTrieSetSync};
 use serde_json::Value;
 
 use crate::base::hash::{Map, stable};
 use crate::exchange::SlotId;
 use crate::runtime::LocalId;
 
-/// What lasts from one snapshot to the next on the control thread: which state belongs to whom.
-#[derive(Debug, Default)]
+/// What lasts from one compilation to the next: which state belongs to whom, and what objects agreed on. A copy
+/// shares everything with its original, so that a compilation can be dropped as if it had never been.
+#[derive(Clone, Debug, Default)]
 pub struct Registry {
-    locals: Map<String, LocalId>,
-    next_local: u64,
+    locals: HashTrieMapSync<String, Shared<LocalId>>,
+    topics: HashTrieMapSync<String, Shared<u64>>,
+    live: HashTrieSetSync<LocalId>,
+    /// What nobody used when it was last looked at.
+    unused: Vec<String>,
+    last_local: u64,
     slots: Map<&'static str, SlotId>,
 }
 
+/// Something that several objects may use.
+#[derive(Clone, Copy, Debug)]
+struct Shared<T> {
+    what: T,
+    users: u32,
+}
+
+/// What one object uses of a [`Registry`].
+#[derive(Clone, Debug, Default)]
+pub struct Holds {
+    locals: Vec<String>,
+    topics: Vec<String>,
+    /// What it could not agree on with those who were first.
+    pub disagreed: Vec<String>,
+}
+
 impl Registry {
-    /// The id of the state of `owner`'s `plugin` with that configuration: the same as long as all three are.
-    pub fn local(&mut self, owner: &str, plugin: &str, fingerprint: u64) -> LocalId {
+    /// The id of the state of `owner`'s `plugin` with that configuration: the same as long as all three are, and
+    /// somebody holds it.
+    pub fn local(&mut self, holds: &mut Holds, owner: &str, plugin: &str, fingerprint: u64) -> LocalId {
         let key = format!("{owner}\n{plugin}\n{fingerprint:x}");
-        let next = &mut self.next_local;
-        *self.locals.entry(key).or_insert_with(|| {
-            *next += 1;
-            LocalId(*next)
-        })
+        let known = self.locals.get(&key).copied();
+        let Shared { what, users } = known.unwrap_or_else(|| {
+            self.last_local += 1;
+            self.live.insert_mut(LocalId(self.last_local));
+            Shared { what: LocalId(self.last_local), users: 0 }
+        });
+        self.locals.insert_mut(key.clone(), Shared { what, users: users + 1 });
+        holds.locals.push(key);
+        what
     }
 
-    /// Forgets ids no snapshot uses any more, so that the table does not grow with every change.
-    pub fn retain(&mut self, live: &crate::base::hash::Set<LocalId>) {
-        self.locals.retain(|_, id| live.contains(id));
+    /// Whether all who name `topic` bring the same `value`; the first one sets it.
+    fn agree(&mut self, holds: &mut Holds, topic: String, value: u64) -> bool {
+        let known = self.topics.get(&topic).copied();
+        let Shared { what, users } = known.unwrap_or(Shared { what: value, users: 0 });
+        if what != value {
+            holds.disagreed.push(topic);
+            return false;
+        }
+        self.topics.insert_mut(topic.clone(), Shared { what, users: users + 1 });
+        holds.topics.push(topic);
+        true
+    }
+
+    /// Takes back what an object used; the topics that are free for others now.
+    pub fn release(&mut self, holds: Holds) -> Vec<String> {
+        for key in holds.locals {
+            let Some(Shared { what, users }) = self.locals.get(&key).copied() else { continue };
+            if users <= 1 {
+                self.unused.push(key.clone());
+            }
+            self.locals.insert_mut(key, Shared { what, users: users.saturating_sub(1) });
+        }
+        let mut free = Vec::new();
+        for topic in holds.topics {
+            match self.topics.get(&topic).copied() {
+                Some(Shared { what, users }) if users > 1 => {
+                    self.topics.insert_mut(topic, Shared { what, users: users - 1 });
+                }
+                _ => {
+                    self.topics.remove_mut(&topic);
+                    free.push(topic);
+                }
+            }
+        }
+        free
+    }
+
+    /// Forgets the ids nobody uses any more, and tells them; they are never used again.
+    pub fn retire_unused(&mut self) -> Vec<LocalId> {
+        let mut retired = Vec::new();
+        for key in std::mem::take(&mut self.unused) {
+            if let Some(Shared { what, users: 0 }) = self.locals.get(&key).copied() {
+                self.locals.remove_mut(&key);
+                self.live.remove_mut(&what);
+                retired.push(what);
+            }
+        }
+        retired
+    }
+
+    /// The ids in use.
+    pub const fn live(&self) -> &HashTrieSetSync<LocalId> {
+        &self.live
     }
 
     fn slot(&mut self, plugin: &'static str) -> SlotId {
@@ -36,50 +113,23 @@ impl Registry {
     }
 }
 
-/// What all plugins of one snapshot have in common.
-#[derive(Debug, Default)]
-pub struct Shared {
+/// What all plugins have in common.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
     /// `plugin_metadata` by plugin name.
     pub metadata: Map<String, Value>,
     /// `plugin_attr` of the settings, by plugin name.
     pub attributes: Map<String, Value>,
     /// Port of the first TLS listener, for redirects.
     pub https_port: Option<u16>,
-    agreed: Map<String, u64>,
-    /// What the object at hand was first to agree on.
-    proposed: Vec<String>,
-    live: crate::base::hash::Set<LocalId>,
-}
-
-impl Shared {
-    /// Ids of state handed out for this snapshot.
-    pub const fn live(&self) -> &crate::base::hash::Set<LocalId> {
-        &self.live
-    }
-
-    /// Before an object: what it brings can be taken back.
-    pub fn begin(&mut self) {
-        self.proposed.clear();
-    }
-
-    /// After an object that failed: what it was first to say binds nobody, least of all its earlier version.
-    pub fn undo(&mut self) {
-        for key in self.proposed.drain(..) {
-            self.agreed.remove(&key);
-        }
-    }
-
-    /// Notes an id as in use.
-    pub fn keep(&mut self, id: LocalId) {
-        self.live.insert(id);
-    }
 }
 
 /// The desk a plugin is compiled at.
 #[derive(Debug)]
 pub struct CompileCx<'a> {
     registry: &'a mut Registry,
-    shared: &'a mut Shared,
+    holds: &'a mut Holds,
+    surroundings: &'a Surroundings,
     owner: &'a str,
     plugin: &'static str,
     fingerprint: u64,
@@ -89,14 +139,14 @@ pub struct CompileCx<'a> {
 impl<'a> CompileCx<'a> {
     /// A desk for one use of a plugin: `owner` is the object as `routes/7`, `config` what stands there.
     pub fn new(
-        registry: &'a mut Registry,
-        shared: &'a mut Shared,
+        (registry, holds): (&'a mut Registry, &'a mut Holds),
+        surroundings: &'a Surroundings,
         owner: &'a str,
         plugin: &'static str,
         config: &Value,
     ) -> Self {
         let fingerprint = stable(config.to_string().as_bytes());
-        Self { registry, shared, owner, plugin, fingerprint, request_body_max: None }
+        Self { registry, holds, surroundings, owner, plugin, fingerprint, request_body_max: None }
     }
 
     /// The object the plugin is used in, as `routes/7`.
@@ -111,16 +161,12 @@ impl<'a> CompileCx<'a> {
 
     /// State on each core, kept as long as owner and configuration stay.
     pub fn local(&mut self) -> LocalId {
-        let id = self.registry.local(self.owner, self.plugin, self.fingerprint);
-        self.shared.keep(id);
-        id
+        self.registry.local(self.holds, self.owner, self.plugin, self.fingerprint)
     }
 
     /// State on each core that all uses of the plugin share, whatever their configuration.
     pub fn local_of_all_uses(&mut self) -> LocalId {
-        let id = self.registry.local("", self.plugin, 0);
-        self.shared.keep(id);
-        id
+        self.registry.local(self.holds, "", self.plugin, 0)
     }
 
     /// State of a request, private to the plugin (all its uses share the slot).
@@ -130,12 +176,12 @@ impl<'a> CompileCx<'a> {
 
     /// The plugin's part of `plugin_attr`.
     pub fn attribute(&self, name: &str) -> Option<&Value> {
-        self.shared.attributes.get(self.plugin)?.get(name)
+        self.surroundings.attributes.get(self.plugin)?.get(name)
     }
 
     /// Port of the first TLS listener, for redirects.
     pub const fn https_port(&self) -> Option<u16> {
-        self.shared.https_port
+        self.surroundings.https_port
     }
 
     /// Asks that the request body be held, whole, before `ACCESS`; larger ones get 413.
@@ -148,14 +194,8 @@ impl<'a> CompileCx<'a> {
         self.request_body_max
     }
 
-    /// Whether all who name `topic` in this snapshot bring the same `value`; the first one sets it.
+    /// Whether all objects that name `topic` bring the same `value`; the first one sets it.
     pub fn agree(&mut self, topic: &str, value: u64) -> bool {
-        let key = format!("{}\n{topic}", self.plugin);
-        if let Some(agreed) = self.shared.agreed.get(&key) {
-            return *agreed == value;
-        }
-        self.shared.proposed.push(key.clone());
-        self.shared.agreed.insert(key, value);
-        true
+        self.registry.agree(self.holds, format!("{}\n{topic}", self.plugin), value)
     }
 }

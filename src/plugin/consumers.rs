@@ -1,10 +1,13 @@
 //! From what a client shows to who it is: credentials of all consumers, by authentication plugin.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use subtle::ConstantTimeEq as _;
 
+use crate::base::byte_map::ByteMap;
 use crate::base::hash::Map;
 use crate::exchange::{ConsumerLabels, Exchange};
 use crate::model::ConfigError;
@@ -57,18 +60,24 @@ impl Known {
     }
 }
 
-/// All credentials.
-#[derive(Debug, Default)]
+/// All credentials. A copy shares what has not changed with its original.
+#[derive(Clone, Debug, Default)]
 pub struct ConsumerIndex {
-    by_plugin: Map<&'static str, Map<Box<[u8]>, Known>>,
-    by_name: Map<Box<str>, Known>,
+    by_plugin: Map<&'static str, ByteMap<Arc<Known>>>,
+    by_name: ByteMap<Arc<Known>>,
 }
 
 impl ConsumerIndex {
     /// Notes a consumer by name, for `anonymous_consumer`.
     pub fn insert_consumer(&mut self, consumer: u32, labels: ConsumerLabels) {
-        let name = labels.name().into();
-        self.by_name.insert(name, Known { consumer, labels, lookup: Box::default(), secret: Box::default() });
+        let known = Known { consumer, labels, lookup: Box::default(), secret: Box::default() };
+        let known = Arc::new(known);
+        self.by_name.insert(known.labels.name().as_bytes(), Arc::clone(&known));
+    }
+
+    /// Forgets a consumer's name.
+    pub fn remove_consumer(&mut self, name: &str) {
+        self.by_name.remove(name.as_bytes());
     }
 
     /// Notes a credential.
@@ -82,13 +91,20 @@ impl ConsumerIndex {
         consumer: u32,
         labels: ConsumerLabels,
     ) -> Result<(), String> {
-        let known = Known { consumer, labels, lookup: lookup.clone().into(), secret: secret.into() };
         let credentials = self.by_plugin.entry(plugin).or_default();
-        if let Some(earlier) = credentials.get(lookup.as_slice()) {
+        if let Some(earlier) = credentials.get(&lookup) {
             return Err(earlier.labels.name().to_owned());
         }
-        credentials.insert(lookup.into(), known);
+        let known = Known { consumer, labels, lookup: lookup.clone().into(), secret: secret.into() };
+        credentials.insert(&lookup, Arc::new(known));
         Ok(())
+    }
+
+    /// Forgets a credential.
+    pub fn remove(&mut self, plugin: &str, lookup: &[u8]) {
+        if let Some(credentials) = self.by_plugin.get_mut(plugin) {
+            credentials.remove(lookup);
+        }
     }
 
     /// The owner of what the client shows to `plugin`. The map's hash is seeded per process; the final
@@ -100,7 +116,7 @@ impl ConsumerIndex {
 
     /// The consumer of that name.
     pub fn named(&self, name: &str) -> Option<&Known> {
-        self.by_name.get(name)
+        self.by_name.get(name.as_bytes()).map(|known| &**known)
     }
 }
 

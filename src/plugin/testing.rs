@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 
 use serde_json::Value;
 
-use super::compile::Shared;
+use super::compile::{Holds, Surroundings};
 use super::{CompileCx, ConsumerIndex, Env, Plugin, Registry, Step, Verdict};
 use crate::exchange::{
     Body, Chunk, ConsumerLabels, Exchange, Reply, ReplyBody, ResponseBody, RouteLabels, Source,
@@ -33,7 +33,8 @@ use crate::runtime::{Core, Limits};
 /// Where plugins are compiled for one core.
 pub(crate) struct Desk {
     registry: Registry,
-    shared: Shared,
+    holds: Holds,
+    surroundings: Surroundings,
     stage: Rc<Stage>,
 }
 
@@ -91,24 +92,29 @@ impl Desk {
         let hatches = Hatches { outbox, stats: Arc::default(), ledger: Arc::new(Ledger::new()) };
         let core = Core::new(0, limits, hatches, 7);
         let stage = Rc::new(Stage { core, consumers: RefCell::default(), inbox });
-        Self { registry: Registry::default(), shared: Shared::default(), stage }
+        Self {
+            registry: Registry::default(),
+            holds: Holds::default(),
+            surroundings: Surroundings::default(),
+            stage,
+        }
     }
 
     /// Sets the plugin's metadata.
     pub(crate) fn metadata(mut self, plugin: &str, metadata: &str) -> Self {
-        self.shared.metadata.insert(plugin.to_owned(), value(metadata));
+        self.surroundings.metadata.insert(plugin.to_owned(), value(metadata));
         self
     }
 
     /// Sets the plugin's part of `plugin_attr`.
     pub(crate) fn attributes(mut self, plugin: &str, attributes: &str) -> Self {
-        self.shared.attributes.insert(plugin.to_owned(), value(attributes));
+        self.surroundings.attributes.insert(plugin.to_owned(), value(attributes));
         self
     }
 
     /// Sets the port of the first TLS listener.
     pub(crate) fn https_port(mut self, port: u16) -> Self {
-        self.shared.https_port = Some(port);
+        self.surroundings.https_port = Some(port);
         self
     }
 
@@ -120,11 +126,17 @@ impl Desk {
     ) -> Result<Bench<P>, Vec<ConfigError>> {
         let config = value(config);
         let parsed = schema::parse::<P::Config>(config.clone())?;
-        let metadata = match self.shared.metadata.get(P::NAME) {
+        let metadata = match self.surroundings.metadata.get(P::NAME) {
             Some(metadata) => schema::parse::<P::Metadata>(metadata.clone())?,
             None => P::Metadata::default(),
         };
-        let mut cx = CompileCx::new(&mut self.registry, &mut self.shared, owner, P::NAME, &config);
+        let mut cx = CompileCx::new(
+            (&mut self.registry, &mut self.holds),
+            &self.surroundings,
+            owner,
+            P::NAME,
+            &config,
+        );
         let plugin = P::compile(parsed, metadata, &mut cx).map_err(|fault| vec![fault])?;
         let request_body_max = cx.request_body_max();
         Ok(Bench { plugin, stage: Rc::clone(&self.stage), request_body_max })
@@ -132,7 +144,13 @@ impl Desk {
 
     /// Compiles without asking the schema first.
     fn compile_unchecked<P: Plugin>(&mut self, config: Value) -> Result<P, String> {
-        let mut cx = CompileCx::new(&mut self.registry, &mut self.shared, "routes/1", P::NAME, &config);
+        let mut cx = CompileCx::new(
+            (&mut self.registry, &mut self.holds),
+            &self.surroundings,
+            "routes/1",
+            P::NAME,
+            &config,
+        );
         let parsed = serde_json::from_value(config.clone()).map_err(|error| error.to_string())?;
         P::compile(parsed, P::Metadata::default(), &mut cx).map_err(|fault| fault.to_string())
     }

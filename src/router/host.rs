@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use super::radix::Radix;
 use super::{Query, RouterError};
-use crate::base::hash::Map;
+use crate::base::byte_map::ByteMap;
 
 /// Most bytes of a host pattern: a name has at most 253, and a port at most five and a colon.
 pub const HOST_BYTES_MAX: usize = 260;
@@ -56,6 +56,11 @@ impl HostPattern {
         self.text.as_bytes().get(usize::from(self.is_wildcard)..).unwrap_or_default()
     }
 
+    /// The ending from its end.
+    fn reversed(&self) -> Vec<u8> {
+        self.ending().iter().rev().copied().collect()
+    }
+
     /// How much the pattern says of a host that it matches; what says more is greater.
     fn weight(&self, query: &Query<'_>) -> Option<(bool, bool, usize)> {
         let (ending, host) = (self.ending(), if self.has_port { query.raw_host } else { query.host });
@@ -66,52 +71,90 @@ impl HostPattern {
     }
 }
 
-/// Patterns to their numbers.
-#[derive(Debug, Default)]
-pub(super) struct HostIndex {
-    plain: HostTable,
+/// Patterns to values.
+#[derive(Clone, Debug)]
+pub(super) struct HostIndex<V> {
+    plain: HostTable<V>,
     /// For patterns with a port; most configurations have none.
-    with_port: Option<Box<HostTable>>,
+    with_port: Option<Box<HostTable<V>>>,
 }
 
-#[derive(Debug, Default)]
-struct HostTable {
-    exact: Map<Box<[u8]>, u32>,
+#[derive(Clone, Debug)]
+struct HostTable<V> {
+    exact: ByteMap<V>,
     /// Endings, reversed.
-    endings: Radix,
+    endings: Radix<V>,
 }
 
-impl HostIndex {
-    /// Numbers the patterns by their place.
-    pub(super) fn build(patterns: &[HostPattern]) -> Self {
-        let table = |has_port: bool| {
-            let ours = || patterns.iter().zip(0_u32..).filter(|(pattern, _)| pattern.has_port == has_port);
-            let exact = ours().filter(|(pattern, _)| !pattern.is_wildcard);
-            let reversed: Vec<(Vec<u8>, u32)> = ours()
-                .filter(|(pattern, _)| pattern.is_wildcard)
-                .map(|(pattern, number)| (pattern.ending().iter().rev().copied().collect(), number))
-                .collect();
-            HostTable {
-                exact: exact.map(|(pattern, number)| (pattern.ending().into(), number)).collect(),
-                endings: Radix::build(reversed.iter().map(|(ending, number)| (&**ending, *number)).collect()),
-            }
-        };
-        let any_port = patterns.iter().any(|pattern| pattern.has_port);
-        Self { plain: table(false), with_port: any_port.then(|| Box::new(table(true))) }
+impl<V> Default for HostTable<V> {
+    fn default() -> Self {
+        Self { exact: ByteMap::default(), endings: Radix::default() }
+    }
+}
+
+impl<V> Default for HostIndex<V> {
+    fn default() -> Self {
+        Self { plain: HostTable::default(), with_port: None }
+    }
+}
+
+impl<V: Clone> HostIndex<V> {
+    /// The value of a pattern, to be changed; made if there is none.
+    pub(super) fn get_or_insert_with(&mut self, pattern: &HostPattern, make: impl FnOnce() -> V) -> &mut V {
+        let table = if pattern.has_port { self.with_port.get_or_insert_default() } else { &mut self.plain };
+        if pattern.is_wildcard {
+            table.endings.get_or_insert_with(&pattern.reversed(), make)
+        } else {
+            table.exact.get_or_insert_with(pattern.ending(), make)
+        }
     }
 
-    /// Calls `see` with the number of every pattern that matches, the most telling first.
-    pub(super) fn each<B>(
-        &self,
+    /// The value of a pattern, to be changed.
+    pub(super) fn get_mut(&mut self, pattern: &HostPattern) -> Option<&mut V> {
+        let table = self.table_mut(pattern)?;
+        if pattern.is_wildcard {
+            table.endings.get_mut(&pattern.reversed())
+        } else {
+            table.exact.get_mut(pattern.ending())
+        }
+    }
+
+    /// Takes a pattern out.
+    pub(super) fn remove(&mut self, pattern: &HostPattern) {
+        let Some(table) = self.table_mut(pattern) else { return };
+        if pattern.is_wildcard {
+            table.endings.remove(&pattern.reversed());
+        } else {
+            table.exact.remove(pattern.ending());
+        }
+        if self.with_port.as_ref().is_some_and(|table| table.is_empty()) {
+            self.with_port = None;
+        }
+    }
+
+    fn table_mut(&mut self, pattern: &HostPattern) -> Option<&mut HostTable<V>> {
+        if pattern.has_port { self.with_port.as_deref_mut() } else { Some(&mut self.plain) }
+    }
+}
+
+impl<V> HostIndex<V> {
+    /// Whether there is no pattern.
+    pub(super) fn is_empty(&self) -> bool {
+        self.plain.is_empty() && self.with_port.is_none()
+    }
+
+    /// Calls `see` with the value of every pattern that matches, the most telling first.
+    pub(super) fn each<'r, B>(
+        &'r self,
         query: &Query<'_>,
-        see: &mut impl FnMut(u32) -> ControlFlow<B>,
+        see: &mut impl FnMut(&'r V) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
         let with_port = self.with_port.as_deref();
-        if let Some(number) = with_port.and_then(|table| table.exact_of(query.raw_host)) {
-            see(number)?;
+        if let Some(value) = with_port.and_then(|table| table.exact_of(query.raw_host)) {
+            see(value)?;
         }
-        if let Some(number) = self.plain.exact.get(query.host) {
-            see(*number)?;
+        if let Some(value) = self.plain.exact.get(query.host) {
+            see(value)?;
         }
         if let Some(table) = with_port {
             table.each_ending(query.raw_host, see)?;
@@ -120,17 +163,25 @@ impl HostIndex {
     }
 }
 
-impl HostTable {
+impl<V> HostTable<V> {
+    const fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.endings.is_empty()
+    }
+
     /// The exact pattern of a host that may have capitals.
-    fn exact_of(&self, raw_host: &[u8]) -> Option<u32> {
+    fn exact_of(&self, raw_host: &[u8]) -> Option<&V> {
         let mut buffer = [0; HOST_BYTES_MAX];
         let lower = buffer.get_mut(..raw_host.len())?;
         lower.copy_from_slice(raw_host);
         lower.make_ascii_lowercase();
-        self.exact.get(&*lower).copied()
+        self.exact.get(lower)
     }
 
-    fn each_ending<B>(&self, host: &[u8], see: &mut impl FnMut(u32) -> ControlFlow<B>) -> ControlFlow<B> {
+    fn each_ending<'r, B>(
+        &'r self,
+        host: &[u8],
+        see: &mut impl FnMut(&'r V) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
         if self.endings.is_empty() {
             return ControlFlow::Continue(());
         }
@@ -140,7 +191,7 @@ impl HostTable {
         for (to, from) in buffer.iter_mut().zip(host.iter().rev()) {
             *to = from.to_ascii_lowercase();
         }
-        self.endings.prefixes_of(&buffer[..bytes]).try_for_each(see)
+        self.endings.each_prefix(&buffer[..bytes], see)
     }
 }
 
@@ -149,12 +200,18 @@ impl HostTable {
 pub(super) struct HostFilter {
     patterns: Box<[HostPattern]>,
     /// Instead of comparing each, when there are many.
-    index: Option<Box<HostIndex>>,
+    index: Option<Box<HostIndex<u32>>>,
 }
 
 impl HostFilter {
     pub(super) fn new(patterns: Vec<HostPattern>) -> Self {
-        let index = (patterns.len() > FILTER_LINEAR_MAX).then(|| Box::new(HostIndex::build(&patterns)));
+        let index = (patterns.len() > FILTER_LINEAR_MAX).then(|| {
+            let mut index = Box::<HostIndex<u32>>::default();
+            for (pattern, number) in patterns.iter().zip(0..) {
+                index.get_or_insert_with(pattern, || number);
+            }
+            index
+        });
         Self { patterns: patterns.into(), index }
     }
 
@@ -168,7 +225,7 @@ impl HostFilter {
     pub(super) fn find(&self, query: &Query<'_>) -> Option<&str> {
         if let Some(index) = &self.index {
             let first = index.each(query, &mut ControlFlow::Break).break_value()?;
-            return self.patterns.get(first as usize).map(HostPattern::text);
+            return self.patterns.get(*first as usize).map(HostPattern::text);
         }
         let weighed = self.patterns.iter().filter_map(|pattern| Some((pattern.weight(query)?, pattern)));
         // Of equal ones any will do: they are the same text.

@@ -1,4 +1,8 @@
-//! `Router<T>`: many patterns, one answer. Built whole, then never changed; asking allocates nothing.
+//! `Router<T>`: many patterns, one answer; asking allocates nothing.
+//!
+//! A copy shares everything with its original, and a change of one copies what lies on its way and no more: so the
+//! control thread changes one route among a hundred thousand in microseconds, while the cores go on asking the
+//! router they have.
 //!
 //! Precedence is APISIX's, and fixed by [`Mode`]: in `HostUri` the host decides first (exact, then the longest
 //! wildcard, then entries without host), and inside a host, or with `Uri` altogether, the path: an exact one
@@ -17,11 +21,11 @@ mod tree;
 use std::cmp::Reverse;
 use std::fmt;
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use self::host::{HostFilter, HostIndex, HostPattern};
 use self::path::{PathKind, PathPattern, Spans, range};
 use self::tree::Tree;
-use crate::base::hash::Map;
 
 pub use self::host::HOST_BYTES_MAX;
 pub use self::path::PARAMS_MAX;
@@ -90,17 +94,33 @@ impl std::error::Error for RouterError {}
 /// Many patterns, one answer.
 #[derive(Debug)]
 pub struct Router<T> {
-    /// In order of precedence among those on one path; everything else names entries by their place here.
-    entries: Box<[Entry<T>]>,
-    hosts: HostIndex,
-    /// The patterns of `hosts`, each with its entries.
-    sites: Box<[(HostPattern, Tree)]>,
-    /// Entries whose host did not decide: in `HostUri` those without one, else all.
-    anywhere: Tree,
+    mode: Mode,
+    /// Entries whose host decides, by host.
+    hosts: HostIndex<Arc<Site<T>>>,
+    /// The others: in `HostUri` those without host, else all.
+    anywhere: Tree<T>,
+    len: usize,
+    /// Lists that are to be divided anew.
+    unsettled: Vec<Unsettled>,
+}
+
+/// A host and its entries.
+#[derive(Debug)]
+struct Site<T> {
+    host: HostPattern,
+    tree: Tree<T>,
+}
+
+#[derive(Clone, Debug)]
+struct Unsettled {
+    host: Option<HostPattern>,
+    key: Box<[u8]>,
+    is_exact: bool,
 }
 
 #[derive(Debug)]
 struct Entry<T> {
+    rank: Rank,
     path: PathPattern,
     /// As written.
     pattern: Box<str>,
@@ -109,6 +129,9 @@ struct Entry<T> {
     hosts: Option<HostFilter>,
     value: T,
 }
+
+/// Precedence among entries on one path; the least is tried first.
+type Rank = (Reverse<i64>, Reverse<usize>, u64);
 
 /// An entry that matches, and what of the request it took.
 #[derive(Clone, Debug)]
@@ -176,37 +199,39 @@ impl<T> Router<T> {
         query: &Query<'_>,
         mut see: impl FnMut(Match<'r, T>) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        if !self.sites.is_empty() {
+        if !self.hosts.is_empty() {
             self.hosts.each(query, &mut |site| {
-                let Some((host, tree)) = self.sites.get(site as usize) else {
-                    return ControlFlow::Continue(());
-                };
-                tree.each(query, &mut |number| self.compare(number, Some(host.text()), query, &mut see))
+                site.tree.each(query, &mut |entry| entry.compare(Some(site.host.text()), query, &mut see))
             })?;
         }
-        self.anywhere.each(query, &mut |number| self.compare(number, None, query, &mut see))
+        self.anywhere.each(query, &mut |entry| entry.compare(None, query, &mut see))
     }
 
     /// How many entries there are.
-    pub fn len(&self) -> usize {
-        self.entries.len()
+    pub const fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether there is no entry.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
+    /// A router without entries.
+    pub fn new(mode: Mode) -> Self {
+        Self { mode, hosts: HostIndex::default(), anywhere: Tree::default(), len: 0, unsettled: Vec::new() }
+    }
+}
+
+impl<T> Entry<T> {
     /// Compares what table and tree could not, and hands a match on.
     fn compare<'r, B>(
         &'r self,
-        number: u32,
         site: Option<&'r str>,
         query: &Query<'_>,
         see: &mut impl FnMut(Match<'r, T>) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        let Some(entry) = self.entries.get(number as usize) else { return ControlFlow::Continue(()) };
-        let host = match &entry.hosts {
+        let host = match &self.hosts {
             None => site,
             Some(hosts) => match hosts.find(query) {
                 Some(host) => Some(host),
@@ -214,108 +239,138 @@ impl<T> Router<T> {
             },
         };
         let mut spans = Spans::default();
-        let names = match &entry.path.kind {
+        let names = match &self.path.kind {
             PathKind::Exact | PathKind::Prefix => &[][..],
-            PathKind::Shape(shape) if shape.matches(query.path, entry.path.key.len(), &mut spans) => {
+            PathKind::Shape(shape) if shape.matches(query.path, self.path.key.len(), &mut spans) => {
                 shape.names()
             }
             PathKind::Shape(_) => return ControlFlow::Continue(()),
         };
-        let (value, pattern, methods) = (&entry.value, &*entry.pattern, entry.methods);
+        let (value, pattern, methods) = (&self.value, &*self.pattern, self.methods);
         see(Match { value, pattern, host, methods, names, spans })
+    }
+}
+
+impl<T> Clone for Site<T> {
+    fn clone(&self) -> Self {
+        Self { host: self.host.clone(), tree: self.tree.clone() }
+    }
+}
+
+impl<T> Clone for Router<T> {
+    fn clone(&self) -> Self {
+        Self {
+            mode: self.mode,
+            hosts: self.hosts.clone(),
+            anywhere: self.anywhere.clone(),
+            len: self.len,
+            unsettled: self.unsettled.clone(),
+        }
     }
 }
 
 impl<T> Default for Router<T> {
     /// A router that finds nothing.
     fn default() -> Self {
-        RouterBuilder::new(Mode::default()).build()
+        Self::new(Mode::default())
     }
 }
 
-/// Takes entries in any order, then makes the router.
+/// A pattern, read.
 #[derive(Debug)]
-pub struct RouterBuilder<T> {
-    mode: Mode,
-    drafts: Vec<Draft<T>>,
-}
-
-#[derive(Debug)]
-struct Draft<T> {
+struct Parsed {
     path: PathPattern,
-    pattern: Box<str>,
     hosts: Vec<HostPattern>,
-    methods: u32,
-    priority: i64,
-    value: T,
 }
 
-impl<T> RouterBuilder<T> {
-    /// No entries yet.
-    pub const fn new(mode: Mode) -> Self {
-        Self { mode, drafts: Vec::new() }
+impl<T: PartialEq> Router<T> {
+    /// Whether a pattern means something here, and if not, why not.
+    ///
+    /// # Errors
+    /// Names the path or host at fault.
+    pub fn check(&self, pattern: &Pattern<'_>) -> Result<(), RouterError> {
+        self.parse(pattern).map(drop)
     }
 
-    /// Adds an entry, or says why its pattern means nothing. An object with several paths is as many entries.
-    pub fn insert(&mut self, pattern: &Pattern<'_>, value: T) -> Result<(), RouterError> {
+    fn parse(&self, pattern: &Pattern<'_>) -> Result<Parsed, RouterError> {
         let path = PathPattern::parse(pattern.path, self.mode == Mode::UriWithParameter)?;
         let mut hosts = Vec::with_capacity(pattern.hosts.len());
         for host in pattern.hosts {
-            hosts.push(HostPattern::parse(host)?);
+            let host = HostPattern::parse(host)?;
+            // A host may be named twice.
+            if !hosts.contains(&host) {
+                hosts.push(host);
+            }
         }
-        let methods = if pattern.methods == 0 { u32::MAX } else { pattern.methods };
-        let (pattern, priority) = (pattern.path.into(), pattern.priority);
-        self.drafts.push(Draft { path, pattern, hosts, methods, priority, value });
+        Ok(Parsed { path, hosts })
+    }
+
+    /// Adds an entry, or says why its pattern means nothing. An object with several paths is as many entries. Among
+    /// entries that nothing else orders, the one with the smaller `order` is tried first, then who came first.
+    /// [`Self::settle`] is to be called after the last of several changes.
+    ///
+    /// # Errors
+    /// As [`Self::check`]; nothing is added then.
+    pub fn insert(&mut self, pattern: &Pattern<'_>, order: u64, value: T) -> Result<(), RouterError> {
+        let Parsed { path, hosts } = self.parse(pattern)?;
+        let (key, is_exact) = (path.key.clone(), matches!(path.kind, PathKind::Exact));
+        let by_host = self.mode == Mode::HostUri && !hosts.is_empty();
+        let (sites, hosts) = if by_host { (hosts, Vec::new()) } else { (Vec::new(), hosts) };
+        let entry = Arc::new(Entry {
+            rank: (Reverse(pattern.priority), Reverse(pattern.path.len()), order),
+            path,
+            pattern: pattern.path.into(),
+            methods: if pattern.methods == 0 { u32::MAX } else { pattern.methods },
+            hosts: (!hosts.is_empty()).then(|| HostFilter::new(hosts)),
+            value,
+        });
+        self.len += 1;
+        if !by_host && self.anywhere.insert(&entry) {
+            self.unsettled.push(Unsettled { host: None, key: key.clone(), is_exact });
+        }
+        for host in sites {
+            let make = || Arc::new(Site { host: host.clone(), tree: Tree::default() });
+            let site = Arc::make_mut(self.hosts.get_or_insert_with(&host, make));
+            if site.tree.insert(&entry) {
+                self.unsettled.push(Unsettled { host: Some(host), key: key.clone(), is_exact });
+            }
+        }
         Ok(())
     }
 
-    /// An empty builder of the same mode: for entries that go in together or not at all.
-    pub const fn like(&self) -> Self {
-        Self::new(self.mode)
-    }
-
-    /// Takes in the entries of another builder, behind its own.
-    pub fn append(&mut self, other: Self) {
-        self.drafts.extend(other.drafts);
-    }
-
-    /// Makes the router.
-    pub fn build(self) -> Router<T> {
-        let Self { mode, mut drafts } = self;
-        // Stable, so that who came first stays first.
-        drafts.sort_by_key(|draft| (Reverse(draft.priority), Reverse(draft.pattern.len())));
-        let mut places: Map<HostPattern, usize> = Map::default();
-        let mut sites: Vec<(HostPattern, Vec<u32>)> = Vec::new();
-        let mut anywhere = Vec::new();
-        let mut entries = Vec::with_capacity(drafts.len());
-        for (draft, number) in drafts.into_iter().zip(0_u32..) {
-            let Draft { path, pattern, hosts, methods, value, .. } = draft;
-            let filter = if mode == Mode::HostUri && !hosts.is_empty() {
-                for host in hosts {
-                    let place = *places.entry(host.clone()).or_insert(sites.len());
-                    if place == sites.len() {
-                        sites.push((host, Vec::new()));
-                    }
-                    // A host may be named twice.
-                    if sites[place].1.last() != Some(&number) {
-                        sites[place].1.push(number);
-                    }
-                }
-                None
-            } else {
-                anywhere.push(number);
-                (!hosts.is_empty()).then(|| HostFilter::new(hosts))
-            };
-            entries.push(Entry { path, pattern, methods, hosts: filter, value });
+    /// Takes the entries out that were added with this path, these hosts and this value.
+    pub fn remove(&mut self, pattern: &Pattern<'_>, value: &T) {
+        // What means nothing was never added.
+        let Ok(Parsed { path, hosts }) = self.parse(pattern) else { return };
+        let is_it = |entry: &Entry<T>| entry.value == *value && *entry.pattern == *pattern.path;
+        let is_exact = matches!(path.kind, PathKind::Exact);
+        self.len = self.len.saturating_sub(1);
+        if self.mode != Mode::HostUri || hosts.is_empty() {
+            if self.anywhere.remove(&path, is_it) {
+                self.unsettled.push(Unsettled { host: None, key: path.key, is_exact });
+            }
+            return;
         }
-        let entries: Box<[Entry<T>]> = entries.into();
-        let patterns: Vec<HostPattern> = sites.iter().map(|(host, _)| host.clone()).collect();
-        let sites = sites.into_iter().map(|(host, numbers)| (host, Tree::build(&numbers, &entries)));
-        Router {
-            hosts: HostIndex::build(&patterns),
-            sites: sites.collect(),
-            anywhere: Tree::build(&anywhere, &entries),
-            entries,
+        for host in hosts {
+            let Some(site) = self.hosts.get_mut(&host).map(Arc::make_mut) else { continue };
+            if site.tree.remove(&path, is_it) {
+                self.unsettled.push(Unsettled { host: Some(host), key: path.key.clone(), is_exact });
+            } else if site.tree.is_empty() {
+                self.hosts.remove(&host);
+            }
+        }
+    }
+
+    /// Puts long lists in a form in which they are found quickly.
+    pub fn settle(&mut self) {
+        for Unsettled { host, key, is_exact } in std::mem::take(&mut self.unsettled) {
+            let tree = match &host {
+                None => Some(&mut self.anywhere),
+                Some(host) => self.hosts.get_mut(host).map(|site| &mut Arc::make_mut(site).tree),
+            };
+            if let Some(tree) = tree {
+                tree.settle(&key, is_exact);
+            }
         }
     }
 }

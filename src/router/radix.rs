@@ -1,118 +1,176 @@
 //! A byte radix tree: which of many keys are prefixes of a text, longest first.
 //!
-//! Immutable and flat: nodes lie level by level in one array, the children of a node side by side, their first
-//! bytes in an array of their own, so a step down is one search over a few bytes. Every node that ends a key
-//! knows the next shorter key on its way (`above`), so a walk needs no stack and has no bound on how many keys
-//! may be prefixes of each other. Cost: the bytes of the text that are shared with a key, whatever the number
-//! of keys.
+//! Nodes are shared with copies of the tree: a change copies the nodes on its way and no other. The first bytes of a
+//! node's children lie in an array of their own, so a step down is one search over a few bytes. Cost: the bytes of
+//! the text that are shared with a key, whatever the number of keys.
 
-/// No node, no value.
-const ABSENT: u32 = u32::MAX;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Keys on one way that are remembered going down it; when all of them are refused, the way is gone again for the
+/// shorter ones.
+const REMEMBERED: usize = 8;
 
 /// Keys to values.
-#[derive(Debug, Default)]
-pub(super) struct Radix {
-    nodes: Box<[Node]>,
-    /// The first byte of each node's label, in the order of the nodes.
-    firsts: Box<[u8]>,
-    /// All labels, one behind the other.
-    labels: Box<[u8]>,
+#[derive(Clone, Debug)]
+pub(super) struct Radix<V> {
+    root: Option<Arc<Node<V>>>,
 }
 
-#[derive(Debug)]
-struct Node {
-    label_start: usize,
-    label_bytes: u32,
-    /// The first child, and how many lie behind each other from there, ordered by first byte.
-    children: u32,
-    children_count: u32,
-    /// The value of the key that ends here.
-    value: u32,
-    /// The nearest node on the way from the root that ends a key.
-    above: u32,
+#[derive(Clone, Debug)]
+struct Node<V> {
+    /// The bytes between the parent's keys and this node's.
+    label: Box<[u8]>,
+    /// Of the key that ends here.
+    value: Option<V>,
+    /// The first byte of each child's label, in ascending order.
+    firsts: Vec<u8>,
+    children: Vec<Arc<Self>>,
 }
 
-/// A node to be made: what of the sorted keys is below it.
-struct Plan {
-    from: usize,
-    to: usize,
-    /// How many bytes of the keys the nodes before have taken.
-    depth: usize,
-    above: u32,
-}
-
-impl Radix {
-    /// Builds the tree of `keys`, in any order; of equal keys, the first stays.
-    pub(super) fn build(mut keys: Vec<(&[u8], u32)>) -> Self {
-        keys.sort_by_key(|(key, _)| *key);
-        keys.dedup_by_key(|(key, _)| *key);
-        if keys.is_empty() {
-            return Self::default();
-        }
-        let (mut nodes, mut firsts, mut labels) = (Vec::<Node>::new(), Vec::new(), Vec::new());
-        // The plans are a queue: a node's children are planned together, so they come to lie side by side.
-        let mut plans = vec![Plan { from: 0, to: keys.len(), depth: 0, above: ABSENT }];
-        let mut at = 0;
-        while let Some(&Plan { from, to, depth, above }) = plans.get(at) {
-            let (first, last) = (keys[from].0, keys[to - 1].0);
-            let shared = first[depth..].iter().zip(&last[depth..]).take_while(|(a, b)| a == b).count();
-            let end = depth + shared;
-            let ends_key = first.len() == end;
-            nodes.push(Node {
-                label_start: labels.len(),
-                label_bytes: shared as u32,
-                children: plans.len() as u32,
-                children_count: 0,
-                value: if ends_key { keys[from].1 } else { ABSENT },
-                above,
-            });
-            firsts.push(first.get(depth).copied().unwrap_or(0));
-            labels.extend_from_slice(&first[depth..end]);
-            let above = if ends_key { at as u32 } else { above };
-            let mut below = from + usize::from(ends_key);
-            while below < to {
-                let branch = keys[below].0[end];
-                let next = below + keys[below..to].partition_point(|(key, _)| key[end] == branch);
-                plans.push(Plan { from: below, to: next, depth: end, above });
-                nodes[at].children_count += 1;
-                below = next;
-            }
-            at += 1;
-        }
-        Self { nodes: nodes.into(), firsts: firsts.into(), labels: labels.into() }
+impl<V> Default for Radix<V> {
+    fn default() -> Self {
+        Self { root: None }
     }
+}
 
+impl<V> Radix<V> {
     /// Whether there is no key.
-    pub(super) fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+    pub(super) const fn is_empty(&self) -> bool {
+        self.root.is_none()
     }
 
-    /// The values of all keys that are prefixes of `text`, the longest key first.
-    pub(super) fn prefixes_of(&self, text: &[u8]) -> impl Iterator<Item = u32> {
-        let mut at = self.longest(text);
-        std::iter::from_fn(move || {
-            let node = self.nodes.get(at as usize)?;
-            at = node.above;
-            Some(node.value)
-        })
+    /// Calls `see` with the value of every key that is a prefix of `text`, the longest key first, until it breaks.
+    pub(super) fn each_prefix<'r, B>(
+        &'r self,
+        text: &[u8],
+        see: &mut impl FnMut(&'r V) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        // Keys of so many bytes and more have been seen.
+        let mut seen = usize::MAX;
+        loop {
+            let mut last: [Option<(&'r V, usize)>; REMEMBERED] = [None; REMEMBERED];
+            let mut count = 0;
+            self.each_down(text, |value, bytes| {
+                if bytes < seen {
+                    last[count % REMEMBERED] = Some((value, bytes));
+                    count += 1;
+                }
+            });
+            for at in (count.saturating_sub(REMEMBERED)..count).rev() {
+                if let Some((value, bytes)) = last[at % REMEMBERED] {
+                    seen = bytes;
+                    see(value)?;
+                }
+            }
+            if count <= REMEMBERED {
+                return ControlFlow::Continue(());
+            }
+        }
     }
 
-    /// The node that ends the longest key.
-    fn longest(&self, text: &[u8]) -> u32 {
-        let (mut rest, mut at, mut longest) = (text, 0, ABSENT);
-        while let Some(node) = self.nodes.get(at) {
-            let label = &self.labels[node.label_start..][..node.label_bytes as usize];
-            let Some(behind) = rest.strip_prefix(label) else { break };
-            if node.value != ABSENT {
-                longest = at as u32;
+    /// Calls `see` with the value and the length of every key that is a prefix, the shortest first.
+    fn each_down<'r>(&'r self, text: &[u8], mut see: impl FnMut(&'r V, usize)) {
+        let (mut rest, mut next) = (text, self.root.as_deref());
+        while let Some(node) = next {
+            let Some(behind) = rest.strip_prefix(&*node.label) else { break };
+            if let Some(value) = &node.value {
+                see(value, text.len() - behind.len());
             }
             let Some(first) = behind.first() else { break };
-            let children = node.children as usize;
-            let firsts = &self.firsts[children..][..node.children_count as usize];
-            let Some(child) = position(firsts, *first) else { break };
-            (rest, at) = (behind, children + child);
+            rest = behind;
+            next = position(&node.firsts, *first).map(|at| &*node.children[at]);
         }
-        longest
+    }
+}
+
+impl<V: Clone> Radix<V> {
+    /// The value of a key, to be changed; made if there is none.
+    pub(super) fn get_or_insert_with(&mut self, key: &[u8], make: impl FnOnce() -> V) -> &mut V {
+        let root = self.root.get_or_insert_with(|| Arc::new(Node::leaf(key)));
+        Node::reach(root, key).value.get_or_insert_with(make)
+    }
+
+    /// The value of a key, to be changed.
+    pub(super) fn get_mut(&mut self, key: &[u8]) -> Option<&mut V> {
+        // Looked at first: nothing is copied for what is not there.
+        let mut exists = false;
+        self.each_down(key, |_, bytes| exists = bytes == key.len());
+        let root = self.root.as_mut().filter(|_| exists)?;
+        Node::reach(root, key).value.as_mut()
+    }
+
+    /// Takes a key out.
+    pub(super) fn remove(&mut self, key: &[u8]) {
+        if self.get_mut(key).is_some()
+            && let Some(root) = &mut self.root
+            && Node::remove(root, key)
+        {
+            self.root = None;
+        }
+    }
+}
+
+impl<V: Clone> Node<V> {
+    fn leaf(label: &[u8]) -> Self {
+        Self { label: label.into(), value: None, firsts: Vec::new(), children: Vec::new() }
+    }
+
+    /// The node of a key, made if there is none.
+    fn reach<'a>(shared: &'a mut Arc<Self>, key: &[u8]) -> &'a mut Self {
+        let common = shared.label.iter().zip(key).take_while(|(a, b)| a == b).count();
+        if common < shared.label.len() {
+            Self::split(shared, common);
+        }
+        let node = Arc::make_mut(shared);
+        let behind = &key[common..];
+        let Some(first) = behind.first() else { return node };
+        let at = node.firsts.partition_point(|found| found < first);
+        if node.firsts.get(at) != Some(first) {
+            node.firsts.insert(at, *first);
+            node.children.insert(at, Arc::new(Self::leaf(behind)));
+        }
+        Self::reach(&mut node.children[at], behind)
+    }
+
+    /// Divides a node in two, the upper one with so many bytes of the label.
+    fn split(shared: &mut Arc<Self>, bytes: usize) {
+        let (upper, lower) = shared.label.split_at(bytes);
+        let first = lower.first().copied().unwrap_or_default();
+        let mut above = Self::leaf(upper);
+        let mut below = Self::clone(shared);
+        below.label = lower.into();
+        above.firsts.push(first);
+        above.children.push(Arc::new(below));
+        *shared = Arc::new(above);
+    }
+
+    /// Takes a key out that is there; whether the node is to go altogether.
+    fn remove(shared: &mut Arc<Self>, key: &[u8]) -> bool {
+        let node = Arc::make_mut(shared);
+        let behind = &key[node.label.len()..];
+        match behind.first() {
+            None => node.value = None,
+            Some(first) => {
+                let Some(at) = position(&node.firsts, *first) else { return false };
+                if Self::remove(&mut node.children[at], behind) {
+                    node.firsts.remove(at);
+                    node.children.remove(at);
+                }
+            }
+        }
+        if node.value.is_none() && node.children.len() == 1 {
+            Self::join(shared);
+            return false;
+        }
+        node.value.is_none() && node.children.is_empty()
+    }
+
+    /// Makes a node that ends no key one with its only child.
+    fn join(shared: &mut Arc<Self>) {
+        let mut below = Self::clone(&shared.children[0]);
+        below.label = [&*shared.label, &*below.label].concat().into();
+        *shared = Arc::new(below);
     }
 }
 
@@ -132,9 +190,26 @@ mod tests {
     use super::*;
     use crate::base::rng::Rng;
 
+    fn tree<'a>(keys: impl IntoIterator<Item = &'a [u8]>) -> Radix<usize> {
+        let mut tree = Radix::default();
+        for (value, key) in keys.into_iter().enumerate() {
+            tree.get_or_insert_with(key, || value);
+        }
+        tree
+    }
+
+    fn found(tree: &Radix<usize>, text: &[u8]) -> Vec<usize> {
+        let mut found = Vec::new();
+        let _: ControlFlow<()> = tree.each_prefix(text, &mut |value| {
+            found.push(*value);
+            ControlFlow::Continue(())
+        });
+        found
+    }
+
     fn check(keys: &[&str], text: &str, expected: &[&str]) {
-        let tree = Radix::build(keys.iter().zip(0..).map(|(key, value)| (key.as_bytes(), value)).collect());
-        let found: Vec<&str> = tree.prefixes_of(text.as_bytes()).map(|value| keys[value as usize]).collect();
+        let tree = tree(keys.iter().map(|key| key.as_bytes()));
+        let found: Vec<&str> = found(&tree, text.as_bytes()).into_iter().map(|value| keys[value]).collect();
         assert_eq!(found, expected, "{text} among {keys:?}");
     }
 
@@ -155,38 +230,50 @@ mod tests {
         check(&["/api"], "/apj", &[]);
         check(&["/api"], "", &[]);
         check(&[], "/api", &[]);
-        assert!(Radix::build(Vec::new()).is_empty());
+        assert!(Radix::<()>::default().is_empty());
     }
 
     #[test]
     fn many_keys_may_be_prefixes_of_each_other() {
-        let long = "a".repeat(5000);
-        let keys: Vec<&str> = (0..5000).map(|bytes| &long[..bytes]).collect();
-        let tree = Radix::build(keys.iter().zip(0..).map(|(key, value)| (key.as_bytes(), value)).collect());
-        assert!(tree.prefixes_of(&long.as_bytes()[..3000]).eq((0..=3000).rev()));
+        let long = "a".repeat(500);
+        let tree = tree((0..500).map(|bytes| &long.as_bytes()[..bytes]));
+        assert!(found(&tree, &long.as_bytes()[..300]).into_iter().eq((0..=300).rev()));
     }
 
     #[test]
-    fn the_tree_agrees_with_asking_every_key() {
+    fn the_tree_agrees_with_asking_every_key_while_keys_come_and_go() {
         let seed = 0x7ad1;
         let mut rng = Rng::seeded(seed);
         for round in 0..200 {
-            let mut word = |alphabet: u64, most: u64| -> Vec<u8> {
-                (0..rng.below(most)).map(|_| rng.below(alphabet) as u8).collect()
-            };
             // A large alphabet makes wide nodes, a small one deep trees.
             let alphabet = if round % 4 == 0 { 256 } else { 3 };
-            let keys: Vec<Vec<u8>> = (0..100).map(|_| word(alphabet, 8)).collect();
-            let tree = Radix::build(keys.iter().zip(0..).map(|(key, value)| (&**key, value)).collect());
-            for _ in 0..100 {
-                let text = word(alphabet, 12);
-                let mut expected: Vec<&[u8]> =
-                    keys.iter().map(|key| &**key).filter(|key| text.starts_with(key)).collect();
-                expected.sort_by_key(|key| std::cmp::Reverse(key.len()));
-                expected.dedup();
-                let found: Vec<&[u8]> = tree.prefixes_of(&text).map(|value| &*keys[value as usize]).collect();
-                assert_eq!(found, expected, "seed {seed:#x} round {round}: {text:?}");
+            let mut word =
+                |most: u64| -> Vec<u8> { (0..rng.below(most)).map(|_| rng.below(alphabet) as u8).collect() };
+            let mut keys: Vec<Vec<u8>> = (0..100).map(|_| word(8)).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            let mut tree = tree(keys.iter().map(|key| &**key));
+            let whole = tree.clone();
+            let gone: Vec<usize> = (0..keys.len()).filter(|at| (at * 7 + round) % 3 == 0).collect();
+            for at in &gone {
+                tree.remove(&keys[*at]);
+                tree.remove(&word(9).iter().chain(b"no such key").copied().collect::<Vec<u8>>());
             }
+            for _ in 0..100 {
+                let text = word(12);
+                let mut expected: Vec<usize> =
+                    (0..keys.len()).filter(|at| text.starts_with(&keys[*at])).collect();
+                expected.sort_by_key(|at| std::cmp::Reverse(keys[*at].len()));
+                let told = format!("seed {seed:#x} round {round}: {text:?}");
+                assert_eq!(found(&whole, &text), expected, "{told}");
+                expected.retain(|at| !gone.contains(at));
+                assert_eq!(found(&tree, &text), expected, "{told}, some gone");
+            }
+            for (value, key) in keys.iter().enumerate() {
+                assert_eq!(tree.get_mut(key).copied(), (!gone.contains(&value)).then_some(value));
+                tree.remove(key);
+            }
+            assert!(tree.is_empty(), "seed {seed:#x} round {round}");
         }
     }
 }

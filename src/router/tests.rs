@@ -12,12 +12,13 @@ fn query<'a>(path: &'a str, host: &'a str) -> Query<'a> {
 
 /// Entries as `(path, hosts, priority)`; their values are their places.
 fn router(mode: Mode, entries: &[(&str, &[&str], i64)]) -> Router<usize> {
-    let mut builder = RouterBuilder::new(mode);
+    let mut router = Router::new(mode);
     for (place, (path, hosts, priority)) in entries.iter().enumerate() {
         let pattern = Pattern { path, hosts, priority: *priority, methods: 0 };
-        builder.insert(&pattern, place).expect("the sample is a pattern");
+        router.insert(&pattern, place as u64, place).expect("the sample is a pattern");
     }
-    builder.build()
+    router.settle();
+    router
 }
 
 /// The order in which the entries are tried.
@@ -117,11 +118,11 @@ fn a_colon_is_literal_unless_the_mode_has_parameters() {
 
 #[test]
 fn a_method_that_no_entry_admits_is_told_from_a_path_that_none_has() {
-    let mut builder = RouterBuilder::new(Mode::HostUri);
+    let mut router = Router::new(Mode::HostUri);
     for (path, methods) in [("/a", GET), ("/a", POST), ("/any", 0)] {
-        builder.insert(&Pattern { path, methods, ..Pattern::default() }, path).expect("a pattern");
+        router.insert(&Pattern { path, methods, ..Pattern::default() }, 0, path).expect("a pattern");
     }
-    let router = builder.build();
+    router.settle();
     let asking = |path, method_bit| Query { method_bit, ..query(path, "h") };
     assert!(router.find(&asking("/a", POST), |_, _| true).is_some());
     assert!(router.find(&asking("/a", 4), |_, _| true).is_none());
@@ -135,19 +136,19 @@ fn a_method_that_no_entry_admits_is_told_from_a_path_that_none_has() {
 fn any_number_of_hosts_gives_the_same_answers() {
     for mode in [Mode::HostUri, Mode::Uri] {
         for count in [1, 99, 101, 10_000] {
-            let mut builder = RouterBuilder::new(mode);
+            let mut router = Router::new(mode);
             for number in 0..count {
                 let (host, wild) = (format!("h{number}.test"), format!("*.w{number}.test"));
                 let hosts = [host.as_str(), wild.as_str()];
-                builder
-                    .insert(&Pattern { path: "/a", hosts: &hosts, ..Pattern::default() }, number)
+                router
+                    .insert(&Pattern { path: "/a", hosts: &hosts, ..Pattern::default() }, 0, number)
                     .expect("fits");
                 // On a path of their own, so that the index over exact hosts is used where hosts only filter.
-                builder
-                    .insert(&Pattern { path: "/b", hosts: &hosts[..1], ..Pattern::default() }, number)
+                router
+                    .insert(&Pattern { path: "/b", hosts: &hosts[..1], ..Pattern::default() }, 0, number)
                     .expect("fits");
             }
-            let router = builder.build();
+            router.settle();
             let find = |path: &str, host: &str| {
                 router.find(&query(path, host), |_, _| true).map(|found| *found.value)
             };
@@ -166,20 +167,20 @@ fn any_number_of_hosts_gives_the_same_answers() {
 #[test]
 fn a_long_list_under_one_prefix_is_divided_by_what_its_entries_want() {
     let paths: Vec<String> = (0..5000).map(|number| format!("/:tenant/kind-{number}/:id")).collect();
-    let mut builder = RouterBuilder::new(Mode::UriWithParameter);
+    let mut router = Router::new(Mode::UriWithParameter);
     for (place, path) in paths.iter().enumerate() {
-        builder.insert(&Pattern { path, ..Pattern::default() }, place).expect("a pattern");
+        router.insert(&Pattern { path, ..Pattern::default() }, 0, place).expect("a pattern");
     }
-    builder
-        .insert(&Pattern { path: "/:a/:b/:c", priority: -1, ..Pattern::default() }, 5000)
+    router
+        .insert(&Pattern { path: "/:a/:b/:c", priority: -1, ..Pattern::default() }, 0, 5000)
         .expect("a pattern");
-    let router = builder.build();
+    router.settle();
     let tried = |path: &str| {
         let mut tried = Vec::new();
         router
             .anywhere
-            .each(&query(path, "h"), &mut |number| -> ControlFlow<()> {
-                tried.push(router.entries[number as usize].value);
+            .each(&query(path, "h"), &mut |entry| -> ControlFlow<()> {
+                tried.push(entry.value);
                 ControlFlow::Continue(())
             })
             .is_continue()
@@ -209,6 +210,14 @@ struct Listed {
     hosts: Vec<String>,
     methods: u32,
     priority: i64,
+}
+
+impl Listed {
+    fn with<R>(&self, act: impl FnOnce(&Pattern<'_>) -> R) -> R {
+        let hosts: Vec<&str> = self.hosts.iter().map(String::as_str).collect();
+        let Self { path, methods, priority, .. } = self;
+        act(&Pattern { path, hosts: &hosts, methods: *methods, priority: *priority })
+    }
 }
 
 /// Whether the path fits, trying every way; written after the definition, not after the router.
@@ -311,48 +320,65 @@ fn random_list(rng: &mut Rng, mode: Mode) -> Vec<Listed> {
 }
 
 #[test]
-fn the_router_agrees_with_a_list_that_is_scanned() {
+fn the_router_agrees_with_a_list_that_is_scanned_while_entries_come_and_go() {
     let seed = 0x0417_e57a;
     let mut rng = Rng::seeded(seed);
     for round in 0..600 {
         let mode = [Mode::HostUri, Mode::Uri, Mode::UriWithParameter][round % 3];
         let list = random_list(&mut rng, mode);
-        let mut builder = RouterBuilder::new(mode);
+        let mut router = Router::new(mode);
         for (place, entry) in list.iter().enumerate() {
-            let hosts: Vec<&str> = entry.hosts.iter().map(String::as_str).collect();
-            let Listed { path, methods, priority, .. } = entry;
-            let pattern = Pattern { path, hosts: &hosts, methods: *methods, priority: *priority };
-            builder.insert(&pattern, place).expect("the model makes patterns");
+            entry
+                .with(|pattern| router.insert(pattern, place as u64, place))
+                .expect("the model makes patterns");
         }
-        let router = builder.build();
-        for _ in 0..60 {
-            let mut path = String::new();
-            for _ in 0..=rng.below(5) {
-                path += "/";
-                path += pick(&mut rng, &["a", "b", "ab", "c", "", ":x", "a:b"]);
-            }
-            let host = pick(&mut rng, &["a.com", "b.a.com", "c.b.a.com", "xa.com", "a.org", "com", ""]);
-            let raw_host = format!("{host}{}", pick(&mut rng, &["", ":80", ":81"]));
-            let asked = Query {
-                raw_host: raw_host.as_bytes(),
-                method_bit: GET << rng.below(3),
-                ..query(&path, host)
-            };
-            let mut found = Vec::new();
-            router.find(&asked, |place, _| {
-                found.push(*place);
-                false
-            });
-            let expected = scan(mode, &list, &asked, host, &raw_host);
-            let routes: Vec<_> = expected
-                .iter()
-                .chain(&found)
-                .map(|place| (place, &list[*place].path, &list[*place].hosts))
-                .collect();
-            assert_eq!(
-                found, expected,
-                "seed {seed:#x} round {round} {mode:?}: {path} at {raw_host}: {routes:?}"
-            );
+        router.settle();
+        let told = format!("seed {seed:#x} round {round} {mode:?}");
+        compare(&mut rng, mode, &list, &|_| true, &router, &told);
+        // The copy loses some; the original must not notice.
+        let mut fewer = router.clone();
+        let stays = |place: usize| place % 3 != round % 4;
+        for (place, entry) in list.iter().enumerate().filter(|(place, _)| !stays(*place)) {
+            entry.with(|pattern| fewer.remove(pattern, &place));
         }
+        fewer.settle();
+        compare(&mut rng, mode, &list, &stays, &fewer, &format!("{told}, some gone"));
+        compare(&mut rng, mode, &list, &|_| true, &router, &format!("{told}, the original"));
+        assert_eq!(fewer.len(), (0..list.len()).filter(|place| stays(*place)).count(), "{told}");
+    }
+}
+
+/// Asks both, a number of times.
+fn compare(
+    rng: &mut Rng,
+    mode: Mode,
+    list: &[Listed],
+    stays: &dyn Fn(usize) -> bool,
+    router: &Router<usize>,
+    told: &str,
+) {
+    for _ in 0..30 {
+        let mut path = String::new();
+        for _ in 0..=rng.below(5) {
+            path += "/";
+            path += pick(rng, &["a", "b", "ab", "c", "", ":x", "a:b"]);
+        }
+        let host = pick(rng, &["a.com", "b.a.com", "c.b.a.com", "xa.com", "a.org", "com", ""]);
+        let raw_host = format!("{host}{}", pick(rng, &["", ":80", ":81"]));
+        let method_bit = GET << rng.below(3);
+        let asked = Query { raw_host: raw_host.as_bytes(), method_bit, ..query(&path, host) };
+        let mut found = Vec::new();
+        router.find(&asked, |place, _| {
+            found.push(*place);
+            false
+        });
+        let mut expected = scan(mode, list, &asked, host, &raw_host);
+        expected.retain(|place| stays(*place));
+        let routes: Vec<_> = expected
+            .iter()
+            .chain(&found)
+            .map(|place| (place, &list[*place].path, &list[*place].hosts))
+            .collect();
+        assert_eq!(found, expected, "{told}: {path} at {raw_host}: {routes:?}");
     }
 }

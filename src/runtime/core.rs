@@ -20,6 +20,8 @@ use super::pool::{InFlight, Pool};
 
 /// So much must have been too much for the stocks before giving memory back is worth its time.
 const SPILLED_MIN: u32 = 256;
+/// States of plugins and upstreams beyond those that are wanted, before they are looked through.
+const LOCALS_SLACK: usize = 64;
 /// Exchanges kept in stock; each holds some kilobytes.
 const EXCHANGES_KEPT: usize = 256;
 
@@ -104,9 +106,13 @@ impl Core {
         self.locals.of(id, make)
     }
 
-    /// Forgets state that no snapshot names any more.
-    pub fn forget_locals(&self, live: &crate::base::hash::Set<LocalId>) {
-        self.locals.retain(live);
+    /// Forgets the state of ids that were retired lately, and, when there is clearly more than the `live` ids can
+    /// need, all state that is not theirs.
+    pub fn forget_locals(&self, retired: &[LocalId], live: usize, is_live: impl Fn(&LocalId) -> bool) {
+        self.locals.forget(retired);
+        if self.locals.len() > live + LOCALS_SLACK {
+            self.locals.sweep(is_live);
+        }
     }
 
     /// Lends an empty exchange.

@@ -2,13 +2,14 @@
 //!
 //! An id is handed out by the control thread for one owner, plugin and configuration; the same three get the
 //! same id in the next snapshot, so their state goes on, and an id is never used for anything else again.
-//! After a swap the core forgets the ids that the new snapshot no longer names.
+//! With a snapshot come the ids that were retired lately, and the core forgets them; what a request of an older
+//! snapshot makes again after that is swept up later.
 
 use std::any::Any;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::base::hash::{Map, Set};
+use crate::base::hash::Map;
 
 /// Names one state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -32,15 +33,30 @@ impl Locals {
         state
     }
 
-    /// Forgets the states not named.
-    pub fn retain(&self, live: &Set<LocalId>) {
+    /// Forgets the states of these ids.
+    pub fn forget(&self, ids: &[LocalId]) {
         // Dropped after the borrow ends: a state's own drop may ask for others.
         let gone: Vec<Rc<dyn Any>> = {
             let mut states = self.states.borrow_mut();
-            let dead: Vec<LocalId> = states.keys().filter(|id| !live.contains(id)).copied().collect();
-            dead.iter().filter_map(|id| states.remove(id)).collect()
+            ids.iter().filter_map(|id| states.remove(id)).collect()
         };
         drop(gone);
+    }
+
+    /// Forgets the states of ids that are not live.
+    pub fn sweep(&self, is_live: impl Fn(&LocalId) -> bool) {
+        let dead: Vec<LocalId> = self.states.borrow().keys().filter(|id| !is_live(id)).copied().collect();
+        self.forget(&dead);
+    }
+
+    /// How many states there are.
+    pub fn len(&self) -> usize {
+        self.states.borrow().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 
@@ -49,6 +65,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+    use crate::base::hash::Set;
     use crate::base::rng::Rng;
 
     #[test]
@@ -61,8 +78,14 @@ mod tests {
             let id = LocalId(rng.below(40));
             if rng.below(20) == 0 {
                 let live: Set<LocalId> = (0..40).map(LocalId).filter(|_| rng.below(2) == 0).collect();
-                locals.retain(&live);
+                if rng.below(2) == 0 {
+                    locals.sweep(|id| live.contains(id));
+                } else {
+                    let gone: Vec<LocalId> = (0..40).map(LocalId).filter(|id| !live.contains(id)).collect();
+                    locals.forget(&gone);
+                }
                 expected.retain(|id, _| live.contains(id));
+                assert_eq!(locals.len(), expected.len(), "seed {seed}");
             }
             let state = locals.of(id, || Cell::new(0_u64));
             let count = expected.entry(id).or_default();

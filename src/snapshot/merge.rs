@@ -8,10 +8,11 @@ use serde_json::{Map, Value};
 
 use crate::expr::Rule;
 use crate::model::nearest::hint;
-use crate::model::{ConfigError, field::PluginMap};
-use crate::plugin::compile::Shared;
-use crate::plugin::{CompileCx, Hooks as _, Meta, Mount, Registry};
+use crate::model::schema::check;
+use crate::model::{ConfigError, Object, PluginMetadata, Raw, field::PluginMap, typed};
+use crate::plugin::{CompileCx, Holds, Hooks as _, Meta, Mount, Registry, Surroundings};
 use crate::plugins::{AnyPlugin, CATALOG, Card};
+use crate::runtime::LocalId;
 
 /// The plugins of an object, or of several laid over each other; none named twice.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +26,9 @@ pub(super) struct Mounts {
 #[derive(Debug)]
 pub(super) struct Workbench<'a> {
     pub(super) registry: &'a mut Registry,
-    pub(super) shared: &'a mut Shared,
+    /// What the object at hand uses of it.
+    pub(super) holds: Holds,
+    pub(super) surroundings: &'a Surroundings,
     /// The plugins that may be used; `None` is all.
     pub(super) enabled: Option<&'a [String]>,
 }
@@ -42,18 +45,51 @@ pub(super) fn lay_over(under: &Mounts, over: &Mounts) -> Mounts {
     }
 }
 
+/// The card of a plugin that is among the enabled ones.
+fn card(name: &str, enabled: Option<&[String]>) -> Result<&'static Card, ConfigError> {
+    let allowed = |name: &str| enabled.is_none_or(|enabled| enabled.iter().any(|allowed| allowed == name));
+    match Card::of(name).filter(|_| allowed(name)) {
+        Some(card) => Ok(card),
+        None => {
+            let hint = hint(name, CATALOG.iter().map(|card| card.name).filter(|name| allowed(name)));
+            Err(ConfigError::at(format!("plugins.{name}"), format!("unknown plugin [{name}]{hint}")))
+        }
+    }
+}
+
+/// Reads the metadata of a plugin: the plugin's name, and what is written.
+pub(super) fn metadata(
+    metadata: PluginMetadata,
+    enabled: Option<&[String]>,
+) -> Result<(String, Value), Vec<ConfigError>> {
+    let plugin = metadata.id.as_str().to_owned();
+    let unknown = |_| vec![ConfigError::new(format!("unknown plugin [{plugin}]"))];
+    let card = card(&plugin, enabled).map_err(unknown)?;
+    let fields = Value::Object(metadata.fields);
+    let faults = check(&(card.metadata_schema)(), &fields);
+    if faults.is_empty() { Ok((plugin, fields)) } else { Err(faults) }
+}
+
+/// [`metadata`] of an object that is one.
+pub(super) fn read_metadata(
+    raw: &Raw,
+    enabled: Option<&[String]>,
+) -> Result<(String, Value), Vec<ConfigError>> {
+    match typed(raw)? {
+        Object::PluginMetadata(read) => metadata(*read, enabled),
+        _ => Err(Vec::new()),
+    }
+}
+
 impl Workbench<'_> {
     /// The card of a plugin that may be used.
     pub(super) fn card(&self, name: &str) -> Result<&'static Card, ConfigError> {
-        let allowed =
-            |name: &str| self.enabled.is_none_or(|enabled| enabled.iter().any(|allowed| allowed == name));
-        match Card::of(name).filter(|_| allowed(name)) {
-            Some(card) => Ok(card),
-            None => {
-                let hint = hint(name, CATALOG.iter().map(|card| card.name).filter(|name| allowed(name)));
-                Err(ConfigError::at(format!("plugins.{name}"), format!("unknown plugin [{name}]{hint}")))
-            }
-        }
+        card(name, self.enabled)
+    }
+
+    /// State on each core that lasts as long as owner and fingerprint are the same.
+    pub(super) fn local(&mut self, owner: &str, what: &str, fingerprint: u64) -> LocalId {
+        self.registry.local(&mut self.holds, owner, what, fingerprint)
     }
 
     /// Compiles the plugins of one object, or tells every fault. Credentials are not among them: what a consumer
@@ -85,8 +121,9 @@ impl Workbench<'_> {
         if meta.disable {
             return Ok(Use::Disabled(card.name));
         }
-        let metadata = self.shared.metadata.get(name).cloned().unwrap_or(Value::Null);
-        let mut cx = CompileCx::new(self.registry, self.shared, owner, card.name, &config);
+        let metadata = self.surroundings.metadata.get(name).cloned().unwrap_or(Value::Null);
+        let holder = (&mut *self.registry, &mut self.holds);
+        let mut cx = CompileCx::new(holder, self.surroundings, owner, card.name, &config);
         let compiled = card.compile(config, metadata, &mut cx);
         let request_body_max = cx.request_body_max();
         let plugin = compiled

@@ -1,7 +1,8 @@
 //! Configuration frozen into the form the cores read.
 //!
 //! A [`Snapshot`] is made by [`Compiler`] on the control thread, never changes, and is freed there, too: a core
-//! hands its last hold back through the outbox.
+//! hands its last hold back through the outbox. What one snapshot has in common with the next, they share: a change
+//! of one route makes one route, and a few nodes of the tables that lead to it.
 
 pub mod compile;
 mod merge;
@@ -18,8 +19,10 @@ pub use upstream::{Node, PassHost, Timeouts, Upstream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rpds::HashTrieSetSync;
+
 use crate::base::cidr::CidrSet;
-use crate::base::hash::Set;
+use crate::base::slots::Slots;
 use crate::expr::Template;
 use crate::plugin::{ConsumerIndex, PluginChain};
 use crate::proto::uri::UriOptions;
@@ -74,15 +77,17 @@ pub struct House {
 pub struct Snapshot {
     /// Counts up with every snapshot of the process, from 1.
     pub generation: u64,
-    pub house: House,
+    pub house: Arc<House>,
     /// Finds the place of a route in `routes`.
     pub router: Router<u32>,
-    pub routes: Vec<Route>,
-    pub upstreams: Vec<Upstream>,
-    pub consumers: Vec<Consumer>,
+    pub routes: Slots<Route>,
+    pub upstreams: Slots<Upstream>,
+    pub consumers: Slots<Consumer>,
     pub index: ConsumerIndex,
     /// Plugins of all global rules.
-    pub global: Chain,
+    pub global: Arc<Chain>,
     /// Ids of the per-core state its plugins and upstreams use.
-    pub live: Set<LocalId>,
+    pub live: HashTrieSetSync<LocalId>,
+    /// Those that went out of use lately; not all of them, if there were many.
+    pub retired: Arc<[LocalId]>,
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::base::hash::{Map, Set};
+use crate::base::hash::Map;
 
 /// How a name is resolved; the control plane brings it.
 pub type Resolve = Box<dyn Fn(&str) -> Result<Vec<IpAddr>, String> + Send>;
@@ -12,12 +12,13 @@ pub type Resolve = Box<dyn Fn(&str) -> Result<Vec<IpAddr>, String> + Send>;
 pub(super) struct Names {
     resolve: Resolve,
     known: Map<String, Vec<IpAddr>>,
-    asked: Set<String>,
+    /// Since they were last taken.
+    asked: Vec<String>,
 }
 
 impl Names {
     pub(super) fn new(resolve: Resolve) -> Self {
-        Self { resolve, known: Map::default(), asked: Set::default() }
+        Self { resolve, known: Map::default(), asked: Vec::new() }
     }
 
     /// The addresses of a host; a literal address is its own.
@@ -25,7 +26,7 @@ impl Names {
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
         }
-        self.asked.insert(host.to_owned());
+        self.asked.push(host.to_owned());
         if let Some(known) = self.known.get(host) {
             return Ok(known.clone());
         }
@@ -37,36 +38,30 @@ impl Names {
         Ok(found)
     }
 
-    /// The names in use: those asked for since the last [`Self::forget_unused`].
-    pub(super) fn in_use(&self) -> Vec<String> {
-        self.asked.iter().cloned().collect()
+    /// The names that were asked for since this was last called.
+    pub(super) fn take_asked(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.asked)
     }
 
-    /// Takes in newer answers. Whether any differs from what was known.
-    pub(super) fn learn(&mut self, answers: Vec<(String, Vec<IpAddr>)>) -> bool {
-        let mut changed = false;
+    /// Takes in newer answers; the names whose addresses differ from what was known.
+    pub(super) fn learn(&mut self, answers: Vec<(String, Vec<IpAddr>)>) -> Vec<String> {
+        let mut changed = Vec::new();
         for (name, addresses) in answers {
             if addresses.is_empty() {
                 continue;
             }
             let addresses = sorted(addresses);
             if self.known.get(&name) != Some(&addresses) {
+                changed.push(name.clone());
                 self.known.insert(name, addresses);
-                changed = true;
             }
         }
         changed
     }
 
-    /// Before a compilation: which names it uses will show.
-    pub(super) fn start(&mut self) {
-        self.asked.clear();
-    }
-
-    /// After one: the others are forgotten.
-    pub(super) fn forget_unused(&mut self) {
-        let asked = &self.asked;
-        self.known.retain(|name, _| asked.contains(name));
+    /// Forgets the names that nobody uses.
+    pub(super) fn forget_unused(&mut self, is_used: impl Fn(&str) -> bool) {
+        self.known.retain(|name, _| is_used(name));
     }
 }
 
@@ -94,8 +89,10 @@ mod tests {
             Names::new(Box::new(move |name| if name == "a" { Ok(vec![one]) } else { Err("no".into()) }));
         assert_eq!(names.addresses("a"), Ok(vec![one]));
         assert!(names.addresses("b").is_err());
-        assert!(!names.learn(vec![("a".to_owned(), vec![])]));
+        assert!(names.learn(vec![("a".to_owned(), vec![])]).is_empty());
         assert_eq!(names.addresses("a"), Ok(vec![one]));
-        assert!(names.learn(vec![("a".to_owned(), vec!["10.0.0.2".parse().expect("an address")])]));
+        let news = || vec![("a".to_owned(), vec!["10.0.0.2".parse().expect("an address")])];
+        assert_eq!(names.learn(news()), ["a"]);
+        assert!(names.learn(news()).is_empty());
     }
 }

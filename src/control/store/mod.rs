@@ -20,6 +20,7 @@ use crate::model::{Kind, ObjectId, Raw, object_name};
 
 use disk::{Batch, Disk};
 
+pub(crate) use crate::model::resources::Change;
 pub(crate) use disk::FILE as STORE_FILE;
 use record::{Kept, Record};
 
@@ -39,25 +40,6 @@ pub(crate) struct Entry {
     pub(crate) created: u64,
     /// The revision at which it was last written.
     pub(crate) modified: u64,
-}
-
-/// What is to be done to one object.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Change {
-    /// Make it or take its place.
-    Put(Raw),
-    /// See that it is not there.
-    Delete(Kind, ObjectId),
-}
-
-impl Change {
-    /// The object it is about.
-    pub(crate) fn key(&self) -> (Kind, String) {
-        match self {
-            Self::Put(raw) => (raw.kind, raw.id.as_str().to_owned()),
-            Self::Delete(kind, id) => (*kind, id.as_str().to_owned()),
-        }
-    }
 }
 
 /// Who changed what, for history and audit.
@@ -188,13 +170,6 @@ impl Store {
     /// All objects, for the compiler, in the order they were made.
     pub(crate) fn resources(&self) -> Resources {
         resources_of(self.objects.values())
-    }
-
-    /// What [`resources`](Self::resources) would be with the changes made.
-    pub(crate) fn resources_with(&self, changes: &[Change]) -> Resources {
-        let plan = self.plan(changes.to_vec());
-        let stay = self.objects.iter().filter(|(name, _)| !plan.contains_key(*name)).map(|(_, kept)| kept);
-        resources_of(stay.chain(plan.values().flatten()))
     }
 
     /// The newest `limit` revisions, newest first.

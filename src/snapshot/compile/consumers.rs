@@ -1,11 +1,13 @@
 //! Consumers, compiled: what they prove themselves with goes into the index, what acts on their requests is mounted.
 
-use super::super::Consumer;
-use super::super::merge::{Mounts, lay_over};
-use super::{Work, both, dangling};
+use std::sync::Arc;
+
+use super::work::{Work, both, dangling};
 use crate::exchange::ConsumerLabels;
 use crate::model::field::PluginMap;
-use crate::model::{self, ConfigError};
+use crate::model::{self, ConfigError, Kind};
+use crate::snapshot::Consumer;
+use crate::snapshot::merge::lay_over;
 
 /// A credential: of which plugin, what is shown, and what must match besides.
 type Proof = (&'static str, (Vec<u8>, Vec<u8>));
@@ -19,27 +21,29 @@ impl Work<'_> {
         let username = consumer.username.as_str();
         let (auth, other) = self.split_auth(consumer.plugins.as_ref());
         let group = consumer.group_id.as_ref();
-        let none = Mounts::default();
-        let laid = group.map_or(Ok(&none), |id| {
-            let found = self.parts.groups.get(id.as_str());
+        if let Some(id) = group {
+            self.need(Kind::ConsumerGroup, id.as_str());
+        }
+        let laid = group.map_or(Ok(Arc::default()), |id| {
+            let found = self.parts.groups.get(id.as_str()).cloned();
             found.ok_or_else(|| vec![dangling("group_id", "a consumer_group", id)])
         });
         let mounts =
-            both(laid, self.bench.mounts(name, Some(&other))).map(|(group, own)| lay_over(group, &own));
+            both(laid, self.bench.mounts(name, Some(&other))).map(|(group, own)| lay_over(&group, &own));
         let custom_id = consumer.labels.as_ref().and_then(|labels| labels.get("custom_id"));
         let custom_id = custom_id.map_or("", |text| text.as_str());
         let group_id = group.map_or("", |id| id.as_str());
         let labels = |credential: &str| ConsumerLabels::new(username, group_id, credential, custom_id);
-        let at = self.parts.consumers.len() as u32;
         let (mounts, credentials) = both(mounts, self.read_credentials(auth))?;
-        self.insert_credentials(credentials, at, &labels(""));
-        self.parts.index.insert_consumer(at, labels(""));
-        self.parts.consumer_ids.insert(username.to_owned(), at);
-        self.parts.consumers.push(Consumer {
+        let at = self.parts.consumers.add(Consumer {
             labels: labels(""),
             mounts: mounts.list,
             disabled: mounts.disabled,
         });
+        self.made.place = Some(at);
+        self.insert_credentials(credentials, at, &labels(""));
+        self.parts.index.insert_consumer(at, labels(""));
+        self.parts.consumer_ids.insert_mut(username.into(), at);
         Ok(())
     }
 
@@ -55,7 +59,7 @@ impl Work<'_> {
     }
 
     /// Reads credentials that nobody has yet.
-    fn read_credentials(&self, auth: PluginMap) -> Result<Vec<Proof>, Vec<ConfigError>> {
+    fn read_credentials(&mut self, auth: PluginMap) -> Result<Vec<Proof>, Vec<ConfigError>> {
         let (mut read, mut faults) = (Vec::new(), Vec::new());
         for (name, config) in auth {
             let under = format!("plugins.{name}");
@@ -66,8 +70,14 @@ impl Work<'_> {
                 Err(more) => faults.extend(more.into_iter().map(|fault| fault.under(&under))),
                 Ok(parts) => match self.parts.index.find(card.name, &parts.0) {
                     Some(owner) => {
-                        let owner = owner.labels.name();
+                        let (owner, credential) =
+                            (owner.labels.name().to_owned(), owner.labels.credential_id().to_owned());
                         let problem = format!("duplicate key of plugin {name} found with consumer: {owner}");
+                        // It may be given up some day.
+                        match &*credential {
+                            "" => self.need(Kind::Consumer, &owner),
+                            id => self.need(Kind::Credential, &format!("{owner}/credentials/{id}")),
+                        }
                         faults.push(ConfigError::at(under, problem));
                     }
                     None => read.push((card.name, parts)),
@@ -79,6 +89,7 @@ impl Work<'_> {
 
     fn insert_credentials(&mut self, proofs: Vec<Proof>, at: u32, labels: &ConsumerLabels) {
         for (plugin, parts) in proofs {
+            self.made.proofs.push((plugin, parts.0.clone()));
             // Found to be new when they were read; the index was not touched in between.
             let _ = self.parts.index.insert(plugin, parts, at, labels.clone());
         }
@@ -90,6 +101,7 @@ impl Work<'_> {
         plugins: Option<&PluginMap>,
     ) -> Result<(), Vec<ConfigError>> {
         let (username, credential) = id.split_once("/credentials/").unwrap_or((id, ""));
+        self.need(Kind::Consumer, username);
         let Some(at) = self.parts.consumer_ids.get(username).copied() else {
             return Err(vec![ConfigError::new(format!("consumer not found: {username}"))]);
         };
@@ -100,7 +112,7 @@ impl Work<'_> {
         };
         let misplaced: Vec<_> = other.keys().map(misplaced).collect();
         let misplaced = if misplaced.is_empty() { Ok(()) } else { Err(misplaced) };
-        let of = &self.parts.consumers[at as usize].labels;
+        let of = &self.parts.consumers[at].labels;
         let labels = ConsumerLabels::new(of.name(), of.group_id(), credential, of.custom_id());
         let ((), proofs) = both(misplaced, self.read_credentials(auth))?;
         self.insert_credentials(proofs, at, &labels);

@@ -1,0 +1,385 @@
+//! All objects, what was made of each, and who must be looked at again when one changes.
+//!
+//! [`State::apply`] takes changes and compiles what they touch, and nothing else:
+//!
+//! ```text
+//! change ─▶ agenda ─▶ take out what was made of the object ─▶ compile it (else its last good version)
+//!              ▲                                                   │
+//!              └────────── those who need what has changed ◀───────┘
+//! ```
+//!
+//! Objects are taken in the order of their references, so what refers finds what it refers to. A copy of the state
+//! shares everything with its original, so a compilation that is refused is dropped, and nothing has happened.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rpds::{HashTrieMapSync, RedBlackTreeMapSync, RedBlackTreeSetSync};
+
+use super::parts::{Made, Parts};
+use super::work::Work;
+use crate::model::{ConfigError, Kind, ObjectId, Raw, object_name};
+use crate::plugin::{Registry, Surroundings};
+use crate::snapshot::names::Names;
+
+/// What refers comes after what it refers to.
+const ORDER: [Kind; 13] = [
+    Kind::PluginMetadata,
+    Kind::Upstream,
+    Kind::PluginConfig,
+    Kind::Service,
+    Kind::ConsumerGroup,
+    Kind::Consumer,
+    Kind::Credential,
+    Kind::GlobalRule,
+    Kind::Route,
+    Kind::Ssl,
+    Kind::StreamRoute,
+    Kind::Secret,
+    Kind::Proto,
+];
+
+/// How often one object is looked at in the course of one change. Objects that keep each other from being in force
+/// could otherwise take turns for ever.
+const LOOKS_MAX: u32 = 3;
+
+/// An object by kind and id.
+pub(super) type Key = (Kind, Arc<str>);
+
+/// Where an object stands among all: by the order of references, then by age.
+type Seat = (usize, u64);
+
+/// What an object needs beside itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Need {
+    /// This one to be there, or to be as it is, or not to be in the way.
+    Object(Key),
+    /// To agree on this with others.
+    Topic(String),
+    /// The addresses of this host.
+    Name(String),
+}
+
+/// One object, and what became of it.
+#[derive(Debug)]
+pub(super) struct Held {
+    seat: Seat,
+    /// As it is wanted, as JSON.
+    pub(super) wanted: Arc<str>,
+    /// As it is in force.
+    in_force: Option<(Arc<str>, Made)>,
+    /// Why it is not in force as wanted, or what it lacks though it is.
+    pub(super) faults: Vec<ConfigError>,
+    pub(super) is_set_aside: bool,
+    needs: Vec<Need>,
+}
+
+impl Held {
+    fn new(seat: Seat, wanted: Arc<str>) -> Self {
+        Self { seat, wanted, in_force: None, faults: Vec::new(), is_set_aside: false, needs: Vec::new() }
+    }
+
+    /// How old it is among its kind: the smaller, the older.
+    pub(super) const fn age(&self) -> u64 {
+        self.seat.1
+    }
+
+    /// The version that is in force.
+    pub(super) fn in_force(&self) -> Option<&str> {
+        self.in_force.as_ref().map(|(text, _)| &**text)
+    }
+
+    /// Whether an earlier version is in force.
+    pub(super) const fn has_last_good(&self) -> bool {
+        self.is_set_aside && self.in_force.is_some()
+    }
+}
+
+/// What is to be done to one object.
+#[derive(Clone, Debug)]
+pub(super) enum Edit {
+    Put(Key, Arc<str>),
+    Delete(Key),
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    objects: HashTrieMapSync<Key, Arc<Held>>,
+    /// Who needs what.
+    needed: HashTrieMapSync<Need, RedBlackTreeSetSync<Key>>,
+    /// Objects with faults, in their order.
+    troubled: RedBlackTreeMapSync<Seat, Key>,
+    /// The age of the youngest object.
+    youngest: u64,
+    pub(super) registry: Registry,
+    pub(super) parts: Parts,
+}
+
+/// What a compilation reads besides the objects.
+pub(super) struct Tools<'a> {
+    pub(super) names: &'a mut Names,
+    pub(super) surroundings: &'a Surroundings,
+    /// The plugins that may be used; `None` is all.
+    pub(super) enabled: Option<&'a [String]>,
+}
+
+/// Objects to be looked at, and how often each was.
+#[derive(Default)]
+struct Agenda {
+    due: BTreeMap<Seat, Key>,
+    looks: BTreeMap<Seat, u32>,
+}
+
+impl State {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self {
+            objects: HashTrieMapSync::default(),
+            needed: HashTrieMapSync::default(),
+            troubled: RedBlackTreeMapSync::default(),
+            youngest: 0,
+            registry: Registry::default(),
+            parts,
+        }
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<&Held> {
+        self.objects.get(key).map(|held| &**held)
+    }
+
+    /// All objects, in no order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.objects.keys()
+    }
+
+    /// All objects as they are wanted, in their order.
+    pub(super) fn in_order(&self) -> Vec<(Key, Arc<str>)> {
+        let mut objects: Vec<_> = self.objects.iter().collect();
+        objects.sort_by_key(|(_, held)| held.seat);
+        objects.into_iter().map(|(key, held)| (key.clone(), Arc::clone(&held.wanted))).collect()
+    }
+
+    /// Objects with faults, in their order.
+    pub(super) fn troubled(&self) -> impl Iterator<Item = (&Key, &Held)> {
+        self.troubled.values().filter_map(|key| Some((key, self.get(key)?)))
+    }
+
+    /// The hosts that nodes are known by.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.needed.keys().filter_map(|need| match need {
+            Need::Name(name) => Some(name.as_str()),
+            Need::Object(_) | Need::Topic(_) => None,
+        })
+    }
+
+    /// Makes the changes, and compiles what they touch.
+    pub(super) fn apply(&mut self, edits: Vec<Edit>, tools: &mut Tools<'_>) {
+        let mut agenda = Agenda::default();
+        for edit in edits {
+            match edit {
+                Edit::Put(key, wanted) => self.put(key, wanted, &mut agenda),
+                Edit::Delete(key) => self.delete(&key, &mut agenda),
+            }
+        }
+        self.work_off(agenda, tools);
+    }
+
+    /// Compiles again who asked for the addresses of these hosts.
+    pub(super) fn look_again_at(&mut self, hosts: &[String], tools: &mut Tools<'_>) {
+        let mut agenda = Agenda::default();
+        for host in hosts {
+            self.call(&Need::Name(host.clone()), &mut agenda);
+        }
+        self.work_off(agenda, tools);
+    }
+
+    /// Compiles everything anew, in the order of these objects; those that are not among them go.
+    pub(super) fn rebuild(&mut self, objects: Vec<(Key, Arc<str>)>, parts: Parts, tools: &mut Tools<'_>) {
+        let mut old = std::mem::replace(self, Self::new(parts));
+        // State that is still wanted keeps its ids: nothing is retired before all is compiled again.
+        for held in old.objects.values() {
+            if let Some((_, made)) = &held.in_force {
+                old.registry.release(made.holds.clone());
+            }
+        }
+        self.registry = old.registry;
+        let mut agenda = Agenda::default();
+        for (key, wanted) in objects {
+            let mut held = Held::new(self.seat_for(key.0), wanted);
+            let earlier = old.objects.get(&key).and_then(|held| held.in_force.as_ref());
+            held.in_force = earlier.map(|(text, _)| (Arc::clone(text), Made::default()));
+            agenda.add(held.seat, key.clone());
+            self.objects.insert_mut(key, Arc::new(held));
+        }
+        self.work_off(agenda, tools);
+    }
+
+    fn seat_for(&mut self, kind: Kind) -> Seat {
+        self.youngest += 1;
+        (ORDER.iter().position(|known| *known == kind).unwrap_or(ORDER.len()), self.youngest)
+    }
+
+    /// Has an object be wanted so. What was made of it is taken out at once: of several objects that change together,
+    /// one may take what another gives up.
+    fn put(&mut self, key: Key, wanted: Arc<str>, agenda: &mut Agenda) {
+        let mut now = Held::new((0, 0), wanted);
+        match self.objects.get(&key).cloned() {
+            None => now.seat = self.seat_for(key.0),
+            Some(held) => {
+                self.withdraw(&key, &held, agenda);
+                now.seat = held.seat;
+                now.in_force = held.in_force.as_ref().map(|(text, _)| (Arc::clone(text), Made::default()));
+                now.needs.clone_from(&held.needs);
+            }
+        }
+        agenda.add(now.seat, key.clone());
+        self.objects.insert_mut(key, Arc::new(now));
+    }
+
+    fn delete(&mut self, key: &Key, agenda: &mut Agenda) {
+        let Some(held) = self.objects.get(key).cloned() else { return };
+        self.withdraw(key, &held, agenda);
+        self.forget_needs(key, &held);
+        if key.0 == Kind::Upstream {
+            self.parts.remove_upstream(&key.1);
+        }
+        self.troubled.remove_mut(&held.seat);
+        self.objects.remove_mut(key);
+        agenda.remove(held.seat);
+        self.call(&Need::Object(key.clone()), agenda);
+    }
+
+    /// Looks at what is due until nothing is.
+    fn work_off(&mut self, mut agenda: Agenda, tools: &mut Tools<'_>) {
+        while let Some((_, key)) = agenda.next() {
+            self.look_at(&key, &mut agenda, tools);
+        }
+        self.parts.settle();
+    }
+
+    /// Takes out what was made of an object, and compiles it again.
+    fn look_at(&mut self, key: &Key, agenda: &mut Agenda, tools: &mut Tools<'_>) {
+        let Some(held) = self.objects.get(key).cloned() else { return };
+        self.withdraw(key, &held, agenda);
+        self.forget_needs(key, &held);
+        let mut needs = BTreeSet::new();
+        let mut faults = Vec::new();
+        let tried = self.compile(key, &held.wanted, &mut needs, tools);
+        let is_set_aside = tried.is_err();
+        let in_force = match tried {
+            Ok((made, lacks)) => {
+                faults.extend(lacks);
+                Some((Arc::clone(&held.wanted), made))
+            }
+            Err(more) => {
+                faults.extend(more);
+                let earlier = held.in_force.as_ref().map(|(text, _)| Arc::clone(text));
+                earlier.filter(|earlier| *earlier != held.wanted).and_then(|earlier| {
+                    let (made, lacks) = self.compile(key, &earlier, &mut needs, tools).ok()?;
+                    faults.extend(lacks);
+                    Some((earlier, made))
+                })
+            }
+        };
+        let is_new = held.in_force.is_some() != in_force.is_some();
+        if in_force.is_none() && key.0 == Kind::Upstream {
+            self.parts.remove_upstream(&key.1);
+        }
+        for need in &needs {
+            self.note_need(need, key);
+        }
+        if faults.is_empty() {
+            self.troubled.remove_mut(&held.seat);
+        } else {
+            self.troubled.insert_mut(held.seat, key.clone());
+        }
+        let needs = needs.into_iter().collect();
+        let now =
+            Held { seat: held.seat, wanted: Arc::clone(&held.wanted), in_force, faults, is_set_aside, needs };
+        self.objects.insert_mut(key.clone(), Arc::new(now));
+        // Whoever sends to an upstream knows its place, which stays.
+        if key.0 != Kind::Upstream || is_new {
+            self.call(&Need::Object(key.clone()), agenda);
+        }
+    }
+
+    /// Compiles one version of an object; what was made of it, and what it lacks.
+    fn compile(
+        &mut self,
+        (kind, id): &Key,
+        text: &str,
+        needs: &mut BTreeSet<Need>,
+        tools: &mut Tools<'_>,
+    ) -> Result<(Made, Vec<ConfigError>), Vec<ConfigError>> {
+        let raw = raw_of(*kind, id, text)?;
+        let seat = self.objects.get(&(*kind, Arc::clone(id))).map_or((0, 0), |held| held.seat);
+        let mut work = Work::new(&mut self.registry, &mut self.parts, tools, seat.1);
+        let added = work.add(&raw);
+        needs.extend(work.take_needs());
+        added
+    }
+
+    /// Takes out what was made of an object.
+    fn withdraw(&mut self, key: &Key, held: &Held, agenda: &mut Agenda) {
+        let Some((text, made)) = &held.in_force else { return };
+        let Ok(raw) = raw_of(key.0, &key.1, text) else { return };
+        self.parts.withdraw(&raw, made);
+        for topic in self.registry.release(made.holds.clone()) {
+            self.call(&Need::Topic(topic), agenda);
+        }
+    }
+
+    fn note_need(&mut self, need: &Need, key: &Key) {
+        if let Some(who) = self.needed.get_mut(need) {
+            who.insert_mut(key.clone());
+        } else {
+            let mut who = RedBlackTreeSetSync::default();
+            who.insert_mut(key.clone());
+            self.needed.insert_mut(need.clone(), who);
+        }
+    }
+
+    fn forget_needs(&mut self, key: &Key, held: &Held) {
+        for need in &held.needs {
+            let Some(who) = self.needed.get_mut(need) else { continue };
+            who.remove_mut(key);
+            if who.is_empty() {
+                self.needed.remove_mut(need);
+            }
+        }
+    }
+
+    /// Puts on the agenda who has this need.
+    fn call(&self, need: &Need, agenda: &mut Agenda) {
+        for key in self.needed.get(need).into_iter().flat_map(RedBlackTreeSetSync::iter) {
+            if let Some(held) = self.objects.get(key) {
+                agenda.add(held.seat, key.clone());
+            }
+        }
+    }
+}
+
+impl Agenda {
+    fn add(&mut self, seat: Seat, key: Key) {
+        if self.looks.get(&seat).is_none_or(|looks| *looks < LOOKS_MAX) {
+            self.due.insert(seat, key);
+        }
+    }
+
+    fn remove(&mut self, seat: Seat) {
+        self.due.remove(&seat);
+    }
+
+    fn next(&mut self) -> Option<(Seat, Key)> {
+        let (seat, key) = self.due.pop_first()?;
+        *self.looks.entry(seat).or_default() += 1;
+        Some((seat, key))
+    }
+}
+
+/// An object from its text, which was made from one.
+pub(super) fn raw_of(kind: Kind, id: &str, text: &str) -> Result<Raw, Vec<ConfigError>> {
+    let value = serde_json::from_str(text)
+        .map_err(|error| vec![ConfigError::new(error.to_string()).in_object(object_name(kind, id))])?;
+    Ok(Raw { kind, id: ObjectId::of_checked(id), value })
+}

@@ -1,0 +1,291 @@
+//! One object, compiled into the parts of the snapshot, or refused with all that is wrong with it.
+
+use std::sync::Arc;
+
+pub(super) use super::parts::Made;
+use super::parts::{Parts, Service, hosts_of};
+use super::state::{Need, Tools};
+use super::{Registry, set_of};
+use crate::exchange::RouteLabels;
+use crate::expr::Rule;
+use crate::model::field::PluginMap;
+use crate::model::{self, ConfigError, Kind, Object, Raw, typed};
+use crate::plugin::Holds;
+use crate::snapshot::merge::{Mounts, Workbench, lay_over, metadata};
+use crate::snapshot::names::Names;
+use crate::snapshot::upstream::compile as compile_upstream;
+use crate::snapshot::{Chain, Route, Target, Timeouts};
+
+/// The compilation of one object.
+pub(super) struct Work<'a> {
+    pub(super) bench: Workbench<'a>,
+    names: &'a mut Names,
+    pub(super) parts: &'a mut Parts,
+    /// Orders what nothing else does: who is older comes first.
+    age: u64,
+    pub(super) made: Made,
+    /// Faults that do not keep the object out of force, such as a reference to nothing.
+    lacks: Vec<ConfigError>,
+    pub(super) needs: Vec<Need>,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(
+        registry: &'a mut Registry,
+        parts: &'a mut Parts,
+        tools: &'a mut Tools<'_>,
+        age: u64,
+    ) -> Self {
+        let Tools { names, surroundings, enabled } = tools;
+        let bench = Workbench { registry, holds: Holds::default(), surroundings, enabled: *enabled };
+        Self { bench, names, parts, age, made: Made::default(), lacks: Vec::new(), needs: Vec::new() }
+    }
+
+    /// What the object needed beside itself, found or not.
+    pub(super) fn take_needs(&mut self) -> Vec<Need> {
+        let mut needs = std::mem::take(&mut self.needs);
+        needs.extend(self.names.take_asked().into_iter().map(Need::Name));
+        needs
+    }
+
+    /// Compiles one object into the parts, or says why not; then nothing of it is in.
+    pub(super) fn add(&mut self, raw: &Raw) -> Result<(Made, Vec<ConfigError>), Vec<ConfigError>> {
+        let object = typed(raw)?;
+        let (name, id) = (raw.name(), raw.id.as_str());
+        let added = match object {
+            Object::PluginMetadata(read) => metadata(*read, self.bench.enabled).map(drop),
+            Object::Upstream(upstream) => self.add_upstream(&name, id, &upstream),
+            Object::PluginConfig(config) => self.bench.mounts(&name, Some(&config.plugins)).map(|mounts| {
+                self.parts.plugin_configs.insert_mut(id.into(), Arc::new(mounts));
+            }),
+            Object::Service(service) => self.add_service(&name, id, &service),
+            Object::ConsumerGroup(group) => self.bench.mounts(&name, Some(&group.plugins)).map(|mounts| {
+                self.parts.groups.insert_mut(id.into(), Arc::new(mounts));
+            }),
+            Object::Consumer(consumer) => self.add_consumer(&name, &consumer),
+            Object::Credential(credential) => self.add_credential(id, credential.plugins.as_ref()),
+            Object::GlobalRule(rule) => self.add_global_rule(&name, id, &rule.plugins),
+            Object::Route(route) => self.add_route(&name, id, &route),
+            // Read and kept, not acted upon.
+            Object::Ssl(_) | Object::StreamRoute(_) | Object::Secret(_) | Object::Proto(_) => Ok(()),
+        };
+        let mut holds = std::mem::take(&mut self.bench.holds);
+        self.needs.extend(std::mem::take(&mut holds.disagreed).into_iter().map(Need::Topic));
+        let mut made = std::mem::take(&mut self.made);
+        match added {
+            Ok(()) => {
+                made.holds = holds;
+                Ok((made, std::mem::take(&mut self.lacks)))
+            }
+            Err(faults) => {
+                if let Some(place) = made.inline {
+                    self.parts.upstreams.remove(place);
+                }
+                self.bench.registry.release(holds);
+                let faults = faults.into_iter().map(|fault| fault.in_object(&name));
+                Err(faults.chain(self.lacks.drain(..)).collect())
+            }
+        }
+    }
+
+    fn add_upstream(
+        &mut self,
+        name: &str,
+        id: &str,
+        upstream: &model::Upstream,
+    ) -> Result<(), Vec<ConfigError>> {
+        let compiled = self.upstream(name, upstream)?;
+        self.parts.put_upstream(id, compiled);
+        Ok(())
+    }
+
+    /// Compiles an upstream, kept or inline.
+    fn upstream(
+        &mut self,
+        name: &str,
+        upstream: &model::Upstream,
+    ) -> Result<crate::snapshot::Upstream, Vec<ConfigError>> {
+        let (mut compiled, lacks) = compile_upstream(name, upstream, self.names)?;
+        compiled.turn = self.bench.local(name, "upstream", compiled.fingerprint());
+        self.lacks.extend(lacks.into_iter().map(|fault| fault.in_object(name)));
+        Ok(compiled)
+    }
+
+    /// Where an object sends to: its inline upstream, else the one it names.
+    fn target(
+        &mut self,
+        name: &str,
+        inline: Option<&model::Upstream>,
+        id: Option<&model::ObjectId>,
+    ) -> Result<Target, Vec<ConfigError>> {
+        if let Some(upstream) = inline {
+            let under = |faults: Vec<ConfigError>| {
+                faults.into_iter().map(|fault| fault.under("upstream")).collect::<Vec<_>>()
+            };
+            let compiled = self.upstream(&format!("{name}#upstream"), upstream).map_err(under)?;
+            let place = self.parts.upstreams.add(compiled);
+            self.made.inline = Some(place);
+            return Ok(Target::Upstream(place));
+        }
+        let Some(id) = id else { return Ok(Target::Nothing) };
+        self.need(Kind::Upstream, id.as_str());
+        match self.parts.upstream_ids.get(id.as_str()) {
+            Some(at) => Ok(Target::Upstream(*at)),
+            None => {
+                self.missing(name, "upstream_id", "an upstream", id);
+                Ok(Target::Vanished)
+            }
+        }
+    }
+
+    /// Notes that the object is to be looked at again when that one changes.
+    pub(super) fn need(&mut self, kind: Kind, id: &str) {
+        self.needs.push(Need::Object((kind, id.into())));
+    }
+
+    fn missing(&mut self, name: &str, field: &str, what: &str, id: &model::ObjectId) {
+        self.lacks.push(dangling(field, what, id).in_object(name));
+    }
+
+    fn add_service(
+        &mut self,
+        name: &str,
+        id: &str,
+        service: &model::Service,
+    ) -> Result<(), Vec<ConfigError>> {
+        let mounts = self.bench.mounts(name, service.plugins.as_ref());
+        let target = self.target(name, service.upstream.as_ref(), service.upstream_id.as_ref());
+        let (mounts, target) = both(mounts, target)?;
+        let compiled = Service {
+            name: service.name.as_ref().map(|text| text.as_str().to_owned()).unwrap_or_default(),
+            hosts: service.hosts.iter().flatten().map(|host| host.as_str().to_owned()).collect(),
+            mounts,
+            target,
+            websocket: service.enable_websocket.unwrap_or(false),
+        };
+        self.parts.services.insert_mut(id.into(), Arc::new(compiled));
+        Ok(())
+    }
+
+    fn add_global_rule(&mut self, name: &str, id: &str, plugins: &PluginMap) -> Result<(), Vec<ConfigError>> {
+        for plugin in plugins.keys() {
+            if let Some(other) = self.parts.global_rule_with(plugin).cloned() {
+                self.need(Kind::GlobalRule, &other);
+                let problem = format!("plugin '{plugin}' already exists in another global rule");
+                return Err(vec![ConfigError::at(format!("plugins.{plugin}"), problem)]);
+            }
+        }
+        let mounts = self.bench.mounts(name, Some(plugins))?;
+        self.parts.put_global_rule(self.age, id, mounts.list);
+        Ok(())
+    }
+
+    fn add_route(&mut self, name: &str, id: &str, route: &model::Route) -> Result<(), Vec<ConfigError>> {
+        if !route.is_in_use() {
+            return self.bench.mounts(name, route.plugins.as_ref()).map(|_| ());
+        }
+        let own = both(rule_of(route), self.bench.mounts(name, route.plugins.as_ref()));
+        let target = self.target(name, route.upstream.as_ref(), route.upstream_id.as_ref());
+        let ((rule, own), target) = both(own, target)?;
+        let (with_config, without_config) = self.with_plugin_config(name, route, own);
+        let (service, without_service) = self.service_of(name, route);
+        let mounts = match &service {
+            Some(service) => lay_over(&service.mounts, &with_config),
+            None => with_config,
+        };
+        let target = match (target, &service) {
+            (Target::Nothing, Some(service)) => service.target,
+            (own, _) => own,
+        };
+        let service_hosts = service.as_ref().map(|service| Arc::clone(&service.hosts));
+        let hosts = hosts_of(route, service_hosts.as_deref().unwrap_or_default());
+        self.parts
+            .check_route(route, &hosts)
+            .map_err(|error| vec![ConfigError::at("uri", error.to_string())])?;
+        let compiled = Route {
+            labels: labels_of(id, route, service.as_deref()),
+            clients: route.remote_addrs().next().is_some().then(|| set_of(route.remote_addrs())),
+            rule,
+            chain: Chain::new(mounts.list),
+            target,
+            timeouts: route.timeout.map(|timeout| Timeouts {
+                connect: timeout.connect.get(),
+                send: timeout.send.get(),
+                read: timeout.read.get(),
+            }),
+            websocket: route
+                .enable_websocket
+                .or_else(|| service.as_ref().map(|service| service.websocket))
+                .unwrap_or(false),
+            broken: without_service.or(without_config),
+        };
+        let place = self.parts.put_route(self.age, route, &hosts, compiled);
+        self.made.place = Some(place);
+        self.made.service_hosts = service_hosts;
+        Ok(())
+    }
+
+    /// A route's plugins over those of its plugin config; the answer to requests, if that is gone.
+    fn with_plugin_config(&mut self, name: &str, route: &model::Route, own: Mounts) -> (Mounts, Option<u16>) {
+        let Some(config) = route.plugin_config_id.as_ref() else { return (own, None) };
+        self.need(Kind::PluginConfig, config.as_str());
+        if let Some(mounts) = self.parts.plugin_configs.get(config.as_str()) {
+            return (lay_over(mounts, &own), None);
+        }
+        self.missing(name, "plugin_config_id", "a plugin_config", config);
+        (own, Some(503))
+    }
+
+    /// A route's service; the answer to requests, if that is gone.
+    fn service_of(&mut self, name: &str, route: &model::Route) -> (Option<Arc<Service>>, Option<u16>) {
+        let Some(id) = route.service_id.as_ref() else { return (None, None) };
+        self.need(Kind::Service, id.as_str());
+        if let Some(service) = self.parts.services.get(id.as_str()) {
+            return (Some(Arc::clone(service)), None);
+        }
+        self.missing(name, "service_id", "a service", id);
+        (None, Some(404))
+    }
+}
+
+fn labels_of(id: &str, route: &model::Route, service: Option<&Service>) -> RouteLabels {
+    RouteLabels::new(
+        id,
+        route.name.as_ref().map_or("", |name| name.as_str()),
+        route.service_id.as_ref().map_or("", |id| id.as_str()),
+        service.map_or("", |service| &service.name),
+        "",
+        "",
+    )
+}
+
+/// Both results, or the faults of both.
+pub(super) fn both<A, B>(
+    one: Result<A, Vec<ConfigError>>,
+    other: Result<B, Vec<ConfigError>>,
+) -> Result<(A, B), Vec<ConfigError>> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (Err(faults), Ok(_)) | (Ok(_), Err(faults)) => Err(faults),
+        (Err(mut faults), Err(more)) => {
+            faults.extend(more);
+            Err(faults)
+        }
+    }
+}
+
+pub(super) fn dangling(field: &str, what: &str, id: &model::ObjectId) -> ConfigError {
+    ConfigError::at(field, format!("expected the id of {what} in force, found none of id {}", id.as_str()))
+}
+
+fn rule_of(route: &model::Route) -> Result<Option<Rule>, Vec<ConfigError>> {
+    if route.filter_func.is_some() {
+        let problem = "needs a Lua runtime, which this build does not have; write it as `vars`";
+        return Err(vec![ConfigError::at("filter_func", problem)]);
+    }
+    let Some(vars) = &route.vars else { return Ok(None) };
+    let rule = Rule::compile(&serde_json::Value::Array(vars.clone())).map_err(|error| {
+        vec![ConfigError::at("vars", format!("failed to validate the 'vars' expression: {error}"))]
+    })?;
+    Ok((!rule.is_always()).then_some(rule))
+}
