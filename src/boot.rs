@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use crate::cli::Launch;
+use crate::control::source::etcd::Etcd;
 use crate::control::{self, Ended, Holdings, Parts, discovery};
 use crate::edge;
 use crate::link::ledger::Ledger;
@@ -32,15 +33,17 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     let Launch { settings, source, resources, ready_file } = launch;
     sys::raise_descriptor_limit();
     sys::use_small_pages();
+    let mut etcd = Etcd::open(&settings)?;
     let holdings = Holdings::open(&settings, source.as_ref())?;
-    let resources = if source.is_some() {
-        holdings.show(&resources)?;
-        resources
-    } else {
-        holdings.resources()
-    };
     let mut compiler = Compiler::new(&settings, Box::new(discovery::dns::resolve));
-    let first = compiler.compile(&resources);
+    let first = match &mut etcd {
+        Some(etcd) => holdings.follow(etcd, &mut compiler),
+        None if source.is_some() => {
+            holdings.show(&resources)?;
+            compiler.compile(&resources)
+        }
+        None => compiler.compile(&holdings.resources()),
+    };
     let processors = processors(&settings.cores);
     let (addresses, mut sockets) = bind_all(&settings, processors.len())?;
     let (report, inbox) = outbox();
@@ -75,6 +78,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     runtime.block_on(control::run(Parts {
         settings,
         resources: source,
+        etcd,
         holdings,
         compiler,
         first,

@@ -137,9 +137,14 @@ fn tell_what_was_found(loaded: &Loaded) {
         Some(path) => format!("settings from {}", path.display()),
         None => "no config.yaml found, starting with built-in defaults".to_owned(),
     });
-    match &loaded.resources_path {
-        Some(path) => log::info(format!("resources from {}", path.display())),
-        None => {
+    match (&loaded.resources_path, &loaded.settings.etcd) {
+        (Some(path), _) => log::info(format!("resources from {}", path.display())),
+        (None, Some(etcd)) => {
+            let members: Vec<String> = etcd.endpoints.iter().map(ToString::to_string).collect();
+            let prefix = etcd.prefix.as_str();
+            log::info(format!("objects from etcd at {}, below {prefix}", members.join(", ")));
+        }
+        (None, None) => {
             let state = loaded.settings.state_dir.display();
             log::info(format!("no resources.yaml or apisix.yaml found: objects are kept in {state}"));
         }

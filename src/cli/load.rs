@@ -193,6 +193,12 @@ pub(super) fn load(
             }
         }
     }
+    if let (Some(path), Some(true)) =
+        (&resources_path, settings.as_ref().map(|settings| settings.etcd.is_some()))
+    {
+        let problem = "expected no file of resources, as etcd holds the objects";
+        trouble.faults.push((path.display().to_string(), ConfigError::new(problem)));
+    }
     match settings {
         Some(settings) if trouble.is_none() => {
             Ok(Loaded { settings, config_path, source, resources, resources_path })
@@ -225,6 +231,9 @@ fn find_resources(
     let beside = config.and_then(Path::parent).unwrap_or(&around.folder);
     if let Some(path) = settings.and_then(|settings| settings.resources.as_ref()) {
         return Ok(Some(beside.join(path)));
+    }
+    if settings.is_some_and(|settings| settings.etcd.is_some()) {
+        return Ok(None);
     }
     for name in RESOURCE_NAMES {
         let path = beside.join(name);

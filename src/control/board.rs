@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::base::clock::{self, Moment, UnixMs};
 use crate::link::stats::{CoreStats, Series};
 
+use super::source::etcd::Sight;
+
 /// The board.
 #[derive(Debug)]
 pub(crate) struct Board {
@@ -27,6 +29,7 @@ pub(crate) struct Board {
     generation: AtomicU64,
     quarantined: Mutex<Vec<String>>,
     busy: Mutex<Busy>,
+    etcd: Mutex<Option<Sight>>,
 }
 
 /// Share of time each core was on its processor between the last two looks.
@@ -53,6 +56,7 @@ impl Board {
             generation: AtomicU64::new(0),
             quarantined: Mutex::default(),
             busy: Mutex::default(),
+            etcd: Mutex::default(),
         }
     }
 
@@ -68,6 +72,16 @@ impl Board {
     pub(crate) fn refused(&self) {
         self.reload_ok.store(false, Ordering::Relaxed);
         self.reloads_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What is seen of the etcd that holds the objects.
+    pub(crate) fn see_etcd(&self, sight: Sight) {
+        *lock(&self.etcd) = Some(sight);
+    }
+
+    /// The same; `None`: none holds them.
+    pub(crate) fn etcd(&self) -> Option<Sight> {
+        *lock(&self.etcd)
     }
 
     /// From here on readiness fails.

@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex};
 
 use super::admin::{Keys, Shared, held};
 use super::log;
+use super::source::etcd::Etcd;
 use super::source::file::Source;
 use super::store::{Author, Change, STORE_FILE, Store};
 use crate::base::clock;
 use crate::model::resources::Resources;
 use crate::model::{Kind, Settings};
+use crate::snapshot::Compiler;
+use crate::snapshot::compile::Outcome;
 
 /// The objects, and who may change them.
 pub struct Holdings {
@@ -40,6 +43,7 @@ impl Holdings {
         });
         let store = match source {
             Some(_) => Ok(Store::in_memory()),
+            None if settings.etcd.is_some() => Ok(Store::in_memory()),
             // Nobody could put anything into it.
             None if !wanted && !state.join(STORE_FILE).exists() => Ok(Store::in_memory()),
             None => Store::open(state),
@@ -59,6 +63,11 @@ impl Holdings {
         let (keys, key_file) = keys.map_or((None, None), |(keys, path)| (Some(keys), path));
         let is_shown = source.is_some() && keys.is_some();
         Ok(Self { store: Arc::new(Mutex::new(store)), keys, key_file, read_only, is_shown })
+    }
+
+    /// Has the store follow an etcd from here on.
+    pub fn follow(&self, etcd: &mut Etcd, compiler: &mut Compiler) -> Outcome {
+        etcd.first(&mut held(&self.store), compiler)
     }
 
     /// What the store holds.

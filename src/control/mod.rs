@@ -56,13 +56,14 @@ use export::reports::{self, Reports};
 use publish::Publisher;
 use ready_file::Ready;
 use signals::{Act, Patience, Signals, Stage};
+use source::etcd::{Etcd, News};
 use source::file::{self, LOOK_EVERY, Source};
 use store::{Author, Change};
 use write::{Desk, Done, Refusal, Write};
 
 pub use export::process::kernel_release;
 pub use holdings::Holdings;
-pub use signals::Signal;
+pub use signals::{Ended, Signal};
 
 /// Between two turns while orders are under way or cores are ending.
 const TURN_WHEN_BUSY: Duration = Duration::from_millis(10);
@@ -83,6 +84,8 @@ pub struct Parts {
     pub settings: Settings,
     /// Where objects came from, to be watched from here on.
     pub resources: Option<Source>,
+    /// The etcd that holds the objects, to be watched from here on.
+    pub etcd: Option<Etcd>,
     /// The objects, and who may change them.
     pub holdings: Holdings,
     pub compiler: Compiler,
@@ -101,29 +104,6 @@ pub struct Parts {
     pub ready_file: Option<PathBuf>,
     /// Names of the places in [`CoreStats::reasons`].
     pub reasons: &'static [&'static str],
-}
-
-/// How it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// As asked, by a drain.
-    Asked,
-    /// By force, after this signal.
-    Forced(Signal),
-    /// The cores ended by themselves.
-    Unasked,
-}
-
-impl Ended {
-    /// What the process exits with.
-    pub const fn exit_code(self) -> u8 {
-        match self {
-            Self::Asked => 0,
-            Self::Forced(Signal::Interrupt) => 130,
-            Self::Forced(_) => 143,
-            Self::Unasked => 1,
-        }
-    }
 }
 
 /// Runs the control plane until all cores have ended. Needs a tokio runtime with I/O and time.
@@ -233,6 +213,7 @@ struct Deadline {
 struct Control {
     settings: Settings,
     resources: Option<Source>,
+    etcd: Option<Etcd>,
     compiler: Compiler,
     publisher: Publisher,
     board: Arc<Board>,
@@ -260,6 +241,7 @@ impl Control {
             publisher: Publisher::new(parts.mailboxes, &parts.stats),
             settings: parts.settings,
             resources: parts.resources,
+            etcd: parts.etcd,
             compiler: parts.compiler,
             board,
             cores_done: parts.cores_done,
@@ -275,11 +257,17 @@ impl Control {
             writes,
             unanswered: VecDeque::new(),
         };
+        if let Some(etcd) = &control.etcd {
+            control.board.see_etcd(etcd.sight());
+        }
         control.take_over(parts.first, clock::now());
         control
     }
 
     async fn live(mut self, mut signals: Signals) -> Ended {
+        if let Some(etcd) = &mut self.etcd {
+            etcd.start();
+        }
         let ended = loop {
             if let Some(ended) = self.turn(clock::now()) {
                 break ended;
@@ -291,10 +279,17 @@ impl Control {
             };
             tokio::select! {
                 signal = signals.next() => self.on_signal(signal, clock::now()),
-                Some(write) = self.writes.recv() => self.on_write(write, clock::now()),
+                Some(write) = self.writes.recv() => self.on_write(write, clock::now()).await,
+                Some(news) = Etcd::next(&mut self.etcd), if self.stage == Stage::Serving => {
+                    self.on_news(news, clock::now());
+                }
                 () = tokio::time::sleep(pause) => {}
             }
         };
+        if let Some(etcd) = &mut self.etcd {
+            let store = Arc::clone(&self.holdings.store);
+            etcd.keep_last(&store).await;
+        }
         self.floor.reports.end();
         if !reports::ended(&self.floor.reports, REPORTS_GRACE).await {
             log::warn("the access log is stuck in a write, what was left is lost");
@@ -317,6 +312,9 @@ impl Control {
             self.done.looked = now;
             self.look_at_resources(now);
             self.look_at_names(now);
+            if let Some(etcd) = &mut self.etcd {
+                etcd.keep(now, &admin::held(&self.holdings.store));
+            }
         }
         if now.since(self.done.ticked) >= SECOND {
             self.done.ticked = now;
@@ -403,6 +401,16 @@ impl Control {
         }
     }
 
+    /// What etcd tells.
+    fn on_news(&mut self, news: News, now: Moment) {
+        let Some(etcd) = &mut self.etcd else { return };
+        let outcome = etcd.take(news, &mut admin::held(&self.holdings.store), &mut self.compiler);
+        self.board.see_etcd(etcd.sight());
+        if let Some(outcome) = outcome {
+            self.take_over(outcome, now);
+        }
+    }
+
     /// Leaves everything as it was, and says why.
     fn refuse(&self, faults: &[ConfigError]) {
         self.board.refused();
@@ -431,9 +439,9 @@ impl Control {
     }
 
     /// Makes a change, or says why not.
-    fn on_write(&mut self, write: Write, now: Moment) {
+    async fn on_write(&mut self, write: Write, now: Moment) {
         let Write { prepare, author, dry_run, reply } = write;
-        match self.change(prepare, &author, dry_run, now) {
+        match self.change(prepare, &author, dry_run, now).await {
             // Whoever asked may have gone; the change counts all the same.
             Err(refusal) => drop(reply.send(Err(refusal))),
             Ok(done) if dry_run => drop(reply.send(Ok(done))),
@@ -441,7 +449,7 @@ impl Control {
         }
     }
 
-    fn change(
+    async fn change(
         &mut self,
         prepare: write::Prepare,
         author: &Author,
@@ -449,18 +457,20 @@ impl Control {
         now: Moment,
     ) -> Result<Done, Refusal> {
         let shared = Arc::clone(&self.holdings.store);
-        let mut store = admin::held(&shared);
-        let changes = prepare(&store)?;
+        let changes = prepare(&admin::held(&shared))?;
         let changed: Vec<(Kind, String)> = changes.iter().map(Change::key).collect();
         let attempt = self.compiler.attempt(&changes).map_err(Refusal::invalid)?;
         if dry_run {
-            return Ok(Done { revision: store.revision() });
+            return Ok(Done { revision: admin::held(&shared).revision() });
         }
-        let revision = store.commit(changes, author, clock::wall()).map_err(|error| {
-            log::error(format!("a change is not kept, and not made: {error}"));
-            Refusal::new(503, format!("the change can not be kept: {error}"))
-        })?;
-        drop(store);
+        // Nothing else is done while this waits, so what was attempted stays true.
+        let revision = match &mut self.etcd {
+            Some(etcd) => etcd.commit(&changes, &shared).await?,
+            None => admin::held(&shared).commit(changes, author, clock::wall()).map_err(|error| {
+                log::error(format!("a change is not kept, and not made: {error}"));
+                Refusal::new(503, format!("the change can not be kept: {error}"))
+            })?,
+        };
         for (kind, id) in changed {
             let name = object_name(kind, &id);
             log::info(format!("{name} changed by {} from {}; revision {revision}", author.who, author.from));
@@ -530,6 +540,7 @@ impl Control {
                 let change = watch.force();
                 self.on_change(change, now);
             }
+            None if self.etcd.is_some() => log::info("nothing to read again: etcd tells of every change"),
             None => log::warn("nothing to read again: there is no file of resources"),
         }
     }

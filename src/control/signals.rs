@@ -166,6 +166,29 @@ impl Signals {
     }
 }
 
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// As asked, by a drain.
+    Asked,
+    /// By force, after this signal.
+    Forced(Signal),
+    /// The cores ended by themselves.
+    Unasked,
+}
+
+impl Ended {
+    /// What the process exits with.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Asked => 0,
+            Self::Forced(Signal::Interrupt) => 130,
+            Self::Forced(_) => 143,
+            Self::Unasked => 1,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

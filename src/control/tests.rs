@@ -51,6 +51,7 @@ impl Scene {
             first: compiler.compile(&objects),
             settings,
             resources: source,
+            etcd: None,
             compiler,
             mailboxes,
             stats: stats.clone(),

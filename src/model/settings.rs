@@ -15,6 +15,7 @@
 pub mod admin;
 mod apisix;
 mod cores;
+mod etcd;
 pub mod limits;
 mod listen;
 mod logs;
@@ -34,6 +35,7 @@ use super::values::{Format, read};
 
 pub use admin::{AdminKey, AdminRole, AdminSettings};
 pub use cores::Cores;
+pub use etcd::EtcdSettings;
 pub use limits::Limits;
 pub use listen::{Listen, Listeners};
 pub use logs::{AccessFormat, AccessLogSettings, LogFormat, LogLevel, LogOutput, LogSettings};
@@ -55,6 +57,8 @@ pub struct Settings {
     pub driver: Driver,
     /// The file of routes and other objects. Absent: `resources.yaml`, then `apisix.yaml`, beside this file.
     pub resources: Option<PathBuf>,
+    /// The etcd that holds the objects, where no file does.
+    pub etcd: Option<EtcdSettings>,
     /// Where state is kept.
     pub state_dir: PathBuf,
     /// The process's own log.
@@ -93,6 +97,7 @@ impl Default for Settings {
             cores: Cores::Auto,
             driver: Driver::Auto,
             resources: None,
+            etcd: None,
             state_dir: PathBuf::from(STATE_DIR),
             log: LogSettings::default(),
             access_log: AccessLogSettings::default(),
@@ -236,7 +241,13 @@ impl Settings {
 
     /// Rules between settings.
     fn faults(&self) -> Vec<ConfigError> {
-        let mut faults = Vec::new();
+        let mut faults = self.etcd.as_ref().map_or_else(Vec::new, EtcdSettings::faults);
+        if self.etcd.is_some()
+            && let Some(path) = &self.resources
+        {
+            let problem = format!("expected this or etcd, got both ({})", path.display());
+            faults.push(ConfigError::at("resources", problem));
+        }
         if self.limits.line_bytes > self.limits.head_bytes {
             let (line, head) = (self.limits.line_bytes, self.limits.head_bytes);
             faults.push(ConfigError::at(

@@ -130,13 +130,7 @@ impl Compiler {
     /// # Errors
     /// All that is wrong with the changed objects: those that can not be taken as they are, or refer to nothing.
     pub fn attempt(&mut self, changes: &[Change]) -> Result<Attempt, Vec<ConfigError>> {
-        let edits: Vec<Edit> = changes.iter().map(edit_of).collect();
-        let attempt = if edits.iter().any(diff::concerns_all) {
-            let objects = diff::with(&self.state, &edits);
-            self.rebuilt(objects, self.plugins.clone())
-        } else {
-            self.applied(edits)
-        };
+        let attempt = self.tried(changes);
         let mut faults = Vec::new();
         for change in changes {
             let (kind, id) = change.key();
@@ -146,6 +140,22 @@ impl Compiler {
             faults.extend(held.faults.iter().filter(counts).cloned());
         }
         if faults.is_empty() { Ok(attempt) } else { Err(faults) }
+    }
+
+    /// Compiles what changes touch. Never fails as a whole: what can not be taken is set aside alone.
+    pub fn apply(&mut self, changes: &[Change]) -> Outcome {
+        let attempt = self.tried(changes);
+        self.adopt(attempt)
+    }
+
+    fn tried(&mut self, changes: &[Change]) -> Attempt {
+        let edits: Vec<Edit> = changes.iter().map(edit_of).collect();
+        if edits.iter().any(diff::concerns_all) {
+            let objects = diff::with(&self.state, &edits);
+            self.rebuilt(objects, self.plugins.clone())
+        } else {
+            self.applied(edits)
+        }
     }
 
     /// From here on, this is what counts.

@@ -12,6 +12,7 @@ mod kit;
 
 mod admin;
 mod configs;
+mod etcd;
 mod limits;
 mod memory;
 mod panic;

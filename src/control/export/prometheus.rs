@@ -180,6 +180,16 @@ fn configuration(page: &mut Page, board: &Board) {
         "Objects set aside for their faults",
         board.quarantined().len(),
     );
+    let Some(etcd) = board.etcd() else { return };
+    let reachable = "Whether the etcd that holds the objects answers";
+    page.single("apisix_etcd_reachable", Kind::Gauge, reachable, u8::from(etcd.is_reachable));
+    page.single("ringway_etcd_revision", Kind::Gauge, "Revision of etcd that is served", etcd.revision);
+    page.single(
+        "ringway_etcd_missing_objects",
+        Kind::Gauge,
+        "Objects that are served though etcd has lost them all, until that is confirmed",
+        etcd.missing,
+    );
 }
 
 fn cores(page: &mut Page, board: &Board) {

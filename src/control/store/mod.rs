@@ -151,6 +151,20 @@ impl Store {
         Ok(revision)
     }
 
+    /// Takes over what another store holds, with its revisions; `None`: it is not there. Without history, which is
+    /// that store's, and never on disk.
+    pub(crate) fn follow(&mut self, revision: u64, objects: Vec<(Kind, ObjectId, Option<Entry>)>) {
+        debug_assert!(self.disk.is_none(), "a store of one's own follows nobody");
+        for (kind, id, entry) in objects {
+            let name = object_name(kind, id.as_str());
+            match entry {
+                Some(entry) => self.objects.insert(name, Kept { kind, id, entry, place: 0 }),
+                None => self.objects.remove(&name),
+            };
+        }
+        self.revision = revision;
+    }
+
     /// The number of commits so far, over the life of the file.
     pub(crate) const fn revision(&self) -> u64 {
         self.revision
@@ -165,6 +179,16 @@ impl Store {
     pub(crate) fn list(&self, kind: Kind) -> Vec<(&ObjectId, &Entry)> {
         let found = in_order(self.objects.values().filter(|kept| kept.kind == kind));
         found.into_iter().map(|kept| (&kept.id, &kept.entry)).collect()
+    }
+
+    /// All objects, in the order they were made.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = (Kind, &ObjectId, &Entry)> {
+        in_order(self.objects.values()).into_iter().map(|kept| (kept.kind, &kept.id, &kept.entry))
+    }
+
+    /// How many objects there are.
+    pub(crate) fn len(&self) -> usize {
+        self.objects.len()
     }
 
     /// All objects, for the compiler, in the order they were made.

@@ -10,7 +10,8 @@
 //! | `apisix.enable_server_tokens` | `server_tokens` |
 //! | `plugins`, `plugin_attr` | the same |
 //! | `deployment.admin`: `admin_listen`, `allow_admin`, `admin_key`, `admin_key_required`, `enable_admin_cors` | `admin` |
-//! | `deployment.*.config_provider: yaml` or `json` | how it is here; any other is a fault |
+//! | `deployment.etcd`: `host`, `prefix`, `timeout`, `watch_timeout`, `startup_retry`, `user`, `password` | `etcd` |
+//! | `deployment.*.config_provider` | `etcd`: the objects are there; `yaml` or `json`: in a file; any other is a fault |
 //! | `nginx_config.*` and what else there is | nothing; a warning each |
 
 use serde_json::{Map, Value};
@@ -28,17 +29,8 @@ pub(super) struct Translated {
 }
 
 /// Top-level keys of APISIX that mean nothing here.
-const IGNORED: [&str; 9] = [
-    "stream_plugins",
-    "discovery",
-    "ext-plugin",
-    "wasm",
-    "xrpc",
-    "graphql",
-    "etcd",
-    "tracing",
-    "nginx_config",
-];
+const IGNORED: [&str; 8] =
+    ["stream_plugins", "discovery", "ext-plugin", "wasm", "xrpc", "graphql", "tracing", "nginx_config"];
 
 /// Keys below `apisix` that mean the same here.
 const SAME: [(&str, &str); 5] = [
@@ -171,27 +163,93 @@ impl Translated {
 
     fn deployment(&mut self, settings: &mut Value, deployment: &Value, faults: &mut Vec<ConfigError>) {
         let Value::Object(fields) = deployment else { return };
+        let mut provider = None;
         for (name, value) in fields {
-            let provider = value.get("config_provider");
-            match (name.as_str(), provider) {
-                ("role", _) => {}
+            match (name.as_str(), value.get("config_provider")) {
+                ("etcd", _) => {}
+                ("role", _) => self.role(settings, value),
                 ("admin", _) => self.admin(settings, value, faults),
-                (role, Some(provider)) if role.starts_with("role_") => {
-                    // To start without the objects that are meant would be worse than not to start.
-                    if !matches!(provider.as_str(), Some("yaml" | "json")) {
-                        let found = shown_value(provider);
-                        let path = format!("deployment.{role}.config_provider");
-                        faults.push(ConfigError::at(
-                            path,
-                            format!("expected one of yaml or json, got {found}"),
-                        ));
-                    }
+                (role, Some(found)) if role.starts_with("role_") => {
+                    provider = self.provider(role, found, faults).or(provider);
                 }
                 (name, _) => self.ignore(&format!("deployment.{name}"), value),
             }
         }
+        // Where nobody says, APISIX's provider is etcd; here that is so where etcd is spoken of at all.
+        match (provider, fields.get("etcd")) {
+            (Some(Provider::File), Some(etcd)) => self.ignore("deployment.etcd", etcd),
+            (Some(Provider::File), None) | (None, None) => {}
+            (Some(Provider::Etcd), None) => {
+                self.place(settings, "etcd", "deployment.etcd", Value::Object(Map::new()), faults);
+            }
+            (_, Some(etcd)) => self.etcd(settings, etcd, faults),
+        }
+    }
+
+    /// A data plane has no Admin API.
+    fn role(&mut self, settings: &mut Value, role: &Value) {
+        if role == "data_plane" && !has(settings, "admin.enabled") {
+            put(settings, &["admin", "enabled"], Value::Bool(false));
+        }
+    }
+
+    fn provider(&mut self, role: &str, provider: &Value, faults: &mut Vec<ConfigError>) -> Option<Provider> {
+        match provider.as_str() {
+            Some("etcd") => Some(Provider::Etcd),
+            Some("yaml" | "json") => Some(Provider::File),
+            _ => {
+                // To start without the objects that are meant would be worse than not to start.
+                let found = shown_value(provider);
+                let path = format!("deployment.{role}.config_provider");
+                faults
+                    .push(ConfigError::at(path, format!("expected one of etcd, yaml or json, got {found}")));
+                None
+            }
+        }
+    }
+
+    fn etcd(&mut self, settings: &mut Value, etcd: &Value, faults: &mut Vec<ConfigError>) {
+        let Value::Object(fields) = etcd else {
+            let found = shown_value(etcd);
+            faults.push(ConfigError::at("deployment.etcd", format!("expected an object, got {found}")));
+            return;
+        };
+        if has(settings, "etcd") {
+            self.place(settings, "etcd", "deployment.etcd", etcd.clone(), faults);
+            return;
+        }
+        put(settings, &["etcd"], Value::Object(Map::new()));
+        for (name, value) in fields {
+            let theirs = format!("deployment.etcd.{name}");
+            match ETCD.iter().find(|(theirs, _)| theirs == name) {
+                // One member needs no list.
+                Some((_, ours)) if value.is_string() && name == "host" => {
+                    self.place(settings, ours, &theirs, Value::Array(vec![value.clone()]), faults);
+                }
+                Some((_, ours)) => self.place(settings, ours, &theirs, value.clone(), faults),
+                None => self.ignore(&theirs, value),
+            }
+        }
     }
 }
+
+/// Where objects come from, as APISIX names it.
+#[derive(Clone, Copy)]
+enum Provider {
+    Etcd,
+    File,
+}
+
+/// Below `deployment.etcd`, what means the same here.
+const ETCD: [(&str, &str); 7] = [
+    ("host", "etcd.endpoints"),
+    ("prefix", "etcd.prefix"),
+    ("timeout", "etcd.timeout"),
+    ("watch_timeout", "etcd.watch_timeout"),
+    ("startup_retry", "etcd.startup_retry"),
+    ("user", "etcd.user"),
+    ("password", "etcd.password"),
+];
 
 /// Below `deployment.admin`, what means the same here. An empty or absent key is ours to make.
 const ADMIN: [(&str, &str); 5] = [

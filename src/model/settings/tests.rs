@@ -29,6 +29,7 @@ fn nothing_written_is_the_defaults() {
         "cores": "auto",
         "driver": "auto",
         "resources": null,
+        "etcd": null,
         "state_dir": "/var/lib/ringway",
         "log": {"level": "info", "format": "text", "output": "stderr"},
         "access_log": {
@@ -227,8 +228,8 @@ fn apisix_config_yaml_means_what_it_meant_and_the_rest_is_warned_of() {
 #[test]
 fn a_source_of_objects_that_is_not_here_is_a_fault_and_no_warning() {
     assert_eq!(
-        faults("deployment: {role: traditional, role_traditional: {config_provider: etcd}}"),
-        ["deployment.role_traditional.config_provider: expected one of yaml or json, got \"etcd\""]
+        faults("deployment: {role: traditional, role_traditional: {config_provider: xds}}"),
+        ["deployment.role_traditional.config_provider: expected one of etcd, yaml or json, got \"xds\""]
     );
     assert_eq!(
         faults("apisix: {router: {http: radix}, trusted_addresses: [x]}"),
@@ -296,4 +297,46 @@ fn every_setting_and_limit_is_described() {
     assert_eq!(undescribed(&schema["properties"]), [""; 0]);
     assert_eq!(undescribed(&schema["$defs"]["Limits"]["properties"]), [""; 0]);
     assert_eq!(schema["$defs"]["Limits"]["properties"]["head_bytes"]["default"], 32768);
+}
+
+#[test]
+fn apisix_deployment_etcd_means_what_it_meant() {
+    let settings = settings(
+        "deployment:
+           role: data_plane
+           role_data_plane: {config_provider: etcd}
+           etcd: {host: ['http://a:2379', 'http://b:2379/'], prefix: /x/, timeout: 7, user: u, password: p, resync_delay: 5}",
+    );
+    let etcd = settings.etcd.expect("it is spoken of");
+    let members: Vec<&str> = etcd.endpoints.iter().map(|member| member.authority()).collect();
+    assert_eq!((members, etcd.prefix.as_str()), (vec!["a:2379", "b:2379"], "/x"));
+    assert_eq!(etcd.timeout.get(), std::time::Duration::from_secs(7));
+    assert_eq!(settings.admin.enabled, Some(false), "a data plane has no Admin API");
+    assert_eq!(settings.warnings, ["deployment.etcd.resync_delay is ignored: it has no meaning here"]);
+}
+
+#[test]
+fn where_etcd_is_not_spoken_of_or_a_file_provides_there_is_none() {
+    assert!(settings("deployment: {role: traditional}").etcd.is_none());
+    let file = "deployment: {role_data_plane: {config_provider: yaml}, etcd: {host: 'http://a:2379'}}";
+    assert!(settings(file).etcd.is_none());
+    assert!(settings("deployment: {role_traditional: {config_provider: etcd}}").etcd.is_some());
+    assert_eq!(settings("deployment: {etcd: {host: 'http://a:2379'}}").etcd.expect("one").endpoints.len(), 1);
+}
+
+#[test]
+fn an_etcd_that_can_not_be_meant_is_a_fault_with_its_path() {
+    for (text, fault) in [
+        ("etcd: {endpoints: []}", "etcd.endpoints: expected at least one, got none"),
+        ("etcd: {endpoints: ['https://a:1']}", "expected http://, as TLS to etcd is not there yet"),
+        ("etcd: {endpoints: ['http://a']}", "expected one such as http://127.0.0.1:2379, got"),
+        ("etcd: {endpoints: ['http://a:0']}", "expected one such as http://127.0.0.1:2379, got"),
+        ("etcd: {prefix: /}", "expected one such as /apisix, got nothing"),
+        ("etcd: {user: u}", "etcd.password: expected, as etcd.user is given, got nothing"),
+        ("etcd: {endpoint: x}", "endpoints"),
+        ("{etcd: {}, resources: r.yaml}", "resources: expected this or etcd, got both"),
+    ] {
+        let told = faults(text).join("; ");
+        assert!(told.contains(fault), "{text}: {told}");
+    }
 }

@@ -158,6 +158,16 @@ impl Setup {
         write_resources(dir.path(), &serde_yaml_ng::to_string(&self.resources).unwrap());
         ringway(dir.path(), &["run", "-c", "config.yaml", "--resources", "apisix.yaml"])
     }
+
+    /// The same where no file holds the objects.
+    #[track_caller]
+    pub(crate) fn start_and_fail_managed(mut self) -> (i32, String) {
+        let dir = tempfile::tempdir().unwrap();
+        self.settings["driver"] = json!(self.driver.name());
+        self.settings["state_dir"] = json!(dir.path().join("state"));
+        fs::write(dir.path().join("config.yaml"), serde_yaml_ng::to_string(&self.settings).unwrap()).unwrap();
+        ringway(dir.path(), &["run", "-c", "config.yaml"])
+    }
 }
 
 /// Starts the binary in a folder, on the files there.
@@ -515,8 +525,22 @@ impl Gateway {
             Signal::Hup => "HUP",
             Signal::Usr1 => "USR1",
         };
+        self.kill(name);
+    }
+
+    /// Has the process stand still, all threads of it.
+    pub(crate) fn pause(&self) {
+        self.kill("STOP");
+    }
+
+    /// And go on.
+    pub(crate) fn go_on(&self) {
+        self.kill("CONT");
+    }
+
+    fn kill(&self, name: &str) {
         let told = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.pid())).status().unwrap();
-        assert!(told.success(), "the gateway is gone before {signal:?}; it said:\n{}", self.said());
+        assert!(told.success(), "the gateway is gone before {name}; it said:\n{}", self.said());
     }
 
     /// Whether it still runs.

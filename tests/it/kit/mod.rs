@@ -6,6 +6,7 @@
 #[macro_use]
 mod drivers;
 mod client;
+mod etcd;
 mod faults;
 mod gateway;
 mod origin;
@@ -16,7 +17,8 @@ mod wire;
 
 pub(crate) use client::{Client, Raw};
 pub(crate) use drivers::{Driver, current as current_driver, on};
-pub(crate) use gateway::{Gateway, Signal, check, yaml};
+pub(crate) use etcd::Etcd;
+pub(crate) use gateway::{Gateway, Setup, Signal, check, yaml};
 pub(crate) use origin::{Conn, Origin, reply};
 pub(crate) use probe::{Bed, anything, bytes, get, has_body, post};
 pub(crate) use wait::{PATIENCE, eventually, within};
