@@ -21,6 +21,8 @@ pub(crate) struct Etcd {
     dir: tempfile::TempDir,
     client: String,
     peer: String,
+    /// `USER:PASSWORD`, where it asks for one.
+    user: Option<String>,
     child: Option<Child>,
 }
 
@@ -30,7 +32,8 @@ impl Etcd {
     pub(crate) fn start() -> Self {
         for _ in 0..TRIES {
             let dir = tempfile::tempdir().unwrap();
-            let mut etcd = Self { dir, client: free_address(), peer: free_address(), child: None };
+            let mut etcd =
+                Self { dir, client: free_address(), peer: free_address(), user: None, child: None };
             if etcd.launch() {
                 return etcd;
             }
@@ -109,6 +112,9 @@ impl Etcd {
     fn ctl(&self) -> Command {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").args(["--endpoints", &self.endpoint()]).stdin(Stdio::null());
+        if let Some(user) = &self.user {
+            command.args(["--user", user]);
+        }
         command
     }
 
@@ -122,6 +128,16 @@ impl Etcd {
             .unwrap_or_else(|error| panic!("etcdctl: {error}; Debian has it in the package etcd-client"));
         assert!(out.status.success(), "etcdctl {words:?}: {}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// From here on it asks everybody for a password; root has this one.
+    #[track_caller]
+    pub(crate) fn ask_for_password(&mut self, password: &str) {
+        let root = format!("root:{password}");
+        self.say(&["user", "add", &root]);
+        self.say(&["user", "grant-role", "root", "root"]);
+        self.say(&["auth", "enable"]);
+        self.user = Some(root);
     }
 
     /// Writes a key below `/apisix/`.

@@ -83,6 +83,11 @@ impl Client {
         self
     }
 
+    /// Has the next question say again who asks: a watch that is refused does not tell whether a token ran out.
+    pub(super) fn forget_token(&mut self) {
+        self.token = None;
+    }
+
     /// Asks, and reads the answer whole.
     pub(super) async fn ask<T: DeserializeOwned>(
         &mut self,

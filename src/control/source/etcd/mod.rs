@@ -64,6 +64,8 @@ pub struct Etcd {
     /// What etcd had at start, until it is taken.
     listed: Option<All>,
     news: Option<mpsc::Receiver<News>>,
+    /// Has its own token and member, apart from the watcher's.
+    writer: Client,
     is_reachable: bool,
     /// What is kept is not what is served.
     is_dirty: bool,
@@ -129,6 +131,7 @@ impl Etcd {
             kept,
             listed,
             news: None,
+            writer: Client::new(own).within(COMMIT_TIMEOUT),
             is_reachable,
             is_dirty: false,
             kept_at: Moment::ZERO,
@@ -205,9 +208,8 @@ impl Etcd {
             return Ok(held(store).revision());
         }
         let asked = self.transaction(changes, &held(store));
-        let mut client = Client::new(&self.settings).within(COMMIT_TIMEOUT);
-        let done: wire::Done =
-            client.ask("/v3/kv/txn", &asked, Again::WhenUnheard).await.map_err(|trouble| match trouble {
+        let done: wire::Done = self.writer.ask("/v3/kv/txn", &asked, Again::WhenUnheard).await.map_err(
+            |trouble| match trouble {
                 Trouble::Unreachable(why) => Refusal::new(503, format!("etcd can not be reached: {why}")),
                 Trouble::Refused(why) => Refusal::new(503, format!("etcd refuses the change: {why}")),
                 Trouble::Unanswered(why) => {
@@ -215,7 +217,8 @@ impl Etcd {
                         format!("etcd may have taken the change and did not say so: {why}; read it again");
                     Refusal::new(504, why)
                 }
-            })?;
+            },
+        )?;
         if !done.succeeded {
             let why = "another has just written the same object to etcd; read it again, then try again";
             return Err(Refusal::new(409, why));

@@ -147,6 +147,7 @@ impl Watcher {
                 Ended::Silent => {}
                 Ended::Astray => self.at = None,
                 Ended::Broken(trouble) => {
+                    self.client.forget_token();
                     if !self.is_away {
                         self.is_away = true;
                         let _ = self.news.send(News::Away(trouble.to_string())).await;
