@@ -8,7 +8,10 @@ use crate::proto::h1::chunked::Decoder;
 use crate::proto::h1::framing::{self, Framing};
 use crate::proto::h1::parse::{self, Parsed};
 use crate::proto::head::{HeaderId, Version};
+use crate::runtime::Core;
+
 use crate::runtime::pool::Leased;
+use crate::runtime::socket::Net;
 
 /// Room before a received head, so that a longer one fits in its place.
 const HEADROOM: usize = 1024;
@@ -65,14 +68,15 @@ impl Run<'_> {
     ) -> Result<Framing, Fault> {
         let core = &self.hall.core;
         let limits = &core.limits.upstream_head;
-        // A buffer is lent when there is something to put in it.
         leased.socket.watch().arm(&core.wheel, plan.timeouts.read);
         leased.socket.heard().await;
-        let mut buffer = core.buffers.large();
-        buffer.resize(HEADROOM, 0);
+        let (mut caught, mut buffer) = match leased.socket.caught() {
+            Some((caught, buffer)) => (Some(caught), buffer),
+            None => (None, with_headroom(core.buffers.large())),
+        };
         let (mut start, mut interim) = (HEADROOM, 0);
         loop {
-            if buffer.len() > start {
+            if caught.is_none() && buffer.len() > start {
                 let headers = &mut self.ex.response.headers;
                 match parse::response(&buffer, start, limits, headers) {
                     Ok(Parsed::Complete(line)) if (100..200).contains(&line.status) && line.status != 101 => {
@@ -98,13 +102,20 @@ impl Run<'_> {
                     Err(_) => return Err(Fault::BadResponse),
                 }
             }
-            if buffer.capacity() - buffer.len() <= PIECE_TAIL {
-                return Err(Fault::HeadTooLarge);
-            }
-            leased.socket.watch().arm(&core.wheel, plan.timeouts.read);
-            let room = buffer.capacity() - buffer.len() - PIECE_TAIL;
-            let (received, returned) = leased.socket.reader.receive(buffer, room).await;
-            buffer = returned;
+            let received = if let Some(caught) = caught.take() {
+                caught
+            } else {
+                if room(&buffer) == 0 && buffer.capacity() < core.buffers.large_bytes() {
+                    buffer = core.buffers.enlarge(buffer);
+                } else if room(&buffer) == 0 {
+                    return Err(Fault::HeadTooLarge);
+                }
+                leased.socket.watch().arm(&core.wheel, plan.timeouts.read);
+                let room = room(&buffer);
+                let (received, returned) = leased.socket.reader.receive(buffer, room).await;
+                buffer = returned;
+                received
+            };
             if !matches!(received, Ok(count) if count > 0) {
                 let begun = buffer.len() > start;
                 core.buffers.give_back(buffer);
@@ -177,6 +188,23 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// For the next answer on a connection that is kept.
+pub(super) fn net(core: &Core) -> Net {
+    let buffer = with_headroom(core.buffers.small());
+    let room = room(&buffer);
+    (buffer, room)
+}
+
+fn with_headroom(mut buffer: Vec<u8>) -> Vec<u8> {
+    buffer.resize(HEADROOM, 0);
+    buffer
+}
+
+/// Bytes that may be received into a buffer.
+const fn room(buffer: &Vec<u8>) -> usize {
+    (buffer.capacity() - buffer.len()).saturating_sub(PIECE_TAIL)
 }
 
 /// Why an upstream says nothing more.

@@ -1,11 +1,13 @@
 //! An HTTP/1 connection: one request after the other, and rest in between.
 //!
 //! A connection at *rest* waits for readability and holds nothing but its socket. When bytes come, it is served
-//! on a stage (`stage.rs`) with a buffer and an exchange lent from the core's stocks, and gives all of it back
-//! as soon as nothing more is at hand.
+//! on a stage (`stage.rs`) with a buffer and an exchange lent from the core's stocks. Between requests that follow
+//! each other closely it *stays*: on its stage, with a buffer that the kernel may fill. Soon, or at once where many
+//! stay already, it gives all of it back and rests.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::Hall;
 use super::admit::{self, Refusal};
@@ -18,6 +20,11 @@ use crate::proto::h1::HeadFault;
 use crate::proto::h1::parse::{self, Parsed, find_head_end};
 use crate::runtime::socket::{Socket, Waited};
 
+/// How long a connection stays for its next request before it rests.
+const STAY: Duration = Duration::from_secs(1);
+/// Connections of a core that may stay at a time. Worst case 5 MiB a core, for [`STAY`].
+const STAYING_MAX: u32 = 256;
+
 /// A client's connection.
 pub(super) struct Connection {
     pub(super) socket: Socket,
@@ -28,7 +35,8 @@ pub(super) struct Connection {
 
 /// What comes after a spell of activity.
 pub(super) enum Next {
-    Rest,
+    /// The client has been silent for so long.
+    Rest(Duration),
     Close,
 }
 
@@ -43,23 +51,26 @@ impl Connection {
 
 /// Serves a connection to its end.
 pub(super) async fn serve(hall: &Rc<Hall>, mut connection: Box<Connection>) {
-    while rest(hall, &mut connection).await {
+    let mut silent = Duration::ZERO;
+    while rest(hall, &mut connection, silent).await {
         let (back, next) = Stages::serve(hall, connection).await;
         match next {
-            Next::Rest => connection = back,
+            Next::Rest(since) => (connection, silent) = (back, since),
             Next::Close => return,
         }
     }
 }
 
-/// Waits for the next request while holding nothing but the socket. False when none will come.
-async fn rest(hall: &Hall, connection: &mut Connection) -> bool {
+/// Waits for the next request while holding nothing but the socket; the client has been silent for `silent`. False
+/// when none will come.
+async fn rest(hall: &Hall, connection: &mut Connection, silent: Duration) -> bool {
     let core = &hall.core;
     let socket = &mut connection.socket;
     // A client that has not said a word yet gets no more time than for its first head.
     let patience =
         if connection.requests == 0 { core.limits.head_timeout } else { core.limits.keepalive_timeout };
-    socket.watch().arm(&core.wheel, patience);
+    socket.watch().forget_canceller();
+    socket.watch().arm(&core.wheel, patience.saturating_sub(silent));
     socket.watch().set_resting(true);
     core.stats.connections_idle.add(1);
     let readable = socket.readable().await;
@@ -100,13 +111,54 @@ pub(super) async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
         core.stats.requests_active.sub(1);
         match after {
             After::Keep if beyond.is_some() => at_hand = beyond,
-            After::Keep => return Next::Rest,
+            After::Keep => match stay(hall, connection).await {
+                Stay::Received(buffer) => at_hand = Some((buffer, 0)),
+                Stay::Silent(since) => return Next::Rest(since),
+                Stay::Gone => return Next::Close,
+            },
             After::Close => return Next::Close,
             After::Linger => {
                 linger(hall, connection).await;
                 return Next::Close;
             }
         }
+    }
+}
+
+/// What staying for another request came to.
+enum Stay {
+    /// Its first bytes.
+    Received(Vec<u8>),
+    /// Nothing came for so long.
+    Silent(Duration),
+    Gone,
+}
+
+/// Waits a moment for the next request with a buffer in the kernel's hands, which then needs to be asked once only.
+async fn stay(hall: &Hall, connection: &mut Connection) -> Stay {
+    let core = &hall.core;
+    let staying = &hall.staying;
+    if staying.get() >= STAYING_MAX || core.limits.keepalive_timeout <= STAY {
+        return Stay::Silent(Duration::ZERO);
+    }
+    let socket = &mut connection.socket;
+    socket.watch().arm_spare(&core.wheel, STAY);
+    socket.watch().set_resting(true);
+    core.stats.connections_idle.add(1);
+    staying.set(staying.get() + 1);
+    let buffer = core.buffers.small();
+    let room = buffer.capacity();
+    let (waited, buffer) = socket.receive_or_idle(buffer, room).await;
+    staying.set(staying.get() - 1);
+    core.stats.connections_idle.sub(1);
+    socket.watch().set_resting(false);
+    if let Waited::Received(1..) = waited {
+        return Stay::Received(buffer);
+    }
+    core.buffers.give_back(buffer);
+    match waited {
+        Waited::Idle => Stay::Silent(STAY),
+        Waited::Received(_) | Waited::Failed(_) => Stay::Gone,
     }
 }
 
@@ -173,7 +225,6 @@ async fn receive_head(
                 Ok(Parsed::Complete(line)) => {
                     ex.request.line = line;
                     connection.socket.watch().disarm();
-                    connection.socket.watch().forget_canceller();
                     return (Head::Ready, buffer);
                 }
                 Ok(Parsed::Partial) => ex.request.headers.clear(),
@@ -230,13 +281,7 @@ fn make_room(hall: &Hall, mut buffer: Vec<u8>, start: usize) -> Vec<u8> {
         return buffer;
     }
     let buffers = &hall.core.buffers;
-    if buffer.capacity() >= buffers.large_bytes() {
-        return buffer;
-    }
-    let mut larger = buffers.large();
-    larger.extend_from_slice(&buffer);
-    buffers.give_back(buffer);
-    larger
+    if buffer.capacity() >= buffers.large_bytes() { buffer } else { buffers.enlarge(buffer) }
 }
 
 /// Answers a head that could not be understood, and ends the connection.

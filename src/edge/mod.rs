@@ -101,6 +101,8 @@ struct Hall {
     addresses: RefCell<Map<IpAddr, usize>>,
     log: RefCell<access_log::Batch>,
     stages: stage::Stages,
+    /// Connections that stay on their stage between two requests.
+    staying: Cell<u32>,
 }
 
 impl Hall {
@@ -155,6 +157,7 @@ pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
             addresses: RefCell::default(),
             log: RefCell::default(),
             stages: stage::Stages::default(),
+            staying: Cell::new(0),
         });
         hall.core.stats.generation.set(generation);
         monoio::spawn(keep_time(Rc::clone(&hall)));

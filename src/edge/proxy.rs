@@ -11,7 +11,7 @@ use super::deliver::Relayed;
 use super::pipeline::{After, Run};
 use super::respond::{Fault, Retry};
 use super::upload::{Ends, UploadFault};
-use super::{forward_head, pick};
+use super::{download, forward_head, pick};
 use crate::balance::TriedSet;
 use crate::base::clock::Moment;
 use crate::exchange::{Attempt, Body};
@@ -263,7 +263,7 @@ impl Run<'_> {
         if relayed.reusable && self.upload.is_done() {
             leased.socket.watch().unfollow();
             let key = crate::runtime::pool::PoolKey { node: plan.upstream.nodes[node].address };
-            core.pool.give_back(key, leased, &plan.upstream.keep, &core.wheel);
+            core.pool.give_back(key, leased, &plan.upstream.keep, &core.wheel, || download::net(core));
         }
         if self.upload.is_done() || relayed.after == After::Close { relayed.after } else { After::Linger }
     }

@@ -41,6 +41,14 @@ impl Buffers {
         self.large.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(self.large_bytes))
     }
 
+    /// Lends a large buffer in exchange for a small one, with what is in it.
+    pub fn enlarge(&self, buffer: Vec<u8>) -> Vec<u8> {
+        let mut larger = self.large();
+        larger.extend_from_slice(&buffer);
+        self.give_back(buffer);
+        larger
+    }
+
     /// Takes a buffer back. One that has grown or shrunk to another size is dropped.
     pub fn give_back(&self, mut buffer: Vec<u8>) {
         buffer.clear();

@@ -11,9 +11,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::deadline::Wheel;
-use super::socket::Socket;
+use super::socket::{Net, Socket};
 use crate::base::hash::Map;
 use crate::link::stats::CoreStats;
+
+/// Idle connections that have a buffer for what comes. Worst case 2 MiB a core.
+const NETS_MAX: usize = 128;
 
 /// What tells connections apart: those with equal keys may stand in for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,13 +74,21 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection for the next request, if it may serve one. The oldest makes room.
-    pub fn give_back(&self, key: PoolKey, mut leased: Leased, keep: &Keep, wheel: &Wheel) {
+    /// Keeps a connection for the next request, if it may serve one. The oldest makes room. The answer to that request
+    /// goes into a net, unless many connections have one.
+    pub fn give_back(
+        &self,
+        key: PoolKey,
+        mut leased: Leased,
+        keep: &Keep,
+        wheel: &Wheel,
+        net: impl FnOnce() -> Net,
+    ) {
         if leased.requests >= keep.requests || keep.size == 0 || leased.socket.watch().fired() {
             return;
         }
         leased.socket.watch().arm(wheel, keep.idle);
-        leased.socket.listen();
+        leased.socket.listen((self.count.get() < NETS_MAX).then(net));
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.entry(key).or_default();
         waiting.push_back(leased);

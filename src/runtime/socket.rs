@@ -19,6 +19,7 @@ use monoio::net::TcpStream;
 
 use super::deadline::{Watch, Wheel};
 use super::ear::Ear;
+pub use super::ear::{Caught, Net};
 use super::sys;
 
 /// A cancelled wait, as the kernel reports it.
@@ -75,9 +76,15 @@ impl Socket {
         &self.watch
     }
 
-    /// Listens from now on, so that [`Self::is_quiet`] can tell what comes while nobody waits.
-    pub fn listen(&mut self) {
-        self.ear().listen();
+    /// Listens from now on, so that [`Self::is_quiet`] can tell what comes while nobody waits; it goes into the net, if
+    /// there is one.
+    pub fn listen(&mut self, net: Option<Net>) {
+        self.ear().listen(net);
+    }
+
+    /// What came into the net that was given to [`Self::listen`], once it was heard.
+    pub fn caught(&mut self) -> Option<Caught> {
+        self.ear.as_mut()?.take()
     }
 
     /// Whether an idle socket that is listened to is as it was left: open, nothing to read, as far as the loop
@@ -118,9 +125,15 @@ impl Socket {
         let half = self.reader.0.as_ref().expect(OPEN);
         self.ear.get_or_insert_with(|| {
             let stream = Rc::clone(&half.0);
-            Ear::new(move || {
-                let half = OwnedReadHalf(Rc::clone(&stream));
-                async move { readable(&half).await }
+            Ear::new(move |net| {
+                let mut half = OwnedReadHalf(Rc::clone(&stream));
+                async move {
+                    match net {
+                        Some((buffer, room)) => Some(receive(&mut half, buffer, room).await),
+                        // A broken socket is heard as well: whoever reads next learns what is wrong with it.
+                        None => readable(&half).await.map_or(None, |()| None),
+                    }
+                }
             })
         })
     }
@@ -165,6 +178,13 @@ async fn readable(half: &OwnedReadHalf<TcpStream>) -> io::Result<()> {
     sys::stream_of(half).readable(false).await
 }
 
+async fn receive(half: &mut OwnedReadHalf<TcpStream>, buffer: Vec<u8>, room: usize) -> Caught {
+    let (start, end) = (buffer.len(), room_end(&buffer, room));
+    debug_assert!(start < end, "a receive needs room");
+    let (result, slice) = half.read(buffer.slice_mut(start..end)).await;
+    (result, slice.into_inner())
+}
+
 /// Put together again, or the sending half alone would shut the connection down with a call of its own.
 fn close(reader: OwnedReadHalf<TcpStream>, writer: OwnedWriteHalf<TcpStream>) {
     drop(reader.reunite(writer));
@@ -188,11 +208,7 @@ impl Reader {
 
     /// Appends at most `room` bytes to the buffer's spare capacity; 0 is the end.
     pub async fn receive(&mut self, buffer: Vec<u8>, room: usize) -> (io::Result<usize>, Vec<u8>) {
-        let (start, end) = (buffer.len(), room_end(&buffer, room));
-        debug_assert!(start < end, "a receive needs room");
-        let half = self.0.as_mut().expect(OPEN);
-        let (result, slice) = half.read(buffer.slice_mut(start..end)).await;
-        (result, slice.into_inner())
+        receive(self.0.as_mut().expect(OPEN), buffer, room).await
     }
 }
 
