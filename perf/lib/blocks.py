@@ -41,6 +41,7 @@ class Clock:
         self.at = time.monotonic()
         self.gateway = machine.processor_ns(pids)
         self.modes = machine.user_and_system(pids)
+        self.others = machine.others_ns([*pids, *own, os.getpid()])
         self.machine = machine.processors()
         usage = resource.getrusage(resource.RUSAGE_SELF)
         self.own = machine.processor_ns(own) / 1e9 + usage.ru_utime + usage.ru_stime
@@ -59,6 +60,9 @@ def sample(load, arguments, seconds, warm_up, target=None, watched=()):
     whole = os.cpu_count() * elapsed
     gateway = (end.gateway - begin.gateway) / 1e9
     ours = gateway + end.own - begin.own
+    # By the clocks of those who ran. What is neither idle nor anybody's is going to sleep and waking up: at 5,000 requests
+    # a second that is 4 % of the machine, and more than others may use.
+    foreign = sum(time - begin.others.get(task, 0) for task, time in end.others.items()) / 1e9
     user, system = (after - before for before, after in zip(begin.modes, end.modes))
     answered = max(report["answered"], 1)
     processor_us = gateway * 1e6 / answered
@@ -70,7 +74,8 @@ def sample(load, arguments, seconds, warm_up, target=None, watched=()):
         "busy": gateway / elapsed,
         "rss_kib": machine.rss_kib(pids) if pids else None,
         "steal": spent["steal"] / whole,
-        "foreign": max(0.0, whole - spent["idle"] - spent["steal"] - ours) / whole,
+        "foreign": foreign / whole,
+        "nobodys": max(0.0, whole - spent["idle"] - spent["steal"] - ours - foreign) / whole,
         "load": report,
     }
 

@@ -66,6 +66,24 @@ def rss_kib(pids):
     return total
 
 
+def others_ns(own):
+    """How long each thread of everybody else has run, by its number. The kernel's own threads are nobody's: they work for
+    whoever is measured."""
+    times = {}
+    own = {str(pid) for pid in own}
+    for pid in listing("/proc"):
+        if not pid.isdigit() or pid in own or pid == "2":
+            continue
+        parent = read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        if len(parent) < 2 or parent[1] == "2":
+            continue
+        for task in listing(f"/proc/{pid}/task"):
+            words = read(f"/proc/{pid}/task/{task}/schedstat").split()
+            if words:
+                times[task] = int(words[0])
+    return times
+
+
 def processors():
     """Seconds the machine's processors were idle, and seconds the host took. Idle time is exact where the tick stops
     when there is nothing to do; what is busy is the rest of wall time, since the counters of it are sampled."""
