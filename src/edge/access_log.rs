@@ -105,14 +105,19 @@ fn write_escaped(value: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends fields of a JSON object.
+/// The name of a field with all that stands around it, put together at compile time.
+macro_rules! name {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":")
+    };
+}
+
+/// Appends fields of a JSON object. A name is one of [`name!`].
 struct Fields<'a>(&'a mut Vec<u8>);
 
 impl Fields<'_> {
     fn name(&mut self, name: &str) {
-        self.0.extend_from_slice(b",\"");
         self.0.extend_from_slice(name.as_bytes());
-        self.0.extend_from_slice(b"\":");
     }
 
     /// A text; left out when empty.
@@ -156,33 +161,33 @@ fn write_json(out: &mut Vec<u8>, generation: u64, ex: &Exchange) {
     out.push(b'"');
     let mut fields = Fields(out);
     let request = &ex.request;
-    fields.text("request_id", &ex.request_id);
-    fields.text("route_id", ex.route.route_id().as_bytes());
-    fields.text("service_id", ex.route.service_id().as_bytes());
-    fields.text("consumer", ex.consumer.name().as_bytes());
+    fields.text(name!("request_id"), &ex.request_id);
+    fields.text(name!("route_id"), ex.route.route_id().as_bytes());
+    fields.text(name!("service_id"), ex.route.service_id().as_bytes());
+    fields.text(name!("consumer"), ex.consumer.name().as_bytes());
     if !request.path.is_empty() {
-        fields.text("method", request.method().text().as_bytes());
+        fields.text(name!("method"), request.method().text().as_bytes());
     }
-    fields.text("host", request.host.as_bytes());
-    fields.text("path", &request.path);
-    fields.number("status", u64::from(ex.response.status));
+    fields.text(name!("host"), request.host.as_bytes());
+    fields.text(name!("path"), &request.path);
+    fields.number(name!("status"), u64::from(ex.response.status));
     if !ex.reason.is_empty() {
-        fields.text("error_code", ex.reason.as_bytes());
+        fields.text(name!("error_code"), ex.reason.as_bytes());
     }
-    fields.text("error_source", error_source(ex).as_bytes());
-    fields.number("bytes_in", ex.bytes_in);
-    fields.number("bytes_out", ex.bytes_out);
-    fields.millis("dur_ms", ex.timing.finished.since(ex.timing.received));
-    fields.text("user_agent", request.headers.get_id(HeaderId::UserAgent).unwrap_or(b""));
+    fields.text(name!("error_source"), error_source(ex).as_bytes());
+    fields.number(name!("bytes_in"), ex.bytes_in);
+    fields.number(name!("bytes_out"), ex.bytes_out);
+    fields.millis(name!("dur_ms"), ex.timing.finished.since(ex.timing.received));
+    fields.text(name!("user_agent"), request.headers.get_id(HeaderId::UserAgent).unwrap_or(b""));
     write_upstream(&mut fields, ex);
-    fields.number("config_generation", generation);
-    fields.number("core", u64::from(ex.core));
+    fields.number(name!("config_generation"), generation);
+    fields.number(name!("core"), u64::from(ex.core));
     out.push(b'}');
 }
 
 fn write_upstream(fields: &mut Fields<'_>, ex: &Exchange) {
     let Some(last) = ex.last_attempt() else { return };
-    fields.name("upstream_addr");
+    fields.name(name!("upstream_addr"));
     fields.0.push(b'"');
     if last.node.is_ipv6() {
         fields.0.push(b'[');
@@ -191,12 +196,12 @@ fn write_upstream(fields: &mut Fields<'_>, ex: &Exchange) {
     fields.0.extend_from_slice(if last.node.is_ipv6() { b"]:" } else { b":" });
     fields.0.extend_from_slice(itoa::Buffer::new().format(last.node.port()).as_bytes());
     fields.0.push(b'"');
-    fields.number("upstream_status", u64::from(last.status));
-    fields.millis("upstream_connect_ms", last.connect);
-    fields.millis("upstream_ttfb_ms", last.header);
-    fields.millis("upstream_dur_ms", ex.timing.upstream);
-    fields.number("upstream_attempts", ex.attempts.len() as u64);
-    fields.boolean("upstream_reused", last.reused);
+    fields.number(name!("upstream_status"), u64::from(last.status));
+    fields.millis(name!("upstream_connect_ms"), last.connect);
+    fields.millis(name!("upstream_ttfb_ms"), last.header);
+    fields.millis(name!("upstream_dur_ms"), ex.timing.upstream);
+    fields.number(name!("upstream_attempts"), ex.attempts.len() as u64);
+    fields.boolean(name!("upstream_reused"), last.reused);
 }
 
 /// Who is to blame for an error status; empty when none is.

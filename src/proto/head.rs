@@ -309,7 +309,9 @@ impl HeaderList {
     fn replace(&mut self, id: HeaderId, name: &str, value: &[u8]) {
         let Some(stored) = self.store(id, name, value) else { return };
         let mut placed = false;
-        for at in 0..self.lines.len() {
+        let may_be_there = self.present.0 & id.bit() != 0;
+        let end = if may_be_there { self.lines.len() } else { 0 };
+        for at in 0..end {
             if self.is_named(&self.lines[at], id, name.as_bytes()) {
                 if placed {
                     self.lines[at].home = Home::Gone;
