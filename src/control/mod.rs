@@ -460,8 +460,9 @@ impl Control {
         let changes = prepare(&admin::held(&shared))?;
         let changed: Vec<(Kind, String)> = changes.iter().map(Change::key).collect();
         let attempt = self.compiler.attempt(&changes).map_err(Refusal::invalid)?;
+        let warnings = attempt.lacks().to_vec();
         if dry_run {
-            return Ok(Done { revision: admin::held(&shared).revision() });
+            return Ok(Done { revision: admin::held(&shared).revision(), warnings });
         }
         // Nothing else is done while this waits, so what was attempted stays true.
         let revision = match &mut self.etcd {
@@ -477,7 +478,7 @@ impl Control {
         }
         let outcome = self.compiler.adopt(attempt);
         self.take_over(outcome, now);
-        Ok(Done { revision })
+        Ok(Done { revision, warnings })
     }
 
     /// Answers the changes that every core serves by now.

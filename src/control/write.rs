@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::store::{Author, Change, Store};
 use crate::model::ConfigError;
+use crate::model::upstream::KEY_MISSING;
 
 /// Changes that may wait for the loop; beyond, whoever asks waits at the door.
 pub(crate) const WAITING_MAX: usize = 64;
@@ -30,10 +31,20 @@ impl Refusal {
 
     /// Objects that are not what they should be.
     pub(crate) fn invalid(faults: Vec<ConfigError>) -> Self {
+        if let [fault] = faults.as_slice()
+            && KNOWN_BY_WORD.iter().any(|word| fault.problem.starts_with(word))
+        {
+            return Self { status: 400, message: fault.problem.clone(), faults };
+        }
         let told: Vec<String> = faults.iter().map(|fault| inside(fault).to_string()).collect();
         Self { status: 400, message: format!("invalid configuration: {}", told.join("; ")), faults }
     }
 }
+
+/// Faults that clients of APISIX's know by what they begin with: these come without the place, which they name
+/// themselves or which can be only one.
+const KNOWN_BY_WORD: [&str; 3] =
+    ["unknown plugin [", KEY_MISSING, "failed to validate the 'vars' expression"];
 
 /// A fault without the object's name, where there is only one it can be in.
 fn inside(fault: &ConfigError) -> ConfigError {
@@ -47,10 +58,12 @@ pub(crate) struct Plan<T> {
 }
 
 /// What came of a change.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Done {
     /// The store's revision that has it; the present one where nothing was kept.
     pub(crate) revision: u64,
+    /// What the changed objects ask for and do not get, though they are in force.
+    pub(crate) warnings: Vec<ConfigError>,
 }
 
 pub(crate) type Prepare = Box<dyn FnOnce(&Store) -> Result<Vec<Change>, Refusal> + Send>;

@@ -46,8 +46,17 @@ pub struct StreamProtocol {
     pub logger: Option<Vec<Value>>,
 }
 
+/// Those that APISIX knows.
+const PROTOCOLS: [&str; 2] = ["redis", "dubbo"];
+
 impl StreamRoute {
     pub(super) fn faults(&self) -> Vec<ConfigError> {
-        Upstream::faults_within(self.upstream.as_ref())
+        let mut faults = Upstream::faults_within(self.upstream.as_ref());
+        if let Some(protocol) = &self.protocol
+            && !PROTOCOLS.contains(&protocol.name.as_str())
+        {
+            faults.push(ConfigError::at("protocol.name", format!("unknown protocol [{}]", protocol.name)));
+        }
+        faults
     }
 }

@@ -117,7 +117,7 @@ fn all_faults_of_an_object_are_told_at_once() {
             "routes/7: additional properties forbidden, found nmae; did you mean \"name\"?",
             "routes/7: upstream.nodes[0]: additional properties forbidden, found wieght; did you mean \"weight\"?",
             "routes/7: upstream.nodes[0]: weight is required",
-            "routes/7: upstream.type: expected one of roundrobin, chash, ewma or least_conn, got \"random\"",
+            "routes/7: upstream.type: expected one of roundrobin, chash, ewma, least_conn or none, got \"random\"",
             "routes/7: upstream.retries: expected a whole number from 0 to 4294967295, got -1",
         ]
     );
@@ -170,7 +170,7 @@ fn an_upstream_keeps_its_rules() {
     check(json!({"nodes": {"a:0": 1}}), "nodes[\"a:0\"]: expected a port from 1 to 65535, got \"a:0\"");
     check(json!({"nodes": {"a:80": -1}}), "nodes[\"a:80\"]: expected a whole number from 0 to 65535, got -1");
     check(json!({"nodes": "a:80"}), "nodes: expected an object or a list, got \"a:80\"");
-    check(json!({"type": "chash"}), "key is required when type is chash");
+    check(json!({"type": "chash"}), "missing key");
     check(
         json!({"type": "chash", "key": "sun"}),
         "key: expected a variable such as remote_addr, uri, host or arg_name, got \"sun\"",
@@ -214,7 +214,7 @@ fn an_upstream_keeps_its_rules() {
 #[test]
 fn rules_of_an_upstream_hold_inside_routes_and_services() {
     let upstream = json!({"nodes": {"a:80": 1}, "type": "chash"});
-    let fault = "upstream: key is required when type is chash";
+    let fault = "upstream: missing key";
     pair(Kind::Route, &json!({"uri": "/", "plugins": {}}), json!({"upstream": upstream}), fault);
     pair(Kind::Service, &json!({}), json!({"upstream": upstream}), fault);
     pair(Kind::StreamRoute, &json!({}), json!({"upstream": upstream}), fault);

@@ -19,6 +19,8 @@ pub use nodes::{Node, NodeSpec, Nodes};
 pub const KEEPALIVE_SIZE: u32 = 320;
 /// How long an idle connection is kept, in seconds: less than most origins wait, so that we close first.
 pub const KEEPALIVE_IDLE_SECONDS: u64 = 60;
+/// What is said of a consistent hash without a key, in APISIX's words.
+pub const KEY_MISSING: &str = "missing key";
 /// Requests after which a connection is renewed, so that nodes new in DNS get their share.
 pub const KEEPALIVE_REQUESTS: u32 = 1000;
 
@@ -79,6 +81,8 @@ pub enum Algorithm {
     Chash,
     Ewma,
     LeastConn,
+    /// For scheme kafka, whose clients choose themselves.
+    None,
 }
 
 /// What chooses the node of a consistent hash.
@@ -218,8 +222,7 @@ impl Upstream {
     fn key_fault(&self) -> Option<ConfigError> {
         let Some(key) = self.key.as_deref() else {
             // A consumer is its own key, and with no consumer the client's address is.
-            return (self.hash_on != HashOn::Consumer)
-                .then(|| ConfigError::new("key is required when type is chash"));
+            return (self.hash_on != HashOn::Consumer).then(|| ConfigError::new(KEY_MISSING));
         };
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         let (holds, expected) = match self.hash_on {

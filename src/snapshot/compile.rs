@@ -106,7 +106,8 @@ impl Compiler {
         }
         let mut state = self.state.clone();
         self.with_tools(|tools| state.look_again_at(&changed, tools));
-        Some(self.adopt(Attempt { state, plugins: self.plugins.clone(), metadata: None }))
+        let plugins = self.plugins.clone();
+        Some(self.adopt(Attempt { state, plugins, metadata: None, lacks: Vec::new() }))
     }
 
     /// Compiles these objects, which take the place of all others; what is as it was is not compiled again. Never
@@ -131,15 +132,16 @@ impl Compiler {
     /// All that is wrong with the changed objects: those that can not be taken as they are, or refer to nothing.
     pub fn attempt(&mut self, changes: &[Change]) -> Result<Attempt, Vec<ConfigError>> {
         let attempt = self.tried(changes);
-        let mut faults = Vec::new();
+        let (mut faults, mut lacks) = (Vec::new(), Vec::new());
         for change in changes {
             let (kind, id) = change.key();
             let Some(held) = attempt.state.get(&(kind, id.into())) else { continue };
-            let counts =
-                |fault: &&ConfigError| held.is_set_aside || REFERENCES.contains(&fault.path.as_str());
-            faults.extend(held.faults.iter().filter(counts).cloned());
+            for fault in held.faults_of_wanted() {
+                let counts = held.is_set_aside || REFERENCES.contains(&fault.path.as_str());
+                if counts { faults.push(fault.clone()) } else { lacks.push(fault.clone()) }
+            }
         }
-        if faults.is_empty() { Ok(attempt) } else { Err(faults) }
+        if faults.is_empty() { Ok(Attempt { lacks, ..attempt }) } else { Err(faults) }
     }
 
     /// Compiles what changes touch. Never fails as a whole: what can not be taken is set aside alone.
@@ -160,7 +162,7 @@ impl Compiler {
 
     /// From here on, this is what counts.
     pub fn adopt(&mut self, attempt: Attempt) -> Outcome {
-        let Attempt { state, plugins, metadata } = attempt;
+        let Attempt { state, plugins, metadata, lacks: _ } = attempt;
         (self.state, self.plugins) = (state, plugins);
         if let Some(metadata) = metadata {
             self.surroundings.metadata = metadata;
@@ -189,7 +191,7 @@ impl Compiler {
     fn applied(&mut self, edits: Vec<Edit>) -> Attempt {
         let mut state = self.state.clone();
         self.with_tools(|tools| state.apply(edits, tools));
-        Attempt { state, plugins: self.plugins.clone(), metadata: None }
+        Attempt { state, plugins: self.plugins.clone(), metadata: None, lacks: Vec::new() }
     }
 
     /// The state of these objects, each compiled anew.
@@ -201,7 +203,8 @@ impl Compiler {
         let earlier = std::mem::replace(&mut self.surroundings.metadata, metadata);
         self.with_tools(|tools| state.rebuild(objects, parts, tools));
         let metadata = Some(std::mem::replace(&mut self.surroundings.metadata, earlier));
-        Attempt { state, plugins: std::mem::replace(&mut self.plugins, before), metadata }
+        let plugins = std::mem::replace(&mut self.plugins, before);
+        Attempt { state, plugins, metadata, lacks: Vec::new() }
     }
 
     /// Runs something with what a compilation needs.
@@ -242,10 +245,19 @@ pub struct Attempt {
     plugins: Option<Vec<String>>,
     /// Where it is another than before.
     metadata: Option<Map<String, Value>>,
+    /// What the changed objects ask for and do not get, though they are in force.
+    lacks: Vec<ConfigError>,
+}
+
+impl Attempt {
+    /// What the changed objects ask for and do not get, though they are in force.
+    pub fn lacks(&self) -> &[ConfigError] {
+        &self.lacks
+    }
 }
 
 /// Fields whose fault is a reference to nothing.
-const REFERENCES: [&str; 4] = ["upstream_id", "service_id", "plugin_config_id", "group_id"];
+pub(super) const REFERENCES: [&str; 4] = ["upstream_id", "service_id", "plugin_config_id", "group_id"];
 
 fn key_of(raw: &Raw) -> Key {
     (raw.kind, raw.id.as_str().into())

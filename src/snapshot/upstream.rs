@@ -68,22 +68,18 @@ pub struct Upstream {
     pub keep: Keep,
 }
 
-/// Compiles an upstream. What can not be resolved is told and left out; what this build can not do is a fault.
+/// Compiles an upstream. What can not be resolved is told and left out, and so is what this build can not do: an
+/// upstream that would have to be spoken to in another way than it says has no nodes, so that requests are answered
+/// 503 rather than sent in clear.
 pub(super) fn compile(
     name: &str,
     upstream: &model::Upstream,
     names: &mut Names,
 ) -> Result<(Upstream, Vec<ConfigError>), Vec<ConfigError>> {
-    let mut faults = absent_features(upstream);
-    let specs = upstream.nodes().unwrap_or_else(|fault| {
-        faults.push(fault);
-        Vec::new()
-    });
-    if !faults.is_empty() {
-        return Err(faults);
-    }
-    let (mut nodes, mut weights, mut unresolved) = (Vec::new(), Vec::new(), Vec::new());
-    for spec in &specs {
+    let specs = upstream.nodes().map_err(|fault| vec![fault])?;
+    let Absent { faults: mut lacks, is_mute } = absent_features(upstream);
+    let (mut nodes, mut weights) = (Vec::new(), Vec::new());
+    for spec in specs.iter().filter(|_| !is_mute) {
         match names.addresses(&spec.host) {
             Ok(addresses) => {
                 for address in addresses {
@@ -95,7 +91,7 @@ pub(super) fn compile(
                 }
             }
             Err(error) => {
-                unresolved.push(ConfigError::at("nodes", format!("can not resolve {}: {error}", spec.host)));
+                lacks.push(ConfigError::at("nodes", format!("can not resolve {}: {error}", spec.host)));
             }
         }
     }
@@ -127,7 +123,7 @@ pub(super) fn compile(
             requests: keep.requests.u32(),
         },
     };
-    Ok((compiled, unresolved))
+    Ok((compiled, lacks))
 }
 
 impl Upstream {
@@ -141,23 +137,37 @@ impl Upstream {
 /// A year: for waits the user does not want to end.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// What a user of the model may ask for and this build does not do: better refused than ignored.
-fn absent_features(upstream: &model::Upstream) -> Vec<ConfigError> {
+/// What a user of the model may ask for and this build does not do.
+struct Absent {
+    faults: Vec<ConfigError>,
+    /// Nothing may be sent to its nodes.
+    is_mute: bool,
+}
+
+fn absent_features(upstream: &model::Upstream) -> Absent {
     use model::upstream::{Algorithm, Scheme};
     let mut faults = Vec::new();
-    let mut absent = |field: &str, expected: &str, found: String| {
-        faults.push(ConfigError::at(field, format!("expected {expected} in this version, got {found}")));
+    let mut absent = |field: &str, expected: &str, found: String, instead: &str| {
+        let problem = format!("expected {expected} in this version, got {found}; {instead}");
+        faults.push(ConfigError::at(field, problem));
     };
+    let is_mute = upstream.scheme() != Scheme::Http || upstream.discovery_type.is_some();
     if upstream.scheme() != Scheme::Http {
-        absent("scheme", "http", text_of(&upstream.scheme()));
+        absent("scheme", "http", text_of(&upstream.scheme()), "requests to it are answered 503");
     }
     if upstream.algorithm != Algorithm::Roundrobin {
-        absent("type", "roundrobin", text_of(&upstream.algorithm));
+        absent("type", "roundrobin", text_of(&upstream.algorithm), "its nodes take turns");
     }
     if let Some(kind) = &upstream.discovery_type {
-        absent("discovery_type", "nodes", kind.as_str().to_owned());
+        absent("discovery_type", "nodes", text_of(kind), "requests to it are answered 503");
     }
-    faults
+    if upstream.checks.is_some() {
+        absent("checks", "none", "some".to_owned(), "all its nodes count as healthy");
+    }
+    if upstream.tls.is_some() {
+        absent("tls", "none", "some".to_owned(), "it is kept for when it is");
+    }
+    Absent { faults, is_mute }
 }
 
 fn text_of(value: &impl serde::Serialize) -> String {

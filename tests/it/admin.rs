@@ -21,6 +21,9 @@ on_both_drivers!(
     the_past_is_told_and_the_way_back_is_a_revision,
     writes_cost_no_request,
     schemas_and_plugins_are_told,
+    what_is_valid_and_not_there_yet_is_kept_and_told,
+    stream_routes_are_checked_and_kept_where_somebody_asks_for_them,
+    an_upstream_that_is_named_goes_before_one_that_is_written,
 );
 
 fn route_to(origin: &Origin, uri: &str) -> String {
@@ -144,9 +147,10 @@ fn what_is_needed_can_not_be_deleted_unless_by_force() {
     admin.put("/routes/1", r#"{"uri":"/*","upstream_id":"u"}"#);
     let refused = admin.ask("DELETE", "/upstreams/u", &[], "");
     refused.expect_status(400);
-    let told = "can not delete this upstream directly, route [1] is still using it now";
+    let told = "can not delete this upstream, route [1] is still using it now";
     assert_eq!(refused.json()["error_msg"], told);
     gateway.get("/").expect(200, "hello");
+    admin.ask("DELETE", "/upstreams/u?force=yes", &[], "").expect_status(400);
     admin.ask("DELETE", "/upstreams/u?force=true", &[], "").expect_status(200);
     gateway.get("/").expect_status(502);
 
@@ -323,4 +327,77 @@ fn schemas_and_plugins_are_told() {
     refused.expect_status(400);
     assert_eq!(refused.json()["errors"][0]["resource_id"], "1");
     admin.ask("POST", "/configs/validate", &[], r#"{"routes":[]}"#).expect_status(200);
+}
+
+fn what_is_valid_and_not_there_yet_is_kept_and_told() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::managed().start();
+    let admin = gateway.admin();
+    let hashed = json!({"type": "chash", "key": "remote_addr", "nodes": {origin.node(): 1}}).to_string();
+    let answer = admin.ask("PUT", "/upstreams/hashed", &[], &hashed);
+    answer.expect_status(201);
+    let told = answer.header("x-config-warning").unwrap_or_default();
+    assert!(told.starts_with("upstreams/hashed: type: expected roundrobin"), "{told}");
+    assert_eq!(admin.ask("GET", "/upstreams/hashed", &[], "").json()["value"]["type"], "chash");
+    admin.put("/routes/1", r#"{"uri":"/hashed","upstream_id":"hashed"}"#);
+    gateway.get("/hashed").expect(200, "hello");
+
+    // What asks for TLS is never sent in clear.
+    let route = json!({"uri": "/tls", "upstream": {"scheme": "https", "nodes": {origin.node(): 1}}});
+    let answer = admin.ask("PUT", "/routes/2", &[], &route.to_string());
+    answer.expect_status(201);
+    let told = answer.header("x-config-warning").unwrap_or_default();
+    assert!(told.starts_with("routes/2: upstream.scheme: "), "{told}");
+    gateway.get("/tls").expect_status(503);
+    assert_eq!(origin.requests(), 1);
+
+    for (upstream, told) in [
+        (r#"{"type":"chash","nodes":{}}"#, "missing key"),
+        (r#"{"type":"sorted","nodes":{}}"#, "expected one of"),
+        (r#"{"nodes":[{"host":"::1","port":80,"weight":1}]}"#, "an IPv6 address in brackets"),
+    ] {
+        let answer = admin.ask("PUT", "/upstreams/bad", &[], upstream);
+        answer.expect_status(400);
+        assert!(answer.text().contains(told), "{upstream}: {}", answer.text());
+    }
+    let nested = r#"{"upstream":{"nodes":{},"create_time":1}}"#;
+    admin.ask("PUT", "/services/1", &[], nested).expect_status(400);
+}
+
+fn stream_routes_are_checked_and_kept_where_somebody_asks_for_them() {
+    let route = r#"{"server_port":9100,"upstream":{"nodes":{"127.0.0.1:9":1},"scheme":"tls"}}"#;
+    let refusing = Gateway::managed().start();
+    let answer = refusing.admin().ask("PUT", "/stream_routes/1", &[], route);
+    answer.expect(400, "{\"error_msg\":\"stream mode is disabled, can not add stream routes\"}\n");
+
+    let gateway = Gateway::managed().settings("admin: {stream_routes: true}").start();
+    let admin = gateway.admin();
+    admin.put("/stream_routes/1", route);
+    assert_eq!(admin.ask("GET", "/stream_routes/1", &[], "").json()["value"]["server_port"], 9100);
+    let inner = r#"{"protocol":{"name":"redis","superior_id":"1"},"upstream":{"nodes":{}}}"#;
+    admin.put("/stream_routes/2", inner);
+    admin.ask("DELETE", "/stream_routes/1", &[], "").expect_status(400);
+    for (body, told) in [
+        (r#"{"plugins":{"mqttt-proxy":{}}}"#, "unknown plugin [mqttt-proxy]"),
+        (r#"{"server_port":70000}"#, "server_port"),
+        (r#"{"upstream_id":"9"}"#, "failed to fetch upstream info by upstream id [9]"),
+        (r#"{"plugins":{"ip-restriction":{"whitelist":["nowhere"]}}}"#, "plugins.ip-restriction.whitelist"),
+    ] {
+        let answer = admin.ask("PUT", "/stream_routes/3", &[], body);
+        answer.expect_status(400);
+        assert!(answer.text().contains(told), "{body}: {}", answer.text());
+    }
+    let proto = r#"{"content":"syntax = \"proto3\";"}"#;
+    admin.put("/protos/1", proto);
+    assert_eq!(admin.ask("POST", "/protos", &[], proto).status, 201);
+}
+
+fn an_upstream_that_is_named_goes_before_one_that_is_written() {
+    let (named, written) = (Origin::replying("named"), Origin::replying("written"));
+    let gateway = Gateway::managed().start();
+    let admin = gateway.admin();
+    admin.put("/upstreams/u", &json!({"nodes": {named.node(): 1}}).to_string());
+    let route = json!({"uri": "/*", "upstream": {"nodes": {written.node(): 1}}, "upstream_id": "u"});
+    admin.put("/routes/1", &route.to_string());
+    gateway.get("/").expect(200, "named");
 }

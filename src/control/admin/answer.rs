@@ -7,6 +7,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use crate::control::write::Refusal;
+use crate::model::ConfigError;
 
 const PROBLEM: &str = "application/problem+json";
 
@@ -20,6 +21,10 @@ pub(super) struct Answer {
     revision: Option<u64>,
     /// The object's own revision.
     tag: Option<u64>,
+    /// What is taken and not acted upon.
+    warnings: Vec<String>,
+    /// Whether clients are told the version of the answers' form: those that are let in.
+    is_anonymous: bool,
 }
 
 /// Whether a client reads problem details (RFC 9457) and asks for them.
@@ -38,7 +43,16 @@ impl Answer {
     }
 
     pub(super) fn empty(status: u16) -> Self {
-        Self { status, body: None, text: "", refusal: None, revision: None, tag: None }
+        Self {
+            status,
+            body: None,
+            text: "",
+            refusal: None,
+            revision: None,
+            tag: None,
+            warnings: Vec::new(),
+            is_anonymous: false,
+        }
     }
 
     pub(super) fn refused(refusal: Refusal) -> Self {
@@ -51,6 +65,16 @@ impl Answer {
     /// True of this revision of the store.
     pub(super) fn at(self, revision: u64) -> Self {
         Self { revision: Some(revision), ..self }
+    }
+
+    /// With what the changed objects ask for and do not get.
+    pub(super) fn warned(self, warnings: &[ConfigError]) -> Self {
+        Self { warnings: warnings.iter().map(ConfigError::to_string).collect(), ..self }
+    }
+
+    /// To somebody who has not said who they are.
+    pub(super) fn without_version(self) -> Self {
+        Self { is_anonymous: true, ..self }
     }
 
     /// About an object that was last changed at this revision.
@@ -70,7 +94,14 @@ impl Answer {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert("server", HeaderValue::from_static("ringway"));
-        headers.insert("x-api-version", HeaderValue::from_static("v3"));
+        if !self.is_anonymous {
+            headers.insert("x-api-version", HeaderValue::from_static("v3"));
+        }
+        for warning in &self.warnings {
+            if let Ok(value) = HeaderValue::from_str(warning) {
+                headers.append("x-config-warning", value);
+            }
+        }
         if let Some(revision) = self.revision {
             headers.insert("x-config-revision", HeaderValue::from(revision));
         }

@@ -72,5 +72,7 @@ pub(super) async fn go_back(admin: &Admin, call: &Call, revision: &str) -> Resul
         Ok(Plan { changes, then: keys })
     };
     let (done, keys) = admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
-    Ok(Answer::json(200, json!({"revision": done.revision, "keys": keys})).at(done.revision))
+    Ok(Answer::json(200, json!({"revision": done.revision, "keys": keys}))
+        .at(done.revision)
+        .warned(&done.warnings))
 }

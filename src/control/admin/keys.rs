@@ -61,7 +61,8 @@ impl Keys {
 /// The key of a request: a header, else of the query, else a cookie.
 fn given(parts: &Parts) -> Option<String> {
     let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-    if let Some(key) = header("x-api-key") {
+    // Underscores, as clients of APISIX's may write it.
+    if let Some(key) = header("x-api-key").or_else(|| header("x_api_key")) {
         return Some(key.to_owned());
     }
     let of_query = parts

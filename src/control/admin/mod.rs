@@ -55,6 +55,8 @@ pub(crate) struct Admin {
     keys: Keys,
     allow: CidrSet,
     cors: bool,
+    /// Whether stream routes are taken, though nothing serves them.
+    stream_routes: bool,
     /// Why nothing may be written, where a file holds the objects.
     read_only: Option<String>,
     /// All that is wrong with objects taken together.
@@ -77,7 +79,8 @@ impl Admin {
             let (address, bits) = range.parts();
             Cidr::new(address, bits)
         });
-        Self { store, desk, keys, allow: ranges.collect(), cors: settings.cors, read_only, check }
+        let (allow, cors, stream_routes) = (ranges.collect(), settings.cors, settings.stream_routes);
+        Self { store, desk, keys, allow, cors, stream_routes, read_only, check }
     }
 }
 
@@ -134,7 +137,7 @@ fn admit(admin: &Admin, peer: SocketAddr, parts: &Parts) -> Result<Author, Box<A
         return Err(Answer::empty(200).into());
     }
     let (name, role) = admin.keys.of(parts).map_err(|why| {
-        Answer::json(401, json!({"error_msg": "failed to check token", "description": why}))
+        Answer::json(401, json!({"error_msg": "failed to check token", "description": why})).without_version()
     })?;
     if role == AdminRole::Viewer && parts.method != Method::GET && parts.method != Method::HEAD {
         let why = "invalid method for role viewer";

@@ -164,6 +164,19 @@ pub(super) fn may_write(admin: &Admin, call: &Call) -> Result<(), Refusal> {
     }
 }
 
+/// Stream routes are kept for a proxy that is not here yet, so only where somebody says that is understood.
+fn may_be_put(streams: bool, kind: Kind) -> Result<(), Refusal> {
+    if kind == Kind::StreamRoute && !streams {
+        return Err(Refusal::new(400, "stream mode is disabled, can not add stream routes"));
+    }
+    Ok(())
+}
+
+/// Only this word: who misspells it does not mean to break references.
+fn is_forced(call: &Call) -> bool {
+    call.query("force") == Some("true")
+}
+
 /// The body as an object.
 fn fields_of(call: &Call) -> Result<Map<String, Value>, Refusal> {
     if call.body.is_empty() {
@@ -182,8 +195,9 @@ fn value_of(call: &Call) -> Result<Value, Refusal> {
 
 /// What only the gateway says of an object.
 fn without_times(fields: &Map<String, Value>) -> Result<(), Refusal> {
+    let inline = fields.get("upstream").and_then(Value::as_object);
     for name in ["create_time", "update_time"] {
-        if fields.contains_key(name) {
+        if [Some(fields), inline].into_iter().flatten().any(|fields| fields.contains_key(name)) {
             return Err(Refusal::new(400, format!("the property is forbidden: {name}")));
         }
     }
@@ -228,9 +242,6 @@ fn put_change(
     id: &str,
     mut fields: Map<String, Value>,
 ) -> Result<(Change, Value), Refusal> {
-    if kind == Kind::StreamRoute {
-        return Err(Refusal::new(400, "stream mode is disabled, can not add stream routes"));
-    }
     if kind == Kind::Credential {
         let user = id.split('/').next().unwrap_or("");
         if store.get(Kind::Consumer, user).is_none() {
@@ -284,6 +295,7 @@ fn check_match(if_match: Option<&str>, entry: Option<&Entry>) -> Result<(), Refu
 
 async fn put(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal> {
     may_write(admin, call)?;
+    may_be_put(admin.stream_routes, place.spec.kind)?;
     let fields = fields_of(call)?;
     without_times(&fields)?;
     let (kind, id) = (place.spec.kind, id_of(place, &fields)?);
@@ -299,11 +311,12 @@ async fn put(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Re
     let (done, (status, value)) =
         admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
     let body = json!({"key": key(kind, &wanted), "value": without_keys(kind, value)});
-    Ok(Answer::json(status, body).at(done.revision).tagged(done.revision))
+    Ok(Answer::json(status, body).at(done.revision).tagged(done.revision).warned(&done.warnings))
 }
 
 async fn post(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal> {
     may_write(admin, call)?;
+    may_be_put(admin.stream_routes, place.spec.kind)?;
     if place.id.is_some() {
         return Err(Refusal::new(400, format!("wrong {} id, do not need it", words(place.spec.kind))));
     }
@@ -322,12 +335,16 @@ async fn post(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, R
     };
     let (done, (id, value)) = admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
     let body = json!({"key": key(kind, &id), "value": without_keys(kind, value)});
-    Ok(Answer::json(201, body).at(done.revision).tagged(done.revision))
+    Ok(Answer::json(201, body).at(done.revision).tagged(done.revision).warned(&done.warnings))
 }
 
 async fn patch(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal> {
     may_write(admin, call)?;
-    let id = place.id.clone().ok_or_else(|| place.missing_id())?;
+    let missing = || match place.spec.kind {
+        Kind::Secret => Refusal::new(400, "no secret id"),
+        _ => place.missing_id(),
+    };
+    let id = place.id.clone().ok_or_else(missing)?;
     if call.body.is_empty() {
         return Err(Refusal::new(400, "missing new configuration"));
     }
@@ -353,7 +370,7 @@ async fn patch(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, 
     };
     let (done, value) = admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
     let body = json!({"key": key(kind, &wanted), "value": without_keys(kind, value)});
-    Ok(Answer::json(200, body).at(done.revision).tagged(done.revision))
+    Ok(Answer::json(200, body).at(done.revision).tagged(done.revision).warned(&done.warnings))
 }
 
 /// Objects are merged, everything else replaces, `null` removes (RFC 7396).
@@ -416,14 +433,16 @@ fn delete_changes(store: &Store, kind: Kind, id: &str, force: bool) -> Result<Ve
 async fn delete(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal> {
     may_write(admin, call)?;
     let id = place.id.clone().ok_or_else(|| place.missing_id())?;
-    let (kind, force, if_match) = (place.spec.kind, call.is_set("force"), call.if_match.clone());
+    let (kind, force, if_match) = (place.spec.kind, is_forced(call), call.if_match.clone());
     let wanted = id.clone();
     let prepare = move |store: &Store| {
         check_match(if_match.as_deref(), store.get(kind, &id))?;
         Ok(Plan { changes: delete_changes(store, kind, &id, force)?, then: () })
     };
     let (done, ()) = admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
-    Ok(Answer::json(200, json!({"deleted": "1", "key": key(kind, &wanted)})).at(done.revision))
+    Ok(Answer::json(200, json!({"deleted": "1", "key": key(kind, &wanted)}))
+        .at(done.revision)
+        .warned(&done.warnings))
 }
 
 /// `POST /batch` with `[{"method": "PUT", "path": "/routes/1", "body": {…}}, …]`: all of it as one revision, or none.
@@ -438,7 +457,7 @@ async fn batch(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
             format!("expected at most {BATCH_MAX} operations, got {}", operations.len()),
         ));
     }
-    let force = call.is_set("force");
+    let (force, streams) = (is_forced(call), admin.stream_routes);
     let prepare = move |store: &Store| {
         let (mut changes, mut keys) = (Vec::new(), Vec::new());
         for (at, operation) in operations.iter().enumerate() {
@@ -446,20 +465,23 @@ async fn batch(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
                 message: format!("operation {at}: {}", refusal.message),
                 ..refusal
             };
-            let (more, key) = operation_changes(store, operation, force).map_err(of_this)?;
+            let (more, key) = operation_changes(store, operation, force, streams).map_err(of_this)?;
             changes.extend(more);
             keys.push(key);
         }
         Ok(Plan { changes, then: keys })
     };
     let (done, keys) = admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
-    Ok(Answer::json(200, json!({"revision": done.revision, "keys": keys})).at(done.revision))
+    Ok(Answer::json(200, json!({"revision": done.revision, "keys": keys}))
+        .at(done.revision)
+        .warned(&done.warnings))
 }
 
 fn operation_changes(
     store: &Store,
     operation: &Value,
     force: bool,
+    streams: bool,
 ) -> Result<(Vec<Change>, String), Refusal> {
     let text = |name: &str| operation.get(name).and_then(Value::as_str);
     let path: Vec<String> =
@@ -477,6 +499,7 @@ fn operation_changes(
                 return Err(Refusal::new(400, "body: expected an object"));
             };
             without_times(fields)?;
+            may_be_put(streams, kind)?;
             let id = id_of(&place, fields)?;
             let (change, _) = put_change(store, kind, &id, fields.clone())?;
             Ok((vec![change], key(kind, &id)))

@@ -6,13 +6,15 @@ use crate::control::store::Store;
 use crate::model::Kind;
 
 /// Fields that hold the id of another object: of whom, which, and of what.
-const FIELDS: [(Kind, &str, Kind); 10] = [
+const FIELDS: [(Kind, &str, Kind); 12] = [
     (Kind::Route, "service_id", Kind::Service),
     (Kind::Route, "upstream_id", Kind::Upstream),
     (Kind::Route, "plugin_config_id", Kind::PluginConfig),
     (Kind::Service, "upstream_id", Kind::Upstream),
     (Kind::StreamRoute, "service_id", Kind::Service),
     (Kind::StreamRoute, "upstream_id", Kind::Upstream),
+    (Kind::StreamRoute, "protocol.superior_id", Kind::StreamRoute),
+    (Kind::StreamRoute, "upstream.tls.client_cert_id", Kind::Ssl),
     (Kind::Consumer, "group_id", Kind::ConsumerGroup),
     (Kind::Upstream, "tls.client_cert_id", Kind::Ssl),
     (Kind::Route, "upstream.tls.client_cert_id", Kind::Ssl),
@@ -21,8 +23,15 @@ const FIELDS: [(Kind, &str, Kind); 10] = [
 /// Fields of plugins that do.
 const IN_PLUGINS: [(&str, Kind); 2] = [("upstream_id", Kind::Upstream), ("proto_id", Kind::Proto)];
 /// Kinds that have plugins.
-const WITH_PLUGINS: [Kind; 6] =
-    [Kind::Route, Kind::Service, Kind::PluginConfig, Kind::ConsumerGroup, Kind::Consumer, Kind::GlobalRule];
+const WITH_PLUGINS: [Kind; 7] = [
+    Kind::Route,
+    Kind::Service,
+    Kind::PluginConfig,
+    Kind::ConsumerGroup,
+    Kind::Consumer,
+    Kind::GlobalRule,
+    Kind::StreamRoute,
+];
 
 /// Why an object can not be written: the first thing it refers to that is not there, in APISIX's words.
 pub(super) fn missing(store: &Store, kind: Kind, value: &Value) -> Option<String> {
@@ -51,7 +60,8 @@ pub(super) fn missing(store: &Store, kind: Kind, value: &Value) -> Option<String
 
 /// Why an object can not be deleted: the first that needs it, in APISIX's words.
 pub(super) fn needed(store: &Store, kind: Kind, id: &str) -> Option<String> {
-    let what = words(kind);
+    // Only of services it says so.
+    let what = if kind == Kind::Service { "service directly".to_owned() } else { words(kind) };
     for (holder, field, of) in FIELDS {
         if of != kind {
             continue;
@@ -59,9 +69,9 @@ pub(super) fn needed(store: &Store, kind: Kind, id: &str) -> Option<String> {
         let pointer = format!("/{}", field.replace('.', "/"));
         for (holder_id, entry) in store.list(holder) {
             if entry.value.pointer(&pointer).is_some_and(|value| is_id(value, id)) {
-                let holder = words(holder);
+                let holder = holder.singular();
                 return Some(format!(
-                    "can not delete this {what} directly, {holder} [{holder_id}] is still using it now"
+                    "can not delete this {what}, {holder} [{holder_id}] is still using it now"
                 ));
             }
         }
@@ -73,9 +83,12 @@ pub(super) fn needed(store: &Store, kind: Kind, id: &str) -> Option<String> {
         for holder in WITH_PLUGINS {
             for (holder_id, entry) in store.list(holder) {
                 if entry.value.get("plugins").is_some_and(|plugins| mentions(plugins, field, id)) {
-                    let holder = words(holder);
+                    let holder = match holder {
+                        Kind::GlobalRule => holder.plural(),
+                        holder => holder.singular(),
+                    };
                     return Some(format!(
-                        "can not delete this {what} directly, plugin in {holder} [{holder_id}] is still using it now"
+                        "can not delete this {what}, plugin in {holder} [{holder_id}] is still using it now"
                     ));
                 }
             }

@@ -22,6 +22,8 @@ pub struct AdminSettings {
     pub keys: Vec<AdminKey>,
     /// May pages of other origins use it from a browser?
     pub cors: bool,
+    /// Are stream routes taken? Nothing serves them yet: they are checked and kept.
+    pub stream_routes: bool,
 }
 
 impl Default for AdminSettings {
@@ -33,6 +35,7 @@ impl Default for AdminSettings {
             key_required: true,
             keys: Vec::new(),
             cors: false,
+            stream_routes: false,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! | `apisix.trusted_addresses` | `trusted_addresses` |
 //! | `apisix.status` (`{ip, port}`) | `status.listen` |
 //! | `apisix.enable_server_tokens` | `server_tokens` |
+//! | `apisix.proxy_mode` with `stream` in it | `admin.stream_routes`, and a warning |
 //! | `plugins`, `plugin_attr` | the same |
 //! | `deployment.admin`: `admin_listen`, `allow_admin`, `admin_key`, `admin_key_required`, `enable_admin_cors` | `admin` |
 //! | `deployment.etcd`: `host`, `prefix`, `timeout`, `watch_timeout`, `startup_retry`, `user`, `password` | `etcd` |
@@ -118,6 +119,20 @@ impl Translated {
                     for (name, value) in router {
                         self.ignore(&format!("apisix.router.{name}"), &value);
                     }
+                }
+                ("proxy_mode", Value::String(mode)) if mode == "http" => {}
+                ("proxy_mode", Value::String(mode)) if mode.contains("stream") => {
+                    self.place(
+                        settings,
+                        "admin.stream_routes",
+                        "apisix.proxy_mode",
+                        Value::Bool(true),
+                        faults,
+                    );
+                    self.warnings.push(
+                        "apisix.proxy_mode: there is no TCP or UDP proxy yet; stream routes are kept only"
+                            .to_owned(),
+                    );
                 }
                 (name, value) => self.ignore(&format!("apisix.{name}"), &value),
             }

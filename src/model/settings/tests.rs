@@ -39,7 +39,7 @@ fn nothing_written_is_the_defaults() {
         "status": {"enabled": true, "listen": "127.0.0.1:7085"},
         "admin": {
             "enabled": null, "listen": "127.0.0.1:9180", "allow": [], "key_required": true, "keys": [],
-            "cors": false
+            "cors": false, "stream_routes": false
         },
         "trusted_addresses": [],
         "router": {

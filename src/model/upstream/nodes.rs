@@ -69,6 +69,9 @@ impl Nodes {
             })),
             Self::Listed(nodes) => Box::new(nodes.iter().enumerate().map(|(index, node)| {
                 let place = [Step::Index(index), Step::Key("host")];
+                if node.host.parse::<Ipv6Addr>().is_ok() {
+                    return Err(fault(&place, "an IPv6 address in brackets", &node.host));
+                }
                 let host =
                     host(&node.host).ok_or_else(|| fault(&place, "a host name or an address", &node.host))?;
                 let port = node.port.map(Port::get);
@@ -115,7 +118,7 @@ fn host(text: &str) -> Option<String> {
     }
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     let is_name = !text.is_empty() && text.bytes().all(legal);
-    (is_name || text.parse::<Ipv6Addr>().is_ok()).then(|| text.to_owned())
+    is_name.then(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -140,7 +143,6 @@ mod tests {
         check(r#"{"[::1]": 1}"#, "::1", None);
         check(r#"[{"host": "10.0.0.1", "port": 80, "weight": 1}]"#, "10.0.0.1", Some(80));
         check(r#"[{"host": "[::1]", "weight": 1}]"#, "::1", None);
-        check(r#"[{"host": "::1", "port": 80, "weight": 1}]"#, "::1", Some(80));
         assert_eq!(specs("{}"), Ok(Vec::new()));
         assert_eq!(specs("[]"), Ok(Vec::new()));
     }
@@ -156,6 +158,10 @@ mod tests {
         check(r#"{"http://a": 1}"#, r#"nodes["http://a"]: expected host or host:port, got "http://a""#);
         check(r#"{"": 1}"#, r#"nodes[""]: expected host or host:port, got """#);
         check(r#"{"[a]:80": 1}"#, r#"nodes["[a]:80"]: expected host or host:port, got "[a]:80""#);
+        check(
+            r#"[{"host": "::1", "port": 80, "weight": 1}]"#,
+            r#"nodes[0].host: expected an IPv6 address in brackets, got "::1""#,
+        );
         check(
             r#"[{"host": "a", "weight": 1}, {"host": "b:80", "weight": 1}]"#,
             r#"nodes[1].host: expected a host name or an address, got "b:80""#,

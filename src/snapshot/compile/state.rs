@@ -70,18 +70,33 @@ pub(super) struct Held {
     in_force: Option<(Arc<str>, Made)>,
     /// Why it is not in force as wanted, or what it lacks though it is.
     pub(super) faults: Vec<ConfigError>,
+    /// How many of the faults are of the wanted version; those of the last good one come behind.
+    wanted_faults: usize,
     pub(super) is_set_aside: bool,
     needs: Vec<Need>,
 }
 
 impl Held {
     fn new(seat: Seat, wanted: Arc<str>) -> Self {
-        Self { seat, wanted, in_force: None, faults: Vec::new(), is_set_aside: false, needs: Vec::new() }
+        Self {
+            seat,
+            wanted,
+            in_force: None,
+            faults: Vec::new(),
+            wanted_faults: 0,
+            is_set_aside: false,
+            needs: Vec::new(),
+        }
     }
 
     /// How old it is among its kind: the smaller, the older.
     pub(super) const fn age(&self) -> u64 {
         self.seat.1
+    }
+
+    /// What is wrong with the wanted version, or what it lacks.
+    pub(super) fn faults_of_wanted(&self) -> &[ConfigError] {
+        self.faults.get(..self.wanted_faults).unwrap_or_default()
     }
 
     /// The version that is in force.
@@ -266,6 +281,7 @@ impl State {
         let mut faults = Vec::new();
         let tried = self.compile(key, &held.wanted, &mut needs, tools);
         let is_set_aside = tried.is_err();
+        let wanted_faults = tried.as_ref().map_or_else(Vec::len, |(_, lacks)| lacks.len());
         let in_force = match tried {
             Ok((made, lacks)) => {
                 faults.extend(lacks);
@@ -294,8 +310,8 @@ impl State {
             self.troubled.insert_mut(held.seat, key.clone());
         }
         let needs = needs.into_iter().collect();
-        let now =
-            Held { seat: held.seat, wanted: Arc::clone(&held.wanted), in_force, faults, is_set_aside, needs };
+        let (seat, wanted) = (held.seat, Arc::clone(&held.wanted));
+        let now = Held { seat, wanted, in_force, faults, wanted_faults, is_set_aside, needs };
         self.objects.insert_mut(key.clone(), Arc::new(now));
         // Whoever sends to an upstream knows its place, which stays.
         if key.0 != Kind::Upstream || is_new {

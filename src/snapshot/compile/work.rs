@@ -5,10 +5,11 @@ use std::sync::Arc;
 pub(super) use super::parts::Made;
 use super::parts::{Parts, Service, hosts_of};
 use super::state::{Need, Tools};
-use super::{Registry, set_of};
+use super::{REFERENCES, Registry, set_of};
 use crate::exchange::RouteLabels;
 use crate::expr::Rule;
 use crate::model::field::PluginMap;
+use crate::model::schema::check;
 use crate::model::{self, ConfigError, Kind, Object, Raw, typed};
 use crate::plugin::Holds;
 use crate::snapshot::merge::{Mounts, Workbench, lay_over, metadata};
@@ -66,8 +67,9 @@ impl<'a> Work<'a> {
             Object::Credential(credential) => self.add_credential(id, credential.plugins.as_ref()),
             Object::GlobalRule(rule) => self.add_global_rule(&name, id, &rule.plugins),
             Object::Route(route) => self.add_route(&name, id, &route),
+            Object::StreamRoute(route) => self.check_plugins(route.plugins.as_ref()),
             // Read and kept, not acted upon.
-            Object::Ssl(_) | Object::StreamRoute(_) | Object::Secret(_) | Object::Proto(_) => Ok(()),
+            Object::Ssl(_) | Object::Secret(_) | Object::Proto(_) => Ok(()),
         };
         let mut holds = std::mem::take(&mut self.bench.holds);
         self.needs.extend(std::mem::take(&mut holds.disagreed).into_iter().map(Need::Topic));
@@ -83,7 +85,9 @@ impl<'a> Work<'a> {
                 }
                 self.bench.registry.release(holds);
                 let faults = faults.into_iter().map(|fault| fault.in_object(&name));
-                Err(faults.chain(self.lacks.drain(..)).collect())
+                // What it would not get matters when it is in force.
+                let lacks = self.lacks.drain(..).filter(|lack| REFERENCES.contains(&lack.path.as_str()));
+                Err(faults.chain(lacks).collect())
             }
         }
     }
@@ -107,18 +111,23 @@ impl<'a> Work<'a> {
     ) -> Result<crate::snapshot::Upstream, Vec<ConfigError>> {
         let (mut compiled, lacks) = compile_upstream(name, upstream, self.names)?;
         compiled.turn = self.bench.local(name, "upstream", compiled.fingerprint());
-        self.lacks.extend(lacks.into_iter().map(|fault| fault.in_object(name)));
+        let (object, field) = name.split_once('#').unwrap_or((name, ""));
+        let of_object = |fault: ConfigError| match field {
+            "" => fault.in_object(object),
+            field => fault.under(field).in_object(object),
+        };
+        self.lacks.extend(lacks.into_iter().map(of_object));
         Ok(compiled)
     }
 
-    /// Where an object sends to: its inline upstream, else the one it names.
+    /// Where an object sends to: the upstream it names, else its inline one.
     fn target(
         &mut self,
         name: &str,
         inline: Option<&model::Upstream>,
         id: Option<&model::ObjectId>,
     ) -> Result<Target, Vec<ConfigError>> {
-        if let Some(upstream) = inline {
+        if let (Some(upstream), None) = (inline, id) {
             let under = |faults: Vec<ConfigError>| {
                 faults.into_iter().map(|fault| fault.under("upstream")).collect::<Vec<_>>()
             };
@@ -178,6 +187,22 @@ impl<'a> Work<'a> {
         let mounts = self.bench.mounts(name, Some(plugins))?;
         self.parts.put_global_rule(self.age, id, mounts.list);
         Ok(())
+    }
+
+    /// What is wrong with plugins that are kept and not run.
+    fn check_plugins(&self, plugins: Option<&PluginMap>) -> Result<(), Vec<ConfigError>> {
+        let mut faults = Vec::new();
+        for (name, config) in plugins.into_iter().flatten() {
+            match self.bench.card(name) {
+                Ok(card) => {
+                    let under = format!("plugins.{name}");
+                    faults
+                        .extend(check(&(card.schema)(), config).into_iter().map(|fault| fault.under(&under)));
+                }
+                Err(fault) => faults.push(fault),
+            }
+        }
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 
     fn add_route(&mut self, name: &str, id: &str, route: &model::Route) -> Result<(), Vec<ConfigError>> {
