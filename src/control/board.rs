@@ -1,11 +1,14 @@
 //! What the control thread shows of itself and of the cores, for those who ask over HTTP. Asking never stops
 //! a core's loop: everything here is read from counters.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::base::clock::{self, Moment, UnixMs};
 use crate::link::stats::{CoreStats, Series};
+use crate::model::{ConfigError, object_name};
+use crate::snapshot::compile::Quarantined;
 
 use super::source::etcd::Sight;
 
@@ -27,9 +30,22 @@ pub(crate) struct Board {
     reload_at: AtomicU64,
     reloads_refused: AtomicU64,
     generation: AtomicU64,
-    quarantined: Mutex<Vec<String>>,
+    quarantined: Mutex<Vec<SetAside>>,
+    limits: Mutex<Vec<ConfigError>>,
     busy: Mutex<Busy>,
     etcd: Mutex<Option<Sight>>,
+}
+
+/// An object that is not in force as it is wanted.
+#[derive(Clone, Debug)]
+pub(crate) struct SetAside {
+    /// As `kind/id`.
+    pub(crate) name: String,
+    pub(crate) faults: Vec<ConfigError>,
+    /// The generation in which it was set aside.
+    pub(crate) since: u64,
+    /// The last generation in which it was in force as wanted; what was in force then still is. None: it is left out.
+    pub(crate) last_good: Option<u64>,
 }
 
 /// Share of time each core was on its processor between the last two looks.
@@ -55,17 +71,35 @@ impl Board {
             reloads_refused: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             quarantined: Mutex::default(),
+            limits: Mutex::default(),
             busy: Mutex::default(),
             etcd: Mutex::default(),
         }
     }
 
-    /// Configuration was taken over, but for the objects named.
-    pub(crate) fn reloaded(&self, wall: UnixMs, generation: u64, quarantined: Vec<String>) {
+    /// Configuration was taken over, but for the objects that were set aside; `limits` is what objects in force ask for
+    /// and do not get.
+    pub(crate) fn reloaded(
+        &self,
+        wall: UnixMs,
+        generation: u64,
+        quarantined: &[Quarantined],
+        limits: Vec<ConfigError>,
+    ) {
         self.reload_ok.store(true, Ordering::Relaxed);
         self.reload_at.store(wall, Ordering::Relaxed);
         self.generation.store(generation, Ordering::Relaxed);
-        *lock(&self.quarantined) = quarantined;
+        *lock(&self.limits) = limits;
+        let mut held = lock(&self.quarantined);
+        let before: BTreeMap<String, SetAside> =
+            held.drain(..).map(|object| (object.name.clone(), object)).collect();
+        held.extend(quarantined.iter().map(|object| {
+            let name = object_name(object.kind, &object.id);
+            let earlier = before.get(&name);
+            let since = earlier.map_or(generation, |earlier| earlier.since);
+            let last_good = object.last_good.then(|| since.saturating_sub(1));
+            SetAside { name, faults: object.faults.clone(), since, last_good }
+        }));
     }
 
     /// Configuration was refused whole.
@@ -120,9 +154,19 @@ impl Board {
         self.generation.load(Ordering::Relaxed)
     }
 
-    /// Objects set aside, as `kind/id`.
-    pub(crate) fn quarantined(&self) -> Vec<String> {
+    /// Objects set aside.
+    pub(crate) fn quarantined(&self) -> Vec<SetAside> {
         lock(&self.quarantined).clone()
+    }
+
+    /// How many objects are set aside.
+    pub(crate) fn quarantined_count(&self) -> usize {
+        lock(&self.quarantined).len()
+    }
+
+    /// What objects in force ask for and do not get.
+    pub(crate) fn limits(&self) -> Vec<ConfigError> {
+        lock(&self.limits).clone()
     }
 
     /// Measures how busy the cores were since the last call; about every few seconds.
@@ -172,6 +216,23 @@ fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Kind;
+
+    #[test]
+    fn an_object_set_aside_keeps_the_generation_in_which_it_was() {
+        let board = Board::new(Vec::new(), &[]);
+        let object =
+            |last_good| Quarantined { kind: Kind::Route, id: "1".to_owned(), faults: Vec::new(), last_good };
+        let told =
+            || board.quarantined().iter().map(|object| (object.since, object.last_good)).collect::<Vec<_>>();
+        board.reloaded(0, 1, &[object(false)], Vec::new());
+        board.reloaded(0, 2, &[object(false)], Vec::new());
+        assert_eq!(told(), [(1, None)]);
+        board.reloaded(0, 3, &[], Vec::new());
+        board.reloaded(0, 5, &[object(true)], Vec::new());
+        board.reloaded(0, 6, &[object(true)], Vec::new());
+        assert_eq!((told(), board.quarantined_count()), (vec![(5, Some(4))], 1));
+    }
 
     #[test]
     fn a_busy_ratio_is_of_the_time_between_two_looks() {

@@ -13,11 +13,16 @@
 //! it, and last the reports thread, when it has written what the cores left.
 
 mod admin;
+mod api;
+mod ask;
+mod audit;
 mod board;
 pub mod discovery;
 mod export;
+mod floor;
 mod holdings;
 pub mod log;
+mod mask;
 pub mod origin;
 mod publish;
 mod ready_file;
@@ -27,38 +32,34 @@ mod status;
 mod store;
 mod write;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::clock::{self, Moment};
 use crate::link::mailbox::Mailbox;
 use crate::link::outbox::Inbox;
 use crate::link::stats::CoreStats;
-use crate::model::resources::Resources;
 use crate::model::{ConfigError, Kind, Settings, object_name};
 use crate::snapshot::compile::Outcome;
 use crate::snapshot::{Compiler, Order};
 
-use admin::Admin;
+use ask::{Booth, Question};
 use board::Board;
 use discovery::lookup::Lookup;
-use export::access_log::Sink;
-use export::prometheus;
-use export::reports::{self, Reports};
+use export::reports;
+use floor::Floor;
 use publish::Publisher;
 use ready_file::Ready;
 use signals::{Act, Patience, Signals, Stage};
 use source::etcd::{Etcd, News};
 use source::file::{self, LOOK_EVERY, Source};
-use store::{Author, Change};
+use store::{Author, Change, Revision};
 use write::{Desk, Done, Refusal, Write};
 
 pub use export::process::kernel_release;
@@ -113,10 +114,11 @@ pub struct Parts {
 pub async fn run(parts: Parts) -> io::Result<Ended> {
     let board = Arc::new(Board::new(parts.stats.clone(), parts.reasons));
     let (desk, writes) = Desk::new();
+    let (booth, questions) = Booth::new();
     let mut parts = parts;
-    let ground = async { Ok((Signals::listen()?, Floor::build(&mut parts, &board, desk).await?)) };
+    let ground = async { Ok((Signals::listen()?, Floor::build(&mut parts, &board, desk, booth).await?)) };
     match ground.await {
-        Ok((signals, floor)) => Ok(Control::new(parts, board, floor, writes).live(signals).await),
+        Ok((signals, floor)) => Ok(Control::new(parts, board, floor, writes, questions).live(signals).await),
         Err(error) => {
             let mut publisher = Publisher::new(parts.mailboxes, &parts.stats);
             publisher.tell(&Order::Stop);
@@ -128,71 +130,6 @@ pub async fn run(parts: Parts) -> io::Result<Ended> {
             Err(error)
         }
     }
-}
-
-/// What must be had before anything goes on: all that can fail at start.
-struct Floor {
-    reports: Reports,
-    metrics: Option<SocketAddr>,
-    status: Option<SocketAddr>,
-    admin: Option<SocketAddr>,
-}
-
-impl Floor {
-    async fn build(parts: &mut Parts, board: &Arc<Board>, desk: Desk) -> io::Result<Self> {
-        let settings = &parts.settings;
-        let sink = Sink::open(&settings.access_log)
-            .map_err(|error| named(format!("access_log.output {}", settings.access_log.output), &error))?;
-        let reports = Reports::start(parts.inbox.clone(), sink, Arc::clone(board))?;
-        let (status, metrics) = (&settings.status, &settings.metrics);
-        let status = if status.enabled {
-            Some(serve("status", status.listen.address(), status::router(Arc::clone(board))).await?)
-        } else {
-            None
-        };
-        let metrics = if metrics.enabled {
-            Some(serve("metrics", metrics.listen.address(), prometheus::router(Arc::clone(board))).await?)
-        } else {
-            None
-        };
-        let admin = match parts.holdings.keys.take() {
-            Some(keys) => Some(serve_admin(parts, keys, desk).await?),
-            None => None,
-        };
-        Ok(Self { reports, metrics, status, admin })
-    }
-}
-
-/// Opens the Admin API.
-async fn serve_admin(parts: &Parts, keys: admin::Keys, desk: Desk) -> io::Result<SocketAddr> {
-    let (settings, holdings) = (&parts.settings, &parts.holdings);
-    if let Some(path) = &holdings.key_file {
-        log::info(format!("the key of the Admin API is in {}", path.display()));
-    }
-    let own = settings.clone();
-    let check = Box::new(move |resources: &Resources| {
-        Compiler::new(&own, Box::new(discovery::dns::resolve)).compile(resources).faults
-    });
-    let store = Arc::clone(&holdings.store);
-    let admin = Admin::new(&settings.admin, keys, store, desk, holdings.read_only.clone(), check);
-    serve("admin", settings.admin.listen.address(), admin::router(Arc::new(admin))).await
-}
-
-fn named(what: String, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{what}: {error}"))
-}
-
-/// Serves a router from here to the end of the runtime.
-async fn serve(name: &str, address: SocketAddr, router: Router) -> io::Result<SocketAddr> {
-    let bound = async {
-        let listener = TcpListener::bind(address).await?;
-        let bound = listener.local_addr()?;
-        Ok((listener, bound))
-    };
-    let (listener, bound) = bound.await.map_err(|error| named(format!("{name}.listen {address}"), &error))?;
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    tokio::spawn(async move { axum::serve(listener, service).await });
-    Ok(bound)
 }
 
 /// When things were last done.
@@ -228,6 +165,9 @@ struct Control {
     lookup: Lookup,
     holdings: Holdings,
     writes: mpsc::Receiver<Write>,
+    questions: mpsc::Receiver<Question>,
+    /// What objects in force lacked when that was last told.
+    told: BTreeSet<String>,
     /// Changes that are made and not yet served by every core, oldest first: by generation.
     unanswered: VecDeque<(u64, Written)>,
 }
@@ -236,7 +176,13 @@ struct Control {
 type Written = (Done, oneshot::Sender<Result<Done, Refusal>>);
 
 impl Control {
-    fn new(parts: Parts, board: Arc<Board>, floor: Floor, writes: mpsc::Receiver<Write>) -> Self {
+    fn new(
+        parts: Parts,
+        board: Arc<Board>,
+        floor: Floor,
+        writes: mpsc::Receiver<Write>,
+        questions: mpsc::Receiver<Question>,
+    ) -> Self {
         let mut control = Self {
             publisher: Publisher::new(parts.mailboxes, &parts.stats),
             settings: parts.settings,
@@ -255,6 +201,8 @@ impl Control {
             lookup: Lookup::default(),
             holdings: parts.holdings,
             writes,
+            questions,
+            told: BTreeSet::new(),
             unanswered: VecDeque::new(),
         };
         if let Some(etcd) = &control.etcd {
@@ -283,6 +231,7 @@ impl Control {
                 Some(news) = Etcd::next(&mut self.etcd), if self.stage == Stage::Serving => {
                     self.on_news(news, clock::now());
                 }
+                Some(question) = self.questions.recv() => question(&self.compiler),
                 () = tokio::time::sleep(pause) => {}
             }
         };
@@ -344,14 +293,20 @@ impl Control {
             metrics: self.floor.metrics,
             status: self.floor.status,
             admin: self.floor.admin,
+            control: self.floor.control,
             cores: self.board.stats.len(),
             driver: &self.driver,
         };
         for (name, address) in &self.listeners {
             log::info(format!("{name} on {address}"));
         }
-        let others =
-            [("metrics", self.floor.metrics), ("status", self.floor.status), ("admin", self.floor.admin)];
+        let floor = &self.floor;
+        let others = [
+            ("metrics", floor.metrics),
+            ("status", floor.status),
+            ("admin", floor.admin),
+            ("control", floor.control),
+        ];
         for (name, address) in others {
             if let Some(address) = address {
                 log::info(format!("{name} on {address}"));
@@ -422,18 +377,26 @@ impl Control {
 
     /// Gives a compiled configuration to the cores.
     fn take_over(&mut self, outcome: Outcome, now: Moment) {
-        for fault in &outcome.faults {
+        let set_aside: BTreeSet<String> =
+            outcome.quarantined.iter().map(|object| object_name(object.kind, &object.id)).collect();
+        let (faults, limits): (Vec<_>, Vec<_>) =
+            outcome.faults.into_iter().partition(|fault| set_aside.contains(&fault.object));
+        for fault in faults {
             log::error(fault.to_string());
         }
-        let mut quarantined = Vec::with_capacity(outcome.quarantined.len());
         for object in &outcome.quarantined {
             let name = object_name(object.kind, &object.id);
             let instead = if object.last_good { "its last good version stays" } else { "it is left out" };
             log::warn(format!("{name}: set aside; {instead}"));
-            quarantined.push(name);
         }
+        // Once: it is true of every configuration until somebody changes the object.
+        let told: BTreeSet<String> = limits.iter().map(ConfigError::to_string).collect();
+        for limit in told.difference(&self.told) {
+            log::error(limit.clone());
+        }
+        self.told = told;
         let generation = outcome.snapshot.generation;
-        self.board.reloaded(clock::wall(), generation, quarantined);
+        self.board.reloaded(clock::wall(), generation, &outcome.quarantined, limits);
         log::info(format!("configuration {generation} taken over; set aside: {}", outcome.quarantined.len()));
         self.publisher.publish(outcome.snapshot, now);
     }
@@ -464,6 +427,7 @@ impl Control {
         if dry_run {
             return Ok(Done { revision: admin::held(&shared).revision(), warnings });
         }
+        let noted = self.floor.audit.is_some().then(|| audit::changed(&admin::held(&shared), &changes));
         // Nothing else is done while this waits, so what was attempted stays true.
         let revision = match &mut self.etcd {
             Some(etcd) => etcd.commit(&changes, &shared).await?,
@@ -472,6 +436,9 @@ impl Control {
                 Refusal::new(503, format!("the change can not be kept: {error}"))
             })?,
         };
+        if let (Some(audit), Some(changes)) = (&mut self.floor.audit, noted) {
+            audit.note(&Revision { revision, at: clock::wall(), author: author.clone(), changes });
+        }
         for (kind, id) in changed {
             let name = object_name(kind, &id);
             log::info(format!("{name} changed by {} from {}; revision {revision}", author.who, author.from));
@@ -546,7 +513,12 @@ impl Control {
         }
     }
 
-    fn reopen_logs(&self) {
+    fn reopen_logs(&mut self) {
+        if let Some(audit) = &mut self.floor.audit
+            && let Err(error) = audit.reopen()
+        {
+            log::error(format!("audit log can not be reopened: {error}; the old file stays"));
+        }
         match log::reopen() {
             Ok(()) => log::info("logs are reopened"),
             Err(error) => log::error(format!("log can not be reopened: {error}; the old file stays")),

@@ -16,6 +16,7 @@ pub(crate) struct Ready<'a> {
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) status: Option<SocketAddr>,
     pub(crate) admin: Option<SocketAddr>,
+    pub(crate) control: Option<SocketAddr>,
     pub(crate) cores: usize,
     pub(crate) driver: &'a str,
 }
@@ -33,6 +34,7 @@ impl Ready<'_> {
         fields.insert("metrics".to_owned(), json!(text(self.metrics)));
         fields.insert("status".to_owned(), json!(text(self.status)));
         fields.insert("admin".to_owned(), json!(text(self.admin)));
+        fields.insert("control".to_owned(), json!(text(self.control)));
         fields.insert("pid".to_owned(), json!(std::process::id()));
         fields.insert("cores".to_owned(), json!(self.cores));
         fields.insert("driver".to_owned(), json!(self.driver));
@@ -67,6 +69,7 @@ mod tests {
             metrics: Some(address("127.0.0.1:9091")),
             status: None,
             admin: Some(address("127.0.0.1:9180")),
+            control: Some(address("127.0.0.1:9090")),
             cores: 2,
             driver: "epoll",
         };
@@ -74,7 +77,7 @@ mod tests {
         let text = fs::read_to_string(&path).expect("readable");
         let expected = format!(
             "{{\"http\":[\"127.0.0.1:9080\",\"[::1]:9080\"],\"metrics\":\"127.0.0.1:9091\",\"status\":null,\
-             \"admin\":\"127.0.0.1:9180\",\"pid\":{},\"cores\":2,\"driver\":\"epoll\"}}\n",
+             \"admin\":\"127.0.0.1:9180\",\"control\":\"127.0.0.1:9090\",\"pid\":{},\"cores\":2,\"driver\":\"epoll\"}}\n",
             std::process::id()
         );
         assert_eq!(text, expected);

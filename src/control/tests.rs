@@ -32,7 +32,7 @@ impl Scene {
         }
         let mut settings = Settings::parse(
             "{status: {listen: '127.0.0.1:0'}, metrics: {listen: '127.0.0.1:0'}, admin: {enabled: false}, \
-             limits: {pre_stop_delay: 5, shutdown_timeout: 30}}",
+             control: {enabled: false}, limits: {pre_stop_delay: 5, shutdown_timeout: 30}}",
             &|_| None,
         )
         .expect("valid");
@@ -63,8 +63,9 @@ impl Scene {
             reasons: &["route_not_found"],
         };
         let board = Arc::new(Board::new(stats, parts.reasons));
-        let floor = Floor::build(&mut parts, &board, desk).await.expect("ports are free");
-        let control = Control::new(parts, board, floor, writes);
+        let (booth, questions) = Booth::new();
+        let floor = Floor::build(&mut parts, &board, desk, booth).await.expect("ports are free");
+        let control = Control::new(parts, board, floor, writes, questions);
         Self { control, cores, are_done, now: Moment::from_nanos(1), _out: out }
     }
 

@@ -68,6 +68,18 @@ pub fn parse(text: &str, format: Format, env: Lookup<'_>) -> Result<Resources, V
     if faults.is_empty() { Ok(resources) } else { Err(faults) }
 }
 
+/// The value of a text, for whoever has to look into it before [`of_document`].
+pub fn read_document(text: &str, format: Format) -> Result<Value, ConfigError> {
+    read(text, format)
+}
+
+/// [`parse`] of what was read already, and says nothing of an environment.
+pub fn of_document(document: Value) -> Result<Resources, Vec<ConfigError>> {
+    let mut faults = Vec::new();
+    let resources = of_value(document, &mut faults);
+    if faults.is_empty() { Ok(resources) } else { Err(faults) }
+}
+
 fn of_value(value: Value, faults: &mut Vec<ConfigError>) -> Resources {
     let fields = match value {
         Value::Null => return Resources::default(),

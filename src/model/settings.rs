@@ -71,6 +71,8 @@ pub struct Settings {
     pub status: StatusSettings,
     /// The Admin API.
     pub admin: AdminSettings,
+    /// The control API: what is in force, for those who look after the gateway.
+    pub control: ControlSettings,
     /// Whose X-Forwarded-* headers are believed; empty: nobody's.
     pub trusted_addresses: Unique<AddressRange>,
     /// How paths are compared with those of routes.
@@ -104,6 +106,7 @@ impl Default for Settings {
             metrics: MetricsSettings::default(),
             status: StatusSettings::default(),
             admin: AdminSettings::default(),
+            control: ControlSettings::default(),
             trusted_addresses: none(),
             router: RouterSettings::default(),
             via: false,
@@ -161,6 +164,22 @@ pub struct StatusSettings {
 impl Default for StatusSettings {
     fn default() -> Self {
         Self { enabled: true, listen: Listen::loopback(7085) }
+    }
+}
+
+/// The control API.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ControlSettings {
+    /// Is it offered? Absent: when its address is free, as 9090 is a port that others use, too.
+    pub enabled: Option<bool>,
+    /// Loopback by default: nobody is asked for a key.
+    pub listen: Listen,
+}
+
+impl Default for ControlSettings {
+    fn default() -> Self {
+        Self { enabled: None, listen: Listen::loopback(9090) }
     }
 }
 

@@ -98,6 +98,16 @@ impl Compiler {
         self.state.names().map(str::to_owned).collect()
     }
 
+    /// The objects of a kind that are in force, in their order: ids, and what they say as JSON.
+    pub fn in_force(&self, kind: Kind) -> Vec<(Arc<str>, Arc<str>)> {
+        self.state.in_force(kind)
+    }
+
+    /// What one object that is in force says.
+    pub fn in_force_of(&self, kind: Kind, id: &str) -> Option<Arc<str>> {
+        self.state.get(&(kind, id.into())).and_then(Held::in_force).map(Arc::from)
+    }
+
     /// Takes in newer addresses of names. What differs for it, if anything does, is compiled again.
     pub fn learn(&mut self, answers: Vec<(String, Vec<IpAddr>)>) -> Option<Outcome> {
         let changed = self.names.learn(answers);

@@ -11,7 +11,9 @@
 mod kit;
 
 mod admin;
+mod admin_whole;
 mod configs;
+mod control_api;
 mod etcd;
 mod limits;
 mod memory;

@@ -15,7 +15,10 @@ const PROBLEM: &str = "application/problem+json";
 pub(super) struct Answer {
     status: u16,
     body: Option<Value>,
-    text: &'static str,
+    text: String,
+    /// Whether the text is YAML.
+    is_yaml: bool,
+    headers: Vec<(&'static str, String)>,
     refusal: Option<Refusal>,
     /// The store's revision that the answer is true of.
     revision: Option<u64>,
@@ -39,14 +42,25 @@ impl Answer {
 
     /// A word, not as JSON.
     pub(super) fn text(status: u16, text: &'static str) -> Self {
-        Self { text, ..Self::empty(status) }
+        Self { text: text.to_owned(), ..Self::empty(status) }
+    }
+
+    pub(super) fn yaml(text: String) -> Self {
+        Self { text, is_yaml: true, ..Self::empty(200) }
+    }
+
+    pub(super) fn with_header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
     }
 
     pub(super) fn empty(status: u16) -> Self {
         Self {
             status,
             body: None,
-            text: "",
+            text: String::new(),
+            is_yaml: false,
+            headers: Vec::new(),
             refusal: None,
             revision: None,
             tag: None,
@@ -85,9 +99,10 @@ impl Answer {
     pub(super) fn into_response(self, cors: bool, problem_details: bool) -> Response {
         let (body, kind) = match self.refusal {
             Some(refusal) if problem_details => (Some(problem(&refusal)), PROBLEM),
+            _ if self.is_yaml => (None, "application/yaml"),
             _ => (self.body, "application/json"),
         };
-        let text = body.map_or_else(|| self.text.to_owned(), |body| body.to_string() + "\n");
+        let text = body.map_or(self.text, |body| body.to_string() + "\n");
         let mut response = Response::new(Body::from(text));
         *response.status_mut() = axum::http::StatusCode::from_u16(self.status)
             .unwrap_or(axum::http::StatusCode::INTERNAL_SERVER_ERROR);
@@ -96,6 +111,11 @@ impl Answer {
         headers.insert("server", HeaderValue::from_static("ringway"));
         if !self.is_anonymous {
             headers.insert("x-api-version", HeaderValue::from_static("v3"));
+        }
+        for (name, value) in &self.headers {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(*name, value);
+            }
         }
         for warning in &self.warnings {
             if let Ok(value) = HeaderValue::from_str(warning) {

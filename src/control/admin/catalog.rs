@@ -65,6 +65,24 @@ pub(super) fn plugins(call: &Call, path: &[&str]) -> Answer {
     }
 }
 
+/// All schemas there are: of objects by name, and of plugins with what else is known of them.
+pub(crate) fn all_schemas() -> Value {
+    let main = Kind::ALL.iter().map(|kind| (kind.singular().to_owned(), (*kind.schema()).clone()));
+    let plugins = by_priority().map(|card| {
+        let mut told = card_of(card);
+        told["scope"] = json!("global");
+        if card.credential.is_some() {
+            told["type"] = json!("auth");
+        }
+        (card.name.to_owned(), told)
+    });
+    json!({
+        "main": main.collect::<Map<_, _>>(),
+        "plugins": plugins.collect::<Map<_, _>>(),
+        "stream_plugins": {},
+    })
+}
+
 /// Highest first, as they run.
 fn by_priority() -> impl Iterator<Item = &'static Card> {
     let mut cards: Vec<&Card> = CATALOG.iter().collect();

@@ -7,10 +7,12 @@
 
 mod answer;
 mod catalog;
+mod configs;
 mod history;
 mod keys;
 mod listing;
 mod objects;
+mod openapi;
 mod references;
 
 use std::net::SocketAddr;
@@ -19,8 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::Method;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use serde_json::json;
 
@@ -32,7 +34,10 @@ use crate::model::resources::Resources;
 use crate::model::settings::{AdminRole, AdminSettings};
 
 use answer::Answer;
+pub(crate) use catalog::all_schemas;
+use configs::Sheet;
 pub(crate) use keys::Keys;
+pub(crate) use objects::key;
 
 /// Largest body of a request: APISIX's 1.5 MiB.
 const BODY_BYTES_MAX: usize = 1_572_864;
@@ -57,6 +62,8 @@ pub(crate) struct Admin {
     cors: bool,
     /// Whether stream routes are taken, though nothing serves them.
     stream_routes: bool,
+    /// Of the document of all objects that was last taken.
+    sheet: tokio::sync::Mutex<Sheet>,
     /// Why nothing may be written, where a file holds the objects.
     read_only: Option<String>,
     /// All that is wrong with objects taken together.
@@ -80,7 +87,17 @@ impl Admin {
             Cidr::new(address, bits)
         });
         let (allow, cors, stream_routes) = (ranges.collect(), settings.cors, settings.stream_routes);
-        Self { store, desk, keys, allow, cors, stream_routes, read_only, check }
+        Self {
+            store,
+            desk,
+            keys,
+            allow,
+            cors,
+            stream_routes,
+            sheet: tokio::sync::Mutex::default(),
+            read_only,
+            check,
+        }
     }
 }
 
@@ -98,6 +115,7 @@ struct Call {
     body: Bytes,
     author: Author,
     if_match: Option<String>,
+    headers: HeaderMap,
 }
 
 impl Call {
@@ -150,8 +168,11 @@ fn admit(admin: &Admin, peer: SocketAddr, parts: &Parts) -> Result<Author, Box<A
 
 async fn call(parts: Parts, body: Body, author: Author) -> Result<Call, Box<Answer>> {
     let not_found = || Answer::json(404, json!({"error_msg": "not found"}));
-    let path = parts.uri.path().strip_prefix(PREFIX).ok_or_else(not_found)?;
-    let path = path
+    let path = parts.uri.path();
+    // Where tools look for it.
+    let path =
+        if path == "/openapi.json" { path } else { path.strip_prefix(PREFIX).ok_or_else(not_found)? };
+    let path: Vec<String> = path
         .split('/')
         .filter(|part| !part.is_empty())
         .map(|part| text_of(part, crate::base::text::percent_decode))
@@ -168,12 +189,14 @@ async fn call(parts: Parts, body: Body, author: Author) -> Result<Call, Box<Answ
             (decode(name), decode(value))
         })
         .collect();
-    let body = to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
-        let problem = format!("the body is larger than {BODY_BYTES_MAX} bytes, or was broken off");
+    let is_document = path.first().is_some_and(|first| first == "configs");
+    let bytes_max = if is_document { configs::BYTES_MAX } else { BODY_BYTES_MAX };
+    let body = to_bytes(body, bytes_max).await.map_err(|_| {
+        let problem = format!("the body is larger than {bytes_max} bytes, or was broken off");
         Answer::json(400, json!({"error_msg": problem}))
     })?;
     let if_match = parts.headers.get("if-match").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    Ok(Call { method: parts.method, path, query, body, author, if_match })
+    Ok(Call { method: parts.method, path, query, body, author, if_match, headers: parts.headers })
 }
 
 fn text_of(text: &str, decode: impl Fn(&[u8], &mut Vec<u8>)) -> String {
@@ -188,6 +211,8 @@ async fn dispatch(admin: &Arc<Admin>, call: Call) -> Answer {
         [] if call.method == Method::HEAD || call.method == Method::GET => Answer::empty(200),
         ["schema", rest @ ..] => catalog::schema(&call, rest),
         ["plugins", rest @ ..] => catalog::plugins(&call, rest),
+        ["openapi.json"] if call.method == Method::GET => Answer::json(200, openapi::document().clone()),
+        ["configs"] => configs::serve(admin, &call).await.unwrap_or_else(Answer::refused),
         ["configs", "validate"] if call.method == Method::POST => {
             objects::validate_all(admin, &call).unwrap_or_else(Answer::refused)
         }

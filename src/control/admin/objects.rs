@@ -19,11 +19,11 @@ const BATCH_MAX: usize = 1000;
 /// What may be done with objects of a kind, besides reading, putting and deleting them.
 pub(super) struct Spec {
     pub(super) kind: Kind,
-    post: bool,
-    patch: bool,
+    pub(super) post: bool,
+    pub(super) patch: bool,
 }
 
-const SPECS: [Spec; 12] = [
+pub(super) const SPECS: [Spec; 12] = [
     Spec { kind: Kind::Route, post: true, patch: true },
     Spec { kind: Kind::Service, post: true, patch: true },
     Spec { kind: Kind::Upstream, post: true, patch: true },
@@ -37,7 +37,7 @@ const SPECS: [Spec; 12] = [
     Spec { kind: Kind::PluginMetadata, post: false, patch: false },
     Spec { kind: Kind::Secret, post: false, patch: true },
 ];
-static CREDENTIALS: Spec = Spec { kind: Kind::Credential, post: false, patch: false };
+pub(super) static CREDENTIALS: Spec = Spec { kind: Kind::Credential, post: false, patch: false };
 
 /// Where a path leads.
 struct Place<'a> {
@@ -80,7 +80,7 @@ fn words(kind: Kind) -> String {
 }
 
 /// The path of an object in a store that others of its ecosystem share.
-pub(super) fn key(kind: Kind, id: &str) -> String {
+pub(crate) fn key(kind: Kind, id: &str) -> String {
     format!("/apisix/{}", object_name(kind, id))
 }
 

@@ -178,7 +178,7 @@ fn configuration(page: &mut Page, board: &Board) {
         "ringway_quarantined_objects",
         Kind::Gauge,
         "Objects set aside for their faults",
-        board.quarantined().len(),
+        board.quarantined_count(),
     );
     let Some(etcd) = board.etcd() else { return };
     let reachable = "Whether the etcd that holds the objects answers";
@@ -352,6 +352,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::snapshot::compile::Quarantined;
 
     fn board() -> Board {
         let stats: Vec<Arc<CoreStats>> = vec![Arc::default(), Arc::default()];
@@ -370,7 +371,13 @@ mod tests {
             latency.observe(Duration::from_secs(90));
             board.registry.add(Arc::new(latency));
         }
-        board.reloaded(784_111_777_500, 7, vec!["routes/9".to_owned()]);
+        let object = Quarantined {
+            kind: crate::model::Kind::Route,
+            id: "9".to_owned(),
+            faults: Vec::new(),
+            last_good: false,
+        };
+        board.reloaded(784_111_777_500, 7, &[object], Vec::new());
         board
     }
 

@@ -1,5 +1,7 @@
 //! The Admin API: whether it is offered, where, and to whom.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +26,8 @@ pub struct AdminSettings {
     pub cors: bool,
     /// Are stream routes taken? Nothing serves them yet: they are checked and kept.
     pub stream_routes: bool,
+    /// The file that every change is noted in; `off`: none. Absent: `audit.jsonl` in the state's folder.
+    pub audit_log: Option<PathBuf>,
 }
 
 impl Default for AdminSettings {
@@ -36,6 +40,7 @@ impl Default for AdminSettings {
             keys: Vec::new(),
             cors: false,
             stream_routes: false,
+            audit_log: None,
         }
     }
 }

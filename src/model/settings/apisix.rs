@@ -7,6 +7,7 @@
 //! | `apisix.delete_uri_tail_slash`, `.normalize_uri_like_servlet`, `.match_uri_encoded_slash` | `router.…` |
 //! | `apisix.trusted_addresses` | `trusted_addresses` |
 //! | `apisix.status` (`{ip, port}`) | `status.listen` |
+//! | `apisix.enable_control`, `apisix.control` (`{ip, port}`) | `control.enabled`, `control.listen` |
 //! | `apisix.enable_server_tokens` | `server_tokens` |
 //! | `apisix.proxy_mode` with `stream` in it | `admin.stream_routes`, and a warning |
 //! | `plugins`, `plugin_attr` | the same |
@@ -111,6 +112,16 @@ impl Translated {
                 ("status", value) => {
                     let listen = ip_as_address(value);
                     self.place(settings, "status.listen", "apisix.status", listen, faults);
+                }
+                ("enable_control", value) => {
+                    self.place(settings, "control.enabled", "apisix.enable_control", value, faults);
+                }
+                ("control", mut value) => {
+                    if let Some(router) = take(&mut value, "router") {
+                        self.ignore("apisix.control.router", &router);
+                    }
+                    let listen = ip_as_address(value);
+                    self.place(settings, "control.listen", "apisix.control", listen, faults);
                 }
                 ("router", Value::Object(mut router)) => {
                     if let Some(http) = router.shift_remove("http") {

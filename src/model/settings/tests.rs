@@ -39,8 +39,9 @@ fn nothing_written_is_the_defaults() {
         "status": {"enabled": true, "listen": "127.0.0.1:7085"},
         "admin": {
             "enabled": null, "listen": "127.0.0.1:9180", "allow": [], "key_required": true, "keys": [],
-            "cors": false, "stream_routes": false
+            "cors": false, "stream_routes": false, "audit_log": null
         },
+        "control": {"enabled": null, "listen": "127.0.0.1:9090"},
         "trusted_addresses": [],
         "router": {
             "http": "radixtree_host_uri", "merge_slashes": true, "match_uri_encoded_slash": false,

@@ -174,6 +174,21 @@ impl State {
         objects.into_iter().map(|(key, held)| (key.clone(), Arc::clone(&held.wanted))).collect()
     }
 
+    /// The objects of a kind that are in force, in their order.
+    pub(super) fn in_force(&self, kind: Kind) -> Vec<(Arc<str>, Arc<str>)> {
+        let mut found: Vec<(Seat, Arc<str>, Arc<str>)> = self
+            .objects
+            .iter()
+            .filter(|(key, _)| key.0 == kind)
+            .filter_map(|(key, held)| {
+                let (text, _) = held.in_force.as_ref()?;
+                Some((held.seat, Arc::clone(&key.1), Arc::clone(text)))
+            })
+            .collect();
+        found.sort_by_key(|(seat, ..)| *seat);
+        found.into_iter().map(|(_, id, text)| (id, text)).collect()
+    }
+
     /// Objects with faults, in their order.
     pub(super) fn troubled(&self) -> impl Iterator<Item = (&Key, &Held)> {
         self.troubled.values().filter_map(|key| Some((key, self.get(key)?)))

@@ -218,12 +218,7 @@ fn all_faults_of_an_object_are_told_not_only_the_first() {
     let upstream = "upstream: {nodes: {\"10.0.0.9:80\": 1}}";
     let desk = Desk::of(&format!("routes: [{{id: 1, uri: /, {text}, {upstream}}}]"));
     let told = desk.faults().join("\n");
-    for part in [
-        "vars: ",
-        "[cros]; did you mean \"cors\"?",
-        "plugins.cors.max_age: ",
-        "key-auth._meta",
-    ] {
+    for part in ["vars: ", "[cros]; did you mean \"cors\"?", "plugins.cors.max_age: ", "key-auth._meta"] {
         assert!(told.contains(part), "{part} is not in\n{told}");
     }
     assert!(desk.faults().iter().all(|fault| fault.starts_with("routes/1: ")), "{told}");

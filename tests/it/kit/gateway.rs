@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::admin::Admin;
 use super::client::{Answer, Client, Raw};
 use super::drivers::{self, Driver};
 use super::origin::Origin;
@@ -62,6 +63,7 @@ impl Setup {
             "cores": 1,
             "metrics": {"listen": "127.0.0.1:0"},
             "status": {"listen": "127.0.0.1:0"},
+            "control": {"listen": "127.0.0.1:0"},
             "access_log": {"format": "json", "buffer_bytes": 0, "flush_interval": 0.02},
             "log": {"level": "debug"},
         });
@@ -137,6 +139,7 @@ impl Setup {
             listeners,
             managed,
             admin: None,
+            control: None,
             driver: self.driver,
             http: Vec::new(),
             metrics: None,
@@ -277,40 +280,11 @@ pub(crate) struct Gateway {
     metrics: Option<SocketAddr>,
     status: Option<SocketAddr>,
     admin: Option<SocketAddr>,
+    control: Option<SocketAddr>,
     /// Objects come through the Admin API, not from a file.
     managed: bool,
     may_panic: bool,
     may_exit: bool,
-}
-
-/// The Admin API of a gateway.
-pub(crate) struct Admin {
-    address: SocketAddr,
-    key: String,
-}
-
-impl Admin {
-    /// One request with the key; `body` is left out where it is empty.
-    #[track_caller]
-    pub(crate) fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let headers = [&[("X-API-KEY", self.key.as_str())], headers].concat();
-        let path = format!("/apisix/admin{path}");
-        Client::connect(self.address).request(method, &path, &headers, body.as_bytes())
-    }
-
-    /// An object is put, and the answer says so.
-    #[track_caller]
-    pub(crate) fn put(&self, path: &str, body: &str) -> Value {
-        let answer = self.ask("PUT", path, &[], body);
-        assert!(matches!(answer.status, 200 | 201), "{}", answer.text());
-        answer.json()
-    }
-
-    /// One request without the key.
-    #[track_caller]
-    pub(crate) fn stranger(&self, path: &str) -> Answer {
-        Client::connect(self.address).get(&format!("/apisix/admin{path}"))
-    }
 }
 
 impl Gateway {
@@ -384,6 +358,7 @@ impl Gateway {
         self.metrics = address(&ready["metrics"]);
         self.status = address(&ready["status"]);
         self.admin = address(&ready["admin"]);
+        self.control = address(&ready["control"]);
     }
 
     /// Where clients connect.
@@ -455,6 +430,13 @@ impl Gateway {
     #[track_caller]
     pub(crate) fn status(&self, path: &str) -> Answer {
         Client::connect(self.status.expect("the gateway told where its status is")).get(path)
+    }
+
+    /// What the control API answers.
+    #[track_caller]
+    pub(crate) fn control(&self, method: &str, path: &str) -> Answer {
+        let address = self.control.expect("the gateway told where its control API is");
+        Client::connect(address).request(method, path, &[], b"")
     }
 
     /// The access log so far.

@@ -5,6 +5,7 @@
 
 #[macro_use]
 mod drivers;
+mod admin;
 mod client;
 mod etcd;
 mod faults;
@@ -15,7 +16,7 @@ mod tests;
 mod wait;
 mod wire;
 
-pub(crate) use client::{Client, Raw};
+pub(crate) use client::{Answer, Client, Raw};
 pub(crate) use drivers::{Driver, current as current_driver, on};
 pub(crate) use etcd::Etcd;
 pub(crate) use gateway::{Gateway, Setup, Signal, check, yaml};

@@ -1,0 +1,260 @@
+//! `/configs`: all objects as one document, as clients of APISIX's standalone API write it.
+//!
+//! A document carries a digest, which the client makes, and a version for each kind: what has the version that is held
+//! already is left as it is. Digest and versions are in memory only, as in APISIX; a digest counts as long as nothing
+//! else has changed the objects since.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::http::{HeaderMap, Method};
+use serde_json::{Map, Value, json};
+
+use super::answer::Answer;
+use super::objects::{may_write, without_keys};
+use super::{Admin, Call, held};
+use crate::base::clock;
+use crate::control::store::{Change, Store};
+use crate::control::write::{Plan, Refusal};
+use crate::model::resources::{self, Format};
+use crate::model::{ConfigError, Kind, Raw};
+
+/// Largest document: some ten thousand objects.
+pub(super) const BYTES_MAX: usize = 16 * 1024 * 1024;
+
+const DIGEST: &str = "x-digest";
+const LAST_MODIFIED: &str = "x-last-modified";
+
+/// Of the document that was last taken.
+#[derive(Debug, Default)]
+pub(super) struct Sheet {
+    versions: BTreeMap<Kind, u64>,
+    digest: Option<String>,
+    /// Seconds since 1970; 0: never.
+    written_at: u64,
+    /// The store's revision that has it.
+    revision: u64,
+}
+
+impl Sheet {
+    fn version(&self, kind: Kind) -> u64 {
+        self.versions.get(&kind).copied().unwrap_or(0)
+    }
+
+    /// The digest, as long as it is of what is held.
+    fn digest_at(&self, revision: u64) -> Option<&str> {
+        self.digest.as_deref().filter(|_| self.revision == revision)
+    }
+
+    fn head(&self, answer: Answer, revision: u64) -> Answer {
+        let mut answer = answer.at(revision);
+        if let Some(digest) = self.digest_at(revision) {
+            answer = answer.with_header(DIGEST, digest);
+        }
+        if self.written_at > 0 {
+            answer = answer.with_header(LAST_MODIFIED, &self.written_at.to_string());
+        }
+        answer
+    }
+}
+
+/// Kinds with a list of their own in a document; credentials stand among the consumers.
+fn kinds() -> impl Iterator<Item = Kind> {
+    Kind::ALL.iter().copied().filter(|kind| *kind != Kind::Credential)
+}
+
+fn version_key(kind: Kind) -> String {
+    format!("{}_conf_version", kind.plural())
+}
+
+/// Answers a request about the whole.
+pub(super) async fn serve(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
+    match call.method {
+        Method::GET | Method::HEAD => Ok(show(admin, call).await),
+        Method::PUT => put(admin, call).await,
+        _ => Err(Refusal::new(405, format!("not supported `{}` method for configs", call.method))),
+    }
+}
+
+async fn show(admin: &Admin, call: &Call) -> Answer {
+    let sheet = admin.sheet.lock().await;
+    let store = held(&admin.store);
+    let document = document(&store, &sheet);
+    let answer = if asks_for_yaml(&call.headers, "accept") {
+        match serde_yaml_ng::to_string(&document) {
+            Ok(text) => Answer::yaml(text),
+            Err(error) => {
+                return Answer::refused(Refusal::new(500, format!("failed to encode yaml: {error}")));
+            }
+        }
+    } else {
+        Answer::json(200, document)
+    };
+    sheet.head(answer, store.revision())
+}
+
+fn asks_for_yaml(headers: &HeaderMap, name: &str) -> bool {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|kind| kind.starts_with("application/yaml"))
+}
+
+fn document(store: &Store, sheet: &Sheet) -> Value {
+    let mut fields = Map::new();
+    for kind in kinds() {
+        let mut items = items_of(store, kind);
+        if kind == Kind::Consumer {
+            items.extend(items_of(store, Kind::Credential));
+        }
+        if !items.is_empty() {
+            fields.insert(kind.plural().to_owned(), Value::Array(items));
+        }
+        fields.insert(version_key(kind), json!(sheet.version(kind)));
+    }
+    Value::Object(fields)
+}
+
+fn items_of(store: &Store, kind: Kind) -> Vec<Value> {
+    let item = |id: &str, value: &Value| {
+        let mut value = without_keys(kind, value.clone());
+        // In a document ids are whole: `vault/1`, `jack/credentials/1`.
+        if kind != Kind::Consumer {
+            value["id"] = json!(id);
+        }
+        value
+    };
+    store.list(kind).into_iter().map(|(id, entry)| item(id.as_str(), &entry.value)).collect()
+}
+
+async fn put(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
+    may_write(admin, call)?;
+    let digest = call.headers.get(DIGEST).and_then(|value| value.to_str().ok());
+    let digest = digest.ok_or_else(|| Refusal::new(400, "missing digest header"))?.to_owned();
+    // Held to the end: versions are compared with what the one before has left.
+    let mut sheet = admin.sheet.lock().await;
+    let revision = held(&admin.store).revision();
+    if sheet.digest_at(revision) == Some(digest.as_str()) {
+        return Ok(sheet.head(Answer::empty(204), revision));
+    }
+    let mut fields = fields_of(call)?;
+    let versions = next_versions(&sheet, &fields)?;
+    for (kind, version) in &versions {
+        if *version == sheet.version(*kind) {
+            fields.shift_remove(kind.plural());
+        }
+    }
+    let replaced: Vec<Kind> = kinds().filter(|kind| versions[kind] > sheet.version(*kind)).collect();
+    no_doubles(&fields)?;
+    let parsed = resources::of_document(Value::Object(fields)).map_err(Refusal::invalid)?;
+    if parsed.plugins.is_some_and(|plugins| !plugins.is_empty()) {
+        return Err(Refusal::new(400, "plugins: set by `plugins` in the settings of the process here"));
+    }
+    let objects: Vec<Raw> = parsed.objects.into_iter().map(as_kept).collect();
+    let order: Vec<(Kind, String)> = objects.iter().map(|raw| (listed_among(raw.kind), raw.name())).collect();
+    let prepare = move |store: &Store| Ok(Plan { changes: changes(store, objects, &replaced), then: () });
+    let dry_run = call.is_set("dry_run");
+    let written = admin.desk.write(call.author.clone(), dry_run, prepare).await;
+    let (done, ()) = written.map_err(|refusal| at_its_place(refusal, &order))?;
+    if !dry_run {
+        let written_at = clock::wall() / 1000;
+        *sheet = Sheet { versions, digest: Some(digest), written_at, revision: done.revision };
+    }
+    Ok(sheet.head(Answer::empty(202), done.revision).warned(&done.warnings))
+}
+
+fn fields_of(call: &Call) -> Result<Map<String, Value>, Refusal> {
+    let invalid = |why: &str| Refusal::new(400, format!("invalid request body: {why}"));
+    if call.body.is_empty() {
+        return Err(invalid("empty request body"));
+    }
+    let text = std::str::from_utf8(&call.body).map_err(|_| invalid("not UTF-8"))?;
+    let format = if asks_for_yaml(&call.headers, "content-type") { Format::Yaml } else { Format::Json };
+    match resources::read_document(text, format) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err(invalid("expected an object of routes, upstreams and so on")),
+        Err(fault) => Err(invalid(&fault.to_string())),
+    }
+}
+
+/// The version of each kind that a document brings; one more than now where it says none.
+fn next_versions(sheet: &Sheet, fields: &Map<String, Value>) -> Result<BTreeMap<Kind, u64>, Refusal> {
+    let next = |kind: Kind| {
+        let (key, now) = (version_key(kind), sheet.version(kind));
+        let version = match fields.get(&key) {
+            None => now + 1,
+            Some(version) => version.as_u64().ok_or_else(|| {
+                Refusal::new(400, format!("{key} must be a number, and whole, got {version}"))
+            })?,
+        };
+        if version < now {
+            return Err(Refusal::new(400, format!("{key} must be greater than or equal to ({now})")));
+        }
+        Ok((kind, version))
+    };
+    kinds().map(next).collect()
+}
+
+/// Refuses what is in a list twice, in APISIX's words.
+fn no_doubles(fields: &Map<String, Value>) -> Result<(), Refusal> {
+    for kind in kinds() {
+        let mut seen = BTreeSet::new();
+        for item in fields.get(kind.plural()).and_then(Value::as_array).into_iter().flatten() {
+            let (what, known_by) = match (kind, item.get("id")) {
+                (Kind::Consumer, None) => ("username", item.get("username")),
+                (Kind::Consumer, id) => ("credential id", id),
+                (_, id) => ("id", id),
+            };
+            let id = match known_by {
+                Some(Value::String(text)) => text.clone(),
+                Some(other) => other.to_string(),
+                None => continue,
+            };
+            if !seen.insert(id.clone()) {
+                return Err(Refusal::new(400, format!("found duplicate {what} {id} in {kind}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// As the other paths keep it: an id is the last part of a whole one.
+fn as_kept(mut raw: Raw) -> Raw {
+    if let (Kind::Credential | Kind::Secret, Some(Value::String(id))) = (raw.kind, raw.value.get_mut("id"))
+        && let Some((_, last)) = id.rsplit_once('/')
+    {
+        *id = last.to_owned();
+    }
+    raw
+}
+
+const fn listed_among(kind: Kind) -> Kind {
+    match kind {
+        Kind::Credential => Kind::Consumer,
+        other => other,
+    }
+}
+
+/// What makes the objects of the replaced kinds these. What is as it was is no change.
+fn changes(store: &Store, wanted: Vec<Raw>, replaced: &[Kind]) -> Vec<Change> {
+    let named: BTreeSet<(Kind, &str)> = wanted.iter().map(|raw| (raw.kind, raw.id.as_str())).collect();
+    let mut changes = Vec::new();
+    for kind in Kind::ALL.iter().copied().filter(|kind| replaced.contains(&listed_among(*kind))) {
+        let gone = store.list(kind).into_iter().filter(|(id, _)| !named.contains(&(kind, id.as_str())));
+        changes.extend(gone.map(|(id, _)| Change::Delete(kind, id.clone())));
+    }
+    let is_new =
+        |raw: &Raw| store.get(raw.kind, raw.id.as_str()).is_none_or(|entry| entry.value != raw.value);
+    changes.extend(wanted.iter().filter(|raw| is_new(raw)).cloned().map(Change::Put));
+    changes
+}
+
+/// Says of the first fault where in the document it is.
+fn at_its_place(refusal: Refusal, order: &[(Kind, String)]) -> Refusal {
+    let Some(fault) = refusal.faults.first() else { return refusal };
+    let Some((kind, _)) = order.iter().find(|(_, name)| *name == fault.object) else { return refusal };
+    let of_kind = order.iter().filter(|(known, _)| known == kind);
+    let index = of_kind.map(|(_, name)| name).position(|name| *name == fault.object).unwrap_or(0);
+    let inside = ConfigError { object: String::new(), ..fault.clone() };
+    let message = format!("invalid {kind} at index {index}, err: invalid configuration: {inside}");
+    Refusal { message, ..refusal }
+}
