@@ -19,7 +19,6 @@ use crate::proto::h1::framing::{self, Framing};
 use crate::proto::h1::parse;
 use crate::proto::head::Method;
 use crate::runtime::pool::Leased;
-use crate::runtime::socket::SAY_BYTES_MAX;
 
 /// What passing an answer on came to.
 pub(super) struct Relayed {
@@ -129,9 +128,7 @@ impl Run<'_> {
             if !head.is_empty() {
                 from = self.place_head(&mut head, &mut buffer, from).await?;
             }
-            if piece.done && keep && self.may_leave_unsaid(buffer.len() - from) {
-                self.leave_unsaid(std::mem::take(&mut buffer), from);
-            } else if from < buffer.len() {
+            if from < buffer.len() {
                 let (sent, returned) = self.send_keeping(buffer, from).await;
                 buffer = returned;
                 if sent.is_err() {
@@ -141,7 +138,12 @@ impl Run<'_> {
             if piece.done {
                 break;
             }
-            buffer = self.for_more(buffer);
+            buffer.clear();
+            if buffer.capacity() < core.buffers.large_bytes() {
+                // More comes than fits a net.
+                buffer = core.buffers.enlarge(buffer);
+            }
+            buffer.resize(PIECE_HEAD, 0);
             start = PIECE_HEAD;
             leased.socket.watch().arm(&core.wheel, plan.timeouts.read);
             let room = buffer.capacity() - PIECE_HEAD - PIECE_TAIL;
@@ -161,17 +163,6 @@ impl Run<'_> {
         let reusable = !excess && framing != Framing::UntilClose;
         let after = if keep { After::Keep } else { After::Close };
         Ok(Relayed { after, reusable, tunnel: false })
-    }
-
-    /// A large buffer, empty but for the room before a piece.
-    fn for_more(&self, mut buffer: Vec<u8>) -> Vec<u8> {
-        buffer.clear();
-        let buffers = &self.hall.core.buffers;
-        if buffer.capacity() < buffers.large_bytes() {
-            buffer = buffers.enlarge(buffer);
-        }
-        buffer.resize(PIECE_HEAD, 0);
-        buffer
     }
 
     /// Writes the head into the room before `from`; sends it alone if it does not fit there.
@@ -287,10 +278,6 @@ impl Run<'_> {
             self.ex.response.body_bytes += body.len() as u64;
         }
         self.head_sent = true;
-        if keep && self.may_leave_unsaid(out.len()) {
-            self.leave_unsaid(out, 0);
-            return After::Keep;
-        }
         if self.send(out, 0).await.is_err() {
             return After::Close;
         }
@@ -316,17 +303,6 @@ impl Run<'_> {
             && !self.hall.draining.get()
             && self.connection.requests < self.hall.core.limits.keepalive_requests
             && framing::keeps_alive(request.line.version, &request.headers)
-    }
-
-    /// Whether so many bytes, the last of an answer, may be left to whoever waits for the next request: then the
-    /// kernel takes them at once, and there is one wake for both.
-    fn may_leave_unsaid(&self, bytes: usize) -> bool {
-        bytes <= SAY_BYTES_MAX && self.upload.is_done()
-    }
-
-    fn leave_unsaid(&mut self, buffer: Vec<u8>, from: usize) {
-        self.ex.bytes_out += (buffer.len() - from) as u64;
-        self.last_word = Some((buffer, from));
     }
 
     /// Sends a lent buffer to the client and gives it back.

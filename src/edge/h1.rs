@@ -18,8 +18,7 @@ use super::upload::Upload;
 use crate::exchange::{Client, Exchange};
 use crate::proto::h1::HeadFault;
 use crate::proto::h1::parse::{self, Parsed, find_head_end};
-use crate::runtime::deadline::Watch;
-use crate::runtime::socket::{Socket, Waited, Word};
+use crate::runtime::socket::{Socket, Waited};
 
 /// How long a connection stays for its next request before it rests.
 const STAY: Duration = Duration::from_secs(1);
@@ -108,17 +107,11 @@ pub(super) async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
         };
         core.stats.requests.add(1);
         core.stats.requests_active.add(1);
-        let Served { after, beyond, word } = serve_one(hall, connection, ex, upload).await;
+        let (after, beyond) = serve_one(hall, connection, ex, upload).await;
         core.stats.requests_active.sub(1);
-        debug_assert!(after == After::Keep || word.is_none(), "whoever ends a connection says all before");
         match after {
-            After::Keep if beyond.is_some() => {
-                if !say(hall, connection, word).await {
-                    return Next::Close;
-                }
-                at_hand = beyond;
-            }
-            After::Keep => match stay(hall, connection, word).await {
+            After::Keep if beyond.is_some() => at_hand = beyond,
+            After::Keep => match stay(hall, connection).await {
                 Stay::Received(buffer) => at_hand = Some((buffer, 0)),
                 Stay::Silent(since) => return Next::Rest(since),
                 Stay::Gone => return Next::Close,
@@ -141,24 +134,12 @@ enum Stay {
     Gone,
 }
 
-/// Says the last word of an answer, if it is still to be said. False when nobody hears it.
-async fn say(hall: &Hall, connection: &mut Connection, word: Option<Word>) -> bool {
-    let Some((word, from)) = word else { return true };
-    let core = &hall.core;
-    connection.socket.watch().arm(&core.wheel, core.limits.write_timeout);
-    let (said, word) = connection.socket.writer.send(word, from).await;
-    core.buffers.give_back(word);
-    said.is_ok()
-}
-
-/// Says the last word, and waits a moment for the next request with a buffer in the kernel's hands, which then needs
-/// to be asked once only.
-async fn stay(hall: &Hall, connection: &mut Connection, word: Option<Word>) -> Stay {
+/// Waits a moment for the next request with a buffer in the kernel's hands, which then needs to be asked once only.
+async fn stay(hall: &Hall, connection: &mut Connection) -> Stay {
     let core = &hall.core;
     let staying = &hall.staying;
     if staying.get() >= STAYING_MAX || core.limits.keepalive_timeout <= STAY {
-        let heard = say(hall, connection, word).await;
-        return if heard { Stay::Silent(Duration::ZERO) } else { Stay::Gone };
+        return Stay::Silent(Duration::ZERO);
     }
     let socket = &mut connection.socket;
     socket.watch().arm_spare(&core.wheel, STAY);
@@ -167,29 +148,18 @@ async fn stay(hall: &Hall, connection: &mut Connection, word: Option<Word>) -> S
     staying.set(staying.get() + 1);
     let buffer = core.buffers.small();
     let room = buffer.capacity();
-    let patience = |watch: &Rc<Watch>| watch.arm(&core.wheel, core.limits.write_timeout);
-    let word = word.unwrap_or_default();
-    let (waited, buffer, (said, word)) = socket.say_and_receive(word, buffer, room, patience).await;
-    core.buffers.give_back(word);
+    let (waited, buffer) = socket.receive_or_idle(buffer, room).await;
     staying.set(staying.get() - 1);
     core.stats.connections_idle.sub(1);
     socket.watch().set_resting(false);
-    match waited {
-        Waited::Received(1..) if said.is_ok() => return Stay::Received(buffer),
-        _ => core.buffers.give_back(buffer),
+    if let Waited::Received(1..) = waited {
+        return Stay::Received(buffer);
     }
+    core.buffers.give_back(buffer);
     match waited {
-        Waited::Idle if said.is_ok() => Stay::Silent(STAY),
-        Waited::Idle | Waited::Received(_) | Waited::Failed(_) => Stay::Gone,
+        Waited::Idle => Stay::Silent(STAY),
+        Waited::Received(_) | Waited::Failed(_) => Stay::Gone,
     }
-}
-
-/// What serving one request leaves behind.
-struct Served {
-    after: After,
-    beyond: Beyond,
-    /// To be said before anything else happens on the connection.
-    word: Option<Word>,
 }
 
 /// Bytes received beyond a request: where the next one begins in which buffer.
@@ -201,7 +171,7 @@ async fn serve_one(
     connection: &mut Connection,
     mut ex: Box<Exchange>,
     mut upload: Upload,
-) -> Served {
+) -> (After, Beyond) {
     let view = hall.view();
     let core = &hall.core;
     ex.timing.received = core.now();
@@ -216,12 +186,12 @@ async fn serve_one(
         Ok(()) => run.serve().await,
         Err(refusal) => run.refuse(refusal).await,
     };
-    let Run { mut ex, upload, last_word: word, .. } = run;
+    let Run { mut ex, upload, .. } = run;
     core.buffers.give_back(ex.response.headers.take_received());
     let (buffer, beyond) = upload.into_leftover(&mut ex);
     core.buffers.give_back(buffer);
     core.give_back(ex);
-    Served { after, beyond, word }
+    (after, beyond)
 }
 
 /// What waiting for a head came to.

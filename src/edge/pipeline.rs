@@ -12,7 +12,6 @@ use crate::expr::Rule;
 use crate::plugin::{Env, Hooks as _, Phase, Verdict};
 use crate::proto::head::HeaderId;
 use crate::router::Query;
-use crate::runtime::socket::Word;
 use crate::snapshot::{Chain, Route, Target};
 
 /// One request under way: what it says, which plugins see it, what they may reach.
@@ -28,8 +27,6 @@ pub(super) struct Run<'a> {
     pub(super) merged: Option<Rc<Chain>>,
     /// The head of the response is out: no other answer can be given.
     pub(super) head_sent: bool,
-    /// The end of an answer after which the connection goes on: said while listening for what the client says next.
-    pub(super) last_word: Option<Word>,
     /// The request was not understood, so nothing behind it can be.
     pub(super) refused: bool,
 }
@@ -77,7 +74,6 @@ impl<'a> Run<'a> {
             route: None,
             merged: None,
             head_sent: false,
-            last_word: None,
             refused: false,
         }
     }

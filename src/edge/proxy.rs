@@ -17,7 +17,7 @@ use crate::base::clock::Moment;
 use crate::exchange::{Attempt, Body};
 use crate::plugin::Verdict;
 use crate::runtime::pool::Leased;
-use crate::runtime::socket::SAY_BYTES_MAX;
+use crate::runtime::socket::ASK_BYTES_MAX;
 use crate::snapshot::{Target, Timeouts, Upstream};
 
 /// What all tries of one request have in common.
@@ -186,7 +186,7 @@ impl Run<'_> {
         }
         let watch = Rc::clone(leased.socket.watch());
         watch.follow(&core.wheel, self.connection.socket.watch());
-        let (sent, out) = if self.upload.is_done() && out.len() <= SAY_BYTES_MAX {
+        let (sent, out) = if self.upload.is_done() && out.len() <= ASK_BYTES_MAX {
             watch.arm(&core.wheel, plan.timeouts.read);
             leased.socket.ask(out).await
         } else {

@@ -134,9 +134,7 @@ impl HeaderId {
         let Some(group) = BY_LENGTH.get(name.len()) else { return Self::Other };
         let words = words(name);
         for known in &group.names[..group.len] {
-            // One branch for three words.
-            let [first, middle, last] = known.words;
-            if (first ^ words[0]) | (middle ^ words[1]) | (last ^ words[2]) == 0 {
+            if known.words == words {
                 return known.id;
             }
         }
@@ -185,10 +183,6 @@ mod tests {
         }
         assert_eq!(HeaderId::of(b"x-unknown"), HeaderId::Other);
         assert!(HeaderId::ALL.len() < 64, "ids are bits of one word");
-        assert!(
-            HeaderId::ALL.iter().all(|id| !id.text().contains('_')),
-            "the parser looks at unknown names only"
-        );
     }
 
     #[test]

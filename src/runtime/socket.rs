@@ -3,9 +3,10 @@
 //! Reading and writing are separate fields, so that a request body can go up while its response comes down.
 //! A buffer given to the kernel comes back with the result, whatever the result is.
 
+use std::future::Future as _;
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -26,7 +27,7 @@ const CANCELED: i32 = libc::ECANCELED;
 
 /// What [`Socket::ask`] sends without looking whether it was taken: a segment or three. The smallest buffer the
 /// kernel gives a socket holds more.
-pub const SAY_BYTES_MAX: usize = 4096;
+pub const ASK_BYTES_MAX: usize = 4096;
 
 /// A connected socket. Dropping it closes it.
 pub struct Socket {
@@ -43,9 +44,6 @@ pub struct Reader(Option<OwnedReadHalf<TcpStream>>);
 
 /// The sending direction.
 pub struct Writer(Option<OwnedWriteHalf<TcpStream>>);
-
-/// Bytes to send, from an index on.
-pub type Word = (Vec<u8>, usize);
 
 /// What a wait that may be given up came to.
 #[derive(Debug)]
@@ -104,16 +102,16 @@ impl Socket {
         self.ear().heard().await;
     }
 
-    /// Sends a whole short message (at most [`SAY_BYTES_MAX`]) and waits until an answer begins to arrive: one
+    /// Sends a whole short message (at most [`ASK_BYTES_MAX`]) and waits until an answer begins to arrive: one
     /// wake for both. The socket has nothing unsent, so the kernel takes the message as it is, at once; should it
     /// not, the wait lasts until the deadline, and the result says that the message was not sent.
     pub async fn ask(&mut self, message: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
         let mut writer = self.writer.lend();
         let sent = {
             let mut sending = pin!(writer.send(message, 0));
-            match at_once(sending.as_mut()) {
-                Some(sent) => sent,
-                None => {
+            match sending.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(sent) => sent,
+                Poll::Pending => {
                     self.heard().await;
                     sending.await
                 }
@@ -121,34 +119,6 @@ impl Socket {
         };
         self.writer.take_back(writer);
         sent
-    }
-
-    /// Says a short word (at most [`SAY_BYTES_MAX`]) and receives what comes next, as [`Self::receive_or_idle`] does:
-    /// one wake for both. Mostly the kernel takes the word at once; `patience` is armed for one that it did not take
-    /// until then. The word's buffer comes back last, with how that went.
-    pub async fn say_and_receive(
-        &mut self,
-        (word, from): Word,
-        buffer: Vec<u8>,
-        room: usize,
-        patience: impl FnOnce(&Rc<Watch>),
-    ) -> (Waited, Vec<u8>, (io::Result<()>, Vec<u8>)) {
-        let mut writer = self.writer.lend();
-        let (waited, buffer, said) = {
-            let mut saying = pin!(writer.send(word, from));
-            let at_once = at_once(saying.as_mut());
-            let (waited, buffer) = self.receive_or_idle(buffer, room).await;
-            let said = match at_once {
-                Some(said) => said,
-                None => {
-                    patience(&self.watch);
-                    saying.await
-                }
-            };
-            (waited, buffer, said)
-        };
-        self.writer.take_back(writer);
-        (waited, buffer, said)
     }
 
     fn ear(&mut self) -> &mut Ear {
@@ -200,14 +170,6 @@ impl Socket {
             Err(error) if error.raw_os_error() == Some(CANCELED) => (Waited::Idle, buffer),
             Err(error) => (Waited::Failed(error), buffer),
         }
-    }
-}
-
-/// What a future comes to if it does not have to wait.
-fn at_once<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
-    match future.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => Some(output),
-        Poll::Pending => None,
     }
 }
 

@@ -14,6 +14,7 @@ on_both_drivers!(
     a_body_may_pause_only_so_long,
     a_body_that_keeps_coming_is_not_cut,
     an_idle_connection_is_closed_in_time,
+    a_connection_may_be_silent_for_as_long_as_was_set,
     a_connection_carries_so_many_requests,
     a_reader_that_stops_is_cut_off,
     a_flood_of_garbage_is_bounded,
@@ -182,6 +183,25 @@ fn an_idle_connection_is_closed_in_time() {
     client.raw.expect_closed();
     let took = start.elapsed();
     assert!((Duration::from_millis(400)..Duration::from_secs(4)).contains(&took), "{took:?}");
+}
+
+/// Connections stay with a buffer for a second, then rest without one: both before and after, and in all, the client has
+/// the time that was set.
+fn a_connection_may_be_silent_for_as_long_as_was_set() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::routing("/*", [&origin]).settings("limits: {keepalive_timeout: 2}").start();
+
+    let mut client = gateway.client();
+    for silence in [0, 900, 1_100, 1_700] {
+        client.raw.patience(Duration::from_millis(silence.max(1)));
+        assert_eq!(client.raw.rest(), (Vec::new(), Ended::Open), "after {silence} ms");
+        client.raw.patience(Duration::from_secs(5));
+        client.get("/").expect(200, "hello");
+    }
+    let start = Instant::now();
+    client.raw.expect_closed();
+    let took = start.elapsed();
+    assert!((Duration::from_millis(1_900)..Duration::from_secs(4)).contains(&took), "{took:?}");
 }
 
 fn a_connection_carries_so_many_requests() {

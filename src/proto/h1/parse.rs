@@ -358,9 +358,7 @@ fn note(
     let mut at = from;
     for line in lines {
         let name = line.name.as_bytes();
-        let id = HeaderId::of(name);
-        // No known name has one.
-        if id == HeaderId::Other && underscores == Underscores::Reject && name.contains(&b'_') {
+        if underscores == Underscores::Reject && name.contains(&b'_') {
             return None;
         }
         let name_end = at + name.len();
@@ -376,7 +374,12 @@ fn note(
             }
         }
         let value_end = value_start + line.value.len();
-        headers.push_received(Span::new(at, name_end), Span::new(value_start, value_end), id, plain);
+        headers.push_received(
+            Span::new(at, name_end),
+            Span::new(value_start, value_end),
+            HeaderId::of(name),
+            plain,
+        );
         at = line_end + 2;
     }
     window.get(at..)?.starts_with(b"\r\n").then_some(at + 2)
