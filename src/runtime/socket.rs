@@ -34,8 +34,8 @@ pub struct Socket {
     pub reader: Reader,
     pub writer: Writer,
     watch: Rc<Watch>,
-    /// Made when first wanted: sockets of clients are never listened to while nobody waits.
-    ear: Option<Ear>,
+    /// Made when first wanted, and apart: sockets of clients are never listened to while nobody waits.
+    ear: Option<Box<Ear>>,
     fd: RawFd,
 }
 
@@ -125,7 +125,7 @@ impl Socket {
         let half = self.reader.0.as_ref().expect(OPEN);
         self.ear.get_or_insert_with(|| {
             let stream = Rc::clone(&half.0);
-            Ear::new(move |net| {
+            Box::new(Ear::new(move |net| {
                 let mut half = OwnedReadHalf(Rc::clone(&stream));
                 async move {
                     match net {
@@ -134,7 +134,7 @@ impl Socket {
                         None => readable(&half).await.map_or(None, |()| None),
                     }
                 }
-            })
+            }))
         })
     }
 
