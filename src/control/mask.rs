@@ -7,6 +7,7 @@
 use serde_json::{Map, Value};
 
 use crate::model::Kind;
+use crate::model::secret::is_reference;
 use crate::plugins::Card;
 
 /// What stands in place of a secret.
@@ -66,10 +67,6 @@ fn hide(value: &mut Value) {
         Value::Null => {}
         other => *other = MASK.into(),
     }
-}
-
-fn is_reference(text: &str) -> bool {
-    ["$env://", "$ENV://", "$secret://"].iter().any(|start| text.starts_with(start))
 }
 
 fn hide_all_but_names(config: &mut Value) {

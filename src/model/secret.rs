@@ -1,6 +1,7 @@
 //! A secret store: where `$secret://MANAGER/ID/…` is looked up. Kept, not acted upon yet.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::field::{Secret, Unique};
 use super::stored;
@@ -52,4 +53,19 @@ pub struct GcpAccount {
     pub scope: Option<Unique<String>>,
     /// Where secrets are.
     pub entries_uri: Option<String>,
+}
+
+/// Whether a text refers to a secret kept elsewhere: in the environment, or in a store of secrets.
+pub fn is_reference(text: &str) -> bool {
+    ["$env://", "$ENV://", "$secret://"].iter().any(|start| text.starts_with(start))
+}
+
+/// Whether a value has a reference in it, at any depth.
+pub fn has_reference(value: &Value) -> bool {
+    match value {
+        Value::String(text) => is_reference(text),
+        Value::Array(items) => items.iter().any(has_reference),
+        Value::Object(fields) => fields.values().any(has_reference),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }

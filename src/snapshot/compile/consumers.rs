@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::work::{Work, both, dangling};
 use crate::exchange::ConsumerLabels;
 use crate::model::field::PluginMap;
+use crate::model::secret::has_reference;
 use crate::model::{self, ConfigError, Kind};
 use crate::snapshot::Consumer;
 use crate::snapshot::merge::lay_over;
@@ -34,7 +35,7 @@ impl Work<'_> {
         let custom_id = custom_id.map_or("", |text| text.as_str());
         let group_id = group.map_or("", |id| id.as_str());
         let labels = |credential: &str| ConsumerLabels::new(username, group_id, credential, custom_id);
-        let (mounts, credentials) = both(mounts, self.read_credentials(auth))?;
+        let (mounts, credentials) = both(mounts, self.read_credentials(name, auth))?;
         let at = self.parts.consumers.add(Consumer {
             labels: labels(""),
             mounts: mounts.list,
@@ -58,14 +59,20 @@ impl Work<'_> {
         (auth, other)
     }
 
-    /// Reads credentials that nobody has yet.
-    fn read_credentials(&mut self, auth: PluginMap) -> Result<Vec<Proof>, Vec<ConfigError>> {
+    /// Reads credentials that nobody has yet. One that refers to a secret kept elsewhere opens nothing: the reference
+    /// itself is no secret.
+    fn read_credentials(&mut self, object: &str, auth: PluginMap) -> Result<Vec<Proof>, Vec<ConfigError>> {
         let (mut read, mut faults) = (Vec::new(), Vec::new());
         for (name, config) in auth {
             let under = format!("plugins.{name}");
             let Ok((card, Some(kind))) = self.bench.card(&name).map(|card| (card, card.credential)) else {
                 continue;
             };
+            if has_reference(&config) {
+                let problem = "references are not looked up yet, so nobody gets in by this one";
+                self.lacks.push(ConfigError::at(under, problem).in_object(object));
+                continue;
+            }
             match (kind.read)(config) {
                 Err(more) => faults.extend(more.into_iter().map(|fault| fault.under(&under))),
                 Ok(parts) => match self.parts.index.find(card.name, &parts.0) {
@@ -97,6 +104,7 @@ impl Work<'_> {
 
     pub(super) fn add_credential(
         &mut self,
+        name: &str,
         id: &str,
         plugins: Option<&PluginMap>,
     ) -> Result<(), Vec<ConfigError>> {
@@ -114,7 +122,7 @@ impl Work<'_> {
         let misplaced = if misplaced.is_empty() { Ok(()) } else { Err(misplaced) };
         let of = &self.parts.consumers[at].labels;
         let labels = ConsumerLabels::new(of.name(), of.group_id(), credential, of.custom_id());
-        let ((), proofs) = both(misplaced, self.read_credentials(auth))?;
+        let ((), proofs) = both(misplaced, self.read_credentials(name, auth))?;
         self.insert_credentials(proofs, at, &labels);
         Ok(())
     }

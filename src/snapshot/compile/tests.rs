@@ -471,6 +471,23 @@ fn no_credential_of_a_consumer_that_is_set_aside_opens_anything() {
 }
 
 #[test]
+fn a_reference_that_is_not_looked_up_is_no_key_to_anything() {
+    for reference in ["$env://KEY", "$ENV://KEY", "$secret://vault/1/jack/key"] {
+        let desk = Desk::of(&format!(
+            "consumers: [{{username: jack, plugins: {{key-auth: {{key: '{reference}'}}, basic-auth: {{username: j, password: '{reference}'}}}}}}]"
+        ));
+        assert_eq!(desk.owner("key-auth", reference), None);
+        assert_eq!(desk.owner("basic-auth", "j"), None);
+        // The consumer is there all the same, and whoever wrote it is told.
+        let told: Vec<String> = desk.faults();
+        assert_eq!(told.len(), 2, "{told:?}");
+        let fault = "consumers/jack: plugins.key-auth: references are not looked up yet, so nobody gets in by this one";
+        assert!(told.contains(&fault.to_owned()), "{told:?}");
+        assert_eq!(desk.set_aside(), []);
+    }
+}
+
+#[test]
 fn credentials_stand_for_their_consumer_under_their_own_id() {
     let desk = Desk::of(
         r#"

@@ -26,7 +26,7 @@ pub(super) struct Work<'a> {
     age: u64,
     pub(super) made: Made,
     /// Faults that do not keep the object out of force, such as a reference to nothing.
-    lacks: Vec<ConfigError>,
+    pub(super) lacks: Vec<ConfigError>,
     pub(super) needs: Vec<Need>,
 }
 
@@ -64,7 +64,7 @@ impl<'a> Work<'a> {
                 self.parts.groups.insert_mut(id.into(), Arc::new(mounts));
             }),
             Object::Consumer(consumer) => self.add_consumer(&name, &consumer),
-            Object::Credential(credential) => self.add_credential(id, credential.plugins.as_ref()),
+            Object::Credential(credential) => self.add_credential(&name, id, credential.plugins.as_ref()),
             Object::GlobalRule(rule) => self.add_global_rule(&name, id, &rule.plugins),
             Object::Route(route) => self.add_route(&name, id, &route),
             Object::StreamRoute(route) => self.check_plugins(route.plugins.as_ref()),
