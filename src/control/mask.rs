@@ -1,5 +1,5 @@
-//! Objects without their secrets, for whoever may know of an object and not what opens it: the audit log and the
-//! control API.
+//! Objects without their secrets, for whoever may know of an object and not what opens it: the audit log, the history
+//! and the control API.
 //!
 //! A secret is known by the schema (`writeOnly`), by its name, or by where it stands: whatever an authentication
 //! plugin is given for a consumer is one, but for names. References such as `$env://NAME` tell nothing and stay.

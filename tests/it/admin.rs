@@ -19,6 +19,7 @@ on_both_drivers!(
     a_file_of_objects_is_shown_and_not_written,
     what_was_acknowledged_is_there_after_a_power_cut,
     the_past_is_told_and_the_way_back_is_a_revision,
+    the_past_shows_no_secrets_and_brings_them_back,
     writes_cost_no_request,
     schemas_and_plugins_are_told,
     what_is_valid_and_not_there_yet_is_kept_and_told,
@@ -289,6 +290,24 @@ fn the_past_is_told_and_the_way_back_is_a_revision() {
     admin.ask("GET", "/routes/2", &[], "").expect_status(404);
     assert_eq!(admin.ask("GET", "/history?limit=1", &[], "").json()["list"][0]["revision"], 4);
     admin.ask("POST", "/rollback/99", &[], "").expect_status(404);
+}
+
+fn the_past_shows_no_secrets_and_brings_them_back() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::managed().start();
+    let admin = gateway.admin();
+    let jack =
+        |key: &str| format!(r#"{{"username": "jack", "plugins": {{"key-auth": {{"key": "{key}"}}}}}}"#);
+    let route = route_to(&origin, "/*").replacen('{', r#"{"plugins": {"key-auth": {}}, "#, 1);
+    admin.put("/routes/1", &route);
+    admin.put("/consumers", &jack("first-secret"));
+    admin.put("/consumers", &jack("second-secret"));
+
+    let history = admin.ask("GET", "/history", &[], "").text();
+    assert!(history.contains("jack") && !history.contains("-secret"), "{history}");
+    admin.ask("POST", "/rollback/2", &[], "").expect_status(200);
+    let answer = gateway.client().request("GET", "/", &[("apikey", "first-secret")], b"");
+    answer.expect(200, "hello");
 }
 
 fn writes_cost_no_request() {

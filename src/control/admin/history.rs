@@ -1,11 +1,12 @@
-//! The past: who changed what, and the way back.
+//! The past: who changed what, without secrets, and the way back.
 
 use axum::http::Method;
 use serde_json::{Value, json};
 
 use super::answer::Answer;
-use super::objects::{key, may_write, without_keys};
+use super::objects::{key, may_write};
 use super::{Admin, Call, held};
+use crate::control::mask::masked;
 use crate::control::store::{Changed, Revision, Store};
 use crate::control::write::{Plan, Refusal};
 
@@ -41,7 +42,7 @@ fn shown(revision: &Revision) -> Value {
 }
 
 fn change(changed: &Changed) -> Value {
-    let side = |value: &Option<Value>| value.clone().map(|value| without_keys(changed.kind, value));
+    let side = |value: &Option<Value>| value.clone().map(|value| masked(changed.kind, value));
     json!({
         "key": key(changed.kind, changed.id.as_str()),
         "before": side(&changed.before),
