@@ -95,11 +95,8 @@ impl Client {
         body: &Value,
         again: Again,
     ) -> Result<T, Trouble> {
-        let patience = self.timeout;
         let mut lines = self.open(path, body, again).await?;
-        let text = timeout(patience, lines.rest()).await.unwrap_or_else(|_| {
-            Err(Trouble::Unanswered(format!("{}: no whole answer within {patience:?}", lines.member)))
-        })?;
+        let text = self.whole(&mut lines).await?;
         serde_json::from_slice(&text)
             .map_err(|error| Trouble::Unanswered(format!("{}: a strange answer: {error}", lines.member)))
     }
@@ -143,12 +140,20 @@ impl Client {
     async fn log_in(&mut self) -> Result<(), Trouble> {
         let Some(login) = self.login.clone().filter(|_| self.token.is_none()) else { return Ok(()) };
         let mut lines = self.send("/v3/auth/authenticate", &login).await?;
-        let answer: Value = serde_json::from_slice(&lines.rest().await?).unwrap_or_default();
+        let answer: Value = serde_json::from_slice(&self.whole(&mut lines).await?).unwrap_or_default();
         match answer["token"].as_str() {
             Some(token) => self.token = Some(token.to_owned()),
             None => return Err(Trouble::Refused(format!("{}: gave no token", lines.member))),
         }
         Ok(())
+    }
+
+    /// An answer, which must be whole in time.
+    async fn whole(&self, lines: &mut Lines) -> Result<Vec<u8>, Trouble> {
+        let patience = self.timeout;
+        timeout(patience, lines.rest()).await.unwrap_or_else(|_| {
+            Err(Trouble::Unanswered(format!("{}: no whole answer within {patience:?}", lines.member)))
+        })
     }
 
     async fn send(&self, path: &str, body: &Value) -> Result<Lines, Trouble> {
@@ -248,5 +253,39 @@ impl Lines {
             self.unread.extend_from_slice(chunk);
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_member_that_begins_an_answer_and_stalls_is_given_up() {
+        let member = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = member.local_addr().expect("bound");
+        let stalling = std::thread::spawn(move || {
+            let (mut stream, _) = member.accept().expect("somebody asks");
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{").expect("is heard");
+            // Until whoever asked has given up.
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let mut client = Client {
+            members: vec![address.to_string()],
+            at: 0,
+            timeout: Duration::from_millis(200),
+            login: Some(json!({"name": "root", "password": "p"})),
+            token: None,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let nothing = json!({});
+        let asked = client.ask::<Value>("/v3/kv/range", &nothing, Again::WhenUnheard);
+        let trouble = runtime.block_on(asked).expect_err("no answer is whole");
+        assert!(trouble.to_string().contains("no whole answer within 200ms"), "{trouble}");
+        drop(runtime);
+        stalling.join().expect("is done");
     }
 }
