@@ -139,10 +139,8 @@ impl Run<'_> {
                 break;
             }
             buffer.clear();
-            if buffer.capacity() < core.buffers.large_bytes() {
-                // More comes than fits a net.
-                buffer = core.buffers.enlarge(buffer);
-            }
+            // More comes than fits a net.
+            buffer = core.buffers.enlarge(buffer);
             buffer.resize(PIECE_HEAD, 0);
             start = PIECE_HEAD;
             leased.socket.watch().arm(&core.wheel, plan.timeouts.read);

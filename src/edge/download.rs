@@ -9,7 +9,6 @@ use crate::proto::h1::framing::{self, Framing};
 use crate::proto::h1::parse::{self, Parsed};
 use crate::proto::head::{HeaderId, Version};
 use crate::runtime::Core;
-
 use crate::runtime::pool::Leased;
 use crate::runtime::socket::Net;
 
@@ -105,9 +104,10 @@ impl Run<'_> {
             let received = if let Some(caught) = caught.take() {
                 caught
             } else {
-                if room(&buffer) == 0 && buffer.capacity() < core.buffers.large_bytes() {
+                if room(&buffer) == 0 {
                     buffer = core.buffers.enlarge(buffer);
-                } else if room(&buffer) == 0 {
+                }
+                if room(&buffer) == 0 {
                     return Err(Fault::HeadTooLarge);
                 }
                 leased.socket.watch().arm(&core.wheel, plan.timeouts.read);

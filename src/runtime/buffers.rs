@@ -41,8 +41,11 @@ impl Buffers {
         self.large.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(self.large_bytes))
     }
 
-    /// Lends a large buffer in exchange for a small one, with what is in it.
+    /// A large buffer in place of a small one, with what is in it; a large one stays.
     pub fn enlarge(&self, buffer: Vec<u8>) -> Vec<u8> {
+        if buffer.capacity() >= self.large_bytes {
+            return buffer;
+        }
         let mut larger = self.large();
         larger.extend_from_slice(&buffer);
         self.give_back(buffer);
@@ -84,6 +87,19 @@ mod tests {
         buffers.give_back(buffer);
         let again = buffers.small();
         assert_eq!((again.as_ptr(), again.len()), (at, 0));
+    }
+
+    #[test]
+    fn enlarging_keeps_what_is_there_and_gives_the_small_one_back() {
+        let buffers = Buffers::new(64 * 1024, 4);
+        let mut buffer = buffers.small();
+        buffer.extend_from_slice(b"said");
+        let larger = buffers.enlarge(buffer);
+        assert_eq!((larger.as_slice(), larger.capacity()), (b"said".as_slice(), buffers.large_bytes()));
+        assert_eq!(buffers.small.borrow().len(), 1);
+        let at = larger.as_ptr();
+        let again = buffers.enlarge(larger);
+        assert_eq!(again.as_ptr(), at);
     }
 
     #[test]

@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::kit::{Gateway, Origin, reply};
+use super::kit::{Gateway, Origin, Seen, reply};
 
 on_both_drivers!(
     connections_to_a_node_are_used_again,
+    answers_larger_than_a_waiting_buffer_come_whole_on_a_kept_connection,
     an_origin_that_says_close_is_not_asked_again_on_that_connection,
     nodes_share_requests_by_weight,
     a_retry_never_returns_to_the_node_that_just_failed,
@@ -34,6 +35,31 @@ fn connections_to_a_node_are_used_again() {
         gateway.get("/").expect(200, "hello");
     }
     assert_eq!((origin.requests(), origin.connections()), (20, 1));
+}
+
+fn answers_larger_than_a_waiting_buffer_come_whole_on_a_kept_connection() {
+    let origin = Origin::answering(|seen: &Seen| {
+        let (lines, body) = match seen.target.as_str() {
+            "/head" => (20, 2),
+            "/body" => (0, 300_000),
+            "/both" => (20, 300_000),
+            _ => (0, 2),
+        };
+        let lines: String = (0..lines).map(|at| format!("X-Long-{at}: {}\r\n", "v".repeat(1000))).collect();
+        format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: {body}\r\n\r\n{}", "b".repeat(body))
+    });
+    let gateway = Gateway::routing("/*", [&origin]).start();
+
+    let mut client = gateway.client();
+    for (target, lines, body) in
+        [("/", 0, 2), ("/head", 20, 2), ("/body", 0, 300_000), ("/both", 20, 300_000), ("/", 0, 2)]
+    {
+        let answer = client.get(target);
+        answer.expect(200, &"b".repeat(body));
+        let values: Vec<_> = (0..lines).flat_map(|at| answer.values(&format!("x-long-{at}"))).collect();
+        assert!(values.len() == lines && values.iter().all(|value| value.len() == 1000), "{target}");
+    }
+    assert_eq!(origin.connections(), 1, "the first one was kept, and a read waited on it");
 }
 
 fn an_origin_that_says_close_is_not_asked_again_on_that_connection() {
