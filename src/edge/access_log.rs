@@ -23,7 +23,7 @@ const LINE_ROOM: usize = 8 * 1024;
 const TEXT_BYTES: usize = 2048;
 
 /// Lines that wait to leave.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Batch {
     bytes: Vec<u8>,
     lines: u64,
@@ -31,15 +31,18 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// An empty batch that is as roomy as those after it: one that grew line by line would grow again, in the middle
+    /// of a request, each time it came back.
+    pub(super) fn new(core: &Core) -> Self {
+        Self { bytes: roomy(core), lines: 0, since: Moment::ZERO }
+    }
+
     /// Sends the batch off, whatever is in it.
     pub(super) fn flush(&mut self, core: &Core) {
         if self.bytes.is_empty() {
             return;
         }
-        let empty = core
-            .outbox
-            .recycled()
-            .unwrap_or_else(|| Vec::with_capacity(core.limits.log_batch_bytes + LINE_ROOM));
+        let empty = core.outbox.recycled().unwrap_or_else(|| roomy(core));
         let full = std::mem::replace(&mut self.bytes, empty);
         let lines = std::mem::take(&mut self.lines);
         if let Err(report) = core.outbox.send(Report::AccessLog(full)) {
@@ -58,6 +61,11 @@ impl Batch {
             self.flush(core);
         }
     }
+}
+
+/// A buffer for the lines of a batch.
+fn roomy(core: &Core) -> Vec<u8> {
+    Vec::with_capacity(core.limits.log_batch_bytes + LINE_ROOM)
 }
 
 /// Counts an exchange that is over, and logs it.

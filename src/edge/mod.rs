@@ -149,13 +149,13 @@ pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
         let generation = snapshot.generation;
         let hall = Rc::new(Hall {
             view: RefCell::new(View::new(snapshot, core.outbox.clone())),
+            log: RefCell::new(access_log::Batch::new(&core)),
             core,
             merged: RefCell::default(),
             draining: Cell::new(false),
             over: Event::default(),
             retries: RetryBudget::new(),
             addresses: RefCell::default(),
-            log: RefCell::default(),
             stages: stage::Stages::default(),
             staying: Cell::new(0),
         });
