@@ -74,7 +74,7 @@ async fn drain(hall: Rc<Hall>, listeners: Vec<Rc<Listener>>, accept_for: Duratio
     let grace_over = core.now().plus(IDLE_GRACE);
     let end = within.map(|within| started.plus(within.max(accept_for)));
     let over = |now: Moment| end.is_some_and(|end| now >= end);
-    while core.in_flight.count() > 0 && !over(core.now()) {
+    while core.in_flight.get() > 0 && !over(core.now()) {
         monoio::time::sleep(LOOK).await;
         if core.now() >= grace_over {
             // Idle connections had their chance.
@@ -86,7 +86,7 @@ async fn drain(hall: Rc<Hall>, listeners: Vec<Rc<Listener>>, accept_for: Duratio
             });
         }
     }
-    let left = core.in_flight.count();
+    let left = core.in_flight.get();
     if left > 0 {
         core.note(
             Level::Warn,
@@ -100,7 +100,7 @@ async fn drain(hall: Rc<Hall>, listeners: Vec<Rc<Listener>>, accept_for: Duratio
 /// Lets connections that were just ended finish: they log, and hand their buffers back.
 async fn settle(hall: Rc<Hall>) {
     let end = hall.core.now().plus(SETTLE);
-    while hall.core.in_flight.count() > 0 && hall.core.now() < end {
+    while hall.core.in_flight.get() > 0 && hall.core.now() < end {
         monoio::time::sleep(LOOK).await;
     }
     hall.over.set();

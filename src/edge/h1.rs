@@ -5,6 +5,7 @@
 //! each other closely it *stays*: on its stage, with a buffer that the kernel may fill. Soon, or at once where many
 //! stay already, it gives all of it back and rests.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -50,33 +51,45 @@ impl Connection {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(hall: &Rc<Hall>, mut connection: Box<Connection>) {
-    let mut silent = Duration::ZERO;
-    while rest(hall, &mut connection, silent).await {
-        let (back, next) = Stages::serve(hall, connection).await;
-        match next {
-            Next::Rest(since) => (connection, silent) = (back, since),
-            Next::Close => return,
+// Not an `async fn`, and no part of the rest in a function of its own: what is held here is held by every connection
+// for as long as it rests, arguments twice.
+#[allow(clippy::manual_async_fn)]
+pub(super) fn serve(hall: &Rc<Hall>, mut connection: Box<Connection>) -> impl Future<Output = ()> {
+    async move {
+        begin_rest(hall, &connection, Duration::ZERO);
+        loop {
+            let readable = connection.socket.readable().await;
+            if !end_rest(hall, &connection) || readable.is_err() {
+                return;
+            }
+            let (back, next) = Stages::serve(hall, connection).await;
+            let Next::Rest(silent) = next else { return };
+            connection = back;
+            begin_rest(hall, &connection, silent);
         }
     }
 }
 
-/// Waits for the next request while holding nothing but the socket; the client has been silent for `silent`. False
-/// when none will come.
-async fn rest(hall: &Hall, connection: &mut Connection, silent: Duration) -> bool {
+/// From here on a connection waits for its next request while holding nothing but the socket; the client has been
+/// silent for `silent`.
+fn begin_rest(hall: &Hall, connection: &Connection, silent: Duration) {
     let core = &hall.core;
-    let socket = &mut connection.socket;
+    let watch = connection.socket.watch();
     // A client that has not said a word yet gets no more time than for its first head.
     let patience =
         if connection.requests == 0 { core.limits.head_timeout } else { core.limits.keepalive_timeout };
-    socket.watch().forget_canceller();
-    socket.watch().arm(&core.wheel, patience.saturating_sub(silent));
-    socket.watch().set_resting(true);
+    watch.forget_canceller();
+    watch.arm(&core.wheel, patience.saturating_sub(silent));
+    watch.set_resting(true);
     core.stats.connections_idle.add(1);
-    let readable = socket.readable().await;
-    core.stats.connections_idle.sub(1);
-    socket.watch().set_resting(false);
-    readable.is_ok() && !socket.watch().fired()
+}
+
+/// Whether the wait was ended by the client, not by the clock.
+fn end_rest(hall: &Hall, connection: &Connection) -> bool {
+    let watch = connection.socket.watch();
+    hall.core.stats.connections_idle.sub(1);
+    watch.set_resting(false);
+    !watch.fired()
 }
 
 /// Serves the requests that are at hand, one after the other.
@@ -280,8 +293,7 @@ fn make_room(hall: &Hall, mut buffer: Vec<u8>, start: usize) -> Vec<u8> {
         buffer.drain(..start);
         return buffer;
     }
-    let buffers = &hall.core.buffers;
-    if buffer.capacity() >= buffers.large_bytes() { buffer } else { buffers.enlarge(buffer) }
+    hall.core.buffers.enlarge(buffer)
 }
 
 /// Answers a head that could not be understood, and ends the connection.

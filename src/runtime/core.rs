@@ -16,7 +16,7 @@ use super::Limits;
 use super::buffers::Buffers;
 use super::deadline::Wheel;
 use super::local::{LocalId, Locals};
-use super::pool::{InFlight, Pool};
+use super::pool::Pool;
 
 /// So much must have been too much for the stocks before giving memory back is worth its time.
 const SPILLED_MIN: u32 = 256;
@@ -46,7 +46,7 @@ pub struct Core {
     pub wheel: Wheel,
     pub pool: Pool,
     /// Connections being served.
-    pub in_flight: InFlight,
+    pub in_flight: Cell<usize>,
     rng: RefCell<Rng>,
     anchor: WallAnchor,
     locals: Locals,
@@ -70,7 +70,7 @@ impl Core {
             ledger: hatches.ledger,
             wheel: Wheel::new(clock::now()),
             pool: Pool::default(),
-            in_flight: InFlight::default(),
+            in_flight: Cell::new(0),
             rng: RefCell::new(Rng::seeded(seed)),
             anchor: WallAnchor::new(),
             locals: Locals::default(),

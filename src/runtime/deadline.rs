@@ -39,9 +39,9 @@ pub struct Watch {
     /// Whether the socket waits between two requests, so that ending it costs nobody an answer.
     resting: Cell<bool>,
     /// Made when first wanted; a resting socket has none.
-    canceller: RefCell<Option<Canceller>>,
+    canceller: Cell<Option<Canceller>>,
     /// The socket this one works for: when that breaks, there is nobody left to work for.
-    client: RefCell<Option<Rc<Self>>>,
+    client: Cell<Option<Rc<Self>>>,
     abandoned: Cell<bool>,
 }
 
@@ -97,8 +97,15 @@ impl Watch {
     }
 
     fn is_deserted(&self) -> bool {
-        let client = self.client.borrow();
-        client.as_ref().is_some_and(|client| client.fd.get() != CLOSED && sys::is_broken(client.fd.get()))
+        self.is_following(|client| client.fd.get() != CLOSED && sys::is_broken(client.fd.get()))
+    }
+
+    /// Whether it follows one that is so.
+    fn is_following(&self, is_so: impl FnOnce(&Self) -> bool) -> bool {
+        let client = self.client.take();
+        let answer = client.as_deref().is_some_and(is_so);
+        self.client.set(client);
+        answer
     }
 
     /// Notes whether the socket waits between two requests.
@@ -113,7 +120,10 @@ impl Watch {
 
     /// For a wait that [`Self::arm_spare`] may end.
     pub fn cancel_handle(&self) -> CancelHandle {
-        self.canceller.borrow_mut().get_or_insert_with(Canceller::new).handle()
+        let canceller = self.canceller.take().unwrap_or_default();
+        let handle = canceller.handle();
+        self.canceller.set(Some(canceller));
+        handle
     }
 
     /// Gives back what [`Self::cancel_handle`] made; while no wait uses it.
@@ -129,6 +139,11 @@ impl Watch {
         }
     }
 
+    /// The socket's descriptor, until it closes.
+    pub(super) const fn fd(&self) -> RawFd {
+        self.fd.get()
+    }
+
     /// The socket is about to close: its number means nothing from here on.
     pub(super) fn close(&self) {
         self.fd.set(CLOSED);
@@ -139,7 +154,7 @@ impl Watch {
         self.due.set(NEVER);
         if self.spare.get() {
             let canceller = self.canceller.take();
-            self.canceller.replace(canceller.map(Canceller::cancel));
+            self.canceller.set(canceller.map(Canceller::cancel));
         } else {
             self.expire();
         }
@@ -174,8 +189,8 @@ impl Wheel {
             fired: Cell::new(false),
             spare: Cell::new(false),
             resting: Cell::new(false),
-            canceller: RefCell::default(),
-            client: RefCell::default(),
+            canceller: Cell::default(),
+            client: Cell::default(),
             abandoned: Cell::new(false),
         });
         self.place(&watch, NEVER);
@@ -189,7 +204,7 @@ impl Wheel {
     }
 
     fn place(&self, watch: &Rc<Watch>, due: u64) {
-        let far = if watch.client.borrow().is_some() { FOLLOW_TICKS } else { SLOTS as u64 - 1 };
+        let far = if watch.is_following(|_| true) { FOLLOW_TICKS } else { SLOTS as u64 - 1 };
         let visit = due.clamp(self.at.get() + 1, self.at.get() + far);
         watch.visit.set(visit);
         self.slots.borrow_mut()[visit as usize % SLOTS].push(Rc::clone(watch));

@@ -7,7 +7,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::Duration;
 
 use super::deadline::Wheel;
@@ -124,32 +123,5 @@ impl Pool {
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-}
-
-/// Counts what runs, so that a drain can wait for none.
-#[derive(Clone, Debug, Default)]
-pub struct InFlight(Rc<Cell<usize>>);
-
-impl InFlight {
-    /// One more, until the guard is dropped.
-    pub fn enter(&self) -> InFlightGuard {
-        self.0.set(self.0.get() + 1);
-        InFlightGuard(Rc::clone(&self.0))
-    }
-
-    /// How many run.
-    pub fn count(&self) -> usize {
-        self.0.get()
-    }
-}
-
-/// One that runs.
-#[derive(Debug)]
-pub struct InFlightGuard(Rc<Cell<usize>>);
-
-impl Drop for InFlightGuard {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
     }
 }

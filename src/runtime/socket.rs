@@ -3,7 +3,7 @@
 //! Reading and writing are separate fields, so that a request body can go up while its response comes down.
 //! A buffer given to the kernel comes back with the result, whatever the result is.
 
-use std::future::Future as _;
+use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::pin::pin;
@@ -36,7 +36,6 @@ pub struct Socket {
     watch: Rc<Watch>,
     /// Made when first wanted, and apart: sockets of clients are never listened to while nobody waits.
     ear: Option<Box<Ear>>,
-    fd: RawFd,
 }
 
 /// The receiving direction.
@@ -62,18 +61,16 @@ impl Socket {
     pub fn new(stream: TcpStream, wheel: &Wheel) -> Self {
         let fd = stream.as_raw_fd();
         let (reader, writer) = stream.into_split();
-        Self {
-            reader: Reader(Some(reader)),
-            writer: Writer(Some(writer)),
-            watch: wheel.watch(fd),
-            ear: None,
-            fd,
-        }
+        Self { reader: Reader(Some(reader)), writer: Writer(Some(writer)), watch: wheel.watch(fd), ear: None }
     }
 
     /// The deadline over this socket's waits.
     pub const fn watch(&self) -> &Rc<Watch> {
         &self.watch
+    }
+
+    fn fd(&self) -> RawFd {
+        self.watch.fd()
     }
 
     /// Listens from now on, so that [`Self::is_quiet`] can tell what comes while nobody waits; it goes into the net, if
@@ -93,7 +90,7 @@ impl Socket {
         !self.watch.fired()
             && !self.ear().has_heard()
             // With epoll, requests may come and go without the loop asking what else has happened.
-            && (!monoio::utils::is_legacy() || sys::is_quiet(self.fd))
+            && (!monoio::utils::is_legacy() || sys::is_quiet(self.fd()))
     }
 
     /// Waits until there is something to read (or the end), holding no buffer. Goes on with the wait that
@@ -140,21 +137,20 @@ impl Socket {
 
     /// Sends the end of the stream after what was sent.
     pub fn finish_sending(&self) {
-        sys::shutdown_write(self.fd);
+        sys::shutdown_write(self.fd());
     }
 
     /// Ends both directions: whoever waits on the socket is woken.
     pub fn abort(&self) {
-        sys::shutdown_both(self.fd);
+        sys::shutdown_both(self.fd());
     }
 
     /// Waits until there is something to read (or the end), holding no buffer. To be awaited to its end.
     ///
     /// # Errors
     /// When the socket breaks.
-    pub async fn readable(&mut self) -> io::Result<()> {
-        let half = self.reader.0.as_ref().expect(OPEN);
-        readable(half).await
+    pub fn readable(&mut self) -> impl Future<Output = io::Result<()>> {
+        readable(self.reader.0.as_ref().expect(OPEN))
     }
 
     /// [`Reader::receive`] that gives up, without losing a byte, when the watch was armed with `arm_spare` and
@@ -174,8 +170,9 @@ impl Socket {
 }
 
 /// The stream's own wait for readability. It needs no exclusive access, but monoio's half offers none.
-async fn readable(half: &OwnedReadHalf<TcpStream>) -> io::Result<()> {
-    sys::stream_of(half).readable(false).await
+// Not an `async fn`: this is what a resting connection holds, and each layer would hold its arguments anew.
+fn readable(half: &OwnedReadHalf<TcpStream>) -> impl Future<Output = io::Result<()>> {
+    sys::stream_of(half).readable(false)
 }
 
 async fn receive(half: &mut OwnedReadHalf<TcpStream>, buffer: Vec<u8>, room: usize) -> Caught {
@@ -249,12 +246,13 @@ impl Writer {
 impl Drop for Socket {
     fn drop(&mut self) {
         // First the watch: from here on the descriptor's number may be somebody else's.
+        let fd = self.fd();
         self.watch.close();
         let (Some(reader), Some(writer)) = (self.reader.0.take(), self.writer.0.take()) else { return };
         match self.ear.take() {
             // The kernel still waits on the descriptor: end that first, and close it when that is over.
             Some(mut ear) if ear.is_listening() => {
-                sys::shutdown_both(self.fd);
+                sys::shutdown_both(fd);
                 monoio::spawn(async move {
                     ear.heard().await;
                     drop(ear);
@@ -271,6 +269,6 @@ impl Drop for Socket {
 
 impl std::fmt::Debug for Socket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Socket").field("fd", &self.fd).finish_non_exhaustive()
+        f.debug_struct("Socket").field("fd", &self.fd()).finish_non_exhaustive()
     }
 }
