@@ -6,14 +6,21 @@
 //! | 1 | failed at run time |
 //! | 3 | the configuration has faults |
 //! | 64 | used wrongly |
+//! | 69 | no running gateway was reached |
 //! | 78 | the configuration can not be read |
 //! | 130, 143 | ended by force, on `INT` or `TERM` |
 //!
 //! Every verb returns its exit code and writes what it has to say; nothing here ends the process.
 
+mod apply;
 mod args;
 mod inspect;
 mod load;
+mod node;
+mod objects;
+mod past;
+mod plan;
+mod process;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -30,6 +37,7 @@ use crate::model::resources::Resources;
 
 use args::{CheckArgs, Cli, OriginArgs, OutputFormat, RunArgs, Verb};
 use load::{Loaded, Overrides, Surroundings};
+use process::Wish;
 
 /// Done, or ended as asked.
 pub const OK: u8 = 0;
@@ -39,6 +47,8 @@ pub const FAILED: u8 = 1;
 pub const INVALID: u8 = 3;
 /// Used wrongly (`EX_USAGE`).
 pub const USAGE: u8 = 64;
+/// No running gateway was reached (`EX_UNAVAILABLE`).
+pub const UNREACHABLE: u8 = 69;
 /// The configuration can not be read (`EX_CONFIG`).
 pub const UNREADABLE: u8 = 78;
 
@@ -72,21 +82,26 @@ fn usage_code(kind: ErrorKind) -> u8 {
 }
 
 fn obey(cli: Cli) -> u8 {
+    let around = Surroundings::real();
     match cli.verb {
         None if cli.test => {
             let RunArgs { files, overrides, .. } = cli.run;
-            tell(inspect::check(
-                &CheckArgs { files, format: OutputFormat::Text },
-                &overrides,
-                &Surroundings::real(),
-            ))
+            tell(inspect::check(&CheckArgs { files, format: OutputFormat::Text }, &overrides, &around))
         }
         None => run(cli.run),
         Some(Verb::Run(args)) => run(args),
-        Some(Verb::Check(args)) => tell(inspect::check(&args, &Overrides::default(), &Surroundings::real())),
+        Some(Verb::Check(args)) => tell(inspect::check(&args, &Overrides::default(), &around)),
         Some(Verb::Version(args)) => tell(inspect::version(&args, &crate::runtime::driver::probe())),
         Some(Verb::Schema(args)) => tell(inspect::schema(&args)),
         Some(Verb::Plugins(args)) => tell(inspect::plugins(&args)),
+        Some(Verb::Get(args)) => tell_either(objects::get(&args, &around)),
+        Some(Verb::Apply(args)) => tell_either(apply::apply(&args, &around)),
+        Some(Verb::Dump(args)) => tell_either(objects::dump(&args, &around)),
+        Some(Verb::History(args)) => tell_either(past::history(&args, &around)),
+        Some(Verb::Rollback(args)) => tell_either(past::rollback(&args, &around)),
+        Some(Verb::Reload(args)) => tell_either(process::wish(Wish::Reload, &args, &around)),
+        Some(Verb::Quit(args)) => tell_either(process::wish(Wish::Quit, &args, &around)),
+        Some(Verb::Stop(args)) => tell_either(process::wish(Wish::Stop, &args, &around)),
         Some(Verb::Origin(args)) => serve_origin(&args),
     }
 }
@@ -106,6 +121,20 @@ fn tell(told: Told) -> u8 {
         log::say(told.text.trim_end());
     }
     told.code
+}
+
+/// What was asked for goes to the standard output, and why it is not to be had to stderr.
+fn tell_either(told: Result<Told, Told>) -> u8 {
+    match told {
+        Ok(told) => {
+            let _ = io::stdout().lock().write_all(told.text.as_bytes());
+            told.code
+        }
+        Err(told) => {
+            log::say(told.text.trim_end());
+            told.code
+        }
+    }
 }
 
 fn run(args: RunArgs) -> u8 {

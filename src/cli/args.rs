@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::load::{FileArgs, Overrides};
+use crate::model::Kind;
+use crate::model::nearest::hint;
 
 const AFTER_HELP: &str = "\
 Without a verb, `run` is meant, and takes the same options.
@@ -28,8 +30,8 @@ Signals:
   HUP   read resources again       USR1   reopen log files
 
 Exit codes:
-  0 ended as asked    1 failed    3 configuration has faults    64 used wrongly    78 configuration unreadable
-  130, 143 ended by force";
+  0 ended as asked    1 failed    2 there are differences (diff)    3 configuration has faults
+  64 used wrongly    69 no running gateway reached    78 configuration unreadable    130, 143 ended by force";
 
 /// An API gateway and edge proxy: one event loop per core, routes and plugins as in Apache APISIX.
 #[derive(Debug, Parser)]
@@ -64,6 +66,22 @@ pub(super) enum Verb {
     Schema(SchemaArgs),
     /// List the plugins there are, or tell of one
     Plugins(PluginsArgs),
+    /// Show objects of a running gateway
+    Get(GetArgs),
+    /// Make the objects of a running gateway those of a file: what is not in it is deleted
+    Apply(ApplyArgs),
+    /// Print all objects of a running gateway, in a form that `apply` and `run --resources` take
+    Dump(DumpArgs),
+    /// Tell who changed what, newest first
+    History(HistoryArgs),
+    /// Make the objects of a running gateway what they were at a revision
+    Rollback(RollbackArgs),
+    /// Have a running gateway read its resources again; tells what is wrong with them
+    Reload(ControlArgs),
+    /// Have a running gateway accept nothing more and end when its connections have
+    Quit(ControlArgs),
+    /// Have a running gateway end at once, cutting what is open
+    Stop(ControlArgs),
     /// Run a small server to stand behind the gateway: for first steps, tests and load
     Origin(OriginArgs),
 }
@@ -90,10 +108,10 @@ pub(super) struct CheckArgs {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum OutputFormat {
-    /// A line a fault
+    /// For people
     #[default]
     Text,
-    /// One JSON object
+    /// For machines: one JSON object
     Json,
 }
 
@@ -115,6 +133,107 @@ pub(super) struct SchemaArgs {
 pub(super) struct PluginsArgs {
     /// The plugin to tell of
     pub(super) name: Option<String>,
+}
+
+/// Which running gateway.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct NodeArgs {
+    /// The control socket of the gateway; by default that of the settings
+    #[arg(long, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+    /// File of the gateway's settings, which say where its socket is
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct GetArgs {
+    /// Routes, services, upstreams, consumers, credentials and so on
+    #[arg(value_parser = kind)]
+    pub(super) kind: Kind,
+    /// One of them; a credential as USER/ID, a secret as MANAGER/ID
+    pub(super) id: Option<String>,
+    /// How they are told
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: OutputFormat,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ApplyArgs {
+    /// File of all objects, or a folder of such files; - is the standard input
+    #[arg(short, long, value_name = "PATH")]
+    pub(super) file: PathBuf,
+    /// Check it and tell what would change, and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Go on though the file has no object, so that all are deleted
+    #[arg(long)]
+    pub(super) empty: bool,
+    /// How it is told
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: OutputFormat,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DumpArgs {
+    /// Write to this file rather than to the standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Secrets as they are, with private keys; without, *** stands for them
+    #[arg(long)]
+    pub(super) secrets: bool,
+    /// YAML or JSON
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: OutputFormat,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct HistoryArgs {
+    /// How many revisions
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(super) limit: usize,
+    /// How they are told
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: OutputFormat,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RollbackArgs {
+    /// The revision, as `history` tells it
+    pub(super) revision: u64,
+    /// Tell what would change, and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// How it is told
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: OutputFormat,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ControlArgs {
+    /// How it is told
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: OutputFormat,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    let known = Kind::ALL.iter().copied().find(|kind| kind.plural() == text || kind.singular() == text);
+    known.ok_or_else(|| {
+        let plurals = || Kind::ALL.iter().map(|kind| kind.plural());
+        format!("expected one of {}{}", plurals().collect::<Vec<_>>().join(", "), hint(text, plurals()))
+    })
 }
 
 #[derive(Args, Debug)]

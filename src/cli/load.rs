@@ -158,23 +158,8 @@ pub(super) fn load(
     around: &Surroundings,
 ) -> Result<Loaded, Trouble> {
     let mut trouble = Trouble::default();
-    let config_path = find_config(files, around);
-    let settings = match &config_path {
-        None => Some(String::new()),
-        Some(path) => match fs::read_to_string(path) {
-            Ok(text) => Some(text),
-            Err(error) => {
-                trouble.unreadable.push(format!("{}: {error}", path.display()));
-                None
-            }
-        },
-    };
-    let settings = settings.and_then(|text| {
-        let vars = around.vars.iter().cloned().chain(overrides.vars());
-        let parsed = Settings::parse_with(&text, &|name| around.var(name), vars);
-        let file = config_path.as_ref().map_or_else(String::new, |path| path.display().to_string());
-        parsed.map_err(|faults| trouble.faults.extend(faults.into_iter().map(|f| (file.clone(), f)))).ok()
-    });
+    let config_path = find_config(files.config.as_deref(), around);
+    let settings = read_settings(config_path.as_deref(), overrides, around, &mut trouble);
     let resources_path = match find_resources(files, settings.as_ref(), config_path.as_deref(), around) {
         Ok(path) => path,
         Err(error) => {
@@ -207,9 +192,38 @@ pub(super) fn load(
     }
 }
 
+/// Settings alone, where nothing is to be started: found and read in the same way.
+pub(super) fn settings(config: Option<&Path>, around: &Surroundings) -> Result<Settings, Trouble> {
+    let mut trouble = Trouble::default();
+    let path = find_config(config, around);
+    read_settings(path.as_deref(), &Overrides::default(), around, &mut trouble).ok_or(trouble)
+}
+
+fn read_settings(
+    path: Option<&Path>,
+    overrides: &Overrides,
+    around: &Surroundings,
+    trouble: &mut Trouble,
+) -> Option<Settings> {
+    let text = match path {
+        None => String::new(),
+        Some(path) => match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                trouble.unreadable.push(format!("{}: {error}", path.display()));
+                return None;
+            }
+        },
+    };
+    let vars = around.vars.iter().cloned().chain(overrides.vars());
+    let parsed = Settings::parse_with(&text, &|name| around.var(name), vars);
+    let file = path.map_or_else(String::new, |path| path.display().to_string());
+    parsed.map_err(|faults| trouble.faults.extend(faults.into_iter().map(|f| (file.clone(), f)))).ok()
+}
+
 /// The file of settings: the one named, or the first there is.
-fn find_config(files: &FileArgs, around: &Surroundings) -> Option<PathBuf> {
-    let named = files.config.clone().or_else(|| around.var("RINGWAY_CONFIG").map(PathBuf::from));
+fn find_config(named: Option<&Path>, around: &Surroundings) -> Option<PathBuf> {
+    let named = named.map(Path::to_owned).or_else(|| around.var("RINGWAY_CONFIG").map(PathBuf::from));
     match named {
         Some(path) => Some(around.folder.join(path)),
         None => around.config_paths.iter().map(|path| around.folder.join(path)).find(|path| path.exists()),

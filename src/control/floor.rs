@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 
+use super::admin::bridge::{self, Bridge, Caller};
 use super::admin::{self, Admin};
 use super::api::{self, Api};
 use super::ask::Booth;
@@ -16,11 +17,30 @@ use super::board::Board;
 use super::export::access_log::Sink;
 use super::export::prometheus;
 use super::export::reports::Reports;
+use super::helm::Helm;
+use super::socket::ControlSocket;
 use super::write::Desk;
-use super::{Parts, discovery, log, status};
+use super::{Parts, Waiting, discovery, log, status};
 use crate::model::Settings;
 use crate::model::resources::Resources;
 use crate::snapshot::Compiler;
+
+/// Where those who come in over HTTP bring to the control loop what they want of it.
+pub(super) struct Doors {
+    desk: Desk,
+    booth: Booth,
+    helm: Helm,
+}
+
+impl Doors {
+    /// Doors, and their other side.
+    pub(super) fn new() -> (Self, Waiting) {
+        let (desk, writes) = Desk::new();
+        let (booth, questions) = Booth::new();
+        let (helm, wishes) = Helm::new();
+        (Self { desk, booth, helm }, Waiting { writes, questions, wishes })
+    }
+}
 
 /// What must be had before anything goes on: all that can fail at start.
 pub(super) struct Floor {
@@ -33,12 +53,8 @@ pub(super) struct Floor {
 }
 
 impl Floor {
-    pub(super) async fn build(
-        parts: &mut Parts,
-        board: &Arc<Board>,
-        desk: Desk,
-        booth: Booth,
-    ) -> io::Result<Self> {
+    pub(super) async fn build(parts: &mut Parts, board: &Arc<Board>, doors: Doors) -> io::Result<Self> {
+        let Doors { desk, booth, helm } = doors;
         let settings = &parts.settings;
         let sink = Sink::open(&settings.access_log)
             .map_err(|error| named(format!("access_log.output {}", settings.access_log.output), &error))?;
@@ -56,12 +72,24 @@ impl Floor {
         };
         let api = Api { board: Arc::clone(board), booth, store: Arc::clone(&parts.holdings.store) };
         let control = serve_control(settings, api).await?;
+        let (keys, socket) = (parts.holdings.keys.take(), parts.holdings.socket.as_mut());
+        let listener = socket.and_then(ControlSocket::take_listener);
         let (mut admin, mut audit) = (None, None);
-        if let Some(keys) = parts.holdings.keys.take() {
+        if keys.is_some() || listener.is_some() {
             if parts.holdings.read_only.is_none() {
                 audit = Audit::open(parts.settings.admin.audit_log.as_deref(), &parts.settings.state_dir)?;
             }
-            admin = Some(serve_admin(parts, keys, desk).await?);
+            let is_offered = keys.is_some();
+            let api = Arc::new(admin_of(parts, keys, desk));
+            if is_offered {
+                admin = Some(serve_admin(parts, Arc::clone(&api)).await?);
+            }
+            if let Some(listener) = listener {
+                let listener = UnixListener::from_std(listener)?;
+                let bridge = Bridge::new(api, helm, Arc::clone(board), objects_of(parts));
+                let service = bridge::router(bridge).into_make_service_with_connect_info::<Caller>();
+                tokio::spawn(async move { axum::serve(listener, service).await });
+            }
         }
         Ok(Self { reports, metrics, status, admin, control, audit })
     }
@@ -83,19 +111,32 @@ async fn serve_control(settings: &Settings, api: Api) -> io::Result<Option<Socke
     }
 }
 
-/// Opens the Admin API.
-async fn serve_admin(parts: &Parts, keys: admin::Keys, desk: Desk) -> io::Result<SocketAddr> {
+/// The Admin API, wherever it is served.
+fn admin_of(parts: &Parts, keys: Option<admin::Keys>, desk: Desk) -> Admin {
     let (settings, holdings) = (&parts.settings, &parts.holdings);
-    if let Some(path) = &holdings.key_file {
-        log::info(format!("the key of the Admin API is in {}", path.display()));
-    }
     let own = settings.clone();
     let check = Box::new(move |resources: &Resources| {
         Compiler::new(&own, Box::new(discovery::dns::resolve)).compile(resources).faults
     });
     let store = Arc::clone(&holdings.store);
-    let admin = Admin::new(&settings.admin, keys, store, desk, holdings.read_only.clone(), check);
-    serve("admin", settings.admin.listen.address(), admin::router(Arc::new(admin))).await
+    Admin::new(&settings.admin, keys, store, desk, holdings.read_only.clone(), check)
+}
+
+/// Where the objects are, as people read it.
+fn objects_of(parts: &Parts) -> String {
+    match (&parts.resources, &parts.etcd) {
+        (Some(source), _) => source.0.path().display().to_string(),
+        (None, Some(_)) => "etcd".to_owned(),
+        (None, None) => "store".to_owned(),
+    }
+}
+
+/// Opens the Admin API on its port.
+async fn serve_admin(parts: &Parts, admin: Arc<Admin>) -> io::Result<SocketAddr> {
+    if let Some(path) = &parts.holdings.key_file {
+        log::info(format!("the key of the Admin API is in {}", path.display()));
+    }
+    serve("admin", parts.settings.admin.listen.address(), admin::router(admin)).await
 }
 
 fn named(what: String, error: &io::Error) -> io::Error {

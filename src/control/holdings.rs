@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::admin::{Keys, Shared, held};
 use super::log;
+use super::socket::ControlSocket;
 use super::source::etcd::Etcd;
 use super::source::file::Source;
 use super::store::{Author, Change, STORE_FILE, Store};
@@ -23,6 +24,8 @@ pub struct Holdings {
     pub(super) keys: Option<Keys>,
     /// Where the key is that was made here.
     pub(super) key_file: Option<PathBuf>,
+    /// Where whoever may open it needs no key.
+    pub(super) socket: Option<ControlSocket>,
     /// Why nothing may be written.
     pub(super) read_only: Option<String>,
     /// Whether anybody can see what a file holds.
@@ -30,22 +33,24 @@ pub struct Holdings {
 }
 
 impl Holdings {
-    /// Opens the store, unless a file holds the objects, and the keys to the Admin API, if it is offered.
+    /// Opens the store, unless a file holds the objects; the control socket; and the keys to the Admin API, if it is
+    /// offered.
     ///
     /// # Errors
-    /// When the store is damaged, or the state's folder can not be used though it must be.
+    /// When the store is damaged, the state's folder can not be used though it must be, or the socket is another's.
     pub fn open(settings: &Settings, source: Option<&Source>) -> io::Result<Self> {
         let wanted = settings.admin.enabled.unwrap_or_else(|| source.is_none());
         let state = &settings.state_dir;
-        let read_only = source.map(|source| {
+        let mut read_only = source.map(|source| {
             let path = source.0.path().display();
             format!("objects are held in {path}: change them there, or start without a file of resources")
         });
+        let socket = ControlSocket::open(settings)?;
         let store = match source {
             Some(_) => Ok(Store::in_memory()),
             None if settings.etcd.is_some() => Ok(Store::in_memory()),
             // Nobody could put anything into it.
-            None if !wanted && !state.join(STORE_FILE).exists() => Ok(Store::in_memory()),
+            None if !wanted && socket.is_none() && !state.join(STORE_FILE).exists() => Ok(Store::in_memory()),
             None => Store::open(state),
         };
         let keys = |wanted| if wanted { Keys::open(&settings.admin, state).map(Some) } else { Ok(None) };
@@ -53,16 +58,17 @@ impl Holdings {
         let (store, keys) = match opened {
             Ok(opened) => opened,
             // Nobody asked for it by name: a gateway for a first look needs no folder.
-            Err(error) if settings.admin.enabled.is_none() && is_forbidden(&error) => {
+            Err(error) if settings.admin.enabled != Some(true) && is_forbidden(&error) => {
                 let folder = state.display();
                 log::warn(format!("state_dir {folder}: {error}; the Admin API is off, and nothing is kept"));
+                read_only.get_or_insert_with(|| format!("nothing can be kept in {folder}: {error}"));
                 (Store::in_memory(), None)
             }
             Err(error) => return Err(error),
         };
         let (keys, key_file) = keys.map_or((None, None), |(keys, path)| (Some(keys), path));
-        let is_shown = source.is_some() && keys.is_some();
-        Ok(Self { store: Arc::new(Mutex::new(store)), keys, key_file, read_only, is_shown })
+        let is_shown = source.is_some() && (keys.is_some() || socket.is_some());
+        Ok(Self { store: Arc::new(Mutex::new(store)), keys, key_file, socket, read_only, is_shown })
     }
 
     /// Has the store follow an etcd from here on.

@@ -17,9 +17,11 @@ mod api;
 mod ask;
 mod audit;
 mod board;
+pub mod caller;
 pub mod discovery;
 mod export;
 mod floor;
+mod helm;
 mod holdings;
 pub mod log;
 mod mask;
@@ -27,6 +29,7 @@ pub mod origin;
 mod publish;
 mod ready_file;
 mod signals;
+mod socket;
 pub mod source;
 mod status;
 mod store;
@@ -49,22 +52,24 @@ use crate::model::{ConfigError, Kind, Settings, object_name};
 use crate::snapshot::compile::Outcome;
 use crate::snapshot::{Compiler, Order};
 
-use ask::{Booth, Question};
+use ask::Question;
 use board::Board;
 use discovery::lookup::Lookup;
 use export::reports;
-use floor::Floor;
+use floor::{Doors, Floor};
 use publish::Publisher;
 use ready_file::Ready;
 use signals::{Act, Patience, Signals, Stage};
 use source::etcd::{Etcd, News};
 use source::file::{self, LOOK_EVERY, Source};
 use store::{Author, Change, Revision};
-use write::{Desk, Done, Refusal, Write};
+use write::{Done, Refusal, Write};
 
 pub use export::process::kernel_release;
 pub use holdings::Holdings;
+pub(crate) use mask::{MASK, masked};
 pub use signals::{Ended, Signal};
+pub use socket::pid_file;
 
 /// Between two turns while orders are under way or cores are ending.
 const TURN_WHEN_BUSY: Duration = Duration::from_millis(10);
@@ -113,12 +118,11 @@ pub struct Parts {
 /// When a listener can not be bound, a log not opened, or signals not be had. The cores are then told to stop.
 pub async fn run(parts: Parts) -> io::Result<Ended> {
     let board = Arc::new(Board::new(parts.stats.clone(), parts.reasons));
-    let (desk, writes) = Desk::new();
-    let (booth, questions) = Booth::new();
+    let (doors, waiting) = Doors::new();
     let mut parts = parts;
-    let ground = async { Ok((Signals::listen()?, Floor::build(&mut parts, &board, desk, booth).await?)) };
+    let ground = async { Ok((Signals::listen()?, Floor::build(&mut parts, &board, doors).await?)) };
     match ground.await {
-        Ok((signals, floor)) => Ok(Control::new(parts, board, floor, writes, questions).live(signals).await),
+        Ok((signals, floor)) => Ok(Control::new(parts, board, floor, waiting).live(signals).await),
         Err(error) => {
             let mut publisher = Publisher::new(parts.mailboxes, &parts.stats);
             publisher.tell(&Order::Stop);
@@ -164,25 +168,25 @@ struct Control {
     done: Times,
     lookup: Lookup,
     holdings: Holdings,
-    writes: mpsc::Receiver<Write>,
-    questions: mpsc::Receiver<Question>,
+    waiting: Waiting,
     /// What objects in force lacked when that was last told.
     told: BTreeSet<String>,
     /// Changes that are made and not yet served by every core, oldest first: by generation.
     unanswered: VecDeque<(u64, Written)>,
 }
 
+/// Who waits for the loop, by what for.
+struct Waiting {
+    writes: mpsc::Receiver<Write>,
+    questions: mpsc::Receiver<Question>,
+    wishes: mpsc::Receiver<helm::Asked>,
+}
+
 /// A change that is made, and who waits to hear of it.
 type Written = (Done, oneshot::Sender<Result<Done, Refusal>>);
 
 impl Control {
-    fn new(
-        parts: Parts,
-        board: Arc<Board>,
-        floor: Floor,
-        writes: mpsc::Receiver<Write>,
-        questions: mpsc::Receiver<Question>,
-    ) -> Self {
+    fn new(parts: Parts, board: Arc<Board>, floor: Floor, waiting: Waiting) -> Self {
         let mut control = Self {
             publisher: Publisher::new(parts.mailboxes, &parts.stats),
             settings: parts.settings,
@@ -200,8 +204,7 @@ impl Control {
             done: Times::default(),
             lookup: Lookup::default(),
             holdings: parts.holdings,
-            writes,
-            questions,
+            waiting,
             told: BTreeSet::new(),
             unanswered: VecDeque::new(),
         };
@@ -227,11 +230,12 @@ impl Control {
             };
             tokio::select! {
                 signal = signals.next() => self.on_signal(signal, clock::now()),
-                Some(write) = self.writes.recv() => self.on_write(write, clock::now()).await,
+                Some(write) = self.waiting.writes.recv() => self.on_write(write, clock::now()).await,
                 Some(news) = Etcd::next(&mut self.etcd), if self.stage == Stage::Serving => {
                     self.on_news(news, clock::now());
                 }
-                Some(question) = self.questions.recv() => question(&self.compiler),
+                Some(question) = self.waiting.questions.recv() => question(&self.compiler),
+                Some(asked) = self.waiting.wishes.recv() => self.on_wish(asked, clock::now()),
                 () = tokio::time::sleep(pause) => {}
             }
         };
@@ -312,6 +316,9 @@ impl Control {
                 log::info(format!("{name} on {address}"));
             }
         }
+        if let Some(socket) = &self.holdings.socket {
+            log::info(format!("control socket on {}", socket.path.display()));
+        }
         log::info(format!("ready; cores: {}, driver: {}", ready.cores, ready.driver));
         if let Some(path) = &self.ready_file
             && let Err(error) = ready.write(path)
@@ -336,13 +343,14 @@ impl Control {
         }
         let Some(Source(watch)) = &mut self.resources else { return };
         let change = watch.poll_once(now);
-        self.on_change(change, now);
+        let _ = self.on_change(change, now);
     }
 
-    fn on_change(&mut self, change: file::Change, now: Moment) {
-        match change {
-            file::Change::None => {}
-            file::Change::Trouble(why) => self.refuse(&[ConfigError::new(why)]),
+    /// Takes over what a file says now. What it is refused for was told already.
+    fn on_change(&mut self, change: file::Change, now: Moment) -> Result<(), Vec<ConfigError>> {
+        let faults = match change {
+            file::Change::None => return Ok(()),
+            file::Change::Trouble(why) => vec![ConfigError::new(why)],
             file::Change::Pieces(pieces) => match file::merge(&pieces) {
                 Ok(resources) => {
                     let outcome = self.compiler.compile(&resources);
@@ -350,10 +358,13 @@ impl Control {
                         log::error(format!("the Admin API shows an earlier configuration: {error}"));
                     }
                     self.take_over(outcome, now);
+                    return Ok(());
                 }
-                Err(faults) => self.refuse(&faults),
+                Err(faults) => faults,
             },
-        }
+        };
+        self.refuse(&faults);
+        Err(faults)
     }
 
     /// What etcd tells.
@@ -506,7 +517,7 @@ impl Control {
                     watch.path().display()
                 ));
                 let change = watch.force();
-                self.on_change(change, now);
+                let _ = self.on_change(change, now);
             }
             None if self.etcd.is_some() => log::info("nothing to read again: etcd tells of every change"),
             None => log::warn("nothing to read again: there is no file of resources"),

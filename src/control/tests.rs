@@ -32,7 +32,7 @@ impl Scene {
         }
         let mut settings = Settings::parse(
             "{status: {listen: '127.0.0.1:0'}, metrics: {listen: '127.0.0.1:0'}, admin: {enabled: false}, \
-             control: {enabled: false}, limits: {pre_stop_delay: 5, shutdown_timeout: 30}}",
+             control: {enabled: false}, control_socket: 'off', limits: {pre_stop_delay: 5, shutdown_timeout: 30}}",
             &|_| None,
         )
         .expect("valid");
@@ -45,7 +45,7 @@ impl Scene {
         let are_done = Rc::new(Cell::new(false));
         let (out, inbox) = outbox();
         let asked = Rc::clone(&are_done);
-        let (desk, writes) = Desk::new();
+        let (doors, waiting) = Doors::new();
         let mut parts = Parts {
             holdings: Holdings::open(&settings, source.as_ref()).expect("a file holds the objects"),
             first: compiler.compile(&objects),
@@ -63,9 +63,8 @@ impl Scene {
             reasons: &["route_not_found"],
         };
         let board = Arc::new(Board::new(stats, parts.reasons));
-        let (booth, questions) = Booth::new();
-        let floor = Floor::build(&mut parts, &board, desk, booth).await.expect("ports are free");
-        let control = Control::new(parts, board, floor, writes, questions);
+        let floor = Floor::build(&mut parts, &board, doors).await.expect("ports are free");
+        let control = Control::new(parts, board, floor, waiting);
         Self { control, cores, are_done, now: Moment::from_nanos(1), _out: out }
     }
 

@@ -10,7 +10,7 @@ pub mod error;
 pub mod field;
 pub mod global_rule;
 pub mod nearest;
-mod path;
+pub(crate) mod path;
 pub mod plugin_config;
 pub mod plugin_metadata;
 pub mod proto_file;

@@ -7,13 +7,13 @@ use std::fmt::Write;
 
 /// One step inwards.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Step<'a> {
+pub(crate) enum Step<'a> {
     Key(&'a str),
     Index(usize),
 }
 
 /// Writes steps as text.
-pub(super) fn render<'a>(steps: impl IntoIterator<Item = Step<'a>>) -> String {
+pub(crate) fn render<'a>(steps: impl IntoIterator<Item = Step<'a>>) -> String {
     let mut text = String::new();
     for step in steps {
         // Writing to a String cannot fail.

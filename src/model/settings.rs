@@ -20,7 +20,7 @@ pub mod limits;
 mod listen;
 mod logs;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,10 @@ pub use logs::{AccessFormat, AccessLogSettings, LogFormat, LogLevel, LogOutput, 
 pub const ENV_PREFIX: &str = "RINGWAY_";
 /// Where state is kept: the place the file system's standard has for it.
 pub const STATE_DIR: &str = "/var/lib/ringway";
+/// Where sockets and process ids are kept, by the same standard.
+pub const RUN_DIR: &str = "/run/ringway";
+/// The name of the control socket.
+const CONTROL_SOCKET: &str = "control.sock";
 
 /// The process's own configuration.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -73,6 +77,9 @@ pub struct Settings {
     pub admin: AdminSettings,
     /// The control API: what is in force, for those who look after the gateway.
     pub control: ControlSettings,
+    /// The Unix socket of the command line, which whoever may open it owns the gateway by; `off`: none. Absent:
+    /// `control.sock` in `/run/ringway`, or in `state_dir` where that is another than by default.
+    pub control_socket: Option<PathBuf>,
     /// Whose X-Forwarded-* headers are believed; empty: nobody's.
     pub trusted_addresses: Unique<AddressRange>,
     /// How paths are compared with those of routes.
@@ -107,6 +114,7 @@ impl Default for Settings {
             status: StatusSettings::default(),
             admin: AdminSettings::default(),
             control: ControlSettings::default(),
+            control_socket: None,
             trusted_addresses: none(),
             router: RouterSettings::default(),
             via: false,
@@ -255,6 +263,17 @@ impl Settings {
                 faults.extend(more.into_iter().map(|fault| translated.as_written(fault)));
                 Err(faults)
             }
+        }
+    }
+
+    /// Where the control socket is; `None`: nobody wants one.
+    pub fn control_socket(&self) -> Option<PathBuf> {
+        match &self.control_socket {
+            Some(path) if path == Path::new("off") => None,
+            Some(path) => Some(path.clone()),
+            // Beside a state of its own, so that two gateways on a machine do not meet.
+            None if self.state_dir != Path::new(STATE_DIR) => Some(self.state_dir.join(CONTROL_SOCKET)),
+            None => Some(Path::new(RUN_DIR).join(CONTROL_SOCKET)),
         }
     }
 

@@ -155,7 +155,7 @@ fn problem(refusal: &Refusal) -> Value {
     let faults: Vec<Value> = refusal
         .faults
         .iter()
-        .map(|fault| json!({"object": fault.object, "pointer": fault.pointer(), "detail": fault.problem}))
+        .map(|fault| json!({"object": fault.object, "path": fault.path, "pointer": fault.pointer(), "detail": fault.problem}))
         .collect();
     let title = match refusal.status {
         400 => "The request can not be followed",

@@ -13,6 +13,7 @@ use super::answer::Answer;
 use super::objects::{may_write, without_keys};
 use super::{Admin, Call, held};
 use crate::base::clock;
+use crate::control::mask::masked;
 use crate::control::store::{Change, Store};
 use crate::control::write::{Plan, Refusal};
 use crate::model::resources::{self, Format};
@@ -69,27 +70,41 @@ fn version_key(kind: Kind) -> String {
 /// Answers a request about the whole.
 pub(super) async fn serve(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
     match call.method {
-        Method::GET | Method::HEAD => Ok(show(admin, call).await),
+        Method::GET | Method::HEAD => show(admin, call).await,
         Method::PUT => put(admin, call).await,
         _ => Err(Refusal::new(405, format!("not supported `{}` method for configs", call.method))),
     }
 }
 
-async fn show(admin: &Admin, call: &Call) -> Answer {
+async fn show(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
+    let telling = match call.query("secrets") {
+        None => Telling::AsWritten,
+        Some("false") => Telling::Masked,
+        Some("true") if call.is_local => Telling::All,
+        Some("true") => return Err(Refusal::new(403, "secrets are told over the control socket only")),
+        Some(other) => {
+            return Err(Refusal::new(400, format!("secrets: expected true or false, got {other}")));
+        }
+    };
     let sheet = admin.sheet.lock().await;
     let store = held(&admin.store);
-    let document = document(&store, &sheet);
+    let document = document(&store, &sheet, telling);
     let answer = if asks_for_yaml(&call.headers, "accept") {
-        match serde_yaml_ng::to_string(&document) {
-            Ok(text) => Answer::yaml(text),
-            Err(error) => {
-                return Answer::refused(Refusal::new(500, format!("failed to encode yaml: {error}")));
-            }
-        }
+        let encoded = serde_yaml_ng::to_string(&document);
+        Answer::yaml(encoded.map_err(|error| Refusal::new(500, format!("failed to encode yaml: {error}")))?)
     } else {
         Answer::json(200, document)
     };
-    sheet.head(answer, store.revision())
+    Ok(sheet.head(answer, store.revision()))
+}
+
+/// How much of secrets is told.
+#[derive(Clone, Copy)]
+enum Telling {
+    /// As everywhere in this API: all but the private keys of certificates.
+    AsWritten,
+    Masked,
+    All,
 }
 
 fn asks_for_yaml(headers: &HeaderMap, name: &str) -> bool {
@@ -99,12 +114,12 @@ fn asks_for_yaml(headers: &HeaderMap, name: &str) -> bool {
         .is_some_and(|kind| kind.starts_with("application/yaml"))
 }
 
-fn document(store: &Store, sheet: &Sheet) -> Value {
+fn document(store: &Store, sheet: &Sheet, telling: Telling) -> Value {
     let mut fields = Map::new();
     for kind in kinds() {
-        let mut items = items_of(store, kind);
+        let mut items = items_of(store, kind, telling);
         if kind == Kind::Consumer {
-            items.extend(items_of(store, Kind::Credential));
+            items.extend(items_of(store, Kind::Credential, telling));
         }
         if !items.is_empty() {
             fields.insert(kind.plural().to_owned(), Value::Array(items));
@@ -114,9 +129,14 @@ fn document(store: &Store, sheet: &Sheet) -> Value {
     Value::Object(fields)
 }
 
-fn items_of(store: &Store, kind: Kind) -> Vec<Value> {
+fn items_of(store: &Store, kind: Kind, telling: Telling) -> Vec<Value> {
     let item = |id: &str, value: &Value| {
-        let mut value = without_keys(kind, value.clone());
+        let value = value.clone();
+        let mut value = match telling {
+            Telling::AsWritten => without_keys(kind, value),
+            Telling::Masked => masked(kind, value),
+            Telling::All => value,
+        };
         // In a document ids are whole: `vault/1`, `jack/credentials/1`.
         if kind != Kind::Consumer {
             value["id"] = json!(id);
@@ -151,7 +171,11 @@ async fn put(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
     }
     let objects: Vec<Raw> = parsed.objects.into_iter().map(as_kept).collect();
     let order: Vec<(Kind, String)> = objects.iter().map(|raw| (listed_among(raw.kind), raw.name())).collect();
-    let prepare = move |store: &Store| Ok(Plan { changes: changes(store, objects, &replaced), then: () });
+    let if_match = call.if_match.clone();
+    let prepare = move |store: &Store| {
+        check_match(if_match.as_deref(), store.revision())?;
+        Ok(Plan { changes: changes(store, objects, &replaced), then: () })
+    };
     let dry_run = call.is_set("dry_run");
     let written = admin.desk.write(call.author.clone(), dry_run, prepare).await;
     let (done, ()) = written.map_err(|refusal| at_its_place(refusal, &order))?;
@@ -160,6 +184,16 @@ async fn put(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
         *sheet = Sheet { versions, digest: Some(digest), written_at, revision: done.revision };
     }
     Ok(sheet.head(Answer::empty(202), done.revision).warned(&done.warnings))
+}
+
+/// Refuses when the objects are not at the revision that the client knows.
+fn check_match(if_match: Option<&str>, revision: u64) -> Result<(), Refusal> {
+    let Some(wanted) = if_match.map(str::trim) else { return Ok(()) };
+    let found = format!("\"{revision}\"");
+    if wanted == "*" || wanted.split(',').any(|tag| tag.trim() == found) {
+        return Ok(());
+    }
+    Err(Refusal::new(412, format!("If-Match: expected the objects at revision {found}, got {wanted}")))
 }
 
 fn fields_of(call: &Call) -> Result<Map<String, Value>, Refusal> {

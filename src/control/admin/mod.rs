@@ -4,8 +4,11 @@
 //! request ─▶ keys.rs (who?) ─▶ objects.rs (what?) ─▶ write.rs ─▶ the control loop: compile, keep, publish
 //!                                   └▶ catalog.rs: schemas, plugins          └─▶ answered when all cores serve it
 //! ```
+//!
+//! The control socket leads here as well, without a key: see [`bridge`].
 
 mod answer;
+pub(crate) mod bridge;
 mod catalog;
 mod configs;
 mod history;
@@ -57,7 +60,8 @@ pub(crate) fn held(store: &Shared) -> MutexGuard<'_, Store> {
 pub(crate) struct Admin {
     store: Shared,
     desk: Desk,
-    keys: Keys,
+    /// None: nobody is let in at the port.
+    keys: Option<Keys>,
     allow: CidrSet,
     cors: bool,
     /// Whether stream routes are taken, though nothing serves them.
@@ -76,7 +80,7 @@ pub(crate) type Check = Box<dyn Fn(&Resources) -> Vec<ConfigError> + Send + Sync
 impl Admin {
     pub(crate) fn new(
         settings: &AdminSettings,
-        keys: Keys,
+        keys: Option<Keys>,
         store: Shared,
         desk: Desk,
         read_only: Option<String>,
@@ -114,6 +118,8 @@ struct Call {
     query: Vec<(String, String)>,
     body: Bytes,
     author: Author,
+    /// Whether it came over the control socket.
+    is_local: bool,
     if_match: Option<String>,
     headers: HeaderMap,
 }
@@ -137,12 +143,23 @@ async fn serve(
     let problem_details = answer::wants_problem_details(&parts.headers);
     let answer = match admit(&admin, peer, &parts) {
         Err(answer) => *answer,
-        Ok(author) => match call(parts, body, author).await {
-            Err(answer) => *answer,
-            Ok(call) => dispatch(&admin, call).await,
-        },
+        Ok(author) => respond(&admin, parts, body, By::Port(author)).await,
     };
     answer.into_response(admin.cors, problem_details)
+}
+
+/// Who was let in, and where.
+enum By {
+    Port(Author),
+    Socket(Author),
+}
+
+/// The answer to whoever was let in.
+async fn respond(admin: &Arc<Admin>, parts: Parts, body: Body, by: By) -> Answer {
+    match call(parts, body, by).await {
+        Err(answer) => *answer,
+        Ok(call) => dispatch(admin, call).await,
+    }
 }
 
 /// Who asks, if they may.
@@ -154,7 +171,8 @@ fn admit(admin: &Admin, peer: SocketAddr, parts: &Parts) -> Result<Author, Box<A
     if admin.cors && parts.method == Method::OPTIONS {
         return Err(Answer::empty(200).into());
     }
-    let (name, role) = admin.keys.of(parts).map_err(|why| {
+    let known = admin.keys.as_ref().map_or(Err("there are no keys"), |keys| keys.of(parts));
+    let (name, role) = known.map_err(|why| {
         Answer::json(401, json!({"error_msg": "failed to check token", "description": why})).without_version()
     })?;
     if role == AdminRole::Viewer && parts.method != Method::GET && parts.method != Method::HEAD {
@@ -166,7 +184,11 @@ fn admit(admin: &Admin, peer: SocketAddr, parts: &Parts) -> Result<Author, Box<A
     Ok(Author { who: name, from: ip.to_string() })
 }
 
-async fn call(parts: Parts, body: Body, author: Author) -> Result<Call, Box<Answer>> {
+async fn call(parts: Parts, body: Body, by: By) -> Result<Call, Box<Answer>> {
+    let (author, is_local) = match by {
+        By::Port(author) => (author, false),
+        By::Socket(author) => (author, true),
+    };
     let not_found = || Answer::json(404, json!({"error_msg": "not found"}));
     let path = parts.uri.path();
     // Where tools look for it.
@@ -196,7 +218,7 @@ async fn call(parts: Parts, body: Body, author: Author) -> Result<Call, Box<Answ
         Answer::json(400, json!({"error_msg": problem}))
     })?;
     let if_match = parts.headers.get("if-match").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    Ok(Call { method: parts.method, path, query, body, author, if_match, headers: parts.headers })
+    Ok(Call { method: parts.method, path, query, body, author, is_local, if_match, headers: parts.headers })
 }
 
 fn text_of(text: &str, decode: impl Fn(&[u8], &mut Vec<u8>)) -> String {

@@ -42,6 +42,7 @@ fn nothing_written_is_the_defaults() {
             "cors": false, "stream_routes": false, "audit_log": null
         },
         "control": {"enabled": null, "listen": "127.0.0.1:9090"},
+        "control_socket": null,
         "trusted_addresses": [],
         "router": {
             "http": "radixtree_host_uri", "merge_slashes": true, "match_uri_encoded_slash": false,

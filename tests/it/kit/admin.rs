@@ -8,7 +8,7 @@ use super::client::{Answer, Client};
 
 /// The Admin API of a gateway.
 pub(crate) struct Admin {
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
     pub(super) key: String,
 }
 

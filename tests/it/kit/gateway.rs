@@ -361,6 +361,12 @@ impl Gateway {
         self.control = address(&ready["control"]);
     }
 
+    /// Runs the command line in the gateway's folder, where its settings are: exit code, and what was said.
+    #[track_caller]
+    pub(crate) fn cli(&self, words: &str) -> (i32, String) {
+        ringway(self.dir.path(), &words.split_whitespace().collect::<Vec<_>>())
+    }
+
     /// Where clients connect.
     pub(crate) fn address(&self) -> SocketAddr {
         self.http[0]
