@@ -4,6 +4,7 @@
 //! |---|---|
 //! | 0 | done; or ended as asked |
 //! | 1 | failed at run time |
+//! | 2 | there are differences (`diff`) |
 //! | 3 | the configuration has faults |
 //! | 64 | used wrongly |
 //! | 69 | no running gateway was reached |
@@ -14,6 +15,7 @@
 
 mod apply;
 mod args;
+mod diff;
 mod inspect;
 mod load;
 mod node;
@@ -21,6 +23,7 @@ mod objects;
 mod past;
 mod plan;
 mod process;
+mod winners;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -43,6 +46,8 @@ use process::Wish;
 pub const OK: u8 = 0;
 /// Failed at run time.
 pub const FAILED: u8 = 1;
+/// There are differences.
+pub const DIFFERENT: u8 = 2;
 /// The configuration has faults.
 pub const INVALID: u8 = 3;
 /// Used wrongly (`EX_USAGE`).
@@ -96,6 +101,7 @@ fn obey(cli: Cli) -> u8 {
         Some(Verb::Plugins(args)) => tell(inspect::plugins(&args)),
         Some(Verb::Get(args)) => tell_either(objects::get(&args, &around)),
         Some(Verb::Apply(args)) => tell_either(apply::apply(&args, &around)),
+        Some(Verb::Diff(args)) => tell_either(diff::diff(&args, &around)),
         Some(Verb::Dump(args)) => tell_either(objects::dump(&args, &around)),
         Some(Verb::History(args)) => tell_either(past::history(&args, &around)),
         Some(Verb::Rollback(args)) => tell_either(past::rollback(&args, &around)),

@@ -70,6 +70,8 @@ pub(super) enum Verb {
     Get(GetArgs),
     /// Make the objects of a running gateway those of a file: what is not in it is deleted
     Apply(ApplyArgs),
+    /// Tell what `apply` of a file would change, and which requests other routes would win; exits 2 if anything
+    Diff(DiffArgs),
     /// Print all objects of a running gateway, in a form that `apply` and `run --resources` take
     Dump(DumpArgs),
     /// Tell who changed what, newest first
@@ -171,6 +173,18 @@ pub(super) struct ApplyArgs {
     /// Go on though the file has no object, so that all are deleted
     #[arg(long)]
     pub(super) empty: bool,
+    /// How it is told
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: OutputFormat,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DiffArgs {
+    /// File of all objects, or a folder of such files; - is the standard input
+    #[arg(short, long, value_name = "PATH")]
+    pub(super) file: PathBuf,
     /// How it is told
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: OutputFormat,

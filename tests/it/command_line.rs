@@ -15,6 +15,7 @@ use super::kit::{Client, Gateway, Origin, eventually, reply};
 on_both_drivers!(
     a_file_is_applied_shown_dumped_and_taken_back,
     what_is_not_in_the_file_goes_and_what_says_the_same_stays_untouched,
+    a_diff_tells_objects_and_winners_and_changes_nothing,
     a_faulty_file_changes_nothing_and_its_faults_are_told,
     the_past_is_told_and_gone_back_to,
     a_reload_is_answered_when_it_is_served,
@@ -121,6 +122,45 @@ fn what_is_not_in_the_file_goes_and_what_says_the_same_stays_untouched() {
     gateway.get("/is").expect(200, "hello");
     done(&gateway, "apply -f none.yaml --empty");
     gateway.get("/is").expect_status(404);
+}
+
+fn a_diff_tells_objects_and_winners_and_changes_nothing() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::managed().start();
+    file(&gateway, "all.yaml", &objects(&origin));
+    done(&gateway, "apply -f all.yaml");
+    assert_eq!(done(&gateway, "diff -f all.yaml"), "no differences");
+    let text = objects(&origin).replace("k1", "k2").replace("{id: u,", "{id: u, retries: 1,").replace(
+        "routes: [",
+        "routes: [{id: 2, uri: /hel*, upstream_id: u}, {id: 3, uri: /hello, priority: 9, upstream_id: u},",
+    );
+    file(&gateway, "new.yaml", &text);
+    let said = fails(&gateway, "diff -f new.yaml", 2);
+    for line in [
+        "+ routes/2",
+        "+ routes/3",
+        "~ upstreams/u",
+        "    retries: nothing -> 1",
+        "~ consumers/jack/credentials/c",
+        "    plugins.key-auth.key: \"***\" -> \"***\"",
+        "! GET other.invalid/hello: routes/1 -> routes/3",
+        "! GET other.invalid/helx: no route -> routes/2",
+        "created: 2, changed: 2, deleted: 0; requests that another route wins: 2",
+    ] {
+        assert!(said.lines().any(|found| found == line), "{line} is missing in:\n{said}");
+    }
+    let (code, said) = gateway.cli("diff -f new.yaml --format json");
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &said["winners"][0]["after"]), (2, &json!("routes/3")));
+    // It says what the router does.
+    gateway.request("GET", "/hello", &[("apikey", "k1")], b"").expect(200, "hello");
+    gateway.get("/helx").expect_status(404);
+    done(&gateway, "apply -f new.yaml");
+    gateway.get("/hello").expect(200, "hello");
+    gateway.get("/helx").expect(200, "hello");
+    assert_eq!(gateway.logged("/helx")["route_id"], "2");
+    file(&gateway, "bad.yaml", "routes: [{id: 1, uri: /a, priority: high}]");
+    assert!(fails(&gateway, "diff -f bad.yaml", 3).contains("routes/1: priority: expected"));
 }
 
 fn a_faulty_file_changes_nothing_and_its_faults_are_told() {
