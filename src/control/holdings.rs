@@ -53,12 +53,30 @@ impl Holdings {
             None if !wanted && socket.is_none() && !state.join(STORE_FILE).exists() => Ok(Store::in_memory()),
             None => Store::open(state),
         };
+        let store = store.or_else(|error| {
+            // What is there is served all the same, if it can be read: a start without it would be worse than none.
+            if !is_forbidden(&error) || !state.join(STORE_FILE).try_exists()? {
+                return Err(error);
+            }
+            let store = Store::open_to_read(state)?;
+            let why = format!("nothing can be kept in {}: {error}", state.display());
+            log::warn(format!("{why}; what is kept there is served, and can not be changed"));
+            read_only.get_or_insert(why);
+            Ok(store)
+        });
+        // Nobody asked for it by name: a gateway for a first look needs no folder.
+        let is_optional = settings.admin.enabled != Some(true);
         let keys = |wanted| if wanted { Keys::open(&settings.admin, state).map(Some) } else { Ok(None) };
-        let opened = store.and_then(|store| Ok((store, keys(wanted)?)));
-        let (store, keys) = match opened {
-            Ok(opened) => opened,
-            // Nobody asked for it by name: a gateway for a first look needs no folder.
-            Err(error) if settings.admin.enabled != Some(true) && is_forbidden(&error) => {
+        let (store, keys) = match store {
+            Ok(store) => match keys(wanted) {
+                Ok(keys) => (store, keys),
+                Err(error) if is_optional && is_forbidden(&error) => {
+                    log::warn(format!("{error}; the Admin API is off"));
+                    (store, None)
+                }
+                Err(error) => return Err(error),
+            },
+            Err(error) if is_optional && is_forbidden(&error) => {
                 let folder = state.display();
                 log::warn(format!("state_dir {folder}: {error}; the Admin API is off, and nothing is kept"));
                 read_only.get_or_insert_with(|| format!("nothing can be kept in {folder}: {error}"));

@@ -18,6 +18,7 @@ mod control_api;
 mod etcd;
 mod limits;
 mod memory;
+mod mishaps;
 mod panic;
 mod plugins;
 mod probes_chunks;

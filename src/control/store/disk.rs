@@ -104,6 +104,13 @@ impl Disk {
         Ok((disk, content))
     }
 
+    /// What the file of a folder holds, where neither may be written.
+    pub(super) fn read(dir: &Path) -> io::Result<(PathBuf, Content)> {
+        let path = dir.join(FILE);
+        let content = in_memory(&path)?;
+        Ok((path, content))
+    }
+
     /// Writes all of it or nothing. After an error the file is lost until found again.
     pub(super) fn write(&mut self, batch: &Batch) -> io::Result<()> {
         let outcome = self.guarded(|database| write(database, batch));
@@ -152,9 +159,9 @@ impl Disk {
         }
     }
 
-    /// The fault of a file that is not what we have written.
-    pub(super) fn damaged(&self, why: &str) -> io::Error {
-        damaged(&self.path, why)
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     fn lose(&mut self) {
@@ -235,7 +242,7 @@ fn builder() -> redb::Builder {
 }
 
 fn database(path: &Path) -> io::Result<Database> {
-    try_in_memory(path)?;
+    in_memory(path)?;
     guarded(path, || {
         #[cfg(test)]
         if let Some(backend) = super::tests::faults::backend(path) {
@@ -245,9 +252,9 @@ fn database(path: &Path) -> io::Result<Database> {
     })
 }
 
-/// Opens the bytes of a file, but not the file: redb repairs what it can before it finds that it can not, and a file
+/// What the bytes of a file hold, which is not opened itself: redb repairs what it can before it finds that it can not, and a file
 /// that is refused must be left as it was.
-fn try_in_memory(path: &Path) -> io::Result<()> {
+fn in_memory(path: &Path) -> io::Result<Content> {
     let read = || {
         let mut file = File::open(path)?;
         // Until the bytes are read, as another process may be about to write.
@@ -268,7 +275,7 @@ fn try_in_memory(path: &Path) -> io::Result<()> {
         memory.set_len(bytes.len() as u64)?;
         memory.write(0, &bytes)?;
         drop(bytes);
-        load(&builder().create_with_backend(memory)?).map(drop)
+        load(&builder().create_with_backend(memory)?)
     })
 }
 
@@ -396,7 +403,8 @@ fn explained(path: &Path, error: redb::Error) -> io::Error {
     }
 }
 
-fn damaged(path: &Path, why: &str) -> io::Error {
+/// The fault of a file that is not what we have written.
+pub(super) fn damaged(path: &Path, why: &str) -> io::Error {
     let place = path.display();
     let copy = path.with_file_name(COPY);
     let why = format!(

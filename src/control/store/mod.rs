@@ -18,7 +18,7 @@ use crate::base::clock::UnixMs;
 use crate::model::resources::Resources;
 use crate::model::{Kind, ObjectId, Raw, object_name};
 
-use disk::{Batch, Disk};
+use disk::{Batch, Content, Disk, damaged};
 
 pub(crate) use crate::model::resources::Change;
 pub(crate) use disk::FILE as STORE_FILE;
@@ -102,19 +102,31 @@ impl Store {
     /// held by another process; the error names the file and says how to go on.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         let (disk, content) = Disk::open(dir)?;
+        let mut store = Self::of(content).map_err(|why| damaged(disk.path(), &why))?;
+        disk.keep_copy();
+        store.disk = Some(disk);
+        Ok(store)
+    }
+
+    /// Takes what `DIR/store.redb` holds where it can not be written. Changes would stay in memory: refuse them.
+    pub(crate) fn open_to_read(dir: &Path) -> io::Result<Self> {
+        let (path, content) = Disk::read(dir)?;
+        Self::of(content).map_err(|why| damaged(&path, &why))
+    }
+
+    /// A store that holds this, and has no disk yet.
+    fn of(content: Content) -> Result<Self, String> {
         let mut store = Self::in_memory();
         store.revision = content.revision;
         for (name, text) in content.objects {
-            let kept = Kept::of_row(&name, &text).map_err(|why| disk.damaged(&why))?;
+            let kept = Kept::of_row(&name, &text)?;
             store.objects.insert(name, kept);
         }
         for (revision, text) in content.history {
             store.history_bytes += text.len();
             store.history.push_back(Past { revision, text });
         }
-        store.check().map_err(|why| disk.damaged(&why))?;
-        disk.keep_copy();
-        store.disk = Some(disk);
+        store.check()?;
         Ok(store)
     }
 

@@ -1,10 +1,10 @@
 //! The Admin API of a gateway, as a client with the key sees it.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 
-use super::client::{Answer, Client};
+use super::client::{self, Answer, Client, Raw};
 
 /// The Admin API of a gateway.
 pub(crate) struct Admin {
@@ -19,6 +19,14 @@ impl Admin {
         let headers = [&[("X-API-KEY", self.key.as_str())], headers].concat();
         let path = format!("/apisix/admin{path}");
         Client::connect(self.address).request(method, &path, &headers, body.as_bytes())
+    }
+
+    /// One request with the key to a process that may go away before it has answered.
+    pub(crate) fn try_ask(&self, method: &str, path: &str, body: &str) -> Option<Answer> {
+        let path = format!("/apisix/admin{path}");
+        let request = client::request(method, &path, &[("X-API-KEY", &self.key)], body.as_bytes());
+        let stream = TcpStream::connect(self.address).ok()?;
+        Raw::over(stream).send(request).try_answer(method).ok()
     }
 
     /// An object is put, and the answer says so.

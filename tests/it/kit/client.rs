@@ -82,6 +82,11 @@ impl Raw {
     pub(crate) fn connect(to: SocketAddr) -> Self {
         let stream =
             TcpStream::connect_timeout(&to, PATIENCE).unwrap_or_else(|error| panic!("connect {to}: {error}"));
+        Self::over(stream)
+    }
+
+    /// Takes over a connection.
+    pub(crate) fn over(stream: TcpStream) -> Self {
         Self { wire: Wire::new(stream, PATIENCE) }
     }
 

@@ -53,6 +53,7 @@ pub(crate) struct Setup {
     resources: Value,
     driver: Driver,
     env: Vec<(&'static str, &'static str)>,
+    state: Option<PathBuf>,
     may_panic: bool,
 }
 
@@ -67,7 +68,14 @@ impl Setup {
             "access_log": {"format": "json", "buffer_bytes": 0, "flush_interval": 0.02},
             "log": {"level": "debug"},
         });
-        Self { settings, resources, driver: drivers::current(), env: Vec::new(), may_panic: false }
+        Self {
+            settings,
+            resources,
+            driver: drivers::current(),
+            env: Vec::new(),
+            state: None,
+            may_panic: false,
+        }
     }
 
     /// Adds fields, as YAML, to the upstream of the first route.
@@ -109,6 +117,12 @@ impl Setup {
         self
     }
 
+    /// Keeps what it has to keep in this folder, which is there already.
+    pub(crate) fn state_on(mut self, folder: &Path) -> Self {
+        self.state = Some(folder.to_owned());
+        self
+    }
+
     /// A panic is what the test is about.
     #[cfg_attr(not(feature = "test-plugins"), expect(dead_code, reason = "needs a plugin that panics"))]
     pub(crate) fn that_may_panic(mut self) -> Self {
@@ -120,6 +134,9 @@ impl Setup {
     #[track_caller]
     pub(crate) fn start(mut self) -> Gateway {
         let dir = tempfile::tempdir().unwrap();
+        if let Some(folder) = &self.state {
+            std::os::unix::fs::symlink(folder, dir.path().join("state")).unwrap();
+        }
         self.settings["driver"] = json!(self.driver.name());
         self.settings["state_dir"] = json!(dir.path().join("state"));
         if self.settings["access_log"].get("output").is_none() {
@@ -303,13 +320,46 @@ impl Gateway {
     /// Kills the process as a power cut would, and starts it again on what it left.
     #[track_caller]
     pub(crate) fn kill_and_start_again(&mut self) {
+        self.cut_power();
+        self.start_again();
+    }
+
+    /// Kills the process as a power cut would.
+    #[track_caller]
+    pub(crate) fn cut_power(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         fs::remove_file(self.path("ready.json")).unwrap();
-        let (child, listeners) = launch(self.dir.path(), self.managed, &[], &self.said);
+        self.may_exit = true;
+    }
+
+    /// Starts a process that has ended again, on what it left.
+    #[track_caller]
+    pub(crate) fn start_again(&mut self) {
+        self.try_start_again().unwrap_or_else(|(code, said)| panic!("no start, {code}; it said:\n{said}"));
+    }
+
+    /// The same where the start may fail: then the exit code, and what was said.
+    #[track_caller]
+    pub(crate) fn try_start_again(&mut self) -> Result<(), (i32, String)> {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let (child, listeners) = launch(self.dir.path(), self.managed, &[], &said);
         self.child = child;
+        let file = self.path("ready.json");
+        let ended = within(START, "the gateway starts or ends", || {
+            let ended = self.child.try_wait().unwrap();
+            (ended.is_some() || file.exists()).then_some(ended)
+        });
+        if let Some(status) = ended {
+            listeners.into_iter().for_each(|listener| listener.join().unwrap());
+            let said = said.lock().unwrap().join("\n");
+            return Err((status.code().unwrap_or(-1), said));
+        }
+        self.said = said;
         self.listeners.extend(listeners);
+        self.may_exit = false;
         self.wait_ready();
+        Ok(())
     }
 
     /// One route to these origins, equal in weight.

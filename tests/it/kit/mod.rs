@@ -7,6 +7,7 @@
 mod drivers;
 mod admin;
 mod client;
+mod disk;
 mod etcd;
 mod faults;
 mod gateway;
@@ -17,6 +18,7 @@ mod wait;
 mod wire;
 
 pub(crate) use client::{Answer, Client, Raw};
+pub(crate) use disk::SmallDisk;
 pub(crate) use drivers::{Driver, current as current_driver, on};
 pub(crate) use etcd::Etcd;
 pub(crate) use gateway::{Gateway, Setup, Signal, check, yaml};
