@@ -169,7 +169,7 @@ struct Control {
     lookup: Lookup,
     holdings: Holdings,
     waiting: Waiting,
-    /// What objects in force lacked when that was last told.
+    /// What was wrong with objects, and what those in force lacked, at the last compilation.
     told: BTreeSet<String>,
     /// Changes that are made and not yet served by every core, oldest first: by generation.
     unanswered: VecDeque<(u64, Written)>,
@@ -392,20 +392,20 @@ impl Control {
             outcome.quarantined.iter().map(|object| object_name(object.kind, &object.id)).collect();
         let (faults, limits): (Vec<_>, Vec<_>) =
             outcome.faults.into_iter().partition(|fault| set_aside.contains(&fault.object));
-        for fault in faults {
-            log::error(fault.to_string());
-        }
-        for object in &outcome.quarantined {
+        let wrong = faults.iter().chain(&limits).map(|fault| (log::Level::Error, fault.to_string()));
+        let aside = outcome.quarantined.iter().map(|object| {
             let name = object_name(object.kind, &object.id);
             let instead = if object.last_good { "its last good version stays" } else { "it is left out" };
-            log::warn(format!("{name}: set aside; {instead}"));
-        }
+            (log::Level::Warn, format!("{name}: set aside; {instead}"))
+        });
         // Once: it is true of every configuration until somebody changes the object.
-        let told: BTreeSet<String> = limits.iter().map(ConfigError::to_string).collect();
-        for limit in told.difference(&self.told) {
-            log::error(limit.clone());
+        let told = std::mem::take(&mut self.told);
+        for (level, line) in wrong.chain(aside) {
+            if !told.contains(&line) {
+                log::write(level, &line);
+            }
+            self.told.insert(line);
         }
-        self.told = told;
         let generation = outcome.snapshot.generation;
         self.board.reloaded(clock::wall(), generation, &outcome.quarantined, limits);
         log::info(format!("configuration {generation} taken over; set aside: {}", outcome.quarantined.len()));

@@ -11,6 +11,7 @@ use super::kit::{Client, Gateway, Origin, eventually, within};
 on_both_drivers!(
     a_changed_file_is_served_without_being_told,
     a_bad_object_is_set_aside_and_the_rest_applies,
+    what_is_wrong_with_an_object_is_said_once,
     a_bad_object_keeps_its_last_good_version,
     a_file_that_is_no_yaml_changes_nothing,
     an_object_taken_away_is_gone,
@@ -54,6 +55,23 @@ fn a_bad_object_is_set_aside_and_the_rest_applies() {
     gateway.get("/bad").expect_status(404);
     // The object, the field, what was expected and what was found.
     gateway.wait_said(&["routes/7", "limit-count.count", "expected", "ten"]);
+}
+
+fn what_is_wrong_with_an_object_is_said_once() {
+    let origin = Origin::naming();
+    let gateway = Gateway::resources(MIXED, &[("ORIGIN", &origin)]).start();
+    for turn in 0..3 {
+        let path = format!("/late-{turn}");
+        gateway.write(&MIXED.replace("/late", &path), &[("ORIGIN", &origin)]);
+        within(Duration::from_secs(8), "the change", || (gateway.get(&path).status == 200).then_some(()));
+    }
+
+    // Another one, so that all before it has been said.
+    gateway.write(&MIXED.replace("count: ten", "count: eleven"), &[("ORIGIN", &origin)]);
+    gateway.wait_said(&["routes/7", "limit-count.count", "eleven"]);
+    let said = gateway.said();
+    assert_eq!(said.matches("found \"ten\"").count(), 1, "{said}");
+    assert_eq!(said.matches("routes/7: set aside").count(), 1, "{said}");
 }
 
 fn a_bad_object_keeps_its_last_good_version() {
