@@ -12,8 +12,10 @@ use crate::runtime::Core;
 use crate::runtime::pool::Leased;
 use crate::runtime::socket::Net;
 
-/// Room before a received head, so that a longer one fits in its place.
-const HEADROOM: usize = 1024;
+/// Room before a received head, so that a longer one fits in its place. Enough for what the gateway and a plugin or two
+/// add; a head that grows by more is sent alone. Not more, because it is written over for each answer.
+const HEADROOM: usize = 256;
+
 /// A response body on its way from upstream.
 pub(super) enum Download {
     Nothing,

@@ -358,7 +358,9 @@ fn note(
     let mut at = from;
     for line in lines {
         let name = line.name.as_bytes();
-        if underscores == Underscores::Reject && name.contains(&b'_') {
+        let id = HeaderId::of(name);
+        // No known name has one.
+        if id == HeaderId::Other && underscores == Underscores::Reject && name.contains(&b'_') {
             return None;
         }
         let name_end = at + name.len();
@@ -374,12 +376,7 @@ fn note(
             }
         }
         let value_end = value_start + line.value.len();
-        headers.push_received(
-            Span::new(at, name_end),
-            Span::new(value_start, value_end),
-            HeaderId::of(name),
-            plain,
-        );
+        headers.push_received(Span::new(at, name_end), Span::new(value_start, value_end), id, plain);
         at = line_end + 2;
     }
     window.get(at..)?.starts_with(b"\r\n").then_some(at + 2)
