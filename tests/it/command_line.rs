@@ -158,7 +158,8 @@ fn a_diff_tells_objects_and_winners_and_changes_nothing() {
     done(&gateway, "apply -f new.yaml");
     gateway.get("/hello").expect(200, "hello");
     gateway.get("/helx").expect(200, "hello");
-    assert_eq!(gateway.logged("/helx")["route_id"], "2");
+    gateway.get("/help").expect(200, "hello");
+    assert_eq!(gateway.logged("/help")["route_id"], "2");
     file(&gateway, "bad.yaml", "routes: [{id: 1, uri: /a, priority: high}]");
     assert!(fails(&gateway, "diff -f bad.yaml", 3).contains("routes/1: priority: expected"));
 }

@@ -174,6 +174,7 @@ impl Setup {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = self.settings;
         settings["driver"] = json!(self.driver.name());
+        settings["state_dir"] = json!(dir.path().join("state"));
         fs::write(dir.path().join("config.yaml"), serde_yaml_ng::to_string(&settings).unwrap()).unwrap();
         write_resources(dir.path(), &serde_yaml_ng::to_string(&self.resources).unwrap());
         ringway(dir.path(), &["run", "-c", "config.yaml", "--resources", "apisix.yaml"])
