@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use crate::cli::Launch;
+use crate::control::secrets::{Secrets, environment};
 use crate::control::source::etcd::Etcd;
 use crate::control::{self, Ended, Holdings, Parts, discovery};
 use crate::edge;
@@ -35,7 +36,8 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     sys::use_small_pages();
     let mut etcd = Etcd::open(&settings)?;
     let holdings = Holdings::open(&settings, source.as_ref())?;
-    let mut compiler = Compiler::new(&settings, Box::new(discovery::dns::resolve));
+    let mut compiler =
+        Compiler::new(&settings, Box::new(discovery::dns::resolve)).reading_env(Box::new(environment));
     let first = match &mut etcd {
         Some(etcd) => holdings.follow(etcd, &mut compiler),
         None if source.is_some() => {
@@ -44,6 +46,8 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
         }
         None => compiler.compile(&holdings.resources()),
     };
+    let mut secrets = Secrets::default();
+    let first = secrets.first(&mut compiler)?.unwrap_or(first);
     let processors = processors(&settings.cores);
     let (addresses, mut sockets) = bind_all(&settings, processors.len())?;
     let (report, inbox) = outbox();
@@ -81,6 +85,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
         etcd,
         holdings,
         compiler,
+        secrets,
         first,
         mailboxes,
         stats,

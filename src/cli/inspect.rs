@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::control::discovery::dns;
 use crate::control::kernel_release;
+use crate::control::secrets::environment;
 use crate::model::schema::schema_of;
 use crate::model::{ConfigError, Kind, Settings};
 use crate::plugin::{Phase, Phases};
@@ -22,9 +23,12 @@ pub(super) fn check(args: &CheckArgs, overrides: &Overrides, around: &Surroundin
     let (trouble, warnings, objects) = match load::load(&args.files, overrides, around) {
         Err(trouble) => (trouble, Vec::new(), 0),
         Ok(loaded) => {
-            let faults = compile(&loaded);
+            let (awaited, faults): (Vec<_>, Vec<_>) =
+                compile(&loaded).into_iter().partition(|(_, fault)| fault.may_pass);
             let objects = loaded.resources.objects.len();
-            (Trouble { unreadable: Vec::new(), faults }, loaded.settings.warnings, objects)
+            let mut warnings = loaded.settings.warnings;
+            warnings.extend(awaited.iter().map(|(file, fault)| in_file(file, fault)));
+            (Trouble { unreadable: Vec::new(), faults }, warnings, objects)
         }
     };
     let code = match (trouble.unreadable.is_empty(), trouble.faults.is_empty()) {
@@ -59,7 +63,8 @@ pub(super) fn check(args: &CheckArgs, overrides: &Overrides, around: &Surroundin
 
 fn compile(loaded: &Loaded) -> Vec<(String, ConfigError)> {
     // As `run` does: a node whose name is unknown is a fault that is better met here.
-    let mut compiler = Compiler::new(&loaded.settings, Box::new(dns::resolve));
+    let mut compiler =
+        Compiler::new(&loaded.settings, Box::new(dns::resolve)).reading_env(Box::new(environment));
     let faults = compiler.compile(&loaded.resources).faults;
     let file = loaded.resources_path.as_ref().map_or_else(String::new, |path| path.display().to_string());
     faults.into_iter().map(|fault| (file.clone(), fault)).collect()

@@ -102,7 +102,9 @@ fn compiled(resources: &Resources, settings: &Settings) -> (std::sync::Arc<Snaps
     // Where a name leads is not what routes are found by.
     let resolve = |_: &str| Ok(vec![ANY_CLIENT]);
     let outcome = Compiler::new(settings, Box::new(resolve)).compile(resources);
-    (outcome.snapshot, outcome.quarantined.into_iter().flat_map(|object| object.faults).collect())
+    let faults = outcome.quarantined.into_iter().flat_map(|object| object.faults);
+    // What references stand for is not known here, and not asked.
+    (outcome.snapshot, faults.filter(|fault| !fault.may_pass).collect())
 }
 
 /// The route that a core would take.

@@ -18,6 +18,7 @@ use super::export::access_log::Sink;
 use super::export::prometheus;
 use super::export::reports::Reports;
 use super::helm::Helm;
+use super::secrets::environment;
 use super::socket::ControlSocket;
 use super::write::Desk;
 use super::{Parts, Waiting, discovery, log, status};
@@ -116,7 +117,11 @@ fn admin_of(parts: &Parts, keys: Option<admin::Keys>, desk: Desk) -> Admin {
     let (settings, holdings) = (&parts.settings, &parts.holdings);
     let own = settings.clone();
     let check = Box::new(move |resources: &Resources| {
-        Compiler::new(&own, Box::new(discovery::dns::resolve)).compile(resources).faults
+        let compiler = Compiler::new(&own, Box::new(discovery::dns::resolve));
+        let mut faults = compiler.reading_env(Box::new(environment)).compile(resources).faults;
+        // What is only awaited would be taken all the same.
+        faults.retain(|fault| !fault.may_pass);
+        faults
     });
     let store = Arc::clone(&holdings.store);
     Admin::new(&settings.admin, keys, store, desk, holdings.read_only.clone(), check)

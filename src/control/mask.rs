@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 
 use crate::model::Kind;
-use crate::model::secret::is_reference;
+use crate::model::reference::is_reference;
 use crate::plugins::Card;
 
 /// What stands in place of a secret.

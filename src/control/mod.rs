@@ -28,6 +28,7 @@ mod mask;
 pub mod origin;
 mod publish;
 mod ready_file;
+pub mod secrets;
 mod signals;
 mod socket;
 pub mod source;
@@ -59,6 +60,7 @@ use export::reports;
 use floor::{Doors, Floor};
 use publish::Publisher;
 use ready_file::Ready;
+use secrets::Secrets;
 use signals::{Act, Patience, Signals, Stage};
 use source::etcd::{Etcd, News};
 use source::file::{self, LOOK_EVERY, Source};
@@ -95,6 +97,8 @@ pub struct Parts {
     /// The objects, and who may change them.
     pub holdings: Holdings,
     pub compiler: Compiler,
+    /// What stores of secrets have said, and when.
+    pub secrets: Secrets,
     /// What `compiler` made of the resources at start. Posted to the cores that do not serve it yet.
     pub first: Outcome,
     /// One per core, in order, as `stats`.
@@ -167,6 +171,7 @@ struct Control {
     deadline: Option<Deadline>,
     done: Times,
     lookup: Lookup,
+    secrets: Secrets,
     holdings: Holdings,
     waiting: Waiting,
     /// What was wrong with objects, and what those in force lacked, at the last compilation.
@@ -203,6 +208,7 @@ impl Control {
             deadline: None,
             done: Times::default(),
             lookup: Lookup::default(),
+            secrets: parts.secrets,
             holdings: parts.holdings,
             waiting,
             told: BTreeSet::new(),
@@ -265,6 +271,7 @@ impl Control {
             self.done.looked = now;
             self.look_at_resources(now);
             self.look_at_names(now);
+            self.look_at_secrets(now);
             if let Some(etcd) = &mut self.etcd {
                 etcd.keep(now, &admin::held(&self.holdings.store));
             }
@@ -333,6 +340,15 @@ impl Control {
         let Some(answers) = self.lookup.advance(now, || compiler.names()) else { return };
         if let Some(outcome) = self.compiler.learn(answers) {
             log::info("addresses of nodes have changed");
+            self.take_over(outcome, now);
+        }
+    }
+
+    /// Takes in what stores of secrets say.
+    fn look_at_secrets(&mut self, now: Moment) {
+        let Some(answers) = self.secrets.advance(now, &self.compiler) else { return };
+        if let Some(outcome) = self.compiler.learn_secrets(answers) {
+            log::info("values of secrets have changed");
             self.take_over(outcome, now);
         }
     }
@@ -510,6 +526,9 @@ impl Control {
     }
 
     fn reload(&mut self, now: Moment) {
+        if self.secrets.ask_all_again() {
+            log::info("stores of secrets are asked again");
+        }
         match &mut self.resources {
             Some(Source(watch)) => {
                 log::info(format!(

@@ -53,6 +53,7 @@ impl Scene {
             resources: source,
             etcd: None,
             compiler,
+            secrets: Secrets::default(),
             mailboxes,
             stats: stats.clone(),
             inbox,

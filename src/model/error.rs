@@ -13,17 +13,26 @@ pub struct ConfigError {
     pub path: String,
     /// What was expected and what was found.
     pub problem: String,
+    /// Whether something is awaited that ends the fault without a change of the object.
+    pub may_pass: bool,
 }
 
 impl ConfigError {
     /// A fault of the whole value at hand; callers further out say where it lies.
     pub fn new(problem: impl Into<String>) -> Self {
-        Self { object: String::new(), path: String::new(), problem: problem.into() }
+        Self { object: String::new(), path: String::new(), problem: problem.into(), may_pass: false }
     }
 
     /// A fault of one field.
     pub fn at(path: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { object: String::new(), path: path.into(), problem: problem.into() }
+        Self { object: String::new(), path: path.into(), problem: problem.into(), may_pass: false }
+    }
+
+    /// Something is awaited that may end it.
+    #[must_use]
+    pub fn that_may_pass(mut self) -> Self {
+        self.may_pass = true;
+        self
     }
 
     /// Names the object it was found in.

@@ -14,6 +14,7 @@ pub(crate) mod path;
 pub mod plugin_config;
 pub mod plugin_metadata;
 pub mod proto_file;
+pub mod reference;
 pub mod resources;
 pub mod route;
 pub mod schema;

@@ -1,10 +1,9 @@
-//! A secret store: where `$secret://MANAGER/ID/…` is looked up. Kept, not acted upon yet.
+//! A secret store: where `$secret://MANAGER/ID/…` is looked up. Only Vault is asked; the others are kept.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::field::{Secret, Unique};
-use super::stored;
+use super::{ConfigError, stored};
 
 stored! {
     /// Where references of the form `$secret://MANAGER/ID/PATH/KEY` are looked up. Its id is `MANAGER/ID`, with
@@ -55,17 +54,36 @@ pub struct GcpAccount {
     pub entries_uri: Option<String>,
 }
 
-/// Whether a text refers to a secret kept elsewhere: in the environment, or in a store of secrets.
-pub fn is_reference(text: &str) -> bool {
-    ["$env://", "$ENV://", "$secret://"].iter().any(|start| text.starts_with(start))
-}
+impl SecretStore {
+    /// What is lacking for a store of that manager.
+    pub fn faults(&self, manager: &str) -> Vec<ConfigError> {
+        let needed: &[(&str, bool)] = match manager {
+            "vault" => &[
+                ("uri", self.uri.is_some()),
+                ("prefix", self.prefix.is_some()),
+                ("token", self.token.is_some()),
+            ],
+            "aws" => &[
+                ("access_key_id", self.access_key_id.is_some()),
+                ("secret_access_key", self.secret_access_key.is_some()),
+            ],
+            _ => &[],
+        };
+        let absent = needed.iter().filter(|(_, is_there)| !is_there);
+        let fault = |(name, _): &(&str, bool)| {
+            ConfigError::at(*name, format!("expected, as a store of {manager} needs it, got nothing"))
+        };
+        absent.map(fault).collect()
+    }
 
-/// Whether a value has a reference in it, at any depth.
-pub fn has_reference(value: &Value) -> bool {
-    match value {
-        Value::String(text) => is_reference(text),
-        Value::Array(items) => items.iter().any(has_reference),
-        Value::Object(fields) => fields.values().any(has_reference),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    /// What a store asks for and this version does not do.
+    pub fn lacks(&self, manager: &str) -> Vec<ConfigError> {
+        if manager != "vault" {
+            let problem = format!("kept only: references to {manager} are not looked up yet");
+            return vec![ConfigError::new(problem)];
+        }
+        let is_tls = self.uri.as_deref().is_some_and(|uri| uri.starts_with("https:"));
+        let problem = "TLS to Vault is not there yet, and its token is not sent in clear: it is not asked";
+        if is_tls { vec![ConfigError::at("uri", problem)] } else { Vec::new() }
     }
 }

@@ -6,6 +6,7 @@
 
 mod consumers;
 mod diff;
+mod fill;
 mod parts;
 mod state;
 mod work;
@@ -17,11 +18,13 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::names::{Names, Resolve};
+use super::references::{Learnt, ReadEnv, References, Wanted};
 use super::{House, LogFormat, Snapshot, merge};
 use crate::base::cidr::{Cidr, CidrSet};
 use crate::base::hash::{Map, Set};
 use crate::expr::{Template, Var};
 use crate::model::field::AddressRange;
+use crate::model::reference::Reference;
 use crate::model::resources::{Change, Resources};
 use crate::model::settings::{AccessFormat, LogOutput, RouterKind, Settings};
 use crate::model::{ConfigError, Kind, Raw};
@@ -31,7 +34,7 @@ use crate::router::Mode;
 use crate::runtime::LocalId;
 
 use parts::Parts;
-use state::{Edit, Held, Key, State, Tools};
+use state::{Edit, Held, Key, Need, State, Tools};
 
 /// nginx's form of the same name.
 const COMBINED: &str = "${remote_addr} - ${remote_user ?? -} [$time_local] \"$request\" $status $body_bytes_sent \
@@ -62,6 +65,7 @@ pub struct Compiler {
     settings: Settings,
     house: Arc<House>,
     names: Names,
+    references: References,
     surroundings: Surroundings,
     /// The plugins that may be used, if the objects say so.
     plugins: Option<Vec<String>>,
@@ -85,12 +89,37 @@ impl Compiler {
             settings: settings.clone(),
             house: Arc::new(house_of(settings)),
             names: Names::new(resolve),
+            references: References::new(),
             surroundings,
             plugins: None,
             state: State::new(Parts::new(router_mode(settings))),
             generation: 0,
             retired: VecDeque::new(),
         }
+    }
+
+    /// Has references to the environment be asked this way; without it, nothing is set there.
+    #[must_use]
+    pub fn reading_env(mut self, env: ReadEnv) -> Self {
+        self.references.read_env(env);
+        self
+    }
+
+    /// The number of the last snapshot.
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The references of the last snapshot that stores of secrets are asked about, with the stores as they are now.
+    pub fn references(&self) -> Vec<Wanted> {
+        let wanted = |text: &str| match Reference::of(text) {
+            Ok(Reference::Secret { store, .. }) => {
+                let store = Arc::clone(self.state.parts.secrets.get(store)?);
+                Some(Wanted { reference: text.to_owned(), store })
+            }
+            Ok(Reference::Env { .. }) | Err(_) => None,
+        };
+        self.state.references().filter_map(wanted).collect()
     }
 
     /// The host names that nodes of the last snapshot are known by.
@@ -111,11 +140,21 @@ impl Compiler {
     /// Takes in newer addresses of names. What differs for it, if anything does, is compiled again.
     pub fn learn(&mut self, answers: Vec<(String, Vec<IpAddr>)>) -> Option<Outcome> {
         let changed = self.names.learn(answers);
+        self.look_again_at(changed.into_iter().map(Need::Name).collect())
+    }
+
+    /// Takes in what stores of secrets say. What differs for it, if anything does, is compiled again.
+    pub fn learn_secrets(&mut self, answers: Vec<(String, Learnt)>) -> Option<Outcome> {
+        let changed = self.references.learn(answers);
+        self.look_again_at(changed.into_iter().map(Need::Secret).collect())
+    }
+
+    fn look_again_at(&mut self, changed: Vec<Need>) -> Option<Outcome> {
         if changed.is_empty() {
             return None;
         }
         let mut state = self.state.clone();
-        self.with_tools(|tools| state.look_again_at(&changed, tools));
+        self.with_tools(|tools| state.look_again_at(changed.into_iter(), tools));
         let plugins = self.plugins.clone();
         Some(self.adopt(Attempt { state, plugins, metadata: None, lacks: Vec::new() }))
     }
@@ -147,7 +186,8 @@ impl Compiler {
             let (kind, id) = change.key();
             let Some(held) = attempt.state.get(&(kind, id.into())) else { continue };
             for fault in held.faults_of_wanted() {
-                let counts = held.is_set_aside || REFERENCES.contains(&fault.path.as_str());
+                let is_grave = held.is_set_aside && !held.is_awaiting();
+                let counts = is_grave || REFERENCES.contains(&fault.path.as_str());
                 if counts { faults.push(fault.clone()) } else { lacks.push(fault.clone()) }
             }
         }
@@ -180,6 +220,8 @@ impl Compiler {
         self.generation += 1;
         let used: Set<&str> = self.state.names().collect();
         self.names.forget_unused(|name| used.contains(name));
+        let used: Set<&str> = self.state.references().collect();
+        self.references.forget_unused(|reference| used.contains(reference));
         self.retired.extend(self.state.registry.retire_unused());
         let surplus = self.retired.len().saturating_sub(RETIRED_TOLD);
         self.retired.drain(..surplus);
@@ -222,6 +264,7 @@ impl Compiler {
         let enabled = self.enabled();
         run(&mut Tools {
             names: &mut self.names,
+            references: &mut self.references,
             surroundings: &self.surroundings,
             enabled: enabled.as_deref(),
         });

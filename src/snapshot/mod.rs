@@ -7,12 +7,14 @@
 pub mod compile;
 mod merge;
 mod names;
+mod references;
 mod route;
 mod upstream;
 
 pub use crate::plugins::AnyPlugin;
 pub use compile::{Compiler, Outcome, Quarantined};
 pub use names::Resolve;
+pub use references::{Learnt, ReadEnv, Wanted};
 pub use route::{Consumer, Route, Target};
 pub use upstream::{Node, PassHost, Timeouts, Upstream};
 

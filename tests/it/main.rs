@@ -30,6 +30,7 @@ mod reload;
 mod road;
 mod road_bodies;
 mod road_upstream;
+mod secrets;
 mod seeing;
 mod stop;
 mod tunnel;

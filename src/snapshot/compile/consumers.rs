@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::work::{Work, both, dangling};
 use crate::exchange::ConsumerLabels;
 use crate::model::field::PluginMap;
-use crate::model::secret::has_reference;
+use crate::model::reference::has_reference;
 use crate::model::{self, ConfigError, Kind};
 use crate::snapshot::Consumer;
 use crate::snapshot::merge::lay_over;
@@ -29,8 +29,7 @@ impl Work<'_> {
             let found = self.parts.groups.get(id.as_str()).cloned();
             found.ok_or_else(|| vec![dangling("group_id", "a consumer_group", id)])
         });
-        let mounts =
-            both(laid, self.bench.mounts(name, Some(&other))).map(|(group, own)| lay_over(&group, &own));
+        let mounts = both(laid, self.mounts(name, Some(&other))).map(|(group, own)| lay_over(&group, &own));
         let custom_id = consumer.labels.as_ref().and_then(|labels| labels.get("custom_id"));
         let custom_id = custom_id.map_or("", |text| text.as_str());
         let group_id = group.map_or("", |id| id.as_str());
@@ -59,8 +58,8 @@ impl Work<'_> {
         (auth, other)
     }
 
-    /// Reads credentials that nobody has yet. One that refers to a secret kept elsewhere opens nothing: the reference
-    /// itself is no secret.
+    /// Reads credentials that nobody has yet. One that refers to a value that is not known opens nothing: the
+    /// reference itself is no secret.
     fn read_credentials(&mut self, object: &str, auth: PluginMap) -> Result<Vec<Proof>, Vec<ConfigError>> {
         let (mut read, mut faults) = (Vec::new(), Vec::new());
         for (name, config) in auth {
@@ -68,12 +67,23 @@ impl Work<'_> {
             let Ok((card, Some(kind))) = self.bench.card(&name).map(|card| (card, card.credential)) else {
                 continue;
             };
-            if has_reference(&config) {
-                let problem = "references are not looked up yet, so nobody gets in by this one";
-                self.lacks.push(ConfigError::at(under, problem).in_object(object));
-                continue;
-            }
-            match (kind.read)(config) {
+            let parts = if has_reference(&config) {
+                match self.fill(&config, kind.schema) {
+                    Ok(filled) => (kind.read)(filled.value.clone())
+                        .map_err(|faults| faults.into_iter().map(|fault| filled.discreet(fault)).collect()),
+                    Err(more) => {
+                        let (awaited, wrong): (Vec<_>, Vec<_>) =
+                            more.into_iter().partition(|fault| fault.may_pass);
+                        faults.extend(wrong.into_iter().map(|fault| fault.under(&under)));
+                        self.lacks
+                            .extend(awaited.into_iter().map(|fault| opens_nothing(fault, &under, object)));
+                        continue;
+                    }
+                }
+            } else {
+                (kind.read)(config)
+            };
+            match parts {
                 Err(more) => faults.extend(more.into_iter().map(|fault| fault.under(&under))),
                 Ok(parts) => match self.parts.index.find(card.name, &parts.0) {
                     Some(owner) => {
@@ -126,4 +136,10 @@ impl Work<'_> {
         self.insert_credentials(proofs, at, &labels);
         Ok(())
     }
+}
+
+/// What becomes of a credential while a value it refers to is not known.
+fn opens_nothing(fault: ConfigError, under: &str, object: &str) -> ConfigError {
+    let problem = format!("{}; until then nobody gets in by this one", fault.problem);
+    ConfigError { problem, ..fault }.under(under).in_object(object)
 }

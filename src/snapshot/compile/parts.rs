@@ -50,6 +50,8 @@ pub(super) struct Parts {
     pub(super) services: HashTrieMapSync<Arc<str>, Arc<Service>>,
     pub(super) plugin_configs: HashTrieMapSync<Arc<str>, Arc<Mounts>>,
     pub(super) groups: HashTrieMapSync<Arc<str>, Arc<Mounts>>,
+    /// By id, `vault/1`.
+    pub(super) secrets: HashTrieMapSync<Arc<str>, Arc<model::SecretStore>>,
     pub(super) consumers: Slots<Consumer>,
     pub(super) consumer_ids: HashTrieMapSync<Arc<str>, u32>,
     pub(super) index: ConsumerIndex,
@@ -68,6 +70,7 @@ impl Parts {
             services: HashTrieMapSync::default(),
             plugin_configs: HashTrieMapSync::default(),
             groups: HashTrieMapSync::default(),
+            secrets: HashTrieMapSync::default(),
             consumers: Slots::default(),
             consumer_ids: HashTrieMapSync::default(),
             index: ConsumerIndex::default(),
@@ -181,6 +184,7 @@ impl Parts {
             Kind::PluginConfig => drop(self.plugin_configs.remove_mut(id)),
             Kind::Service => drop(self.services.remove_mut(id)),
             Kind::ConsumerGroup => drop(self.groups.remove_mut(id)),
+            Kind::Secret => drop(self.secrets.remove_mut(id)),
             Kind::Consumer => {
                 self.index.remove_consumer(id);
                 self.consumer_ids.remove_mut(id);
@@ -202,7 +206,6 @@ impl Parts {
             | Kind::Credential
             | Kind::Ssl
             | Kind::StreamRoute
-            | Kind::Secret
             | Kind::Proto => {}
         }
     }

@@ -21,10 +21,12 @@ use super::work::Work;
 use crate::model::{ConfigError, Kind, ObjectId, Raw, object_name};
 use crate::plugin::{Registry, Surroundings};
 use crate::snapshot::names::Names;
+use crate::snapshot::references::References;
 
 /// What refers comes after what it refers to.
 const ORDER: [Kind; 13] = [
     Kind::PluginMetadata,
+    Kind::Secret,
     Kind::Upstream,
     Kind::PluginConfig,
     Kind::Service,
@@ -35,7 +37,6 @@ const ORDER: [Kind; 13] = [
     Kind::Route,
     Kind::Ssl,
     Kind::StreamRoute,
-    Kind::Secret,
     Kind::Proto,
 ];
 
@@ -58,6 +59,8 @@ pub(super) enum Need {
     Topic(String),
     /// The addresses of this host.
     Name(String),
+    /// What this reference stands for, by the word of a store of secrets.
+    Secret(String),
 }
 
 /// One object, and what became of it.
@@ -99,6 +102,11 @@ impl Held {
         self.faults.get(..self.wanted_faults).unwrap_or_default()
     }
 
+    /// Whether nothing is wrong with the wanted version but that something is awaited.
+    pub(super) fn is_awaiting(&self) -> bool {
+        self.faults_of_wanted().iter().all(|fault| fault.may_pass)
+    }
+
     /// The version that is in force.
     pub(super) fn in_force(&self) -> Option<&str> {
         self.in_force.as_ref().map(|(text, _)| &**text)
@@ -134,6 +142,7 @@ pub(super) struct State {
 /// What a compilation reads besides the objects.
 pub(super) struct Tools<'a> {
     pub(super) names: &'a mut Names,
+    pub(super) references: &'a mut References,
     pub(super) surroundings: &'a Surroundings,
     /// The plugins that may be used; `None` is all.
     pub(super) enabled: Option<&'a [String]>,
@@ -198,7 +207,15 @@ impl State {
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.needed.keys().filter_map(|need| match need {
             Need::Name(name) => Some(name.as_str()),
-            Need::Object(_) | Need::Topic(_) => None,
+            Need::Object(_) | Need::Topic(_) | Need::Secret(_) => None,
+        })
+    }
+
+    /// The references that stores of secrets are asked about.
+    pub(super) fn references(&self) -> impl Iterator<Item = &str> {
+        self.needed.keys().filter_map(|need| match need {
+            Need::Secret(reference) => Some(reference.as_str()),
+            Need::Object(_) | Need::Topic(_) | Need::Name(_) => None,
         })
     }
 
@@ -214,11 +231,11 @@ impl State {
         self.work_off(agenda, tools);
     }
 
-    /// Compiles again who asked for the addresses of these hosts.
-    pub(super) fn look_again_at(&mut self, hosts: &[String], tools: &mut Tools<'_>) {
+    /// Compiles again who has one of these needs.
+    pub(super) fn look_again_at(&mut self, needs: impl Iterator<Item = Need>, tools: &mut Tools<'_>) {
         let mut agenda = Agenda::default();
-        for host in hosts {
-            self.call(&Need::Name(host.clone()), &mut agenda);
+        for need in needs {
+            self.call(&need, &mut agenda);
         }
         self.work_off(agenda, tools);
     }
@@ -343,8 +360,11 @@ impl State {
         tools: &mut Tools<'_>,
     ) -> Result<(Made, Vec<ConfigError>), Vec<ConfigError>> {
         let raw = raw_of(*kind, id, text)?;
-        let seat = self.objects.get(&(*kind, Arc::clone(id))).map_or((0, 0), |held| held.seat);
+        let held = self.objects.get(&(*kind, Arc::clone(id)));
+        let seat = held.map_or((0, 0), |held| held.seat);
+        let has_other = held.and_then(|held| held.in_force()).is_some_and(|earlier| earlier != text);
         let mut work = Work::new(&mut self.registry, &mut self.parts, tools, seat.1);
+        work.is_alone = !has_other;
         let added = work.add(&raw);
         needs.extend(work.take_needs());
         added

@@ -13,6 +13,7 @@ use crate::router::Query;
 use crate::snapshot::{Route, Target, Upstream};
 
 mod incremental;
+mod references;
 
 /// A compiler and what was last compiled with it.
 struct Desk {
@@ -471,8 +472,13 @@ fn no_credential_of_a_consumer_that_is_set_aside_opens_anything() {
 }
 
 #[test]
-fn a_reference_that_is_not_looked_up_is_no_key_to_anything() {
-    for reference in ["$env://KEY", "$ENV://KEY", "$secret://vault/1/jack/key"] {
+fn a_reference_without_a_value_is_no_key_to_anything() {
+    for (reference, why) in [
+        ("$env://KEY", "the variable KEY is not set"),
+        ("$ENV://KEY", "the variable KEY is not set"),
+        ("$secret://vault/1/jack/key", "there is no secrets/vault/1"),
+        ("$secret://aws/1/jack/key", "secrets of the manager aws are not looked up yet"),
+    ] {
         let desk = Desk::of(&format!(
             "consumers: [{{username: jack, plugins: {{key-auth: {{key: '{reference}'}}, basic-auth: {{username: j, password: '{reference}'}}}}}}]"
         ));
@@ -481,8 +487,10 @@ fn a_reference_that_is_not_looked_up_is_no_key_to_anything() {
         // The consumer is there all the same, and whoever wrote it is told.
         let told: Vec<String> = desk.faults();
         assert_eq!(told.len(), 2, "{told:?}");
-        let fault = "consumers/jack: plugins.key-auth: references are not looked up yet, so nobody gets in by this one";
-        assert!(told.contains(&fault.to_owned()), "{told:?}");
+        let fault = format!(
+            "consumers/jack: plugins.key-auth.key: {reference}: {why}; until then nobody gets in by this one"
+        );
+        assert!(told.contains(&fault), "{told:?}");
         assert_eq!(desk.set_aside(), []);
     }
 }

@@ -9,11 +9,13 @@ use super::{REFERENCES, Registry, set_of};
 use crate::exchange::RouteLabels;
 use crate::expr::Rule;
 use crate::model::field::PluginMap;
+use crate::model::reference::beside_references;
 use crate::model::schema::check;
 use crate::model::{self, ConfigError, Kind, Object, Raw, typed};
 use crate::plugin::Holds;
 use crate::snapshot::merge::{Mounts, Workbench, lay_over, metadata};
 use crate::snapshot::names::Names;
+use crate::snapshot::references::References;
 use crate::snapshot::upstream::compile as compile_upstream;
 use crate::snapshot::{Chain, Route, Target, Timeouts};
 
@@ -21,9 +23,12 @@ use crate::snapshot::{Chain, Route, Target, Timeouts};
 pub(super) struct Work<'a> {
     pub(super) bench: Workbench<'a>,
     names: &'a mut Names,
+    pub(super) references: &'a mut References,
     pub(super) parts: &'a mut Parts,
     /// Orders what nothing else does: who is older comes first.
     age: u64,
+    /// Whether no other version of the object is in force that could stay.
+    pub(super) is_alone: bool,
     pub(super) made: Made,
     /// Faults that do not keep the object out of force, such as a reference to nothing.
     pub(super) lacks: Vec<ConfigError>,
@@ -37,15 +42,26 @@ impl<'a> Work<'a> {
         tools: &'a mut Tools<'_>,
         age: u64,
     ) -> Self {
-        let Tools { names, surroundings, enabled } = tools;
+        let Tools { names, references, surroundings, enabled } = tools;
         let bench = Workbench { registry, holds: Holds::default(), surroundings, enabled: *enabled };
-        Self { bench, names, parts, age, made: Made::default(), lacks: Vec::new(), needs: Vec::new() }
+        Self {
+            bench,
+            names,
+            references,
+            parts,
+            age,
+            is_alone: true,
+            made: Made::default(),
+            lacks: Vec::new(),
+            needs: Vec::new(),
+        }
     }
 
     /// What the object needed beside itself, found or not.
     pub(super) fn take_needs(&mut self) -> Vec<Need> {
         let mut needs = std::mem::take(&mut self.needs);
         needs.extend(self.names.take_asked().into_iter().map(Need::Name));
+        needs.extend(self.references.take_asked().into_iter().map(Need::Secret));
         needs
     }
 
@@ -56,11 +72,11 @@ impl<'a> Work<'a> {
         let added = match object {
             Object::PluginMetadata(read) => metadata(*read, self.bench.enabled).map(drop),
             Object::Upstream(upstream) => self.add_upstream(&name, id, &upstream),
-            Object::PluginConfig(config) => self.bench.mounts(&name, Some(&config.plugins)).map(|mounts| {
+            Object::PluginConfig(config) => self.mounts(&name, Some(&config.plugins)).map(|mounts| {
                 self.parts.plugin_configs.insert_mut(id.into(), Arc::new(mounts));
             }),
             Object::Service(service) => self.add_service(&name, id, &service),
-            Object::ConsumerGroup(group) => self.bench.mounts(&name, Some(&group.plugins)).map(|mounts| {
+            Object::ConsumerGroup(group) => self.mounts(&name, Some(&group.plugins)).map(|mounts| {
                 self.parts.groups.insert_mut(id.into(), Arc::new(mounts));
             }),
             Object::Consumer(consumer) => self.add_consumer(&name, &consumer),
@@ -68,8 +84,9 @@ impl<'a> Work<'a> {
             Object::GlobalRule(rule) => self.add_global_rule(&name, id, &rule.plugins),
             Object::Route(route) => self.add_route(&name, id, &route),
             Object::StreamRoute(route) => self.check_plugins(route.plugins.as_ref()),
+            Object::Secret(store) => self.add_secret_store(&name, id, *store),
             // Read and kept, not acted upon.
-            Object::Ssl(_) | Object::Secret(_) | Object::Proto(_) => Ok(()),
+            Object::Ssl(_) | Object::Proto(_) => Ok(()),
         };
         let mut holds = std::mem::take(&mut self.bench.holds);
         self.needs.extend(std::mem::take(&mut holds.disagreed).into_iter().map(Need::Topic));
@@ -162,7 +179,7 @@ impl<'a> Work<'a> {
         id: &str,
         service: &model::Service,
     ) -> Result<(), Vec<ConfigError>> {
-        let mounts = self.bench.mounts(name, service.plugins.as_ref());
+        let mounts = self.mounts(name, service.plugins.as_ref());
         let target = self.target(name, service.upstream.as_ref(), service.upstream_id.as_ref());
         let (mounts, target) = both(mounts, target)?;
         let compiled = Service {
@@ -184,7 +201,7 @@ impl<'a> Work<'a> {
                 return Err(vec![ConfigError::at(format!("plugins.{plugin}"), problem)]);
             }
         }
-        let mounts = self.bench.mounts(name, Some(plugins))?;
+        let mounts = self.mounts(name, Some(plugins))?;
         self.parts.put_global_rule(self.age, id, mounts.list);
         Ok(())
     }
@@ -196,8 +213,8 @@ impl<'a> Work<'a> {
             match self.bench.card(name) {
                 Ok(card) => {
                     let under = format!("plugins.{name}");
-                    faults
-                        .extend(check(&(card.schema)(), config).into_iter().map(|fault| fault.under(&under)));
+                    let found = beside_references(config, check(&(card.schema)(), config));
+                    faults.extend(found.into_iter().map(|fault| fault.under(&under)));
                 }
                 Err(fault) => faults.push(fault),
             }
@@ -207,9 +224,10 @@ impl<'a> Work<'a> {
 
     fn add_route(&mut self, name: &str, id: &str, route: &model::Route) -> Result<(), Vec<ConfigError>> {
         if !route.is_in_use() {
-            return self.bench.mounts(name, route.plugins.as_ref()).map(|_| ());
+            return self.mounts(name, route.plugins.as_ref()).map(|_| ());
         }
-        let own = both(rule_of(route), self.bench.mounts(name, route.plugins.as_ref()));
+        let (own, awaited) = self.mounts_of_route(name, route);
+        let own = both(rule_of(route), own);
         let target = self.target(name, route.upstream.as_ref(), route.upstream_id.as_ref());
         let ((rule, own), target) = both(own, target)?;
         let (with_config, without_config) = self.with_plugin_config(name, route, own);
@@ -242,11 +260,44 @@ impl<'a> Work<'a> {
                 .enable_websocket
                 .or_else(|| service.as_ref().map(|service| service.websocket))
                 .unwrap_or(false),
-            broken: without_service.or(without_config),
+            broken: without_service.or(without_config).or(awaited),
         };
         let place = self.parts.put_route(self.age, route, &hosts, compiled);
         self.made.place = Some(place);
         self.made.service_hosts = service_hosts;
+        Ok(())
+    }
+
+    /// A route's own plugins; the answer to requests, if something is awaited for them. Were the route left out
+    /// instead, another with less protection could take what is meant for it.
+    fn mounts_of_route(
+        &mut self,
+        name: &str,
+        route: &model::Route,
+    ) -> (Result<Mounts, Vec<ConfigError>>, Option<u16>) {
+        match self.mounts(name, route.plugins.as_ref()) {
+            Err(faults) if self.is_alone && faults.iter().all(|fault| fault.may_pass) => {
+                self.lacks.extend(faults.into_iter().map(|fault| fault.in_object(name)));
+                (Ok(Mounts::default()), Some(503))
+            }
+            mounts => (mounts, None),
+        }
+    }
+
+    /// A store of secrets, and what of it is only kept.
+    fn add_secret_store(
+        &mut self,
+        name: &str,
+        id: &str,
+        store: model::SecretStore,
+    ) -> Result<(), Vec<ConfigError>> {
+        let manager = id.split('/').next().unwrap_or_default();
+        let faults = store.faults(manager);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        self.lacks.extend(store.lacks(manager).into_iter().map(|lack| lack.in_object(name)));
+        self.parts.secrets.insert_mut(id.into(), Arc::new(store));
         Ok(())
     }
 

@@ -14,6 +14,7 @@ mod gateway;
 mod origin;
 mod probe;
 mod tests;
+mod vault;
 mod wait;
 mod wire;
 
@@ -24,5 +25,6 @@ pub(crate) use etcd::Etcd;
 pub(crate) use gateway::{Gateway, Setup, Signal, check, yaml};
 pub(crate) use origin::{Conn, Origin, reply};
 pub(crate) use probe::{Bed, anything, bytes, get, has_body, post};
+pub(crate) use vault::{TOKEN, Vault};
 pub(crate) use wait::{PATIENCE, eventually, within};
 pub(crate) use wire::{Ended, Seen, text};

@@ -1,0 +1,79 @@
+//! References in the configuration of plugins, replaced by what they stand for before a plugin reads it.
+
+use serde_json::Value;
+
+use super::work::Work;
+use crate::model::field::PluginMap;
+use crate::model::reference::{Filled, Reference, beside_references, fill, has_reference};
+use crate::model::schema::check;
+use crate::model::{ConfigError, Kind};
+use crate::snapshot::merge::Mounts;
+
+impl Work<'_> {
+    /// A configuration with what its references stand for. Without it all that is wrong besides, and each reference
+    /// that has no value yet; `schema` is of what is filled.
+    pub(super) fn fill(&mut self, config: &Value, schema: fn() -> Value) -> Result<Filled, Vec<ConfigError>> {
+        let (references, parts) = (&mut *self.references, &*self.parts);
+        let mut stores = Vec::new();
+        let filled = fill(config, &mut |text| {
+            if let Ok(Reference::Secret { store, .. }) = Reference::of(text) {
+                stores.push(store.to_owned());
+            }
+            references.value(text, |store| parts.secrets.contains_key(store))
+        });
+        for store in stores {
+            self.need(Kind::Secret, &store);
+        }
+        filled.map_err(|mut faults| {
+            let mut plain = config.clone();
+            if let Some(fields) = plain.as_object_mut() {
+                fields.shift_remove("_meta");
+            }
+            let besides = beside_references(&plain, check(&schema(), &plain));
+            faults.extend(besides);
+            faults
+        })
+    }
+
+    /// The plugins of one object, compiled, or every fault.
+    pub(super) fn mounts(
+        &mut self,
+        owner: &str,
+        plugins: Option<&PluginMap>,
+    ) -> Result<Mounts, Vec<ConfigError>> {
+        if !plugins.into_iter().flatten().any(|(_, config)| has_reference(config)) {
+            return self.bench.mounts(owner, plugins);
+        }
+        let (mut ready, mut faults, mut discretion) = (PluginMap::new(), Vec::new(), Vec::new());
+        for (name, config) in plugins.into_iter().flatten() {
+            let is_off = config.pointer("/_meta/disable") == Some(&Value::Bool(true));
+            let card = self.bench.card(name).ok().filter(|_| !is_off && has_reference(config));
+            let Some(card) = card else {
+                ready.insert(name.clone(), config.clone());
+                continue;
+            };
+            let under = format!("plugins.{name}");
+            match self.fill(config, card.schema) {
+                Ok(mut filled) => {
+                    ready.insert(name.clone(), std::mem::take(&mut filled.value));
+                    discretion.push((under, filled));
+                }
+                Err(more) => faults.extend(more.into_iter().map(|fault| fault.under(&under))),
+            }
+        }
+        let mounts = self.bench.mounts(owner, Some(&ready)).map_err(|more| {
+            let discreet = |fault: ConfigError| {
+                discretion.iter().fold(fault, |fault, (under, filled)| filled.discreet_under(under, fault))
+            };
+            more.into_iter().map(discreet).collect::<Vec<_>>()
+        });
+        match mounts {
+            Ok(mounts) if faults.is_empty() => Ok(mounts),
+            Ok(_) => Err(faults),
+            Err(more) => {
+                faults.extend(more);
+                Err(faults)
+            }
+        }
+    }
+}

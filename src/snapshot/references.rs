@@ -1,0 +1,190 @@
+//! What references in configuration stand for. Asked on the control thread only, remembered between snapshots.
+//!
+//! The environment is asked at once. A store of secrets is asked by the control plane, which brings what it has
+//! [learnt](Learnt): until then a reference has no value, and a value stays while the store fails.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::base::hash::Map;
+use crate::model::reference::{Reference, of_env, usable};
+use crate::model::{ConfigError, SecretStore};
+
+/// How the environment is asked; the control plane brings it.
+pub type ReadEnv = Box<dyn Fn(&str) -> Option<String> + Send>;
+
+/// A reference that a store is to be asked about.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub reference: String,
+    pub store: Arc<SecretStore>,
+}
+
+/// What came of asking a store.
+pub enum Learnt {
+    Value(Value),
+    /// It has no such value, or has none any more.
+    Absent(String),
+    /// It did not say.
+    Failed(String),
+}
+
+impl std::fmt::Debug for Learnt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Value(_) => f.write_str("Value(***)"),
+            Self::Absent(why) => f.debug_tuple("Absent").field(why).finish(),
+            Self::Failed(why) => f.debug_tuple("Failed").field(why).finish(),
+        }
+    }
+}
+
+/// See the module. `Debug` tells no values.
+pub(super) struct References {
+    env: ReadEnv,
+    known: Map<String, Value>,
+    /// Why there is no value; never for one that is known.
+    troubles: Map<String, String>,
+    /// References to stores, since they were last taken.
+    asked: Vec<String>,
+}
+
+impl References {
+    /// Without an environment.
+    pub(super) fn new() -> Self {
+        Self { env: Box::new(|_| None), known: Map::default(), troubles: Map::default(), asked: Vec::new() }
+    }
+
+    pub(super) fn read_env(&mut self, env: ReadEnv) {
+        self.env = env;
+    }
+
+    /// What a reference stands for; `store` has the stores of secrets that are in force.
+    pub(super) fn value(
+        &mut self,
+        text: &str,
+        has_store: impl Fn(&str) -> bool,
+    ) -> Result<Value, ConfigError> {
+        let store = match Reference::of(text).map_err(ConfigError::new)? {
+            Reference::Env { name, inner } => {
+                return of_env(name, inner, &*self.env)
+                    .map_err(|why| ConfigError::new(format!("{text}: {why}")).that_may_pass());
+            }
+            Reference::Secret { store, .. } => store,
+        };
+        self.asked.push(text.to_owned());
+        let manager = store.split('/').next().unwrap_or_default();
+        let why = if manager != "vault" {
+            format!("secrets of the manager {manager} are not looked up yet")
+        } else if !has_store(store) {
+            format!("there is no secrets/{store}")
+        } else if let Some(value) = self.known.get(text) {
+            return Ok(value.clone());
+        } else {
+            self.troubles
+                .get(text)
+                .cloned()
+                .unwrap_or_else(|| format!("secrets/{store} has not answered yet"))
+        };
+        Err(ConfigError::new(format!("{text}: {why}")).that_may_pass())
+    }
+
+    /// The references to stores that were asked for since this was last called.
+    pub(super) fn take_asked(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.asked)
+    }
+
+    /// Takes in what stores have said; the references of which something else is to be told now.
+    pub(super) fn learn(&mut self, answers: Vec<(String, Learnt)>) -> Vec<String> {
+        let mut changed = Vec::new();
+        for (reference, learnt) in answers {
+            let is_news = match learnt {
+                Learnt::Value(value) => match usable(value) {
+                    Some(value) => self.know(&reference, value),
+                    None => self.miss(&reference, "its value is empty".to_owned()),
+                },
+                Learnt::Absent(why) => self.miss(&reference, why),
+                Learnt::Failed(_) if self.known.contains_key(&reference) => false,
+                Learnt::Failed(why) => self.miss(&reference, why),
+            };
+            if is_news {
+                changed.push(reference);
+            }
+        }
+        changed
+    }
+
+    fn know(&mut self, reference: &str, value: Value) -> bool {
+        self.troubles.remove(reference);
+        let is_news = self.known.get(reference) != Some(&value);
+        if is_news {
+            self.known.insert(reference.to_owned(), value);
+        }
+        is_news
+    }
+
+    fn miss(&mut self, reference: &str, why: String) -> bool {
+        let was_known = self.known.remove(reference).is_some();
+        let is_news = self.troubles.get(reference) != Some(&why);
+        if is_news {
+            self.troubles.insert(reference.to_owned(), why);
+        }
+        was_known || is_news
+    }
+
+    /// Forgets what nobody refers to.
+    pub(super) fn forget_unused(&mut self, is_used: impl Fn(&str) -> bool) {
+        self.known.retain(|reference, _| is_used(reference));
+        self.troubles.retain(|reference, _| is_used(reference));
+    }
+}
+
+impl std::fmt::Debug for References {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("References").field("known", &self.known.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const KEY: &str = "$secret://vault/1/jack/key";
+
+    fn ask(references: &mut References) -> Result<Value, String> {
+        references.value(KEY, |store| store == "vault/1").map_err(|fault| fault.problem)
+    }
+
+    #[test]
+    fn a_value_stays_while_its_store_fails_and_goes_when_the_store_has_none() {
+        let mut references = References::new();
+        assert_eq!(ask(&mut references), Err(format!("{KEY}: secrets/vault/1 has not answered yet")));
+        let learn =
+            |references: &mut References, learnt| references.learn(vec![(KEY.to_owned(), learnt)]).len();
+        assert_eq!(learn(&mut references, Learnt::Failed("no connection".to_owned())), 1);
+        assert_eq!(ask(&mut references), Err(format!("{KEY}: no connection")));
+        assert_eq!(learn(&mut references, Learnt::Failed("no connection".to_owned())), 0, "no news");
+        assert_eq!(learn(&mut references, Learnt::Value(json!("v"))), 1);
+        assert_eq!(learn(&mut references, Learnt::Value(json!("v"))), 0, "no news");
+        assert_eq!(learn(&mut references, Learnt::Failed("no connection".to_owned())), 0);
+        assert_eq!(ask(&mut references), Ok(json!("v")));
+        assert_eq!(learn(&mut references, Learnt::Absent("has none".to_owned())), 1);
+        assert_eq!(ask(&mut references), Err(format!("{KEY}: has none")));
+        assert_eq!(learn(&mut references, Learnt::Value(json!(""))), 1);
+        assert_eq!(ask(&mut references), Err(format!("{KEY}: its value is empty")));
+    }
+
+    #[test]
+    fn only_stores_that_are_there_and_can_be_asked_have_values() {
+        let mut references = References::new();
+        let mut problem = |text: &str| references.value(text, |_| false).map_err(|fault| fault.problem);
+        assert_eq!(problem(KEY), Err(format!("{KEY}: there is no secrets/vault/1")));
+        let aws = "$secret://aws/1/jack/key";
+        assert_eq!(problem(aws), Err(format!("{aws}: secrets of the manager aws are not looked up yet")));
+        assert_eq!(references.take_asked(), [KEY, aws]);
+        assert!(!format!("{references:?}").contains("jack"));
+    }
+}
