@@ -69,6 +69,7 @@ fn power_cuts_with_writes_under_way_lose_nothing_acknowledged_and_tear_nothing()
                     }
                 }
             });
+            // Not for anything to happen: the moment is what is random.
             thread::sleep(after);
             gateway.cut_power();
             writer.join().unwrap();
