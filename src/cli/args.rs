@@ -69,6 +69,7 @@ pub(super) enum Verb {
     /// Show objects of a running gateway
     Get(GetArgs),
     /// Make the objects of a running gateway those of a file: what is not in it is deleted
+    #[command(visible_alias = "sync")]
     Apply(ApplyArgs),
     /// Tell what `apply` of a file would change, and which requests other routes would win; exits 2 if anything
     Diff(DiffArgs),

@@ -69,7 +69,7 @@ pub(super) fn rollback(args: &RollbackArgs, around: &Surroundings) -> Result<Tol
         })
         .to_string(),
         OutputFormat::Text => {
-            let mut lines: Vec<String> = names.iter().map(|name| format!("~ {name}")).collect();
+            let mut lines: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
             lines.extend(warned.iter().map(|warning| format!("warning: {warning}")));
             let (to, now) = (args.revision, said["revision"].as_u64().unwrap_or(0));
             lines.push(match (names.is_empty(), args.dry_run) {

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -18,6 +19,11 @@ use crate::model::Settings;
 
 /// Owner and group may ask.
 const MODE: u32 = 0o660;
+/// As the socket: others must not be able to hold the lock in the gateway's place.
+const PID_MODE: u32 = 0o640;
+/// The command line tries the lock for a moment when it looks whether a process lives.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Who waits at the door while the control loop is busy with a change.
 const BACKLOG: i32 = 128;
 
@@ -66,14 +72,12 @@ impl ControlSocket {
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(0o644)
+            .mode(PID_MODE)
+            // A link that somebody else put there would have another file emptied.
+            .custom_flags(libc::O_NOFOLLOW)
             .open(pid_file(path))
             .map_err(named)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(named(in_use())),
-            Err(TryLockError::Error(error)) => return Err(named(error)),
-        }
+        take(&lock).map_err(named)?;
         remove_stale(path).map_err(named)?;
         let listener = listen(path).map_err(named)?;
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(named)?;
@@ -92,6 +96,22 @@ impl Drop for ControlSocket {
         let _ = fs::remove_file(&self.path);
         let _ = fs::remove_file(pid_file(&self.path));
     }
+}
+
+/// Locks a file, unless another process has it locked for good.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "at start, before there is a core, and only where it is locked"
+)]
+fn take(lock: &File) -> io::Result<()> {
+    for _ in 0..LOCK_TRIES {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Err(in_use())
 }
 
 fn in_use() -> io::Error {

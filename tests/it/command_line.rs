@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::kit::{Client, Gateway, Origin, eventually, reply};
+use super::kit::{Client, Etcd, Gateway, Origin, eventually, reply};
 
 on_both_drivers!(
     a_file_is_applied_shown_dumped_and_taken_back,
@@ -373,4 +373,17 @@ fn where_no_port_is_offered_the_socket_still_is() {
     let off = Gateway::routing("/*", [&origin]).settings("control_socket: 'off'").start();
     assert!(fails(&off, "get routes", 64).contains("control_socket: off"));
     assert!(!off.path("state").exists());
+}
+
+#[test]
+fn in_front_of_etcd_a_file_is_applied_to_it() {
+    let (etcd, origin) = (Etcd::start(), Origin::replying("hello"));
+    let gateway = Gateway::managed().settings(&etcd.settings()).start();
+    file(&gateway, "all.yaml", &objects(&origin));
+    done(&gateway, "apply -f all.yaml");
+    gateway.request("GET", "/hello", &[("apikey", "k1")], b"").expect(200, "hello");
+    assert!(etcd.value("consumers/jack/credentials/c").contains("k1"));
+    assert!(done(&gateway, "apply -f all.yaml").contains("nothing to do"));
+    assert!(fails(&gateway, "reload", 1).contains("etcd tells of every change"));
+    assert!(on_socket(&gateway, "GET", "/process").contains("\"objects\":\"etcd\""));
 }
