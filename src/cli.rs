@@ -15,14 +15,17 @@
 
 mod apply;
 mod args;
+mod check;
 mod diff;
 mod inspect;
 mod load;
 mod node;
 mod objects;
 mod past;
+mod places;
 mod plan;
 mod process;
+mod sarif;
 mod winners;
 
 use std::ffi::OsString;
@@ -38,7 +41,7 @@ use crate::control::{log, origin};
 use crate::model::Settings;
 use crate::model::resources::Resources;
 
-use args::{CheckArgs, Cli, OriginArgs, OutputFormat, RunArgs, Verb};
+use args::{CheckArgs, Cli, OriginArgs, RunArgs, Verb};
 use load::{Loaded, Overrides, Surroundings};
 use process::Wish;
 
@@ -91,11 +94,11 @@ fn obey(cli: Cli) -> u8 {
     match cli.verb {
         None if cli.test => {
             let RunArgs { files, overrides, .. } = cli.run;
-            tell(inspect::check(&CheckArgs { files, format: OutputFormat::Text }, &overrides, &around))
+            tell(check::check(&CheckArgs { files, ..CheckArgs::default() }, &overrides, &around))
         }
         None => run(cli.run),
         Some(Verb::Run(args)) => run(args),
-        Some(Verb::Check(args)) => tell(inspect::check(&args, &Overrides::default(), &around)),
+        Some(Verb::Check(args)) => tell(check::check(&args, &Overrides::default(), &around)),
         Some(Verb::Version(args)) => tell(inspect::version(&args, &crate::runtime::driver::probe())),
         Some(Verb::Schema(args)) => tell(inspect::schema(&args)),
         Some(Verb::Plugins(args)) => tell(inspect::plugins(&args)),

@@ -100,13 +100,27 @@ pub(super) struct RunArgs {
     pub(super) ready_file: Option<PathBuf>,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(super) struct CheckArgs {
     #[command(flatten)]
     pub(super) files: FileArgs,
+    /// Take warnings for faults: what is valid and not done here as it is asked for, and settings that are ignored
+    #[arg(long)]
+    pub(super) strict: bool,
     /// How faults are told
     #[arg(long, value_enum, default_value_t)]
-    pub(super) format: OutputFormat,
+    pub(super) format: ReportFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum ReportFormat {
+    /// A line a fault
+    #[default]
+    Text,
+    /// One JSON object
+    Json,
+    /// SARIF 2.1.0, for code scanners
+    Sarif,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -1,85 +1,18 @@
-//! The verbs that only tell: `check`, `version`, `schema`, `plugins`.
+//! The verbs that only tell: `version`, `schema`, `plugins`.
 
 use serde_json::{Map, Value, json};
 
-use crate::control::discovery::dns;
 use crate::control::kernel_release;
-use crate::control::secrets::environment;
 use crate::model::schema::schema_of;
-use crate::model::{ConfigError, Kind, Settings};
+use crate::model::{Kind, Settings};
 use crate::plugin::{Phase, Phases};
 use crate::plugins::{CATALOG, Card};
-use crate::snapshot::Compiler;
 
-use super::args::{CheckArgs, OutputFormat, PluginsArgs, SchemaArgs, VersionArgs};
-use super::load::{self, Loaded, Overrides, Surroundings, Trouble, in_file};
-use super::{INVALID, OK, Told, UNREADABLE, USAGE};
+use super::args::{PluginsArgs, SchemaArgs, VersionArgs};
+use super::{OK, Told, USAGE};
 
 /// What is built in, for those who compare builds.
 const FEATURES: [&str; 3] = ["http1", "io_uring", "epoll"];
-
-/// All that `run` would object to, in either file and between objects.
-pub(super) fn check(args: &CheckArgs, overrides: &Overrides, around: &Surroundings) -> Told {
-    let (trouble, warnings, objects) = match load::load(&args.files, overrides, around) {
-        Err(trouble) => (trouble, Vec::new(), 0),
-        Ok(loaded) => {
-            let (awaited, faults): (Vec<_>, Vec<_>) =
-                compile(&loaded).into_iter().partition(|(_, fault)| fault.may_pass);
-            let objects = loaded.resources.objects.len();
-            let mut warnings = loaded.settings.warnings;
-            warnings.extend(awaited.iter().map(|(file, fault)| in_file(file, fault)));
-            (Trouble { unreadable: Vec::new(), faults }, warnings, objects)
-        }
-    };
-    let code = match (trouble.unreadable.is_empty(), trouble.faults.is_empty()) {
-        (false, _) => UNREADABLE,
-        (true, false) => INVALID,
-        (true, true) => OK,
-    };
-    let text = match args.format {
-        OutputFormat::Text => {
-            let mut lines = trouble.lines();
-            lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
-            lines.push(match (code, trouble.faults.len()) {
-                (OK, _) => format!("ok; objects: {objects}"),
-                (_, faults) => format!("refused; faults: {faults}, unreadable: {}", trouble.unreadable.len()),
-            });
-            lines.join("\n")
-        }
-        OutputFormat::Json => {
-            let faults: Vec<Value> = trouble.faults.iter().map(fault_json).collect();
-            json!({
-                "ok": code == OK,
-                "objects": objects,
-                "unreadable": trouble.unreadable,
-                "faults": faults,
-                "warnings": warnings,
-            })
-            .to_string()
-        }
-    };
-    Told { code, text: text + "\n" }
-}
-
-fn compile(loaded: &Loaded) -> Vec<(String, ConfigError)> {
-    // As `run` does: a node whose name is unknown is a fault that is better met here.
-    let mut compiler =
-        Compiler::new(&loaded.settings, Box::new(dns::resolve)).reading_env(Box::new(environment));
-    let faults = compiler.compile(&loaded.resources).faults;
-    let file = loaded.resources_path.as_ref().map_or_else(String::new, |path| path.display().to_string());
-    faults.into_iter().map(|fault| (file.clone(), fault)).collect()
-}
-
-fn fault_json((file, fault): &(String, ConfigError)) -> Value {
-    json!({
-        "file": file,
-        "object": fault.object,
-        "path": fault.path,
-        "pointer": fault.pointer(),
-        "problem": fault.problem,
-        "text": in_file(file, fault),
-    })
-}
 
 pub(super) fn version(args: &VersionArgs, driver: &str) -> Told {
     let (version, revision) = (env!("CARGO_PKG_VERSION"), env!("RINGWAY_REVISION"));

@@ -6,6 +6,7 @@ use std::path::Path;
 use clap::CommandFactory as _;
 use tempfile::TempDir;
 
+use super::args::ReportFormat;
 use super::load::{DriverName, FileArgs};
 use super::*;
 
@@ -127,17 +128,17 @@ fn options_win_over_the_environment_and_that_over_the_file() {
     assert_eq!(cores(&option, &around), Cores::Count(3));
 }
 
-fn checked(around: &Surroundings, format: OutputFormat) -> Told {
-    inspect::check(&CheckArgs { files: FileArgs::default(), format }, &Overrides::default(), around)
+fn checked(around: &Surroundings, format: ReportFormat) -> Told {
+    check::check(&CheckArgs { format, ..CheckArgs::default() }, &Overrides::default(), around)
 }
 
 #[test]
 fn check_tells_ok_faults_and_unreadable_files_apart() {
     let (_folder, around) = around(&[("config.yaml", ""), ("resources.yaml", ROUTE)]);
-    let told = checked(&around, OutputFormat::Text);
+    let told = checked(&around, ReportFormat::Text);
     assert_eq!((told.code, told.text.as_str()), (OK, "ok; objects: 1\n"));
     fs::write(around.folder.join("config.yaml"), "resources: nowhere.yaml").expect("written");
-    let told = checked(&around, OutputFormat::Text);
+    let told = checked(&around, ReportFormat::Text);
     assert_eq!(told.code, UNREADABLE);
     assert!(told.text.contains("nowhere.yaml: "), "{}", told.text);
 }
@@ -146,17 +147,90 @@ fn check_tells_ok_faults_and_unreadable_files_apart() {
 fn check_tells_the_faults_of_both_files_at_once() {
     let (_folder, around) =
         around(&[("config.yaml", "cores: many"), ("resources.yaml", "routes: 1\nupstream: 2")]);
-    let told = checked(&around, OutputFormat::Text);
+    let told = checked(&around, ReportFormat::Text);
     assert_eq!(told.code, INVALID);
-    for part in ["config.yaml: cores: ", "resources.yaml: routes: ", "found upstream", "refused; faults: 3,"]
+    for part in
+        ["config.yaml:1:8: cores: ", "resources.yaml:1:9: routes: ", "found upstream", "refused; faults: 3,"]
     {
         assert!(told.text.contains(part), "{part} is missing in {}", told.text);
     }
-    let told = checked(&around, OutputFormat::Json);
+    let told = checked(&around, ReportFormat::Json);
     let json: serde_json::Value = serde_json::from_str(&told.text).expect("JSON");
     assert_eq!((told.code, &json["ok"]), (INVALID, &false.into()));
     assert_eq!(json["faults"].as_array().map(Vec::len), Some(3));
     assert_eq!(json["faults"][0]["pointer"], "/cores");
+}
+
+const WARNED: &str = "\
+routes:
+  - id: 1
+    uri: /hello
+    upstream:
+      type: ewma
+      nodes: {\"127.0.0.1:1980\": 1}
+#END
+";
+
+#[test]
+fn what_is_not_there_yet_is_a_warning_and_a_fault_where_that_is_strict() {
+    let (_folder, around) =
+        around(&[("config.yaml", "nginx_config:\n  worker_processes: 4\n"), ("resources.yaml", WARNED)]);
+    let told = checked(&around, ReportFormat::Text);
+    assert_eq!(told.code, OK, "{}", told.text);
+    assert!(told.text.ends_with("ok; objects: 1, warnings: 2\n"), "{}", told.text);
+    for (file, warning) in [
+        ("resources.yaml", ":5:13: routes/1: upstream.type: "),
+        ("config.yaml", ":2:21: nginx_config.worker_processes: is ignored"),
+    ] {
+        let path = around.folder.join(file);
+        let line = format!("warning: {}{warning}", path.display());
+        assert!(told.text.contains(&line), "{line} is missing in {}", told.text);
+    }
+    let strict = CheckArgs { strict: true, ..CheckArgs::default() };
+    let told = check::check(&strict, &Overrides::default(), &around);
+    assert_eq!(told.code, INVALID);
+    assert!(told.text.ends_with("refused; faults: 2, unreadable: 0\n"), "{}", told.text);
+    assert!(!told.text.contains("warning: "), "{}", told.text);
+}
+
+#[test]
+fn a_scanner_is_told_files_and_lines() {
+    let route = "routes:\n- id: 1\n  uri: /a\n  upstream: {nodes: {'127.0.0.1:1': 1}}\n";
+    let bad = "upstreams:\n- {id: u, nodes: {'127.0.0.1:1': 1},\n   retries: ten}\n";
+    let (_folder, around) = around(&[("config.yaml", "resources: conf.d")]);
+    fs::create_dir(around.folder.join("conf.d")).expect("made");
+    let write = |name: &str, text: &str| fs::write(around.folder.join("conf.d").join(name), text);
+    write("1.yaml", route).and_then(|()| write("2.yaml", bad)).expect("written");
+    let results = || {
+        let told = checked(&around, ReportFormat::Sarif);
+        assert_eq!(told.code, INVALID, "{}", told.text);
+        let report: serde_json::Value = serde_json::from_str(&told.text).expect("JSON");
+        assert_eq!(
+            (&report["version"], &report["runs"][0]["tool"]["driver"]["rules"][1]["id"]),
+            (&"2.1.0".into(), &"fault".into())
+        );
+        report["runs"][0]["results"].clone()
+    };
+    let found = results();
+    let location = &found[0]["locations"][0]["physicalLocation"];
+    assert!(
+        location["artifactLocation"]["uri"].as_str().is_some_and(|uri| uri.ends_with("conf.d/2.yaml")),
+        "{found}"
+    );
+    assert_eq!(location["region"], serde_json::json!({"startLine": 3, "startColumn": 13}));
+    assert_eq!(found[0]["level"], "error");
+
+    // An id in two files: the fault names both places, and is shown at the second.
+    write("2.yaml", route).expect("written");
+    let found = results();
+    let text = found[0]["message"]["text"].as_str().unwrap_or_default();
+    assert!(text.contains("2.yaml:2:3 and in ") && text.contains("1.yaml:2:3, expected it once"), "{found}");
+    assert_eq!(found[0]["locations"][0]["physicalLocation"]["region"]["startLine"], 2);
+
+    // What is not YAML is shown where it breaks.
+    write("2.yaml", "routes:\n  - id: [1\nupstreams: {").expect("written");
+    let found = results();
+    assert_eq!(found[0]["locations"][0]["physicalLocation"]["region"]["startLine"], 3, "{found}");
 }
 
 #[test]

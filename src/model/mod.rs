@@ -13,6 +13,7 @@ pub mod nearest;
 pub(crate) mod path;
 pub mod plugin_config;
 pub mod plugin_metadata;
+pub mod position;
 pub mod proto_file;
 pub mod reference;
 pub mod resources;

@@ -41,7 +41,7 @@ pub(super) fn pointer(path: &str) -> String {
 }
 
 /// The first step of a path and what is behind it.
-fn next(path: &str) -> (String, &str) {
+pub(super) fn next(path: &str) -> (String, &str) {
     let Some(inner) = path.strip_prefix('[') else {
         let end = path.find(['.', '[']).unwrap_or(path.len());
         return (path[..end].to_owned(), &path[end..]);

@@ -310,7 +310,7 @@ impl Attempt {
 }
 
 /// Fields whose fault is a reference to nothing.
-pub(super) const REFERENCES: [&str; 4] = ["upstream_id", "service_id", "plugin_config_id", "group_id"];
+pub const REFERENCES: [&str; 4] = ["upstream_id", "service_id", "plugin_config_id", "group_id"];
 
 fn key_of(raw: &Raw) -> Key {
     (raw.kind, raw.id.as_str().into())

@@ -12,7 +12,7 @@ mod route;
 mod upstream;
 
 pub use crate::plugins::AnyPlugin;
-pub use compile::{Compiler, Outcome, Quarantined};
+pub use compile::{Compiler, Outcome, Quarantined, REFERENCES};
 pub use names::Resolve;
 pub use references::{Learnt, ReadEnv, Wanted};
 pub use route::{Consumer, Route, Target};

@@ -19,8 +19,9 @@ use std::time::Duration;
 
 use crate::base::clock::Moment;
 use crate::base::hash;
-use crate::model::ConfigError;
+use crate::model::position::locate;
 use crate::model::resources::{self, FILE_BYTES_MAX, Format, Resources, ends_with_marker};
+use crate::model::{ConfigError, Kind};
 
 /// Time between two looks.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -306,6 +307,16 @@ fn fingerprint(pieces: &[Piece]) -> u64 {
     hash::stable(&all)
 }
 
+/// The texts of all files of a path, in the order of their reading.
+///
+/// # Errors
+/// When one can not be read.
+pub fn texts(path: &Path) -> io::Result<Vec<(PathBuf, String)>> {
+    let disk = Disk(path.to_owned());
+    let pieces = disk.read(&disk.look()?)?;
+    Ok(pieces.into_iter().map(|piece| (piece.path, piece.text)).collect())
+}
+
 /// Parses the pieces and makes one of them; an id may stand in one of them only.
 pub(crate) fn merge(pieces: &[Piece]) -> Result<Resources, Vec<ConfigError>> {
     let env = |name: &str| std::env::var(name).ok();
@@ -321,9 +332,15 @@ pub(crate) fn merge(pieces: &[Piece]) -> Result<Resources, Vec<ConfigError>> {
                 continue;
             }
         };
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for object in part.objects {
-            if let Some(other) = homes.insert((object.kind, object.id.clone()), &piece.path) {
-                let problem = format!("is in {path} and in {}, expected it once", other.display());
+            // A credential stands among the consumers.
+            let list = if object.kind == Kind::Credential { Kind::Consumer } else { object.kind }.plural();
+            let count = counts.entry(list).or_default();
+            let home = (piece, list, *count);
+            *count += 1;
+            if let Some(other) = homes.insert((object.kind, object.id.clone()), home) {
+                let problem = format!("is in {} and in {}, expected it once", place(home), place(other));
                 faults.push(ConfigError::new(problem).in_object(object.name()));
             }
             all.objects.push(object);
@@ -335,6 +352,13 @@ pub(crate) fn merge(pieces: &[Piece]) -> Result<Resources, Vec<ConfigError>> {
         }
     }
     if faults.is_empty() { Ok(all) } else { Err(faults) }
+}
+
+/// Where an object stands: file, line and column.
+fn place((piece, list, index): (&Piece, &str, usize)) -> String {
+    let position = locate(&piece.text, &format!("{list}[{index}]"));
+    let position = position.map_or_else(String::new, |position| format!(":{position}"));
+    format!("{}{position}", piece.path.display())
 }
 
 /// A fault that names no object at least names its file.
@@ -527,7 +551,7 @@ mod tests {
         let piece = |path: &str| Piece { path: path.into(), text: "routes: [{id: 1, uri: /}]".to_owned() };
         let faults = merge(&[piece("a.yaml"), piece("b.yaml")]).expect_err("a double");
         let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        assert_eq!(told, ["routes/1: is in b.yaml and in a.yaml, expected it once"]);
+        assert_eq!(told, ["routes/1: is in b.yaml:1:10 and in a.yaml:1:10, expected it once"]);
     }
 
     #[test]
