@@ -70,7 +70,7 @@ fn what_is_wrong_with_an_object_is_said_once() {
     gateway.write(&MIXED.replace("count: ten", "count: eleven"), &[("ORIGIN", &origin)]);
     gateway.wait_said(&["routes/7", "limit-count.count", "eleven"]);
     let said = gateway.said();
-    assert_eq!(said.matches("found \"ten\"").count(), 1, "{said}");
+    assert_eq!(said.matches("got \"ten\"").count(), 1, "{said}");
     assert_eq!(said.matches("routes/7: set aside").count(), 1, "{said}");
 }
 

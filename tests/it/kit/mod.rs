@@ -6,6 +6,7 @@
 #[macro_use]
 mod drivers;
 mod admin;
+mod binary;
 mod client;
 mod disk;
 mod etcd;
@@ -18,11 +19,12 @@ mod vault;
 mod wait;
 mod wire;
 
+pub(crate) use binary::check;
 pub(crate) use client::{Answer, Client, Raw};
 pub(crate) use disk::SmallDisk;
 pub(crate) use drivers::{Driver, current as current_driver, on};
 pub(crate) use etcd::Etcd;
-pub(crate) use gateway::{Gateway, Setup, Signal, check, yaml};
+pub(crate) use gateway::{Gateway, Setup, Signal, yaml};
 pub(crate) use origin::{Conn, Origin, reply};
 pub(crate) use probe::{Bed, anything, bytes, get, has_body, post};
 pub(crate) use vault::{TOKEN, Vault};
