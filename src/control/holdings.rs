@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::admin::{Keys, Shared, held};
 use super::log;
+use super::seal::Seal;
 use super::socket::ControlSocket;
 use super::source::etcd::Etcd;
 use super::source::file::Source;
@@ -46,19 +47,20 @@ impl Holdings {
             format!("objects are held in {path}: change them there, or start without a file of resources")
         });
         let socket = ControlSocket::open(settings)?;
+        let seal = || Seal::open(settings);
         let store = match source {
             Some(_) => Ok(Store::in_memory()),
             None if settings.etcd.is_some() => Ok(Store::in_memory()),
             // Nobody could put anything into it.
             None if !wanted && socket.is_none() && !state.join(STORE_FILE).exists() => Ok(Store::in_memory()),
-            None => Store::open(state),
+            None => seal().and_then(|seal| Store::open(state, seal)),
         };
         let store = store.or_else(|error| {
             // What is there is served all the same, if it can be read: a start without it would be worse than none.
             if !is_forbidden(&error) || !state.join(STORE_FILE).try_exists()? {
                 return Err(error);
             }
-            let store = Store::open_to_read(state)?;
+            let store = Store::open_to_read(state, seal()?)?;
             let why = format!("nothing can be kept in {}: {error}", state.display());
             log::warn(format!("{why}; what is kept there is served, and can not be changed"));
             read_only.get_or_insert(why);

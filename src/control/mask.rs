@@ -1,5 +1,5 @@
-//! Objects without their secrets, for whoever may know of an object and not what opens it: the audit log, the history
-//! and the control API.
+//! What of an object is secret; and objects without it, for whoever may know of an object and not what opens it: the
+//! audit log, the history and the control API.
 //!
 //! A secret is known by the schema (`writeOnly`), by its name, or by where it stands: whatever an authentication
 //! plugin is given for a consumer is one, but for names. References such as `$env://NAME` tell nothing and stay.
@@ -33,11 +33,18 @@ const NAMES: [&str; 4] = ["username", "key_id", "user_dn", "algorithm"];
 
 /// An object as it may be shown to anybody.
 pub(crate) fn masked(kind: Kind, mut value: Value) -> Value {
-    let Value::Object(fields) = &mut value else { return value };
+    each_secret(kind, &mut value, &mut |secret| *secret = MASK.into());
+    value
+}
+
+/// Does something to every secret of an object: text, or whatever else stands where a secret does. One may be met
+/// more than once.
+pub(super) fn each_secret(kind: Kind, value: &mut Value, act: Act<'_>) {
+    let Value::Object(fields) = value else { return };
     if kind == Kind::Ssl {
         for name in ["key", "keys"] {
             if let Some(secret) = fields.get_mut(name) {
-                hide(secret);
+                inside(secret, act);
             }
         }
     }
@@ -46,73 +53,74 @@ pub(crate) fn masked(kind: Kind, mut value: Value) -> Value {
     for (name, config) in plugins.into_iter().flatten() {
         let Some(card) = Card::of(name) else { continue };
         if of_user && card.credential.is_some() {
-            hide_all_but_names(config);
+            all_but_names(config, act);
         } else {
             let schema = (card.schema)();
-            hide_by_schema(&schema, &schema, config);
+            by_schema(&schema, &schema, config, act);
         }
     }
     let schema = kind.schema();
-    hide_by_schema(&schema, &schema, &mut value);
-    hide_by_name(&mut value);
-    value
+    by_schema(&schema, &schema, value, act);
+    by_name(value, act);
 }
 
+type Act<'a> = &'a mut dyn FnMut(&mut Value);
+
 /// All text in a value; references stay.
-fn hide(value: &mut Value) {
+fn inside(value: &mut Value, act: Act<'_>) {
     match value {
         Value::String(text) if is_reference(text) => {}
-        Value::Array(items) => items.iter_mut().for_each(hide),
-        Value::Object(fields) => fields.values_mut().for_each(hide),
+        Value::Array(items) => items.iter_mut().for_each(|item| inside(item, act)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| inside(field, act)),
         Value::Null => {}
-        other => *other = MASK.into(),
+        other => act(other),
     }
 }
 
-fn hide_all_but_names(config: &mut Value) {
+fn all_but_names(config: &mut Value, act: Act<'_>) {
     let Value::Object(fields) = config else { return };
     for (_, value) in
         fields.iter_mut().filter(|(name, _)| !NAMES.contains(&name.as_str()) && *name != "_meta")
     {
-        hide(value);
+        inside(value, act);
     }
 }
 
-fn hide_by_name(value: &mut Value) {
+fn by_name(value: &mut Value, act: Act<'_>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
-                if SECRET.contains(&name.as_str()) { hide(value) } else { hide_by_name(value) }
+                if SECRET.contains(&name.as_str()) { inside(value, act) } else { by_name(value, act) }
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(hide_by_name),
+        Value::Array(items) => items.iter_mut().for_each(|item| by_name(item, act)),
         _ => {}
     }
 }
 
 /// What the schema says is only ever written.
-fn hide_by_schema(root: &Value, schema: &Value, value: &mut Value) {
+fn by_schema(root: &Value, schema: &Value, value: &mut Value, act: Act<'_>) {
     let Some(schema) = resolved(root, schema) else { return };
     if schema.get("writeOnly") == Some(&Value::Bool(true)) {
-        return hide(value);
+        return inside(value, act);
     }
     for branches in ["anyOf", "oneOf", "allOf"] {
         for branch in schema.get(branches).and_then(Value::as_array).into_iter().flatten() {
-            hide_by_schema(root, branch, value);
+            by_schema(root, branch, value, act);
         }
     }
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
                 if let Some(schema) = schema.get("properties").and_then(|known| known.get(name)) {
-                    hide_by_schema(root, schema, value);
+                    by_schema(root, schema, value, act);
                 }
             }
         }
         Value::Array(items) => {
             for item in items {
                 if let Some(schema) = schema.get("items") {
-                    hide_by_schema(root, schema, item);
+                    by_schema(root, schema, item, act);
                 }
             }
         }

@@ -28,6 +28,7 @@ mod mask;
 pub mod origin;
 mod publish;
 mod ready_file;
+mod seal;
 pub mod secrets;
 mod signals;
 mod socket;
@@ -70,6 +71,7 @@ use write::{Done, Refusal, Write};
 pub use export::process::kernel_release;
 pub use holdings::Holdings;
 pub(crate) use mask::{MASK, masked};
+pub use seal::Seal;
 pub use signals::{Ended, Signal};
 pub use socket::pid_file;
 

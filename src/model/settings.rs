@@ -15,6 +15,7 @@
 pub mod admin;
 mod apisix;
 mod cores;
+mod encryption;
 mod etcd;
 pub mod limits;
 mod listen;
@@ -35,6 +36,7 @@ use super::values::{Format, read};
 
 pub use admin::{AdminKey, AdminRole, AdminSettings};
 pub use cores::Cores;
+pub use encryption::DataEncryption;
 pub use etcd::EtcdSettings;
 pub use limits::Limits;
 pub use listen::{Listen, Listeners};
@@ -65,6 +67,8 @@ pub struct Settings {
     pub etcd: Option<EtcdSettings>,
     /// Where state is kept.
     pub state_dir: PathBuf,
+    /// How secrets of objects are kept.
+    pub data_encryption: DataEncryption,
     /// The process's own log.
     pub log: LogSettings,
     /// The record of every request.
@@ -108,6 +112,7 @@ impl Default for Settings {
             resources: None,
             etcd: None,
             state_dir: PathBuf::from(STATE_DIR),
+            data_encryption: DataEncryption::default(),
             log: LogSettings::default(),
             access_log: AccessLogSettings::default(),
             metrics: MetricsSettings::default(),
@@ -280,6 +285,7 @@ impl Settings {
     /// Rules between settings.
     fn faults(&self) -> Vec<ConfigError> {
         let mut faults = self.etcd.as_ref().map_or_else(Vec::new, EtcdSettings::faults);
+        faults.extend(self.data_encryption.faults());
         if self.etcd.is_some()
             && let Some(path) = &self.resources
         {

@@ -12,6 +12,7 @@ mod kit;
 
 mod admin;
 mod admin_whole;
+mod at_rest;
 mod command_line;
 mod configs;
 mod control_api;

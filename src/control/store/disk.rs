@@ -403,8 +403,29 @@ fn explained(path: &Path, error: redb::Error) -> io::Error {
     }
 }
 
+/// Why a file that can be read is not served.
+pub(super) enum Unfit {
+    /// It is not what we have written.
+    Damaged(String),
+    /// A secret in it does not open.
+    Locked(String),
+}
+
+impl Unfit {
+    /// As it is told of a file.
+    pub(super) fn at(self, path: &Path) -> io::Error {
+        let why = match self {
+            Self::Damaged(why) => return damaged(path, &why),
+            Self::Locked(why) => why,
+        };
+        let place = path.display();
+        let how = "Nothing of it is served: bring the key back, or move the file away to begin anew";
+        io::Error::new(io::ErrorKind::InvalidData, format!("{place}: {why}. {how}"))
+    }
+}
+
 /// The fault of a file that is not what we have written.
-pub(super) fn damaged(path: &Path, why: &str) -> io::Error {
+fn damaged(path: &Path, why: &str) -> io::Error {
     let place = path.display();
     let copy = path.with_file_name(COPY);
     let why = format!(

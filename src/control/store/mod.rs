@@ -18,7 +18,9 @@ use crate::base::clock::UnixMs;
 use crate::model::resources::Resources;
 use crate::model::{Kind, ObjectId, Raw, object_name};
 
-use disk::{Batch, Content, Disk, damaged};
+use super::log;
+use super::seal::{Seal, looks_sealed};
+use disk::{Batch, Content, Disk, Unfit};
 
 pub(crate) use crate::model::resources::Change;
 pub(crate) use disk::FILE as STORE_FILE;
@@ -90,43 +92,66 @@ pub(crate) struct Store {
     history: VecDeque<Past>,
     history_bytes: usize,
     disk: Option<Disk>,
+    seal: Seal,
 }
 
 impl Store {
     /// In memory only, for tests and for what a file holds.
     pub(crate) fn in_memory() -> Self {
-        Self { revision: 0, objects: BTreeMap::new(), history: VecDeque::new(), history_bytes: 0, disk: None }
+        Self {
+            revision: 0,
+            objects: BTreeMap::new(),
+            history: VecDeque::new(),
+            history_bytes: 0,
+            disk: None,
+            seal: Seal::default(),
+        }
     }
 
     /// Opens `DIR/store.redb`, or makes it, and the folder. Refuses a file that is damaged, of an unknown format or
-    /// held by another process; the error names the file and says how to go on.
-    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+    /// held by another process, or of which a secret does not open; the error names the file and says how to go on.
+    pub(crate) fn open(dir: &Path, seal: Seal) -> io::Result<Self> {
         let (disk, content) = Disk::open(dir)?;
-        let mut store = Self::of(content).map_err(|why| damaged(disk.path(), &why))?;
+        let mut store = Self::of(content, seal).map_err(|why| why.at(disk.path()))?;
+        store.seal.keep_key()?;
         disk.keep_copy();
         store.disk = Some(disk);
         Ok(store)
     }
 
     /// Takes what `DIR/store.redb` holds where it can not be written. Changes would stay in memory: refuse them.
-    pub(crate) fn open_to_read(dir: &Path) -> io::Result<Self> {
+    pub(crate) fn open_to_read(dir: &Path, seal: Seal) -> io::Result<Self> {
         let (path, content) = Disk::read(dir)?;
-        Self::of(content).map_err(|why| damaged(&path, &why))
+        Self::of(content, seal).map_err(|why| why.at(&path))
     }
 
     /// A store that holds this, and has no disk yet.
-    fn of(content: Content) -> Result<Self, String> {
+    fn of(content: Content, seal: Seal) -> Result<Self, Unfit> {
         let mut store = Self::in_memory();
+        let mut lost = None;
         store.revision = content.revision;
         for (name, text) in content.objects {
-            let kept = Kept::of_row(&name, &text)?;
+            let mut kept = Kept::of_row(&name, &text).map_err(Unfit::Damaged)?;
+            kept.entry.value = seal.uncover(&name, kept.entry.value).map_err(Unfit::Locked)?;
             store.objects.insert(name, kept);
         }
         for (revision, text) in content.history {
+            // A key that has left the ring took the past with it, which is no reason not to serve the present.
+            if Record::opens(&text, &seal).is_err() {
+                lost = Some(revision);
+                (store.history_bytes, store.history) = (0, VecDeque::new());
+                continue;
+            }
             store.history_bytes += text.len();
             store.history.push_back(Past { revision, text });
         }
-        store.check()?;
+        if let Some(revision) = lost {
+            log::warn(format!(
+                "history up to revision {revision} was sealed with a key that is not here: it is lost"
+            ));
+        }
+        store.seal = seal;
+        store.check().map_err(Unfit::Damaged)?;
         Ok(store)
     }
 
@@ -264,7 +289,12 @@ impl Store {
         let mut record = Record::new(author.clone(), at);
         for (name, kept) in plan {
             let before = self.objects.get(name).map(|kept| kept.entry.value.clone());
-            record.push(name.clone(), before, kept.as_ref().map(|kept| kept.entry.value.clone()));
+            let after = kept.as_ref().map(|kept| kept.entry.value.clone());
+            let kind = record::of_name(name).map(|(kind, _)| kind);
+            let close = |value: Value| {
+                kind.map_or_else(|| value.clone(), |kind| self.seal.close(name, kind, value.clone()))
+            };
+            record.push(name.clone(), before.map(close), after.map(close));
         }
         record
     }
@@ -307,7 +337,9 @@ impl Store {
     fn batch(&self, plan: &Plan, past: &Past, forgotten: usize, is_kept: bool) -> io::Result<Batch> {
         let mut batch = Batch::changing(past.revision);
         for (name, kept) in plan {
-            batch.objects.push((name.clone(), kept.as_ref().map(Kept::to_row).transpose()?));
+            batch
+                .objects
+                .push((name.clone(), kept.as_ref().map(|kept| kept.to_row(&self.seal)).transpose()?));
         }
         batch.forgotten.extend(self.history.iter().take(forgotten).map(|past| past.revision));
         if is_kept {
@@ -320,7 +352,7 @@ impl Store {
     fn whole(&self) -> io::Result<Batch> {
         let mut batch = Batch::replacing(self.revision);
         for (name, kept) in &self.objects {
-            batch.objects.push((name.clone(), Some(kept.to_row()?)));
+            batch.objects.push((name.clone(), Some(kept.to_row(&self.seal)?)));
         }
         batch.history.extend(self.history.iter().map(|past| (past.revision, past.text.clone())));
         Ok(batch)
@@ -328,7 +360,7 @@ impl Store {
 
     fn read(&self, past: &Past) -> io::Result<Revision> {
         Record::of_text(&past.text)
-            .and_then(|record| record.into_revision(past.revision))
+            .and_then(|record| record.into_revision(past.revision, &self.seal))
             .map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))
     }
 
@@ -364,6 +396,7 @@ fn check_change(change: &Change) -> io::Result<()> {
     }
     match change {
         Change::Put(raw) if !raw.value.is_object() => refuse("is not an object"),
+        Change::Put(raw) if looks_sealed(&raw.value) => refuse("has text that looks like a sealed secret"),
         Change::Put(raw) if is_deeper(&raw.value, DEPTH_MAX) => {
             refuse(&format!("is nested deeper than {DEPTH_MAX} levels"))
         }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::io;
 
 use crate::base::clock::UnixMs;
+use crate::control::seal::Seal;
 use crate::model::{Kind, ObjectId, object_name};
 
 use super::{Author, Changed, Entry, Revision};
@@ -35,8 +36,9 @@ impl Kept {
         Ok(Self { kind, id, entry: Entry { value, created, modified }, place })
     }
 
-    pub(super) fn to_row(&self) -> io::Result<Vec<u8>> {
+    pub(super) fn to_row(&self, seal: &Seal) -> io::Result<Vec<u8>> {
         let Entry { value, created, modified } = self.entry.clone();
+        let value = seal.close(&object_name(self.kind, self.id.as_str()), self.kind, value);
         serde_json::to_vec(&Row { value, created, modified, place: self.place }).map_err(io::Error::from)
     }
 }
@@ -75,11 +77,23 @@ impl Record {
         serde_json::to_vec(self).map_err(io::Error::from)
     }
 
-    pub(super) fn into_revision(self, revision: u64) -> Result<Revision, String> {
+    /// Whether all of it opens; what can not be read at all is for others to tell.
+    pub(super) fn opens(text: &[u8], seal: &Seal) -> Result<(), String> {
+        let lines = Self::of_text(text).map(|record| record.changes).unwrap_or_default();
+        for Line { name, before, after } in lines {
+            for value in [before, after].into_iter().flatten() {
+                seal.uncover(&name, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn into_revision(self, revision: u64, seal: &Seal) -> Result<Revision, String> {
         let changed = |line: Line| {
             let (kind, id) =
                 of_name(&line.name).ok_or_else(|| format!("{:?} is not the name of an object", line.name))?;
-            Ok::<_, String>(Changed { kind, id, before: line.before, after: line.after })
+            let open = |value: Option<Value>| value.map(|value| seal.uncover(&line.name, value)).transpose();
+            Ok::<_, String>(Changed { kind, id, before: open(line.before)?, after: open(line.after)? })
         };
         let changes = self.changes.into_iter().map(changed).collect::<Result<_, _>>()?;
         Ok(Revision { revision, at: self.at, author: self.author, changes })

@@ -152,7 +152,7 @@ fn random_histories_agree_with_a_model_across_reopening() {
     for round in 0..4 {
         let mut rng = Rng::seeded(seed + round);
         let dir = TempDir::new().unwrap();
-        let mut store = Store::open(dir.path()).unwrap();
+        let mut store = Store::open(dir.path(), Seal::default()).unwrap();
         let mut states = vec![State::default()];
         for step in 0..40 {
             let place = format!("RINGWAY_SEED={} step {step}", seed + round);
@@ -162,7 +162,7 @@ fn random_histories_agree_with_a_model_across_reopening() {
             let revision = commit(&mut store, changes);
             if rng.below(5) == 0 {
                 drop(store);
-                store = Store::open(dir.path()).unwrap();
+                store = Store::open(dir.path(), Seal::default()).unwrap();
             }
             assert_eq!(State::of(&store), model, "{place}");
             if revision as usize == states.len() {
@@ -206,7 +206,7 @@ fn check_history(store: &Store, states: &[State], seed: u64) {
 #[test]
 fn a_list_is_of_one_kind_in_the_order_of_making() {
     let dir = TempDir::new().unwrap();
-    let mut store = Store::open(dir.path()).unwrap();
+    let mut store = Store::open(dir.path(), Seal::default()).unwrap();
     commit(&mut store, vec![route("9", ""), route("1", ""), put(Kind::Consumer, "jack", json!({}))]);
     commit(&mut store, vec![route("5", ""), put(Kind::Credential, "jack/credentials/0", json!({}))]);
     commit(&mut store, vec![route("9", "later")]);
@@ -222,7 +222,7 @@ fn a_list_is_of_one_kind_in_the_order_of_making() {
         assert_eq!(store.get(Kind::Consumer, "jack/credentials/0"), None);
         assert_eq!(store.get(Kind::Route, "2"), None);
         drop(store);
-        store = Store::open(dir.path()).unwrap();
+        store = Store::open(dir.path(), Seal::default()).unwrap();
     }
 }
 
@@ -241,7 +241,7 @@ fn what_changes_nothing_makes_no_revision() {
 fn what_could_not_be_read_again_is_not_taken() {
     let nested = |levels| (1..levels).fold(json!({}), |inner, _| json!({ "a": inner }));
     let dir = TempDir::new().unwrap();
-    let mut store = Store::open(dir.path()).unwrap();
+    let mut store = Store::open(dir.path(), Seal::default()).unwrap();
     let mut refused = |change: Change| {
         let error = store.commit(vec![route("1", ""), change], &author(), 0).unwrap_err();
         assert_eq!((error.kind(), State::of(&store)), (io::ErrorKind::InvalidInput, State::default()));
@@ -258,7 +258,7 @@ fn what_could_not_be_read_again_is_not_taken() {
     commit(&mut store, vec![put(Kind::Route, "2", json!({}))]);
     let state = State::of(&store);
     drop(store);
-    assert_eq!(State::of(&Store::open(dir.path()).unwrap()), state);
+    assert_eq!(State::of(&Store::open(dir.path(), Seal::default()).unwrap()), state);
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn history_forgets_the_oldest_revisions_beyond_its_number() {
 #[test]
 fn history_forgets_the_oldest_revisions_beyond_its_bytes() {
     let dir = TempDir::new().unwrap();
-    let mut store = Store::open(dir.path()).unwrap();
+    let mut store = Store::open(dir.path(), Seal::default()).unwrap();
     let large = |letter: &str, share: usize| vec![route("1", &letter.repeat(HISTORY_BYTES_MAX / share))];
     // Each has the value before and after.
     for letter in ["a", "b", "c", "d", "e"] {
@@ -290,14 +290,14 @@ fn history_forgets_the_oldest_revisions_beyond_its_bytes() {
         assert_eq!(store.changes_back_to(2).unwrap(), None);
         assert_eq!(store.changes_back_to(3).unwrap(), Some(large("c", 5)));
         drop(store);
-        store = Store::open(dir.path()).unwrap();
+        store = Store::open(dir.path(), Seal::default()).unwrap();
     }
     commit(&mut store, large("f", 1));
     assert_eq!(store.history(9).unwrap(), []);
     commit(&mut store, vec![delete(Kind::Route, "1")]);
     commit(&mut store, vec![route("1", "")]);
     drop(store);
-    let store = Store::open(dir.path()).unwrap();
+    let store = Store::open(dir.path(), Seal::default()).unwrap();
     assert_eq!((store.revision(), store.history(9).unwrap().len()), (8, 1));
     assert_eq!(store.changes_back_to(7).unwrap(), Some(vec![delete(Kind::Route, "1")]));
 }
@@ -306,10 +306,10 @@ fn history_forgets_the_oldest_revisions_beyond_its_bytes() {
 fn only_the_owner_may_read_what_is_made() {
     let dir = TempDir::new().unwrap();
     let inner = dir.path().join("a/store");
-    let mut store = Store::open(&inner).unwrap();
+    let mut store = Store::open(&inner, Seal::default()).unwrap();
     commit(&mut store, vec![route("1", "")]);
     drop(store);
-    drop(Store::open(&inner).unwrap());
+    drop(Store::open(&inner, Seal::default()).unwrap());
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&inner), 0o700);
     let mut files: Vec<_> = fs::read_dir(&inner).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -323,8 +323,8 @@ fn only_the_owner_may_read_what_is_made() {
 #[test]
 fn a_second_one_on_the_same_file_is_refused() {
     let dir = TempDir::new().unwrap();
-    let first = Store::open(dir.path()).unwrap();
-    let error = Store::open(dir.path()).unwrap_err();
+    let first = Store::open(dir.path(), Seal::default()).unwrap();
+    let error = Store::open(dir.path(), Seal::default()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
     let file = dir.path().join("store.redb");
     assert_eq!(
@@ -335,13 +335,13 @@ fn a_second_one_on_the_same_file_is_refused() {
         )
     );
     drop(first);
-    Store::open(dir.path()).unwrap();
+    Store::open(dir.path(), Seal::default()).unwrap();
 }
 
 #[test]
 fn an_unknown_format_is_refused_with_both_numbers() {
     let dir = TempDir::new().unwrap();
-    drop(Store::open(dir.path()).unwrap());
+    drop(Store::open(dir.path(), Seal::default()).unwrap());
     let file = dir.path().join("store.redb");
     let database = redb::Database::open(&file).unwrap();
     let writing = database.begin_write().unwrap();
@@ -349,7 +349,7 @@ fn an_unknown_format_is_refused_with_both_numbers() {
     writing.open_table(meta).unwrap().insert("format", 7).unwrap();
     writing.commit().unwrap();
     drop(database);
-    let error = Store::open(dir.path()).unwrap_err();
+    let error = Store::open(dir.path(), Seal::default()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::Unsupported);
     assert_eq!(
         error.to_string(),

@@ -9,6 +9,7 @@
 //! | `apisix.status` (`{ip, port}`) | `status.listen` |
 //! | `apisix.enable_control`, `apisix.control` (`{ip, port}`) | `control.enabled`, `control.listen` |
 //! | `apisix.enable_server_tokens` | `server_tokens` |
+//! | `apisix.data_encryption`: `enable_encrypt_fields`, `keyring` (a key, or a list) | `data_encryption` |
 //! | `apisix.proxy_mode` with `stream` in it | `admin.stream_routes`, and a warning |
 //! | `plugins`, `plugin_attr` | the same |
 //! | `deployment.admin`: `admin_listen`, `allow_admin`, `admin_key`, `admin_key_required`, `enable_admin_cors` | `admin` |
@@ -131,6 +132,7 @@ impl Translated {
                         self.ignore(&format!("apisix.router.{name}"), &value);
                     }
                 }
+                ("data_encryption", Value::Object(fields)) => self.encryption(settings, fields, faults),
                 ("proxy_mode", Value::String(mode)) if mode == "http" => {}
                 ("proxy_mode", Value::String(mode)) if mode.contains("stream") => {
                     self.place(
@@ -168,6 +170,29 @@ impl Translated {
         }
         put(settings, &ours.split('.').collect::<Vec<_>>(), value);
         self.renamed.push((ours, theirs.to_owned()));
+    }
+
+    fn encryption(
+        &mut self,
+        settings: &mut Value,
+        fields: Map<String, Value>,
+        faults: &mut Vec<ConfigError>,
+    ) {
+        for (name, value) in fields {
+            let theirs = format!("apisix.data_encryption.{name}");
+            match (name.as_str(), value) {
+                ("enable_encrypt_fields" | "enable", value) => {
+                    self.place(settings, "data_encryption.enable", &theirs, value, faults);
+                }
+                ("keyring", key @ Value::String(_)) => {
+                    self.place(settings, "data_encryption.keyring", &theirs, Value::Array(vec![key]), faults);
+                }
+                ("keyring", keys) => {
+                    self.place(settings, "data_encryption.keyring", &theirs, keys, faults);
+                }
+                (_, value) => self.ignore(&theirs, &value),
+            }
+        }
     }
 
     /// A port, or a list of ports and of `{ip, port, enable_http2, …}`.

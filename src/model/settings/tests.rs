@@ -31,6 +31,7 @@ fn nothing_written_is_the_defaults() {
         "resources": null,
         "etcd": null,
         "state_dir": "/var/lib/ringway",
+            "data_encryption": {"enable": true, "keyring": []},
         "log": {"level": "info", "format": "text", "output": "stderr"},
         "access_log": {
             "enabled": true, "output": "stdout", "format": "json", "buffer_bytes": 65536, "flush_interval": 1

@@ -27,7 +27,7 @@ pub(crate) fn yaml(text: &str) -> Value {
 }
 
 /// Lays `over` upon `under`: objects field by field, arrays one after the other, anything else replaced.
-fn lay(under: &mut Value, over: Value) {
+pub(super) fn lay(under: &mut Value, over: Value) {
     match (under, over) {
         (Value::Object(under), Value::Object(over)) => {
             for (key, value) in over {

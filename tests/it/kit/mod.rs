@@ -14,6 +14,7 @@ mod faults;
 mod gateway;
 mod origin;
 mod probe;
+mod settings;
 mod tests;
 mod vault;
 mod wait;

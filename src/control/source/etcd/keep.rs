@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::base::hash;
+use crate::control::seal::Seal;
 
 /// Its name in the state's folder.
 pub(super) const FILE: &str = "etcd.json";
@@ -66,6 +67,18 @@ impl Kept {
             let why = format!("{}: {why}; remove it to start with what etcd has", path.display());
             io::Error::new(io::ErrorKind::InvalidData, why)
         })
+    }
+
+    /// With its secrets as they are.
+    pub(super) fn uncovered(mut self, seal: &Seal, path: &Path) -> io::Result<Self> {
+        for object in &mut self.objects {
+            let value = std::mem::take(&mut object.value);
+            object.value = seal.uncover(&object.name, value).map_err(|why| {
+                let why = format!("{}: {why}; bring the key back, or remove the file", path.display());
+                io::Error::new(io::ErrorKind::InvalidData, why)
+            })?;
+        }
+        Ok(self)
     }
 
     fn of_text(text: &[u8]) -> Result<Self, String> {

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::keep::{Kept, Object};
 use super::watch::{All, Changes, Item};
 use super::wire::Header;
+use crate::control::seal::Seal;
 use crate::control::store::{Change, Entry, Store};
 use crate::model::{Kind, ObjectId, Raw, object_name};
 
@@ -59,6 +60,8 @@ pub(super) struct Mirror {
     good: BTreeMap<String, Value>,
     /// Deleted from here, at which revision.
     buried: BTreeMap<String, u64>,
+    /// For what APISIX has encrypted there, and for what is kept here.
+    seal: Seal,
 }
 
 /// What a key is about.
@@ -89,6 +92,10 @@ fn key_of(key: &[u8]) -> Key {
 }
 
 impl Mirror {
+    pub(super) fn sealing(seal: Seal) -> Self {
+        Self { seal, ..Self::default() }
+    }
+
     /// What was kept, as it is served until etcd tells more.
     pub(super) fn begin(&mut self, kept: Kept, store: &mut Store) {
         self.header = Header { cluster_id: kept.cluster, revision: kept.revision };
@@ -109,8 +116,9 @@ impl Mirror {
     pub(super) fn kept(&self, prefix: &str, store: &Store) -> Kept {
         let objects = store.objects().map(|(kind, id, entry)| {
             let name = object_name(kind, id.as_str());
+            let value = self.good.get(&name).unwrap_or(&entry.value).clone();
             Object {
-                value: self.good.get(&name).unwrap_or(&entry.value).clone(),
+                value: self.seal.close(&name, kind, value),
                 created: entry.created,
                 modified: entry.modified,
                 is_missing: self.missing.contains(&name),
@@ -314,6 +322,7 @@ impl Mirror {
                 // No object is a text, so the compiler sets it aside.
                 Value::String(String::from_utf8_lossy(&item.value).into_owned())
             });
+            let value = self.seal.decrypt(kind, value);
             let before = store.get(kind, id.as_str()).map(|entry| &entry.value);
             if before != Some(&value) {
                 step.before.extend(before.map(|before| (name, before.clone())));

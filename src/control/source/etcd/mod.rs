@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 use crate::base::clock::Moment;
 use crate::control::admin::{Shared, held};
 use crate::control::log;
+use crate::control::seal::Seal;
 use crate::control::store::{Change, Store};
 use crate::control::write::Refusal;
 use crate::model::settings::EtcdSettings;
@@ -90,7 +91,10 @@ impl Etcd {
         let Some(own) = &settings.etcd else { return Ok(None) };
         let file = settings.state_dir.join(keep::FILE);
         let prefix = own.prefix.as_str();
-        let (kept, damage) = match Kept::read(&file) {
+        let mut seal = Seal::open(settings)?;
+        let read =
+            Kept::read(&file).and_then(|kept| kept.map(|kept| kept.uncovered(&seal, &file)).transpose());
+        let (kept, damage) = match read {
             Ok(kept) => (kept, None),
             Err(error) => (None, Some(error)),
         };
@@ -123,10 +127,14 @@ impl Etcd {
                 return Err(io::Error::other(why));
             }
         };
+        // What can not be written here is not kept at all.
+        if let Err(error) = seal.keep_key() {
+            log::warn(format!("{error}; secrets are not kept"));
+        }
         Ok(Some(Self {
             settings: own.clone(),
             span,
-            mirror: Mirror::default(),
+            mirror: Mirror::sealing(seal),
             file,
             kept,
             listed,

@@ -10,7 +10,7 @@ fn folder() -> TempDir {
 /// The bytes of a file in use for a while, as left by a clean end and by a sudden one, and what is in it.
 fn images(rng: &mut Rng) -> ([Vec<u8>; 2], State) {
     let dir = folder();
-    let mut store = Store::open(dir.path()).unwrap();
+    let mut store = Store::open(dir.path(), Seal::default()).unwrap();
     for _ in 0..30 {
         commit(&mut store, random_changes(rng));
     }
@@ -27,7 +27,7 @@ fn check(bytes: &[u8], state: &State, place: &str) -> bool {
     let dir = folder();
     let file = dir.path().join("store.redb");
     fs::write(&file, bytes).unwrap();
-    let mut store = match Store::open(dir.path()) {
+    let mut store = match Store::open(dir.path(), Seal::default()) {
         Ok(store) => store,
         Err(error) => {
             assert!(
@@ -44,7 +44,7 @@ fn check(bytes: &[u8], state: &State, place: &str) -> bool {
     commit(&mut store, vec![route("2", "after damage")]);
     let state = State::of(&store);
     drop(store);
-    assert_eq!(State::of(&Store::open(dir.path()).unwrap()), state, "{place}, and then");
+    assert_eq!(State::of(&Store::open(dir.path(), Seal::default()).unwrap()), state, "{place}, and then");
     false
 }
 
@@ -117,7 +117,7 @@ fn other_things_under_its_name_are_refused() {
     assert!(check(&[0; 65536], &state, "zeros"));
     let dir = folder();
     fs::create_dir(dir.path().join("store.redb")).unwrap();
-    let error = Store::open(dir.path()).unwrap_err().to_string();
+    let error = Store::open(dir.path(), Seal::default()).unwrap_err().to_string();
     assert!(error.starts_with(&dir.path().join("store.redb").display().to_string()), "{error}");
 }
 
@@ -125,27 +125,27 @@ fn other_things_under_its_name_are_refused() {
 fn the_way_out_is_the_copy_of_the_last_start() {
     let dir = folder();
     let (file, copy) = (dir.path().join("store.redb"), dir.path().join("store.redb.bak"));
-    let mut store = Store::open(dir.path()).unwrap();
+    let mut store = Store::open(dir.path(), Seal::default()).unwrap();
     commit(&mut store, vec![route("1", "first")]);
     drop(store);
-    let mut store = Store::open(dir.path()).unwrap();
+    let mut store = Store::open(dir.path(), Seal::default()).unwrap();
     let state = State::of(&store);
     commit(&mut store, vec![route("1", "second")]);
     drop(store);
     fs::write(&file, b"damage").unwrap();
-    let error = Store::open(dir.path()).unwrap_err().to_string();
+    let error = Store::open(dir.path(), Seal::default()).unwrap_err().to_string();
     assert!(error.contains(&format!("move it away and copy {} in its place", copy.display())), "{error}");
 
     fs::remove_file(&file).unwrap();
-    let error = Store::open(dir.path()).unwrap_err();
+    let error = Store::open(dir.path(), Seal::default()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
     assert!(error.to_string().contains(&format!("is not there, but {} is", copy.display())), "{error}");
     fs::copy(&copy, &file).unwrap();
-    assert_eq!(State::of(&Store::open(dir.path()).unwrap()), state);
+    assert_eq!(State::of(&Store::open(dir.path(), Seal::default()).unwrap()), state);
 
     fs::remove_file(&file).unwrap();
     fs::remove_file(&copy).unwrap();
-    assert_eq!(State::of(&Store::open(dir.path()).unwrap()), State::default());
+    assert_eq!(State::of(&Store::open(dir.path(), Seal::default()).unwrap()), State::default());
 }
 
 #[test]
@@ -154,6 +154,6 @@ fn what_a_sudden_death_left_of_making_a_file_is_in_nobodys_way() {
     for name in ["store.redb.new", "store.redb.bak.new"] {
         fs::write(dir.path().join(name), b"half").unwrap();
     }
-    drop(Store::open(dir.path()).unwrap());
+    drop(Store::open(dir.path(), Seal::default()).unwrap());
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
 }

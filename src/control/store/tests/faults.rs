@@ -114,7 +114,7 @@ fn check_each_write(failures: i64, is_done: bool) {
     let mut rng = Rng::seeded(seed);
     let dir = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
     let fault = faulty();
-    let mut store = Store::open(dir.path()).unwrap();
+    let mut store = Store::open(dir.path(), Seal::default()).unwrap();
     commit(&mut store, vec![route("1", "first"), route("2", "first")]);
     let mut errors = 0;
     for until in 0.. {
@@ -137,7 +137,7 @@ fn check_each_write(failures: i64, is_done: bool) {
         let expected = State::of(&store);
         if rng.below(2) == 0 {
             drop(store);
-            store = Store::open(dir.path()).unwrap();
+            store = Store::open(dir.path(), Seal::default()).unwrap();
             let found = State::of(&store);
             // With every write failing, nothing can be taken back before the end of the process.
             assert!(found == expected || (failures > 1 && found == after), "{place}: {found:?}");
@@ -150,7 +150,7 @@ fn check_each_write(failures: i64, is_done: bool) {
     assert!(errors > 3, "RINGWAY_SEED={seed}: only {errors} errors");
     let state = State::of(&store);
     drop(store);
-    assert_eq!(State::of(&Store::open(dir.path()).unwrap()), state);
+    assert_eq!(State::of(&Store::open(dir.path(), Seal::default()).unwrap()), state);
     FAULT.set(None);
 }
 
@@ -205,7 +205,7 @@ impl Drop for Mounted {
 fn a_full_disk_refuses_a_commit_until_there_is_room_again() {
     let Some(mounted) = Mounted::of_size("size=16m") else { return };
     let dir = mounted.0.path();
-    let mut store = Store::open(dir).unwrap();
+    let mut store = Store::open(dir, Seal::default()).unwrap();
     commit(&mut store, vec![route("1", "before")]);
     let before = State::of(&store);
 
@@ -224,31 +224,31 @@ fn a_full_disk_refuses_a_commit_until_there_is_room_again() {
     let state = State::of(&store);
     assert_eq!((state.revision, state.objects.len()), (2, 2));
     drop(store);
-    assert_eq!(State::of(&Store::open(dir).unwrap()), state);
+    assert_eq!(State::of(&Store::open(dir, Seal::default()).unwrap()), state);
 }
 
 #[test]
 fn a_full_disk_still_opens_or_says_so() {
     let Some(mounted) = Mounted::of_size("size=16m") else { return };
     let dir = mounted.0.path();
-    let mut store = Store::open(dir).unwrap();
+    let mut store = Store::open(dir, Seal::default()).unwrap();
     commit(&mut store, vec![route("1", "before")]);
     let state = State::of(&store);
     drop(store);
     let filler = dir.join("filler");
     io::copy(&mut io::repeat(7), &mut File::create(&filler).unwrap()).unwrap_err();
-    match Store::open(dir) {
+    match Store::open(dir, Seal::default()) {
         Ok(store) => assert_eq!(State::of(&store), state),
         Err(error) => assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error}"),
     }
     fs::remove_file(&filler).unwrap();
-    assert_eq!(State::of(&Store::open(dir).unwrap()), state);
+    assert_eq!(State::of(&Store::open(dir, Seal::default()).unwrap()), state);
 }
 
 #[test]
 fn a_folder_that_may_not_be_written_to_is_named() {
     let check = |dir: &Path| {
-        let error = Store::open(dir).unwrap_err();
+        let error = Store::open(dir, Seal::default()).unwrap_err();
         assert!(error.to_string().starts_with(&dir.display().to_string()), "{error}");
         error.kind()
     };
@@ -266,7 +266,7 @@ fn a_folder_that_may_not_be_written_to_is_named() {
         assert_eq!(check(&closed), io::ErrorKind::PermissionDenied);
     }
     let Some(mounted) = Mounted::of_size("size=16m") else { return };
-    drop(Store::open(&mounted.0.path().join("made")).unwrap());
+    drop(Store::open(&mounted.0.path().join("made"), Seal::default()).unwrap());
     mounted.remount("remount,ro");
     assert_eq!(check(&mounted.0.path().join("made")), io::ErrorKind::ReadOnlyFilesystem);
     assert_eq!(check(mounted.0.path()), io::ErrorKind::ReadOnlyFilesystem);

@@ -24,7 +24,7 @@ fn changes_of(revision: u64) -> Vec<Change> {
 #[test]
 fn a_child_commits_until_it_is_killed() {
     let Some(folder) = env::var_os(FOLDER) else { return };
-    let mut store = Store::open(Path::new(&folder)).unwrap();
+    let mut store = Store::open(Path::new(&folder), Seal::default()).unwrap();
     let mut output = io::stdout().lock();
     loop {
         let next = store.revision() + 1;
@@ -66,7 +66,7 @@ fn what_was_acknowledged_survives_kill_9_and_nothing_is_torn() {
         let place = format!("RINGWAY_SEED={seed} round {round}");
         let last = last_acknowledged(dir.path(), 1 + rng.below(30));
         assert!(last > revision, "{place}");
-        let store = Store::open(dir.path()).unwrap();
+        let store = Store::open(dir.path(), Seal::default()).unwrap();
         revision = store.revision();
         assert!(
             (last..=last + 1).contains(&revision),
