@@ -4,6 +4,8 @@ pub mod byte_map;
 pub mod cidr;
 pub mod clock;
 pub mod hash;
+pub mod pem;
 pub mod rng;
 pub mod slots;
 pub mod text;
+pub mod x509;

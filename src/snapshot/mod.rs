@@ -9,6 +9,7 @@ mod merge;
 mod names;
 mod references;
 mod route;
+mod tls;
 mod upstream;
 
 pub use crate::plugins::AnyPlugin;
@@ -16,6 +17,7 @@ pub use compile::{Compiler, Outcome, Quarantined, REFERENCES};
 pub use names::Resolve;
 pub use references::{Learnt, ReadEnv, Wanted};
 pub use route::{Consumer, Route, Target};
+pub use tls::validity;
 pub use upstream::{Node, PassHost, Timeouts, Upstream};
 
 use std::sync::Arc;

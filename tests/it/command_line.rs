@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::kit::{Client, Etcd, Gateway, Origin, eventually, reply};
+use super::kit::{Certs, Client, Etcd, Gateway, Origin, eventually, reply};
 
 on_both_drivers!(
     a_file_is_applied_shown_dumped_and_taken_back,
@@ -351,8 +351,9 @@ fn what_is_for_the_socket_is_not_at_the_port() {
 #[test]
 fn private_keys_are_told_over_the_socket_when_they_are_asked_for() {
     let gateway = Gateway::managed().start();
-    let ssl = json!({"cert": "-----BEGIN CERTIFICATE-----\nMIIBszCCAVmgAwIBAgIU\n-----END CERTIFICATE-----\n".repeat(3),
-        "key": "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49\n-----END PRIVATE KEY-----\n".repeat(3), "snis": ["a.test"]});
+    let certs = Certs::new();
+    let key = certs.key("own", &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    let ssl = json!({"cert": certs.by_itself("own", "a.test"), "key": key, "snis": ["a.test"]});
     gateway.admin().put("/ssls/1", &ssl.to_string());
     assert!(done(&gateway, "dump --secrets").contains("BEGIN PRIVATE KEY"));
     let masked = done(&gateway, "dump");

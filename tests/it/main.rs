@@ -13,6 +13,7 @@ mod kit;
 mod admin;
 mod admin_whole;
 mod at_rest;
+mod certificates;
 mod command_line;
 mod configs;
 mod control_api;

@@ -10,7 +10,8 @@ use axum::http::{HeaderMap, Method};
 use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
-use super::objects::{may_write, without_keys};
+use super::objects::may_write;
+use super::shown::without_keys;
 use super::{Admin, Call, held};
 use crate::base::clock;
 use crate::control::mask::masked;

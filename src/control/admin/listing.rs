@@ -4,7 +4,8 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 use super::Call;
-use super::objects::{Spec, shown};
+use super::objects::Spec;
+use super::shown::shown;
 use crate::control::store::{Entry, Store};
 use crate::control::write::Refusal;
 use crate::model::ObjectId;

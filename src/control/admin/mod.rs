@@ -17,6 +17,7 @@ mod listing;
 mod objects;
 mod openapi;
 mod references;
+mod shown;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

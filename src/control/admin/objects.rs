@@ -6,6 +6,7 @@ use axum::http::Method;
 use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, KEY_NOT_FOUND};
+use super::shown::{shown, written};
 use super::{Admin, Call, held, listing, references};
 use crate::base::clock;
 use crate::control::store::{Change, Entry, Store};
@@ -82,25 +83,6 @@ fn words(kind: Kind) -> String {
 /// The path of an object in a store that others of its ecosystem share.
 pub(crate) fn key(kind: Kind, id: &str) -> String {
     format!("/apisix/{}", object_name(kind, id))
-}
-
-/// An object as it is shown.
-pub(super) fn shown(kind: Kind, id: &str, entry: &Entry) -> Value {
-    json!({
-        "key": key(kind, id),
-        "value": without_keys(kind, entry.value.clone()),
-        "createdIndex": entry.created,
-        "modifiedIndex": entry.modified,
-    })
-}
-
-/// A certificate's private key is never shown to anybody.
-pub(super) fn without_keys(kind: Kind, mut value: Value) -> Value {
-    if let (Kind::Ssl, Value::Object(fields)) = (kind, &mut value) {
-        fields.shift_remove("key");
-        fields.shift_remove("keys");
-    }
-    value
 }
 
 /// Answers a request about objects.
@@ -310,7 +292,7 @@ async fn put(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Re
     };
     let (done, (status, value)) =
         admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
-    let body = json!({"key": key(kind, &wanted), "value": without_keys(kind, value)});
+    let body = json!({"key": key(kind, &wanted), "value": written(kind, value)});
     Ok(Answer::json(status, body).at(done.revision).tagged(done.revision).warned(&done.warnings))
 }
 
@@ -334,7 +316,7 @@ async fn post(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, R
         Ok(Plan { changes: vec![change], then: (id, value) })
     };
     let (done, (id, value)) = admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
-    let body = json!({"key": key(kind, &id), "value": without_keys(kind, value)});
+    let body = json!({"key": key(kind, &id), "value": written(kind, value)});
     Ok(Answer::json(201, body).at(done.revision).tagged(done.revision).warned(&done.warnings))
 }
 
@@ -369,7 +351,7 @@ async fn patch(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, 
         Ok(Plan { changes: vec![change], then: value })
     };
     let (done, value) = admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
-    let body = json!({"key": key(kind, &wanted), "value": without_keys(kind, value)});
+    let body = json!({"key": key(kind, &wanted), "value": written(kind, value)});
     Ok(Answer::json(200, body).at(done.revision).tagged(done.revision).warned(&done.warnings))
 }
 

@@ -1,13 +1,14 @@
 //! References in the configuration of plugins, replaced by what they stand for before a plugin reads it.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::work::Work;
 use crate::model::field::PluginMap;
 use crate::model::reference::{Filled, Reference, beside_references, fill, has_reference};
 use crate::model::schema::check;
-use crate::model::{ConfigError, Kind};
+use crate::model::{ConfigError, Kind, Ssl};
 use crate::snapshot::merge::Mounts;
+use crate::snapshot::tls::{check_client, check_pair};
 
 impl Work<'_> {
     /// A configuration with what its references stand for. Without it all that is wrong besides, and each reference
@@ -75,5 +76,34 @@ impl Work<'_> {
                 Err(faults)
             }
         }
+    }
+
+    /// Whether the certificates of an ssl and their keys are what they should be.
+    pub(super) fn check_ssl(&mut self, name: &str, ssl: &Ssl) -> Result<(), Vec<ConfigError>> {
+        let mut faults = ssl.client.as_ref().map_or_else(Vec::new, check_client);
+        let further = ssl.certs.iter().flatten().zip(ssl.keys.iter().flatten()).enumerate();
+        let further =
+            further.map(|(at, (cert, key))| (format!("certs[{at}]"), cert, format!("keys[{at}]"), key));
+        let first = ("cert".to_owned(), &ssl.cert, "key".to_owned(), &ssl.key);
+        for (cert_field, cert, key_field, key) in std::iter::once(first).chain(further) {
+            let written = json!({&*cert_field: cert.as_str(), &*key_field: key.expose()});
+            let filled = match self.fill(&written, || Value::Bool(true)) {
+                Ok(filled) => filled,
+                Err(more) => {
+                    let (awaited, wrong): (Vec<_>, Vec<_>) =
+                        more.into_iter().partition(|fault| fault.may_pass);
+                    self.lacks.extend(awaited.into_iter().map(|fault| fault.in_object(name)));
+                    faults.extend(wrong);
+                    continue;
+                }
+            };
+            let text = |field: &str| filled.value[field].as_str().unwrap_or_default();
+            match check_pair((&cert_field, text(&cert_field)), (&key_field, text(&key_field))) {
+                Ok(lacks) => self.lacks.extend(lacks.into_iter().map(|lack| lack.in_object(name))),
+                // They tell nothing of what they are about.
+                Err(more) => faults.extend(more),
+            }
+        }
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 }

@@ -85,8 +85,9 @@ impl<'a> Work<'a> {
             Object::Route(route) => self.add_route(&name, id, &route),
             Object::StreamRoute(route) => self.check_plugins(route.plugins.as_ref()),
             Object::Secret(store) => self.add_secret_store(&name, id, *store),
-            // Read and kept, not acted upon.
-            Object::Ssl(_) | Object::Proto(_) => Ok(()),
+            // Checked and kept, not acted upon.
+            Object::Ssl(ssl) => self.check_ssl(&name, &ssl),
+            Object::Proto(_) => Ok(()),
         };
         let mut holds = std::mem::take(&mut self.bench.holds);
         self.needs.extend(std::mem::take(&mut holds.disagreed).into_iter().map(Need::Topic));

@@ -7,6 +7,7 @@
 mod drivers;
 mod admin;
 mod binary;
+mod certs;
 mod client;
 mod disk;
 mod etcd;
@@ -21,6 +22,7 @@ mod wait;
 mod wire;
 
 pub(crate) use binary::check;
+pub(crate) use certs::Certs;
 pub(crate) use client::{Answer, Client, Raw};
 pub(crate) use disk::SmallDisk;
 pub(crate) use drivers::{Driver, current as current_driver, on};

@@ -1,0 +1,68 @@
+//! Keys and certificates, made by openssl as an operator would.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A folder in which they are made.
+pub(crate) struct Certs {
+    dir: tempfile::TempDir,
+}
+
+impl Certs {
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A private key in PEM, by the arguments of `openssl genpkey`.
+    #[track_caller]
+    pub(crate) fn key(&self, name: &str, arguments: &[&str]) -> String {
+        let path = self.path(name);
+        openssl(&[&["genpkey", "-out", text(&path)], arguments].concat());
+        fs::read_to_string(path).unwrap()
+    }
+
+    /// The same key in another form, by the arguments of `openssl pkey`.
+    #[track_caller]
+    pub(crate) fn converted(&self, name: &str, arguments: &[&str]) -> String {
+        let (path, other) = (self.path(name), self.path("converted"));
+        openssl(&[&["pkey", "-in", text(&path), "-out", text(&other)], arguments].concat());
+        fs::read_to_string(other).unwrap()
+    }
+
+    /// A certificate in PEM of a key that was made, for this host, by itself.
+    #[track_caller]
+    pub(crate) fn by_itself(&self, key: &str, host: &str) -> String {
+        let (key, path) = (self.path(key), self.path(&format!("{key}.crt")));
+        let subject = format!("/CN={host}");
+        openssl(&["req", "-x509", "-key", text(&key), "-subj", &subject, "-days", "30", "-out", text(&path)]);
+        fs::read_to_string(path).unwrap()
+    }
+
+    /// A certificate of a key, by another key that has one by itself.
+    #[track_caller]
+    pub(crate) fn by(&self, issuer: &str, key: &str, host: &str) -> String {
+        let (issuer_key, issuer) = (self.path(issuer), self.path(&format!("{issuer}.crt")));
+        let (key, request, path) = (self.path(key), self.path("request"), self.path("issued.crt"));
+        let subject = format!("/CN={host}");
+        openssl(&["req", "-new", "-key", text(&key), "-subj", &subject, "-out", text(&request)]);
+        let by = ["-CA", text(&issuer), "-CAkey", text(&issuer_key), "-CAcreateserial", "-days", "30"];
+        openssl(&[&["x509", "-req", "-in", text(&request), "-out", text(&path)], by.as_slice()].concat());
+        fs::read_to_string(path).unwrap()
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a temporary folder has a plain name")
+}
+
+#[track_caller]
+fn openssl(arguments: &[&str]) {
+    let out = Command::new("openssl").args(arguments).stdin(Stdio::null()).output();
+    let out = out.unwrap_or_else(|error| panic!("openssl: {error}; Debian has it in the package openssl"));
+    assert!(out.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+}
