@@ -269,6 +269,9 @@ mod tests {
         let address = member.local_addr().expect("bound");
         let stalling = std::thread::spawn(move || {
             let (mut stream, _) = member.accept().expect("somebody asks");
+            // An answer before its question would be none.
+            let asked = stream.read(&mut [0; 4096]).expect("a question");
+            assert_ne!(asked, 0);
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{").expect("is heard");
             // Until whoever asked has given up.
             let _ = stream.read_to_end(&mut Vec::new());
