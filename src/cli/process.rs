@@ -4,22 +4,24 @@
 //! the id is locked as long as its process lives, so the signal can not meet another that got the same number.
 
 use std::fs::{self, File, TryLockError};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{ControlArgs, OutputFormat};
 use super::load::Surroundings;
 use super::node::{Node, taken};
 use super::{FAILED, OK, Told};
-use crate::control::caller::{Heard, Unheard};
+use crate::control::caller::Unheard;
 use crate::control::pid_file;
 
-/// Between two signals of a stop by signal: the second means "at once" when the first was seen.
-const SIGNAL_PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks whether a process has ended, and two signals of a stop by signal: the second means "at once" when the
+/// first was seen.
+const PAUSE: Duration = Duration::from_millis(100);
 /// So often, at most.
-const SIGNALS_MAX: usize = 50;
+const LOOKS_MAX: usize = 50;
 
 /// What is wished for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,15 +53,32 @@ impl Wish {
 /// Does it, and tells what came of it.
 pub(super) fn wish(wish: Wish, args: &ControlArgs, around: &Surroundings) -> Result<Told, Told> {
     let node = Node::find(&args.node, around)?;
+    let path = pid_file(node.socket());
+    let asked = living(&path);
     match node.wish(wish.word()) {
-        Ok(heard) => Ok(told(wish, args.format, &taken(heard)?)),
+        Ok(heard) => Ok(told(wish, args.format, &taken(heard)?.json())),
         Err(unheard @ Unheard::Unreachable(_)) => by_signal(wish, args.format, &node, &unheard),
-        Err(unheard @ Unheard::Unanswered(_)) => Err(node.unheard(&unheard)),
+        Err(unheard @ Unheard::Unanswered(_)) => match asked {
+            // It may be gone before its answer is out, and its going is one.
+            Some(pid) if wish != Wish::Reload && has_ended(&path) => {
+                Ok(told(wish, args.format, &json!({"pid": pid.as_raw_nonzero().get()})))
+            }
+            _ => Err(node.unheard(&unheard)),
+        },
     }
 }
 
-fn told(wish: Wish, format: OutputFormat, heard: &Heard) -> Told {
-    let said = heard.json();
+/// Whether the process of a file ends, within some seconds.
+fn has_ended(path: &Path) -> bool {
+    (0..LOOKS_MAX).any(|look| {
+        if look > 0 {
+            pause();
+        }
+        living(path).is_none()
+    })
+}
+
+fn told(wish: Wish, format: OutputFormat, said: &Value) -> Told {
     if format == OutputFormat::Json {
         return Told { code: OK, text: format!("{said}\n") };
     }
@@ -96,7 +115,7 @@ fn by_signal(wish: Wish, format: OutputFormat, node: &Node, why: &Unheard) -> Re
         Told { code: FAILED, text }
     };
     kill_process(pid, signal).map_err(failed)?;
-    for _ in 1..SIGNALS_MAX {
+    for _ in 1..LOOKS_MAX {
         // One asks it to end soon, another to end at once.
         if wish != Wish::Stop || living(&path).is_none() {
             break;
@@ -116,11 +135,11 @@ fn by_signal(wish: Wish, format: OutputFormat, node: &Node, why: &Unheard) -> Re
 
 #[expect(clippy::disallowed_methods, reason = "no core runs in a process of the command line")]
 fn pause() {
-    std::thread::sleep(SIGNAL_PAUSE);
+    std::thread::sleep(PAUSE);
 }
 
 /// The process that holds the lock of a file, by what the file says.
-fn living(path: &std::path::Path) -> Option<Pid> {
+fn living(path: &Path) -> Option<Pid> {
     let file = File::open(path).ok()?;
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => {}

@@ -49,7 +49,7 @@ pub struct Seal {
 }
 
 impl Seal {
-    /// By the settings. A key that is to be made is not written before [`Self::keep_key`].
+    /// By the settings. A key that is to be made is not written before it is needed.
     ///
     /// # Errors
     /// When the file of the key can not be read, or does not hold one.
