@@ -6,6 +6,7 @@ only in that variant: plain, guarded (keys, limits, metrics, access log), large 
 
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -86,15 +87,18 @@ class Relay(Target):
 
 
 class Ringway(Target):
-    """Ours. `resources` takes the place of the template's: a text with @ORIGIN@."""
+    """Ours. `resources` takes the place of the template's: a text with @ORIGIN@. `managed`: objects come over the Admin API."""
 
-    def __init__(self, name, binary, directory, driver="auto", cores="0", resources=None, only=None):
+    def __init__(self, name, binary, directory, driver="auto", cores="0", resources=None, only=None, managed=False):
         super().__init__(name, binary, directory, {0, 1} if cores == "0-1" else {PROCESSOR})
         self.driver, self.cores, self.resources, self.only = driver, cores, resources, only
-        self.started_in = None
+        self.managed, self.started_in = managed, None
 
     def resources_path(self):
         return self.directory / f"{self.name}.resources.yaml"
+
+    def state_path(self):
+        return self.directory / f"{self.name}.state"
 
     def command(self, origin):
         # A target may be kept plain beside guarded ones, to be compared with.
@@ -103,14 +107,16 @@ class Ringway(Target):
         config = self.write(
             f"{self.name}.config.yaml", "ringway.config.yaml",
             CORES=self.cores, METRICS=self.metrics, STATUS=free_port())
-        if self.resources:
+        if self.managed:
+            shutil.rmtree(self.state_path(), ignore_errors=True)
+        elif self.resources:
             self.resources_path().write_text(self.resources.replace("@ORIGIN@", str(origin)))
         else:
             self.write(f"{self.name}.resources.yaml", "ringway.resources.yaml", ORIGIN=origin)
         self.ready = self.directory / f"{self.name}.ready.json"
         self.ready.unlink(missing_ok=True)
-        return [self.binary, "run", "-c", config, "--resources", self.resources_path(),
-                "--driver", self.driver, "--ready-file", self.ready]
+        objects = [] if self.managed else ["--resources", self.resources_path()]
+        return [self.binary, "run", "-c", config, *objects, "--driver", self.driver, "--ready-file", self.ready]
 
     def start(self, variants, origin):
         begin = time.monotonic()

@@ -1,0 +1,116 @@
+"""Changes over the Admin API under load: how long one takes to be served by every core, what it costs, who notices."""
+
+import http.client
+import json
+import threading
+import time
+
+from lib import stats
+from lib.processes import Failed
+from lib.scenarios import ours
+
+PURPOSE = "one route of many changes over the Admin API under 30 % load: when is it served, what does it cost"
+MINUTES = 4
+# How many routes, and how many changes a second.
+CASES = [(10_000, 50), (100_000, 5)]
+ROUNDS, SHARE, SECONDS = 3, 0.3, 6
+ANSWER_MS_MAX, CORE_SHARE_MAX = 100, 0.05
+# Of p99 over the quiet one, by routes.
+TAIL_MAX = {10_000: 1.2, 100_000: 1.5}
+
+
+class Admin:
+    """A connection to the Admin API that is kept."""
+
+    def __init__(self, target):
+        ready = json.loads(target.ready.read_text())
+        key = (target.state_path() / "admin.key").read_text().strip()
+        self.connection = http.client.HTTPConnection(ready["admin"], timeout=60)
+        self.headers = {"X-API-KEY": key, "Content-Type": "application/json"}
+
+    def put(self, path, body, **headers):
+        self.connection.request("PUT", f"/apisix/admin{path}", json.dumps(body), {**self.headers, **headers})
+        answer = self.connection.getresponse()
+        said = answer.read()
+        if answer.status not in (200, 201, 202):
+            raise Failed(f"PUT {path}: {answer.status} {said[:300]!r}")
+
+
+class Changes(threading.Thread):
+    """Gives one route a new path, so many times a second. An answer comes when every core serves it."""
+
+    def __init__(self, target, a_second):
+        super().__init__(daemon=True)
+        self.admin, self.pause, self.stopped = Admin(target), 1 / a_second, threading.Event()
+        self.answers_ms, self.trouble = [], None
+
+    def run(self):
+        due = time.monotonic()
+        try:
+            while not self.stopped.is_set():
+                body = {"uri": f"/changed/{len(self.answers_ms)}/128", "upstream_id": "origin"}
+                began = time.monotonic()
+                self.admin.put("/routes/r7", body)
+                self.answers_ms.append(1000 * (time.monotonic() - began))
+                due += self.pause
+                self.stopped.wait(max(0, due - time.monotonic()))
+        except (OSError, http.client.HTTPException, Failed) as error:
+            self.trouble = error
+
+
+def objects(routes, origin):
+    upstream = {"id": "origin", "nodes": {f"127.0.0.1:{origin}": 1},
+                "keepalive_pool": {"size": 128, "idle_timeout": 600, "requests": 1_000_000_000}}
+    made = [{"id": f"r{number}", "uri": f"/route/{number}/128", "upstream_id": "origin"} for number in range(routes)]
+    return {"upstreams": [upstream], "routes": made}
+
+
+def measure(bench, say, routes, a_second):
+    quiet, changing, answers = [], [], []
+    seconds = min(SECONDS, 3 * bench.options.seconds)
+    with ours.gateway(bench, f"changes-{routes}", managed=True) as target:
+        began = time.monotonic()
+        Admin(target).put("/configs", objects(routes, bench.load.ports[0]), **{"X-Digest": "1"})
+        say(f"  {routes} routes taken in {time.monotonic() - began:.1f} s")
+        path = f"/route/{routes - 1}/128"
+        rate = SHARE * ours.saturation(bench, target, path, "-c", 64)
+        arguments = (path, "-c", 64, "-r", f"{rate:.0f}")
+        for _ in range(ROUNDS):
+            quiet.append(ours.sample(bench, target, *arguments, seconds=seconds))
+            changes = Changes(target, a_second)
+            changes.start()
+            changing.append(ours.sample(bench, target, *arguments, seconds=seconds))
+            changes.stopped.set()
+            changes.join()
+            if changes.trouble:
+                raise Failed(f"a change failed: {changes.trouble}")
+            answers += changes.answers_ms
+    return quiet, changing, answers
+
+
+def run(bench, say):
+    rows, checks, samples = [], [], {}
+    for routes, a_second in CASES:
+        quiet, changing, answers = measure(bench, say, routes, a_second)
+        samples[routes] = {"quiet": quiet, "changing": changing, "answers_ms": answers}
+        busy = lambda taken: taken["cpu_us"] * taken["load"]["rate"] / 1e6
+        cost = stats.median([busy(with_them) - busy(without) for with_them, without in zip(changing, quiet)])
+        tails = [[one["load"]["latency_us"]["p99"] for one in taken] for taken in (changing, quiet)]
+        ratio = stats.paired(*tails)
+        grown = (changing[-1]["rss_kib"] - quiet[0]["rss_kib"]) / 1024
+        errors = sum(map(ours.errors, changing))
+        rows.append([f"{routes:,}", a_second, len(answers), f"{stats.median(answers):.1f}", f"{max(answers):.1f}",
+                     f"{100 * cost:.1f} %", ours.shown(ratio), f"{grown:+.1f}", errors])
+        checks += [
+            (f"{routes:,} routes: slowest answer in ms", max(answers), "at most", ANSWER_MS_MAX),
+            (f"{routes:,} routes: p99 over quiet", ratio["median"], "at most", TAIL_MAX[routes]),
+            (f"{routes:,} routes: errors", errors, "at most", 0),
+        ]
+        if routes == CASES[0][0]:
+            checks.append((f"{routes:,} routes: of a core", cost, "at most", CORE_SHARE_MAX))
+    return {
+        "columns": ["routes", "changes/s", "changes", "answer ms", "slowest", "of a core", "p99 over quiet [95 % CI]",
+                    "RSS MiB more", "errors"],
+        "rows": rows, "checks": checks, "samples": samples,
+        "notes": ["An answer to a change comes when it is on disk and every core serves it."],
+    }
