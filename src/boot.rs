@@ -14,6 +14,7 @@ use crate::control::secrets::{Secrets, environment};
 use crate::control::source::etcd::Etcd;
 use crate::control::{self, Ended, Holdings, Parts, discovery};
 use crate::edge;
+use crate::link::handover::{self, Handed, Neighbours};
 use crate::link::ledger::Ledger;
 use crate::link::mailbox::{Letterbox, Mailbox, mailbox};
 use crate::link::outbox::{Outbox, outbox};
@@ -46,7 +47,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
         }
         None => compiler.compile(&holdings.resources()),
     };
-    let mut secrets = Secrets::default();
+    let mut secrets = Secrets::new(&settings);
     let first = secrets.first(&mut compiler)?.unwrap_or(first);
     let processors = processors(&settings.cores);
     let (addresses, mut sockets) = bind_all(&settings, processors.len())?;
@@ -54,9 +55,11 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     let ledger = Arc::new(Ledger::new());
     let (tell, hear) = mpsc::channel();
     let mut started = Started::default();
-    for (id, processor) in processors.iter().enumerate() {
+    let all_stats: Vec<Arc<CoreStats>> = processors.iter().map(|_| Arc::default()).collect();
+    let neighbours = handover::among(&all_stats)?;
+    for (id, (processor, (neighbours, handed))) in processors.iter().zip(neighbours).enumerate() {
         let (post, letterbox) = mailbox()?;
-        let stats = Arc::new(CoreStats::default());
+        let stats = Arc::clone(&all_stats[id]);
         let seat = Seat {
             id: id as u16,
             processor: *processor,
@@ -68,6 +71,8 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
             snapshot: Arc::clone(&first.snapshot),
             listeners: sockets.pop().unwrap_or_default(),
             letterbox,
+            neighbours,
+            handed,
         };
         let tell = tell.clone();
         let thread =
@@ -135,6 +140,8 @@ struct Seat {
     snapshot: Arc<Snapshot>,
     listeners: Vec<TcpListener>,
     letterbox: Letterbox<Order>,
+    neighbours: Neighbours,
+    handed: Letterbox<Handed>,
 }
 
 impl Seat {
@@ -161,6 +168,8 @@ impl Seat {
             snapshot: self.snapshot,
             listeners: self.listeners,
             letterbox: self.letterbox,
+            neighbours: self.neighbours,
+            handed: self.handed,
         };
         // A listener that can not be taken over ends the core, which the control thread notices.
         let _ = edge::run_core(driver, start);

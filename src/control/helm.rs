@@ -89,10 +89,11 @@ impl Control {
             return Err(Refusal::new(409, why));
         };
         let change = watch.force();
-        self.on_change(change, now).map_err(|faults| Refusal {
-            status: 400,
-            message: format!("configuration refused; {} stays", self.board.generation()),
-            faults,
+        self.on_change(change, now).map_err(|faults| {
+            let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            let stays = self.board.generation();
+            let message = format!("configuration refused; {stays} stays: {}", told.join("; "));
+            Refusal { status: 400, message, faults }
         })
     }
 }

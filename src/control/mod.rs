@@ -18,6 +18,7 @@ mod ask;
 mod audit;
 mod board;
 pub mod caller;
+mod dial;
 pub mod discovery;
 mod export;
 mod floor;

@@ -46,6 +46,7 @@ impl Scene {
         let (out, inbox) = outbox();
         let asked = Rc::clone(&are_done);
         let (doors, waiting) = Doors::new();
+        let secrets = Secrets::new(&settings);
         let mut parts = Parts {
             holdings: Holdings::open(&settings, source.as_ref()).expect("a file holds the objects"),
             first: compiler.compile(&objects),
@@ -53,7 +54,7 @@ impl Scene {
             resources: source,
             etcd: None,
             compiler,
-            secrets: Secrets::default(),
+            secrets,
             mailboxes,
             stats: stats.clone(),
             inbox,

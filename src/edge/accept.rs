@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use super::Hall;
 use super::h1::{self, Connection};
+use crate::link::handover::Handed;
 use crate::link::outbox::Level;
-use crate::runtime::listener::Listener;
+use crate::runtime::listener::{Accepted, Listener};
 
 /// Accepts waiting at a listener: each takes one loop turn, so a burst wants several.
 const ACCEPTS: usize = 4;
@@ -32,11 +33,10 @@ async fn accept(hall: Rc<Hall>, listener: Rc<Listener>) {
         while core.in_flight.get() >= core.limits.connections_max {
             monoio::time::sleep(PAUSE).await;
         }
-        match listener.accept(&core.wheel).await {
-            Ok((socket, peer)) => {
+        match listener.accept().await {
+            Ok((accepted, peer)) => {
                 core.stats.accepted.add(1);
-                let connection = Box::new(Connection::new(socket, peer, listener.local()));
-                monoio::spawn(attend(Rc::clone(&hall), connection));
+                place(&hall, accepted, peer, listener.local());
             }
             // The listener was closed: a drain.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return,
@@ -47,6 +47,35 @@ async fn accept(hall: Rc<Hall>, listener: Rc<Listener>) {
             }
         }
     }
+}
+
+/// Serves a connection, here or on another core.
+fn place(hall: &Rc<Hall>, accepted: Accepted, peer: SocketAddr, local: SocketAddr) {
+    let core = &hall.core;
+    let Some(other) = core.dice(|dice| hall.neighbours.idler(dice)) else {
+        return serve(hall, accepted, peer, local);
+    };
+    match hall.neighbours.hand(other, Handed { stream: accepted.leave(), peer, local }) {
+        Ok(()) => core.stats.handed_over.add(1),
+        Err(handed) => take_in(hall, handed),
+    }
+}
+
+/// Serves a connection that was accepted elsewhere.
+pub(super) fn take_in(hall: &Rc<Hall>, handed: Handed) {
+    match Accepted::take(handed.stream) {
+        Ok(accepted) => serve(hall, accepted, handed.peer, handed.local),
+        Err(error) => {
+            hall.core.stats.accept_errors.add(1);
+            hall.core
+                .note(Level::Warn, format!("can not take over the connection of {}: {error}", handed.peer));
+        }
+    }
+}
+
+fn serve(hall: &Rc<Hall>, accepted: Accepted, peer: SocketAddr, local: SocketAddr) {
+    let connection = Box::new(Connection::new(accepted.keep(&hall.core.wheel), peer, local));
+    monoio::spawn(attend(Rc::clone(hall), connection));
 }
 
 /// Serves one connection. A panic ends it alone.

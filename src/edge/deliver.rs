@@ -315,7 +315,7 @@ impl Run<'_> {
         let socket = &mut self.connection.socket;
         self.ex.bytes_out += (buffer.len() - from) as u64;
         socket.watch().arm(&core.wheel, core.limits.write_timeout);
-        let (sent, buffer) = socket.writer.send(buffer, from).await;
+        let (sent, buffer) = socket.writer.send(buffer, from, core.sending()).await;
         (sent.map_err(|_| ()), buffer)
     }
 }

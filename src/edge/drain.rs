@@ -57,7 +57,7 @@ pub(super) async fn follow_orders(hall: Rc<Hall>, letterbox: Letterbox<Order>, l
     }
 }
 
-fn hear(bell: std::os::unix::net::UnixStream) -> io::Result<monoio::net::UnixStream> {
+pub(super) fn hear(bell: std::os::unix::net::UnixStream) -> io::Result<monoio::net::UnixStream> {
     bell.set_nonblocking(monoio::utils::is_legacy())?;
     monoio::net::UnixStream::from_std(bell)
 }

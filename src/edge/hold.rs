@@ -24,7 +24,7 @@ impl Run<'_> {
         if self.upload.awaits_continue() {
             let mut out = core.buffers.small();
             out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-            let (_, out) = socket.writer.send(out, 0).await;
+            let (_, out) = socket.writer.send(out, 0, core.sending()).await;
             core.buffers.give_back(out);
             self.upload.continued();
         }

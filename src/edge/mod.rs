@@ -35,7 +35,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use monoio::io::AsyncReadRent as _;
+
+use crate::base::clock::Moment;
 use crate::base::hash::Map;
+use crate::link::handover::{Handed, Neighbours};
 use crate::link::mailbox::Letterbox;
 use crate::link::outbox::{Outbox, Report};
 use crate::plugin::Env;
@@ -50,6 +54,8 @@ use crate::snapshot::{Chain, Order, Snapshot};
 const MERGED_MAX: usize = 4096;
 /// How often slow chores are done: wall clock, pool, counters.
 const CHORES: Duration = Duration::from_secs(1);
+/// How often a core looks how busy it is.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A core's hold on a snapshot. The atomic count of the `Arc` moves once a core and swap; requests count in the
 /// `Rc`.
@@ -103,6 +109,8 @@ struct Hall {
     stages: stage::Stages,
     /// Connections that stay on their stage between two requests.
     staying: Cell<u32>,
+    /// The other cores.
+    neighbours: Neighbours,
 }
 
 impl Hall {
@@ -132,6 +140,9 @@ pub struct Start {
     pub snapshot: Arc<Snapshot>,
     pub listeners: Vec<TcpListener>,
     pub letterbox: Letterbox<Order>,
+    pub neighbours: Neighbours,
+    /// Connections from other cores.
+    pub handed: Letterbox<Handed>,
 }
 
 /// Runs one core until it is told to end.
@@ -141,7 +152,7 @@ pub struct Start {
 pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
     let nonblocking = driver.wants_nonblocking();
     driver.run(async {
-        let Start { core, snapshot, listeners, letterbox } = start;
+        let Start { core, snapshot, listeners, letterbox, neighbours, handed } = start;
         let listeners: Vec<Rc<Listener>> = listeners
             .into_iter()
             .map(|listener| Listener::new(listener, nonblocking).map(Rc::new))
@@ -158,9 +169,11 @@ pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
             addresses: RefCell::default(),
             stages: stage::Stages::default(),
             staying: Cell::new(0),
+            neighbours,
         });
         hall.core.stats.generation.set(generation);
         monoio::spawn(keep_time(Rc::clone(&hall)));
+        monoio::spawn(take_in_handed(Rc::clone(&hall), handed));
         for listener in &listeners {
             accept::open(&hall, listener);
         }
@@ -175,16 +188,57 @@ pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Takes in connections from other cores, for as long as the core lives.
+async fn take_in_handed(hall: Rc<Hall>, handed: Letterbox<Handed>) {
+    let Letterbox { orders, bell } = handed;
+    let Ok(mut bell) = drain::hear(bell) else { return };
+    let mut rung = Vec::with_capacity(64);
+    loop {
+        rung.clear();
+        let (heard, buffer) = bell.read(rung).await;
+        rung = buffer;
+        if matches!(heard, Ok(0)) {
+            return;
+        }
+        orders.try_iter().for_each(|handed| accept::take_in(&hall, handed));
+    }
+}
+
+/// How busy a core is, of late.
+struct Load {
+    looked: Moment,
+    busy: Duration,
+}
+
+impl Load {
+    /// Notes the share of the time since the last look, if that was long enough ago.
+    fn look(&mut self, core: &Core, now: Moment) {
+        let passed = now.since(self.looked);
+        if passed < LOOK {
+            return;
+        }
+        let busy = core.busy();
+        let share = busy.saturating_sub(self.busy).as_nanos() * 1000 / passed.as_nanos();
+        // A third of each look: a core that turns idle is seen as such within half a second.
+        let load = (core.stats.load.get() * 2 + (share as u64).min(1000)) / 3;
+        core.stats.load.set(load);
+        core.stats.busy_ns.set(busy.as_nanos() as u64);
+        *self = Self { looked: now, busy };
+    }
+}
+
 /// The core's clockwork: turns the wheel, notes how late it came, does the chores.
 async fn keep_time(hall: Rc<Hall>) {
     let core = &hall.core;
     let mut chores_due = core.now().plus(CHORES);
+    let mut load = Load { looked: core.now(), busy: core.busy() };
     loop {
         let asked = core.now();
         monoio::time::sleep(TICK).await;
         let now = core.now();
         core.stats.loop_lag.observe(now.since(asked).saturating_sub(TICK));
         core.wheel.turn(now);
+        load.look(core, now);
         hall.log.borrow_mut().flush_if_old(core, now);
         if now >= chores_due {
             chores_due = now.plus(CHORES);
@@ -192,7 +246,6 @@ async fn keep_time(hall: Rc<Hall>) {
             core.pool.sweep();
             core.tidy_memory();
             core.stats.upstream_idle.set(core.pool.len() as u64);
-            core.stats.busy_ns.set(core.busy().as_nanos() as u64);
         }
     }
 }

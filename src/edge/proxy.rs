@@ -188,10 +188,10 @@ impl Run<'_> {
         watch.follow(&core.wheel, self.connection.socket.watch());
         let (sent, out) = if self.upload.is_done() && out.len() <= ASK_BYTES_MAX {
             watch.arm(&core.wheel, plan.timeouts.read);
-            leased.socket.ask(out).await
+            leased.socket.ask(out, core.sending()).await
         } else {
             watch.arm(&core.wheel, plan.timeouts.send);
-            leased.socket.writer.send(out, 0).await
+            leased.socket.writer.send(out, 0, core.sending()).await
         };
         core.buffers.give_back(out);
         if sent.is_err() {

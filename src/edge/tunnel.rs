@@ -31,7 +31,7 @@ impl Lane<'_> {
             if !buffer.is_empty() {
                 passed += buffer.len() as u64;
                 self.stay_alive();
-                let (sent, returned) = self.to.send(buffer, 0).await;
+                let (sent, returned) = self.to.send(buffer, 0, self.core.sending()).await;
                 buffer = returned;
                 if sent.is_err() {
                     break;

@@ -375,7 +375,7 @@ pub(super) struct Ends<'a> {
 impl Ends<'_> {
     async fn send(&mut self, buffer: Vec<u8>, from: usize) -> (io::Result<()>, Vec<u8>) {
         self.to_watch.arm(&self.core.wheel, self.send_timeout);
-        self.to.send(buffer, from).await
+        self.to.send(buffer, from, self.core.sending()).await
     }
 }
 

@@ -1,7 +1,8 @@
-//! Control thread to core: orders, in sequence, with a wake-up for a core that sleeps in the kernel.
+//! To a core: orders of the control thread, and connections of other cores; in sequence, with a wake-up for a core that
+//! sleeps in the kernel.
 //!
-//! The queue is short and bounded; a sender that finds it full tries again later, because only the control
-//! thread sends and it may wait. The wake-up is a byte through a socket pair, so no future is ever woken from
+//! The queue is short and bounded. A sender that finds it full gets back what it sent: the control thread tries again
+//! later, a core keeps its connection. The wake-up is a byte through a socket pair, so no future is ever woken from
 //! a foreign thread.
 
 use std::io::{self, Write as _};
@@ -12,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 /// Orders a core may have waiting. It empties the box at every wake-up, so more means the core is stuck.
 pub const ORDERS_MAX: usize = 64;
 
-/// The control thread's end.
+/// The sender's end; several threads may use it.
 #[derive(Debug)]
 pub struct Mailbox<T> {
     orders: Sender<T>,

@@ -179,8 +179,11 @@ core_stats! {
     series_overflow,
     /// Upgraded connections open now.
     tunnels_active,
-    /// Time the core spent on its processor, in nanoseconds.
+    /// Time the core spent on its processor, in nanoseconds, and its share lately, in thousandths.
     busy_ns,
+    load,
+    /// Connections left to another core when they were accepted.
+    handed_over,
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod etcd;
 pub mod limits;
 mod listen;
 mod logs;
+mod trust;
 
 use std::path::{Path, PathBuf};
 
@@ -37,10 +38,11 @@ use super::values::{Format, read};
 pub use admin::{AdminKey, AdminRole, AdminSettings};
 pub use cores::Cores;
 pub use encryption::DataEncryption;
-pub use etcd::EtcdSettings;
+pub use etcd::{Endpoint, EtcdSettings, EtcdTls};
 pub use limits::Limits;
 pub use listen::{Listen, Listeners};
 pub use logs::{AccessFormat, AccessLogSettings, LogFormat, LogLevel, LogOutput, LogSettings};
+pub use trust::{SslSettings, Trusted, TrustedCertificates};
 
 /// What environment variables that set a key start with.
 pub const ENV_PREFIX: &str = "RINGWAY_";
@@ -65,6 +67,8 @@ pub struct Settings {
     pub resources: Option<PathBuf>,
     /// The etcd that holds the objects, where no file does.
     pub etcd: Option<EtcdSettings>,
+    /// TLS of the connections that the gateway itself makes.
+    pub ssl: SslSettings,
     /// Where state is kept.
     pub state_dir: PathBuf,
     /// How secrets of objects are kept.
@@ -111,6 +115,7 @@ impl Default for Settings {
             driver: Driver::Auto,
             resources: None,
             etcd: None,
+            ssl: SslSettings::default(),
             state_dir: PathBuf::from(STATE_DIR),
             data_encryption: DataEncryption::default(),
             log: LogSettings::default(),

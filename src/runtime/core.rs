@@ -17,7 +17,10 @@ use super::buffers::Buffers;
 use super::deadline::Wheel;
 use super::local::{LocalId, Locals};
 use super::pool::Pool;
+use super::socket::Sending;
 
+/// With so many requests under way a core is quiet: see [`Sending`].
+const QUIET_MAX: u64 = 4;
 /// So much must have been too much for the stocks before giving memory back is worth its time.
 const SPILLED_MIN: u32 = 256;
 /// States of plugins and upstreams beyond those that are wanted, before they are looked through.
@@ -84,6 +87,11 @@ impl Core {
     /// The time. A reading of the vDSO clock, some 25 ns: pass it on rather than ask twice.
     pub fn now(&self) -> Moment {
         clock::now()
+    }
+
+    /// How to send what is to be sent now.
+    pub fn sending(&self) -> Sending {
+        if self.stats.requests_active.get() <= QUIET_MAX { Sending::Alone } else { Sending::Together }
     }
 
     /// Wall time at a moment.

@@ -3,7 +3,7 @@
 //! Options are set on the listener and inherited by what it accepts, which saves several calls a connection.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
@@ -55,6 +55,29 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// A connection that no core has begun to serve.
+pub struct Accepted(monoio::net::TcpStream);
+
+impl Accepted {
+    /// To be served here.
+    pub fn keep(self, wheel: &Wheel) -> Socket {
+        Socket::new(self.0, wheel)
+    }
+
+    /// To be served by another core.
+    pub fn leave(self) -> TcpStream {
+        sys::stream_out_of(self.0)
+    }
+
+    /// From another core.
+    ///
+    /// # Errors
+    /// When the loop has no room for it.
+    pub fn take(stream: TcpStream) -> io::Result<Self> {
+        monoio::net::TcpStream::from_std(stream).map(Self)
+    }
+}
+
 /// A listening socket on its core.
 pub struct Listener {
     inner: monoio::net::TcpListener,
@@ -81,9 +104,9 @@ impl Listener {
     ///
     /// # Errors
     /// `EMFILE` and the like; `InvalidInput` once closed.
-    pub async fn accept(&self, wheel: &Wheel) -> io::Result<(Socket, SocketAddr)> {
+    pub async fn accept(&self) -> io::Result<(Accepted, SocketAddr)> {
         let (stream, peer) = self.inner.accept().await?;
-        Ok((Socket::new(stream, wheel), peer))
+        Ok((Accepted(stream), peer))
     }
 
     /// Stops listening: every waiting accept ends with an error. A cancelled accept could leak what it has just

@@ -44,6 +44,16 @@ pub struct Reader(Option<OwnedReadHalf<TcpStream>>);
 /// The sending direction.
 pub struct Writer(Option<OwnedWriteHalf<TcpStream>>);
 
+/// By which way bytes go to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sending {
+    /// By a call of their own, which has an end at once: nobody needs to be woken for it. Cheaper for a core that
+    /// serves so few requests that hardly any two of them could share a call.
+    Alone,
+    /// With whatever else the core has to ask of the kernel in this turn.
+    Together,
+}
+
 /// What a wait that may be given up came to.
 #[derive(Debug)]
 pub enum Waited {
@@ -101,11 +111,12 @@ impl Socket {
 
     /// Sends a whole short message (at most [`ASK_BYTES_MAX`]) and waits until an answer begins to arrive: one
     /// wake for both. The socket has nothing unsent, so the kernel takes the message as it is, at once; should it
-    /// not, the wait lasts until the deadline, and the result says that the message was not sent.
-    pub async fn ask(&mut self, message: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+    /// not, the wait lasts until the deadline, and the result says that the message was not sent. A message that
+    /// could be sent without a wait is not waited behind.
+    pub async fn ask(&mut self, message: Vec<u8>, how: Sending) -> (io::Result<()>, Vec<u8>) {
         let mut writer = self.writer.lend();
         let sent = {
-            let mut sending = pin!(writer.send(message, 0));
+            let mut sending = pin!(writer.send(message, 0, how));
             match sending.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(sent) => sent,
                 Poll::Pending => {
@@ -228,8 +239,17 @@ impl Writer {
     }
 
     /// Sends the buffer from `from` to its end, all of it.
-    pub async fn send(&mut self, mut buffer: Vec<u8>, mut from: usize) -> (io::Result<()>, Vec<u8>) {
+    pub async fn send(
+        &mut self,
+        mut buffer: Vec<u8>,
+        mut from: usize,
+        how: Sending,
+    ) -> (io::Result<()>, Vec<u8>) {
         let half = self.0.as_mut().expect(OPEN);
+        if how == Sending::Alone {
+            // What is left, or wrong, is for the ring to find.
+            from += sys::send_now(half, &buffer[from..]);
+        }
         while from < buffer.len() {
             let (result, slice) = half.write(buffer.slice(from..)).await;
             buffer = slice.into_inner();

@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, RawFd};
 
 use monoio::io::{OwnedReadHalf, OwnedWriteHalf};
 use monoio::net::TcpStream;
@@ -26,6 +26,13 @@ pub(super) fn shutdown_write(fd: RawFd) {
     let _ = unsafe { libc::shutdown(fd, libc::SHUT_WR) };
 }
 
+/// A stream that the loop has nothing more to do with. Nobody else may hold it, and nothing be under way on it.
+pub(super) fn stream_out_of(stream: TcpStream) -> std::net::TcpStream {
+    let fd = stream.into_raw_fd();
+    // SAFETY: the number names an open socket that monoio has just let go of, and nobody else knows.
+    unsafe { std::net::TcpStream::from_raw_fd(fd) }
+}
+
 /// The stream behind a receiving half, for its methods that take `&self`.
 pub(super) fn stream_of(half: &OwnedReadHalf<TcpStream>) -> &TcpStream {
     // SAFETY: monoio's two halves alias the stream by design and only ever clone its descriptor out of it; a
@@ -39,6 +46,17 @@ pub(super) fn finish_sending(half: &OwnedWriteHalf<TcpStream>) {
     // SAFETY: as for `stream_of`; the reference ends with this statement.
     let fd = unsafe { (*half.0.get()).as_raw_fd() };
     shutdown_write(fd);
+}
+
+/// Sends what the kernel takes at once, on a sending half: how many bytes. 0 when it takes none, for whatever reason.
+pub(super) fn send_now(half: &OwnedWriteHalf<TcpStream>, bytes: &[u8]) -> usize {
+    // SAFETY: as for `stream_of`; the reference ends with this statement.
+    let fd = unsafe { (*half.0.get()).as_raw_fd() };
+    // SAFETY: the kernel reads as many bytes as the slice has, and keeps none of them; the descriptor is open.
+    let sent = unsafe {
+        libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    };
+    usize::try_from(sent).unwrap_or(0)
 }
 
 /// Whether there is nothing to read: no byte, no end, no fault.
@@ -138,6 +156,24 @@ mod tests {
         socket2::SockRef::from(&far).set_linger(Some(std::time::Duration::ZERO)).expect("an option");
         drop(far);
         assert!(is_broken(near.as_raw_fd()));
+    }
+
+    #[test]
+    fn what_is_sent_at_once_stops_where_the_kernel_takes_no_more() {
+        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().expect("a runtime");
+        runtime.block_on(async {
+            use monoio::io::Splitable as _;
+            let (near, mut far) = pair();
+            near.set_nonblocking(true).expect("an option");
+            let (_reader, writer) = monoio::net::TcpStream::from_std(near).expect("a stream").into_split();
+            let bytes = vec![7; 64 << 20];
+            let sent = send_now(&writer, &bytes);
+            assert!(sent > 0 && sent < bytes.len(), "{sent}");
+            assert_eq!(send_now(&writer, &bytes), 0, "it is full");
+            far.read_exact(&mut vec![0; sent]).expect("all of it arrives");
+            drop(far);
+            while send_now(&writer, b"x") > 0 {}
+        });
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ringway::edge::{self, Start};
+use ringway::link::handover;
 use ringway::link::ledger::Ledger;
 use ringway::link::mailbox::{Mailbox, mailbox};
 use ringway::link::outbox::{Inbox, Report, outbox};
@@ -47,6 +48,7 @@ impl House {
         let (outbox, inbox) = outbox();
         let (mailbox, letterbox) = mailbox().expect("a socket pair");
         let stats = Arc::new(CoreStats::default());
+        let alone = handover::among(&[Arc::clone(&stats)]).expect("a socket pair").remove(0);
         let hatches = Hatches { outbox, stats: Arc::clone(&stats), ledger: Arc::new(Ledger::new()) };
         let (tell, hear) = mpsc::channel();
         let thread = thread::spawn(move || {
@@ -54,8 +56,10 @@ impl House {
             let driver = Driver::build(wanted).expect("a loop");
             tell.send(driver.name().to_owned()).expect("the test waits");
             let core = Core::new(0, limits, hatches, 1);
-            let start =
-                Start { core, snapshot: outcome.snapshot, listeners: vec![listeners.remove(0)], letterbox };
+            let (neighbours, handed) = alone;
+            let snapshot = outcome.snapshot;
+            let listeners = vec![listeners.remove(0)];
+            let start = Start { core, snapshot, listeners, letterbox, neighbours, handed };
             edge::run_core(driver, start).expect("a core runs to its end");
         });
         println!("driver: {}", hear.recv().expect("the core has a loop"));

@@ -1,9 +1,7 @@
 //! The command line against a running gateway: objects over its control socket, and the process itself.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
@@ -41,15 +39,6 @@ fn done(gateway: &Gateway, words: &str) -> String {
 fn fails(gateway: &Gateway, words: &str, expected: i32) -> String {
     let (code, said) = gateway.cli(words);
     assert_eq!(code, expected, "{words}: {said}");
-    said
-}
-
-/// One request on the control socket, as any HTTP client would make it.
-fn on_socket(gateway: &Gateway, method: &str, path: &str) -> String {
-    let mut stream = UnixStream::connect(gateway.path("state/control.sock")).unwrap();
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-    let mut said = String::new();
-    stream.read_to_string(&mut said).unwrap();
     said
 }
 
@@ -342,9 +331,9 @@ fn what_is_for_the_socket_is_not_at_the_port() {
     }
     ask("GET", "/apisix/admin/configs?secrets=true").expect_status(403);
     ask("GET", "/apisix/admin/configs?secrets=false").expect_status(200);
-    let said = on_socket(&gateway, "GET", "/process");
+    let said = gateway.on_socket("GET", "/process");
     assert!(said.starts_with("HTTP/1.1 200") && said.contains("\"objects\":\"store\""), "{said}");
-    assert!(on_socket(&gateway, "GET", "/process/stop").starts_with("HTTP/1.1 404"));
+    assert!(gateway.on_socket("GET", "/process/stop").starts_with("HTTP/1.1 404"));
     assert!(gateway.is_running());
 }
 
@@ -386,5 +375,5 @@ fn in_front_of_etcd_a_file_is_applied_to_it() {
     assert!(etcd.value("consumers/jack/credentials/c").contains("k1"));
     assert!(done(&gateway, "apply -f all.yaml").contains("nothing to do"));
     assert!(fails(&gateway, "reload", 1).contains("etcd tells of every change"));
-    assert!(on_socket(&gateway, "GET", "/process").contains("\"objects\":\"etcd\""));
+    assert!(gateway.on_socket("GET", "/process").contains("\"objects\":\"etcd\""));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::kit::{Etcd, Gateway, Origin, Setup, Signal, eventually, within};
+use crate::kit::{Certs, Etcd, Gateway, Origin, Setup, Signal, eventually, within};
 
 /// For what a busy machine does slowly, such as ten thousand objects.
 const LONG: Duration = Duration::from_secs(60);
@@ -316,4 +316,48 @@ fn a_kept_configuration_that_is_damaged_is_named_and_never_used() {
     gateway.wait_said(&["etcd.json: is damaged"]);
     gateway.get("/one").expect(200, "hello");
     gateway.get("/eno").expect_status(404);
+}
+
+/// The settings of a gateway that comes to this etcd over TLS with the certificate of that name.
+fn over_tls(etcd: &Etcd, certs: &Certs, authority: &Certs, ours: &str) -> String {
+    format!(
+        "{{ssl: {{trusted_certificate: '{}'}}, etcd: {{endpoints: ['{}'], timeout: 5, startup_retry: 0, \
+         tls: {{cert: '{}', key: '{}'}}}}}}",
+        authority.path("ca.crt").display(),
+        etcd.endpoint(),
+        certs.path(&format!("{ours}.crt")).display(),
+        certs.path(ours).display(),
+    )
+}
+
+#[test]
+fn an_etcd_that_speaks_tls_and_asks_for_a_certificate_is_read_and_written() {
+    let (certs, origin) = (Certs::new(), Origin::replying("hello"));
+    certs.authority("ca");
+    certs.here("ca", "server");
+    certs.here("ca", "client");
+    let etcd = Etcd::start_tls(&certs);
+    etcd.put("routes/1", &route("/old", &origin));
+    let gateway = Gateway::managed().settings(&over_tls(&etcd, &certs, &certs, "client")).start();
+    gateway.get("/old").expect(200, "hello");
+    etcd.put("routes/1", &route("/new", &origin));
+    serves(&gateway, "/new", 200);
+    gateway.admin().put("/routes/x", &route("/ours", &origin));
+    gateway.get("/ours").expect(200, "hello");
+    assert!(etcd.say(&["get", "/apisix/routes/x"]).contains("/ours"));
+
+    // Without a certificate that they know, or without one that we know, nobody is told anything.
+    certs.authority("stranger");
+    let (code, said) =
+        Gateway::managed().settings(&over_tls(&etcd, &certs, &certs, "stranger")).start_and_fail_managed();
+    assert!(code != 0 && said.contains("etcd: ") && said.contains("alert"), "{code}: {said}");
+    let others = Certs::new();
+    others.authority("ca");
+    let (code, said) =
+        Gateway::managed().settings(&over_tls(&etcd, &certs, &others, "client")).start_and_fail_managed();
+    assert!(code != 0 && said.contains("TLS: invalid peer certificate"), "{code}: {said}");
+    // A file that is not there is named.
+    let (code, said) =
+        Gateway::managed().settings(&over_tls(&etcd, &certs, &certs, "nobody")).start_and_fail_managed();
+    assert!(code != 0 && said.contains("TLS to etcd: ") && said.contains("nobody.crt"), "{code}: {said}");
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kit::{Gateway, Origin, Signal, TOKEN, Vault, eventually};
+use crate::kit::{Certs, Front, Gateway, Origin, Signal, TOKEN, Vault, eventually};
 
 const JACK: &str = "hunter2-of-jack";
 
@@ -188,7 +188,31 @@ fn what_is_no_reference_and_what_nobody_looks_up_is_told() {
     let answer = admin.ask("PUT", "/consumers/jack", &[], half);
     answer.expect_status(400);
     assert!(answer.text().contains("expected $secret://MANAGER/ID/PATH/KEY"), "{}", answer.text());
-    let tls = r#"{"uri": "https://vault.test", "prefix": "kv", "token": "t"}"#;
-    let answer = admin.ask("PUT", "/secrets/vault/1", &[], tls);
-    assert!(answer.header("x-config-warning").is_some_and(|told| told.contains("TLS to Vault")));
+}
+
+#[test]
+fn vault_is_asked_over_tls_and_only_if_its_certificate_is_vouched_for() {
+    let (origin, vault, certs) = (Origin::replying("hello"), Vault::start(), Certs::new());
+    vault.keep("jack", json!({"key": JACK}));
+    certs.authority("ca");
+    certs.here("ca", "server");
+    let front = Front::start(&vault.node(), &certs);
+    let store = vault.store_at(&front.url(), "kv", TOKEN);
+
+    let trusted = format!("ssl: {{trusted_certificate: '{}'}}", certs.path("ca.crt").display());
+    let gateway = Gateway::managed().settings(&trusted).start();
+    gateway.admin().put("/secrets/vault/1", &store);
+    guarded(&gateway, &origin, "$secret://vault/1/jack/key");
+    opens(&gateway, JACK);
+
+    let others = Certs::new();
+    others.authority("ca");
+    let untrusting = format!("ssl: {{trusted_certificate: '{}'}}", others.path("ca.crt").display());
+    let gateway = Gateway::managed().settings(&untrusting).start();
+    vault.forget();
+    gateway.admin().put("/secrets/vault/1", &store);
+    guarded(&gateway, &origin, "$secret://vault/1/jack/key");
+    gateway.wait_said(&["secrets/vault/1", "TLS: invalid peer certificate"]);
+    assert!(vault.asked().is_empty(), "its token was sent to a stranger");
+    assert_eq!(status_with(&gateway, JACK), 401);
 }

@@ -257,7 +257,13 @@ fn connections(page: &mut Page, board: &Board) {
             family.sample(&format!("core=\"{core}\",state=\"{state}\""), of(stats).get());
         }
     }
-    let counters: [(&str, &str, Kind, Of); 12] = [
+    let counters: [(&str, &str, Kind, Of); 13] = [
+        (
+            "ringway_connections_handed_over_total",
+            "Client connections left to an idler core",
+            Kind::Counter,
+            |c| &c.handed_over,
+        ),
         ("ringway_connections_accepted_total", "Client connections accepted", Kind::Counter, |c| &c.accepted),
         ("ringway_accept_errors_total", "Accepts that failed", Kind::Counter, |c| &c.accept_errors),
         ("ringway_requests_total", "Requests received", Kind::Counter, |c| &c.requests),

@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::dial::Dialer;
 use super::log;
 use crate::base::clock::{self, Moment};
 use crate::model::SecretStore;
+use crate::model::settings::Settings;
 use crate::snapshot::compile::Outcome;
 use crate::snapshot::{Compiler, Learnt, Wanted};
 
@@ -34,8 +36,9 @@ pub fn environment(name: &str) -> Option<String> {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Secrets {
+    dialer: Dialer,
     /// What configuration refers to, and of which snapshot that is true.
     wanted: Vec<Wanted>,
     wanted_at: u64,
@@ -62,6 +65,18 @@ impl Seen {
 }
 
 impl Secrets {
+    /// Nothing is known yet.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            dialer: Dialer::new(settings),
+            wanted: Vec::new(),
+            wanted_at: 0,
+            seen: BTreeMap::new(),
+            under_way: None,
+            told: BTreeSet::new(),
+        }
+    }
+
     /// Asks for what a first snapshot refers to, and waits a moment for it; the snapshot with it, if that came.
     ///
     /// # Errors
@@ -72,7 +87,8 @@ impl Secrets {
             return Ok(None);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let asked = runtime.block_on(async { tokio::time::timeout(START, vault::ask(due)).await });
+        let asked = runtime
+            .block_on(async { tokio::time::timeout(START, vault::ask(due, self.dialer.clone())).await });
         // A name may still be looked up: that is not waited for.
         runtime.shutdown_background();
         let Ok(answers) = asked else {
@@ -100,7 +116,8 @@ impl Secrets {
         let due = self.due(now, compiler);
         if !due.is_empty() {
             let (tell, hear) = oneshot::channel();
-            tokio::spawn(async move { tell.send(vault::ask(due).await) });
+            let dialer = self.dialer.clone();
+            tokio::spawn(async move { tell.send(vault::ask(due, dialer).await) });
             self.under_way = Some(hear);
         }
         None
@@ -174,7 +191,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_once_for_all_it_concerns() {
-        let mut secrets = Secrets::default();
+        let mut secrets = Secrets::new(&Settings::default());
         for name in ["a", "b"] {
             let seen = Seen { store: store(), asked_at: Moment::ZERO, trouble: None };
             secrets.seen.insert(name.to_owned(), seen);

@@ -16,10 +16,10 @@ use hyper::header::HOST;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Answers, environment};
+use crate::control::dial::{Dialer, words};
 use crate::model::SecretStore;
 use crate::model::reference::{Reference, is_reference, of_env};
 use crate::snapshot::{Learnt, Wanted};
@@ -41,7 +41,7 @@ enum Trouble {
 }
 
 /// Asks every store that is wanted, one path after the other.
-pub(super) async fn ask(wanted: Vec<Wanted>) -> Answers {
+pub(super) async fn ask(wanted: Vec<Wanted>, mut dialer: Dialer) -> Answers {
     let mut answers = Vec::new();
     // By store, then by path: which references, and the field of each.
     let mut stores: BTreeMap<String, (Arc<SecretStore>, BTreeMap<String, Vec<(String, String)>>)> =
@@ -58,7 +58,7 @@ pub(super) async fn ask(wanted: Vec<Wanted>) -> Answers {
         for (path, asked) in paths {
             let fields = match &unreachable {
                 Some(why) => Err(Trouble::Unreachable(why.clone())),
-                None => read(&store, &path).await,
+                None => read(&store, &path, &mut dialer).await,
             };
             if let Err(Trouble::Unreachable(why)) = &fields {
                 unreachable = Some(why.clone());
@@ -86,8 +86,8 @@ fn learnt(id: &str, path: &str, key: &str, fields: &Result<Value, Trouble>) -> L
 }
 
 /// The fields at a path.
-async fn read(store: &SecretStore, path: &str) -> Result<Value, Trouble> {
-    let answered = timeout(PATIENCE, get(store, path)).await;
+async fn read(store: &SecretStore, path: &str, dialer: &mut Dialer) -> Result<Value, Trouble> {
+    let answered = timeout(PATIENCE, get(store, path, dialer)).await;
     let (status, body) = answered
         .unwrap_or_else(|_| Err(Trouble::Unreachable(format!("no whole answer within {PATIENCE:?}"))))?;
     let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -112,21 +112,25 @@ fn fields_of(mut answer: Value) -> Option<Value> {
     }
 }
 
-async fn get(store: &SecretStore, path: &str) -> Result<(StatusCode, Chunk), Trouble> {
+async fn get(store: &SecretStore, path: &str, dialer: &mut Dialer) -> Result<(StatusCode, Chunk), Trouble> {
     let base = store.uri.as_deref().unwrap_or_default();
     let failed = Trouble::Failed;
     let unreachable = |why: String| Trouble::Unreachable(format!("{base}: {why}"));
-    let uri: Uri =
-        base.parse().map_err(|_| unreachable("expected one such as http://127.0.0.1:8200".into()))?;
-    if uri.scheme_str() != Some("http") {
-        return Err(unreachable("expected http://, as TLS to Vault is not there yet".into()));
-    }
+    let uri: Uri = base
+        .parse()
+        .map_err(|_| unreachable("expected one such as https://vault.example.com:8200".into()))?;
+    let (is_tls, usual) = match uri.scheme_str() {
+        Some("http") => (false, 80),
+        Some("https") => (true, 443),
+        _ => return Err(unreachable("expected http:// or https://".into())),
+    };
     let authority = uri.authority().map_or("", |authority| authority.as_str());
-    let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(80));
+    let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(usual));
     let token = token_of(store).map_err(|why| unreachable(format!("token: {why}")))?;
 
+    // Brackets are the URL's, not the address's. A connection a question, as to etcd.
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((host, port)).await.map_err(|error| unreachable(error.to_string()))?;
+    let stream = dialer.dial(host, port, is_tls).await.map_err(|error| unreachable(error.to_string()))?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(error.to_string()))?;
     // Ends with the answer, or with whoever waits for it.
@@ -138,7 +142,7 @@ async fn get(store: &SecretStore, path: &str) -> Result<(StatusCode, Chunk), Tro
     }
     // The library's words could show the token.
     let request = request.body(Empty::<Chunk>::new()).map_err(|_| failed("not fit to be sent".to_owned()))?;
-    let response = sender.send_request(request).await.map_err(|error| unreachable(error.to_string()))?;
+    let response = sender.send_request(request).await.map_err(|error| unreachable(words(&error)))?;
     let status = response.status();
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
     let body = body.map_err(|error| failed(format!("no whole answer: {error}")))?;

@@ -13,7 +13,8 @@
 //! | `apisix.proxy_mode` with `stream` in it | `admin.stream_routes`, and a warning |
 //! | `plugins`, `plugin_attr` | the same |
 //! | `deployment.admin`: `admin_listen`, `allow_admin`, `admin_key`, `admin_key_required`, `enable_admin_cors` | `admin` |
-//! | `deployment.etcd`: `host`, `prefix`, `timeout`, `watch_timeout`, `startup_retry`, `user`, `password` | `etcd` |
+//! | `deployment.etcd`: `host`, `prefix`, `timeout`, `watch_timeout`, `startup_retry`, `user`, `password`, `tls` | `etcd` |
+//! | `apisix.ssl.ssl_trusted_certificate` | `ssl.trusted_certificate` |
 //! | `deployment.*.config_provider` | `etcd`: the objects are there; `yaml` or `json`: in a file; any other is a fault |
 //! | `nginx_config.*` and what else there is | nothing; a warning each |
 
@@ -130,6 +131,15 @@ impl Translated {
                     }
                     for (name, value) in router {
                         self.ignore(&format!("apisix.router.{name}"), &value);
+                    }
+                }
+                ("ssl", Value::Object(mut ssl)) => {
+                    if let Some(trusted) = ssl.shift_remove("ssl_trusted_certificate") {
+                        let theirs = "apisix.ssl.ssl_trusted_certificate";
+                        self.place(settings, "ssl.trusted_certificate", theirs, trusted, faults);
+                    }
+                    for (name, value) in ssl {
+                        self.ignore(&format!("apisix.ssl.{name}"), &value);
                     }
                 }
                 ("data_encryption", Value::Object(fields)) => self.encryption(settings, fields, faults),
@@ -292,7 +302,7 @@ enum Provider {
 }
 
 /// Below `deployment.etcd`, what means the same here.
-const ETCD: [(&str, &str); 7] = [
+const ETCD: [(&str, &str); 8] = [
     ("host", "etcd.endpoints"),
     ("prefix", "etcd.prefix"),
     ("timeout", "etcd.timeout"),
@@ -300,6 +310,7 @@ const ETCD: [(&str, &str); 7] = [
     ("startup_retry", "etcd.startup_retry"),
     ("user", "etcd.user"),
     ("password", "etcd.password"),
+    ("tls", "etcd.tls"),
 ];
 
 /// Below `deployment.admin`, what means the same here. An empty or absent key is ours to make.

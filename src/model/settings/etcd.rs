@@ -1,9 +1,10 @@
 //! An etcd that holds the objects: where it is, who we are to it, and how long it may take.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::ConfigError;
 use crate::model::field::{Seconds, Secret};
@@ -21,7 +22,7 @@ const STARTUP_RETRY: u32 = 2;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EtcdSettings {
-    /// Its members, as `http://HOST:PORT`; the next is asked when one does not answer.
+    /// Its members, as `http://HOST:PORT` or `https://HOST:PORT`; the next is asked when one does not answer.
     pub endpoints: Vec<Endpoint>,
     /// What keys of objects begin with.
     pub prefix: Prefix,
@@ -35,18 +36,41 @@ pub struct EtcdSettings {
     pub user: Option<String>,
     /// And the password.
     pub password: Option<Secret>,
+    /// TLS to members with `https://`.
+    pub tls: EtcdTls,
+}
+
+/// TLS to etcd.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct EtcdTls {
+    /// A file with our certificate, in PEM, where members ask for one. Read again when it changes.
+    pub cert: Option<PathBuf>,
+    /// The file with its private key.
+    pub key: Option<PathBuf>,
+    /// Are the members' certificates checked, by `ssl.trusted_certificate`?
+    pub verify: bool,
+    /// The name that is in the members' certificates, where they are reached by another.
+    pub sni: Option<String>,
+}
+
+impl Default for EtcdTls {
+    fn default() -> Self {
+        Self { cert: None, key: None, verify: true, sni: None }
+    }
 }
 
 impl Default for EtcdSettings {
     fn default() -> Self {
         Self {
-            endpoints: vec![Endpoint("127.0.0.1:2379".to_owned())],
+            endpoints: vec![Endpoint { authority: "127.0.0.1:2379".to_owned(), is_tls: false }],
             prefix: Prefix(PREFIX.to_owned()),
             timeout: Seconds::literal(TIMEOUT_SECONDS),
             watch_timeout: Seconds::literal(WATCH_TIMEOUT_SECONDS),
             startup_retry: STARTUP_RETRY,
             user: None,
             password: None,
+            tls: EtcdTls::default(),
         }
     }
 }
@@ -64,38 +88,69 @@ impl EtcdSettings {
             let problem = format!("expected, as etcd.{given} is given, got nothing");
             faults.push(ConfigError::at(format!("etcd.{lacking}"), problem));
         }
+        if self.tls.cert.is_some() != self.tls.key.is_some() {
+            let (given, lacking) = if self.tls.cert.is_some() { ("cert", "key") } else { ("key", "cert") };
+            let problem = format!("expected, as etcd.tls.{given} is given, got nothing");
+            faults.push(ConfigError::at(format!("etcd.tls.{lacking}"), problem));
+        }
         faults
     }
 }
 
-/// A member of etcd: host and port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(transparent)]
-#[schemars(inline)]
-pub struct Endpoint(String);
+/// A member of etcd: host and port, and whether TLS is spoken there.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(inline, with = "String")]
+pub struct Endpoint {
+    authority: String,
+    is_tls: bool,
+}
 
 impl Endpoint {
     /// `HOST:PORT`.
     pub fn authority(&self) -> &str {
-        &self.0
+        &self.authority
+    }
+
+    /// The host, without the brackets of an IPv6 address.
+    pub fn host(&self) -> &str {
+        let host = self.authority.rsplit_once(':').map_or("", |(host, _)| host);
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or_default()
+    }
+
+    /// Whether TLS is spoken there.
+    pub const fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let expected = || format!("expected one such as http://127.0.0.1:2379, got {text:?}");
-        let authority = match text.split_once("://") {
-            Some(("http", rest)) => rest.strip_suffix('/').unwrap_or(rest),
-            Some(("https", _)) => {
-                return Err(format!("expected http://, as TLS to etcd is not there yet, got {text:?}"));
-            }
-            Some(_) => return Err(expected()),
-            None => text,
+        let expected = || {
+            format!(
+                "expected one such as http://127.0.0.1:2379 or https://etcd.example.com:2379, got {text:?}"
+            )
         };
+        let (is_tls, rest) = match text.split_once("://") {
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
+            Some(_) => return Err(expected()),
+            None => (false, text),
+        };
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
         let (host, port) = authority.rsplit_once(':').ok_or_else(expected)?;
         let is_host = !host.is_empty() && !host.contains(['/', '@', '?', '#', ' ']);
-        if !is_host || port.parse::<u16>().is_ok_and(|port| port == 0) || port.parse::<u16>().is_err() {
+        if !is_host || port.parse::<u16>().map_or(true, |port| port == 0) {
             return Err(expected());
         }
-        Ok(Self(authority.to_owned()))
+        Ok(Self { authority: authority.to_owned(), is_tls })
+    }
+}
+
+impl Serialize for Endpoint {
+    fn serialize<S: Serializer>(&self, output: S) -> Result<S::Ok, S::Error> {
+        output.collect_str(self)
     }
 }
 
@@ -107,7 +162,7 @@ impl<'de> Deserialize<'de> for Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.0)
+        write!(f, "{}://{}", if self.is_tls { "https" } else { "http" }, self.authority)
     }
 }
 

@@ -30,6 +30,7 @@ fn nothing_written_is_the_defaults() {
         "driver": "auto",
         "resources": null,
         "etcd": null,
+        "ssl": {"trusted_certificate": ["system"]},
         "state_dir": "/var/lib/ringway",
             "data_encryption": {"enable": true, "keyring": []},
         "log": {"level": "info", "format": "text", "output": "stderr"},
@@ -308,9 +309,16 @@ fn apisix_deployment_etcd_means_what_it_meant() {
         "deployment:
            role: data_plane
            role_data_plane: {config_provider: etcd}
-           etcd: {host: ['http://a:2379', 'http://b:2379/'], prefix: /x/, timeout: 7, user: u, password: p, resync_delay: 5}",
+           etcd: {host: ['http://a:2379', 'https://b:2379/'], prefix: /x/, timeout: 7, user: u, password: p, resync_delay: 5,
+                  tls: {cert: c.pem, key: k.pem, verify: false, sni: etcd.test}}\napisix: {ssl: {ssl_trusted_certificate: 'system, /ca.pem'}}",
     );
     let etcd = settings.etcd.expect("it is spoken of");
+    assert_eq!(
+        etcd.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["http://a:2379", "https://b:2379"]
+    );
+    assert_eq!((etcd.tls.verify, etcd.tls.sni.as_deref()), (false, Some("etcd.test")));
+    assert_eq!(settings.ssl.trusted_certificate.list(), [Trusted::System, Trusted::File("/ca.pem".into())]);
     let members: Vec<&str> = etcd.endpoints.iter().map(|member| member.authority()).collect();
     assert_eq!((members, etcd.prefix.as_str()), (vec!["a:2379", "b:2379"], "/x"));
     assert_eq!(etcd.timeout.get(), std::time::Duration::from_secs(7));
@@ -331,9 +339,17 @@ fn where_etcd_is_not_spoken_of_or_a_file_provides_there_is_none() {
 fn an_etcd_that_can_not_be_meant_is_a_fault_with_its_path() {
     for (text, fault) in [
         ("etcd: {endpoints: []}", "etcd.endpoints: expected at least one, got none"),
-        ("etcd: {endpoints: ['https://a:1']}", "expected http://, as TLS to etcd is not there yet"),
-        ("etcd: {endpoints: ['http://a']}", "expected one such as http://127.0.0.1:2379, got"),
-        ("etcd: {endpoints: ['http://a:0']}", "expected one such as http://127.0.0.1:2379, got"),
+        ("etcd: {tls: {cert: a.crt}}", "etcd.tls.key: expected, as etcd.tls.cert is given, got nothing"),
+        ("ssl: {trusted_certificate: ''}", "expected at least one path or `system`, got nothing"),
+        ("ssl: {trusted_certificate: 7}", "ssl.trusted_certificate: expected"),
+        (
+            "etcd: {endpoints: ['http://a']}",
+            "expected one such as http://127.0.0.1:2379 or https://etcd.example.com:2379, got",
+        ),
+        (
+            "etcd: {endpoints: ['http://a:0']}",
+            "expected one such as http://127.0.0.1:2379 or https://etcd.example.com:2379, got",
+        ),
         ("etcd: {prefix: /}", "expected one such as /apisix, got nothing"),
         ("etcd: {user: u}", "etcd.password: expected, as etcd.user is given, got nothing"),
         ("etcd: {endpoint: x}", "endpoints"),

@@ -14,8 +14,23 @@ impl Certs {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// The file of a key by its name, of its certificate with `.crt` behind.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// A key and its certificate for 127.0.0.1, by the key `issuer` that has one by itself; in files.
+    #[track_caller]
+    pub(crate) fn here(&self, issuer: &str, name: &str) {
+        let (request, extension) = (self.path("request"), self.path("extension"));
+        fs::write(&extension, "subjectAltName=IP:127.0.0.1,DNS:here.test\n").unwrap();
+        self.key(name, &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+        let (key, path) = (self.path(name), self.path(&format!("{name}.crt")));
+        openssl(&["req", "-new", "-key", text(&key), "-subj", "/CN=here", "-out", text(&request)]);
+        let (ca, ca_key) = (self.path(&format!("{issuer}.crt")), self.path(issuer));
+        let by = ["-CA", text(&ca), "-CAkey", text(&ca_key), "-CAcreateserial", "-days", "30"];
+        let with = ["-extfile", text(&extension), "-in", text(&request), "-out", text(&path)];
+        openssl(&[&["x509", "-req"], by.as_slice(), with.as_slice()].concat());
     }
 
     /// A private key in PEM, by the arguments of `openssl genpkey`.
@@ -41,6 +56,13 @@ impl Certs {
         let subject = format!("/CN={host}");
         openssl(&["req", "-x509", "-key", text(&key), "-subj", &subject, "-days", "30", "-out", text(&path)]);
         fs::read_to_string(path).unwrap()
+    }
+
+    /// A key, and a certificate by itself that may vouch for others; in files.
+    #[track_caller]
+    pub(crate) fn authority(&self, name: &str) {
+        self.key(name, &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+        self.by_itself(name, "authority.test");
     }
 
     /// A certificate of a key, by another key that has one by itself.

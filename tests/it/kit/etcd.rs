@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::certs::Certs;
 use super::within;
 
 /// How long it may take to start, on a machine busy with other tests.
@@ -23,17 +24,45 @@ pub(crate) struct Etcd {
     peer: String,
     /// `USER:PASSWORD`, where it asks for one.
     user: Option<String>,
+    /// Arguments by which it and `etcdctl` speak TLS.
+    tls: Option<Tls>,
     child: Option<Child>,
+}
+
+struct Tls {
+    server: Vec<String>,
+    client: Vec<String>,
 }
 
 impl Etcd {
     /// Starts an empty one.
     #[track_caller]
     pub(crate) fn start() -> Self {
+        Self::start_with(|| None)
+    }
+
+    /// The same over TLS, with the certificate `server`; whoever comes needs one by `ca`, as `client` is.
+    #[track_caller]
+    pub(crate) fn start_tls(certs: &Certs) -> Self {
+        let path = |name: &str| certs.path(name).to_str().expect("a plain name").to_owned();
+        let words = |words: &[(&str, &str)]| {
+            words.iter().flat_map(|(word, file)| [(*word).to_owned(), path(file)]).collect::<Vec<_>>()
+        };
+        let server =
+            [("--cert-file", "server.crt"), ("--key-file", "server"), ("--trusted-ca-file", "ca.crt")];
+        let client = [("--cacert", "ca.crt"), ("--cert", "client.crt"), ("--key", "client")];
+        Self::start_with(|| {
+            let server = [words(&server), vec!["--client-cert-auth".to_owned()]].concat();
+            Some(Tls { server, client: words(&client) })
+        })
+    }
+
+    #[track_caller]
+    fn start_with(tls: impl Fn() -> Option<Tls>) -> Self {
         for _ in 0..TRIES {
             let dir = tempfile::tempdir().unwrap();
-            let mut etcd =
-                Self { dir, client: free_address(), peer: free_address(), user: None, child: None };
+            let (client, peer) = (free_address(), free_address());
+            let mut etcd = Self { dir, client, peer, user: None, tls: tls(), child: None };
             if etcd.launch() {
                 return etcd;
             }
@@ -43,7 +72,7 @@ impl Etcd {
 
     /// Where it is, as settings have it.
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://{}", self.client)
+        format!("{}://{}", if self.tls.is_some() { "https" } else { "http" }, self.client)
     }
 
     /// The settings of a gateway that has its objects there.
@@ -62,6 +91,7 @@ impl Etcd {
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("default={peer}")])
+            .args(self.tls.iter().flat_map(|tls| &tls.server))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -115,6 +145,7 @@ impl Etcd {
         if let Some(user) = &self.user {
             command.args(["--user", user]);
         }
+        command.args(self.tls.iter().flat_map(|tls| &tls.client));
         command
     }
 

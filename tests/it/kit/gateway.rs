@@ -1,7 +1,9 @@
 //! The gateway under test: the real binary, in a folder of its own, on ports of the system's choice.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex};
@@ -407,6 +409,16 @@ impl Gateway {
     pub(crate) fn control(&self, method: &str, path: &str) -> Answer {
         let address = self.control.expect("the gateway told where its control API is");
         Client::connect(address).request(method, path, &[], b"")
+    }
+
+    /// What is said to one request on the control socket, as any HTTP client would make it, head and all.
+    #[track_caller]
+    pub(crate) fn on_socket(&self, method: &str, path: &str) -> String {
+        let mut stream = UnixStream::connect(self.path("state/control.sock")).unwrap();
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        said
     }
 
     /// The access log so far.

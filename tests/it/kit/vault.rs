@@ -53,7 +53,16 @@ impl Vault {
 
     /// A `secrets` object for it.
     pub(crate) fn store(&self, prefix: &str, token: &str) -> String {
-        let uri = format!("http://{}", self.origin.node());
+        self.store_at(&format!("http://{}", self.node()), prefix, token)
+    }
+
+    /// Host and port.
+    pub(crate) fn node(&self) -> String {
+        self.origin.node()
+    }
+
+    /// A `secrets` object for it where something stands before it.
+    pub(crate) fn store_at(&self, uri: &str, prefix: &str, token: &str) -> String {
         json!({"uri": uri, "prefix": prefix, "token": token}).to_string()
     }
 

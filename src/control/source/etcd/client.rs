@@ -14,10 +14,10 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::model::settings::EtcdSettings;
+use crate::control::dial::{Dialer, words};
+use crate::model::settings::{Endpoint, EtcdSettings};
 
 /// How long a connection may take to come about, at most. A member that is there answers in milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -56,21 +56,23 @@ pub(super) enum Again {
 /// Who asks.
 #[derive(Clone)]
 pub(super) struct Client {
-    members: Vec<String>,
+    members: Vec<Endpoint>,
     at: usize,
+    dialer: Dialer,
     timeout: Duration,
     login: Option<Value>,
     token: Option<String>,
 }
 
 impl Client {
-    pub(super) fn new(settings: &EtcdSettings) -> Self {
+    pub(super) fn new(settings: &EtcdSettings, dialer: Dialer) -> Self {
         let login = settings.user.as_ref().map(|user| {
             json!({"name": user, "password": settings.password.as_ref().map_or("", |secret| secret.expose())})
         });
         Self {
-            members: settings.endpoints.iter().map(|member| member.authority().to_owned()).collect(),
+            members: settings.endpoints.clone(),
             at: 0,
+            dialer,
             timeout: settings.timeout.get(),
             login,
             token: None,
@@ -156,11 +158,15 @@ impl Client {
         })
     }
 
-    async fn send(&self, path: &str, body: &Value) -> Result<Lines, Trouble> {
-        let member = self.members.get(self.at).cloned().unwrap_or_default();
+    async fn send(&mut self, path: &str, body: &Value) -> Result<Lines, Trouble> {
+        let Some(endpoint) = self.members.get(self.at).cloned() else {
+            return Err(Trouble::Unreachable("no member is known".to_owned()));
+        };
+        let member = endpoint.authority().to_owned();
         let unreachable = |why: String| Trouble::Unreachable(format!("{member}: {why}"));
         let patience = self.timeout.min(CONNECT_TIMEOUT);
-        let stream = timeout(patience, TcpStream::connect(&member))
+        let dialled = self.dialer.dial(endpoint.host(), endpoint.port(), endpoint.is_tls());
+        let stream = timeout(patience, dialled)
             .await
             .map_err(|_| unreachable(format!("no connection within {patience:?}")))?
             .map_err(|error| unreachable(error.to_string()))?;
@@ -179,7 +185,7 @@ impl Client {
         let response = timeout(self.timeout, sender.send_request(request))
             .await
             .map_err(|_| unanswered(format!("no answer within {:?}", self.timeout)))?
-            .map_err(|error| unanswered(error.to_string()))?;
+            .map_err(|error| unanswered(words(&error)))?;
         self.taken(member, response).await
     }
 
@@ -192,9 +198,9 @@ impl Client {
         }
         let text = timeout(self.timeout, lines.rest()).await.unwrap_or_else(|_| Ok(Vec::new()))?;
         let answer: Value = serde_json::from_slice(&text).unwrap_or_default();
-        let words =
+        let told =
             answer["error"].as_str().map_or_else(|| String::from_utf8_lossy(&text).into(), str::to_owned);
-        let words: String = words.chars().take(WORDS_MAX).collect();
+        let words: String = told.chars().take(WORDS_MAX).collect();
         let why = format!("{}: {status}: {words}", lines.member);
         // A member without a leader, or one that is just starting: the next may know better.
         Err(if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::GATEWAY_TIMEOUT {
@@ -245,7 +251,7 @@ impl Lines {
     async fn more(&mut self) -> Result<bool, Trouble> {
         let unanswered = |why: String| Trouble::Unanswered(format!("{}: {why}", self.member));
         let Some(frame) = self.body.frame().await else { return Ok(false) };
-        let frame = frame.map_err(|error| unanswered(error.to_string()))?;
+        let frame = frame.map_err(|error| unanswered(words(&error)))?;
         if let Some(chunk) = frame.data_ref() {
             if self.unread.len() + chunk.len() > ANSWER_BYTES_MAX {
                 return Err(unanswered(format!("an answer of more than {ANSWER_BYTES_MAX} bytes")));
@@ -262,6 +268,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::model::settings::Settings;
 
     #[test]
     fn a_member_that_begins_an_answer_and_stalls_is_given_up() {
@@ -276,12 +283,11 @@ mod tests {
             // Until whoever asked has given up.
             let _ = stream.read_to_end(&mut Vec::new());
         });
+        let settings = json!({"endpoints": [format!("http://{address}")], "timeout": 0.2});
+        let settings: EtcdSettings = serde_json::from_value(settings).expect("settings");
         let mut client = Client {
-            members: vec![address.to_string()],
-            at: 0,
-            timeout: Duration::from_millis(200),
             login: Some(json!({"name": "root", "password": "p"})),
-            token: None,
+            ..Client::new(&settings, Dialer::to_etcd(&Settings::default(), &settings))
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let nothing = json!({});

@@ -26,11 +26,12 @@ use tokio::task::JoinHandle;
 
 use crate::base::clock::Moment;
 use crate::control::admin::{Shared, held};
+use crate::control::dial::Dialer;
 use crate::control::log;
 use crate::control::seal::Seal;
 use crate::control::store::{Change, Store};
 use crate::control::write::Refusal;
-use crate::model::settings::EtcdSettings;
+use crate::model::settings::{Endpoint, EtcdSettings};
 use crate::model::{Kind, Settings, object_name};
 use crate::snapshot::Compiler;
 use crate::snapshot::compile::Outcome;
@@ -57,6 +58,7 @@ const STRANGE_TOLD: usize = 20;
 /// An etcd that holds the objects.
 pub struct Etcd {
     settings: EtcdSettings,
+    dialer: Dialer,
     span: Span,
     mirror: Mirror,
     file: PathBuf,
@@ -89,6 +91,10 @@ impl Etcd {
     /// When etcd does not answer and nothing is kept.
     pub fn open(settings: &Settings) -> io::Result<Option<Self>> {
         let Some(own) = &settings.etcd else { return Ok(None) };
+        let mut dialer = Dialer::to_etcd(settings, own);
+        if own.endpoints.iter().any(Endpoint::is_tls) {
+            dialer.config().map_err(|error| io::Error::new(error.kind(), format!("TLS to etcd: {error}")))?;
+        }
         let file = settings.state_dir.join(keep::FILE);
         let prefix = own.prefix.as_str();
         let mut seal = Seal::open(settings)?;
@@ -106,7 +112,7 @@ impl Etcd {
             is_ours
         });
         let span = Span::below(prefix);
-        let listed = first_list(own, &span, kept.is_some())?;
+        let listed = first_list(Client::new(own, dialer.clone()), own.startup_retry, &span, kept.is_some())?;
         let is_reachable = listed.is_ok();
         let listed = match (listed, &kept, damage) {
             (Ok(listed), _, damage) => {
@@ -133,13 +139,14 @@ impl Etcd {
         }
         Ok(Some(Self {
             settings: own.clone(),
+            dialer: dialer.clone(),
             span,
             mirror: Mirror::sealing(seal),
             file,
             kept,
             listed,
             news: None,
-            writer: Client::new(own).within(COMMIT_TIMEOUT),
+            writer: Client::new(own, dialer).within(COMMIT_TIMEOUT),
             is_reachable,
             is_dirty: false,
             kept_at: Moment::ZERO,
@@ -163,7 +170,7 @@ impl Etcd {
     pub(crate) fn start(&mut self) {
         let (tell, hear) = mpsc::channel(NEWS_MAX);
         let watcher = Watcher {
-            client: Client::new(&self.settings),
+            client: Client::new(&self.settings, self.dialer.clone()),
             span: self.span.clone(),
             at: self.is_reachable.then_some(self.mirror.header),
             silence_max: self.settings.watch_timeout.get(),
@@ -341,9 +348,13 @@ impl Etcd {
 }
 
 /// Asks for all there is, more often where there is nothing else to start with.
-fn first_list(settings: &EtcdSettings, span: &Span, has_kept: bool) -> io::Result<Result<All, Trouble>> {
-    let mut client = Client::new(settings);
-    let mut tries = 1 + settings.startup_retry;
+fn first_list(
+    mut client: Client,
+    retries: u32,
+    span: &Span,
+    has_kept: bool,
+) -> io::Result<Result<All, Trouble>> {
+    let mut tries = 1 + retries;
     if has_kept {
         client = client.within(FIRST_PATIENCE);
         tries = 1;

@@ -135,10 +135,4 @@ fn a_store_is_told_what_it_lacks() {
         "secrets: [{id: gcp/1, auth_file: /a}]",
         &["secrets/gcp/1: kept only: references to gcp are not looked up yet"],
     );
-    check_faults(
-        "secrets: [{id: vault/1, uri: 'https://a', prefix: kv, token: t}]",
-        &[
-            "secrets/vault/1: uri: TLS to Vault is not there yet, and its token is not sent in clear: it is not asked",
-        ],
-    );
 }

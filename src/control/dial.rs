@@ -1,0 +1,220 @@
+//! Connections of the control thread to services: etcd, Vault. In clear, or over TLS.
+//!
+//! Certificates are read from their files when a connection is made and they have changed since, so that those which
+//! are renewed need no restart.
+
+use std::error::Error;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::model::settings::{EtcdSettings, Settings, Trusted};
+
+/// A connection, whatever carries it.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Makes connections, those over TLS all by the same rules.
+#[derive(Clone, Debug)]
+pub(crate) struct Dialer {
+    trusted: Vec<Trusted>,
+    /// Our certificate and its key, for who asks.
+    identity: Option<(PathBuf, PathBuf)>,
+    is_verified: bool,
+    /// The name that the other side's certificate must have, where that is not the one it is dialled by.
+    name: Option<String>,
+    /// What TLS goes by, and when its files were written.
+    config: Option<(Vec<Option<SystemTime>>, Arc<ClientConfig>)>,
+}
+
+impl Dialer {
+    /// For services that know us by a word of ours, such as Vault by its token.
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            trusted: settings.ssl.trusted_certificate.list().to_vec(),
+            identity: None,
+            is_verified: true,
+            name: None,
+            config: None,
+        }
+    }
+
+    /// For the members of an etcd.
+    pub(crate) fn to_etcd(settings: &Settings, etcd: &EtcdSettings) -> Self {
+        let tls = &etcd.tls;
+        Self {
+            identity: tls.cert.clone().zip(tls.key.clone()),
+            is_verified: tls.verify,
+            name: tls.sni.clone(),
+            ..Self::new(settings)
+        }
+    }
+
+    /// A connection to a host by name or address, without brackets.
+    ///
+    /// # Errors
+    /// When there is none, when the other side is not who it should be, or when a file with certificates can not be used;
+    /// the message names it.
+    pub(crate) async fn dial(&mut self, host: &str, port: u16, is_tls: bool) -> io::Result<Box<dyn Stream>> {
+        let config = if is_tls { Some(self.config()?) } else { None };
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        let Some(config) = config else { return Ok(Box::new(stream)) };
+        let name = self.name.as_deref().unwrap_or(host).to_owned();
+        let name = ServerName::try_from(name)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
+        let stream = TlsConnector::from(config).connect(name, stream).await;
+        stream.map(|stream| Box::new(stream) as _).map_err(|error| io::Error::other(format!("TLS: {error}")))
+    }
+
+    /// What TLS goes by, from the files as they are now.
+    ///
+    /// # Errors
+    /// When one of them can not be used; the message names it.
+    pub(crate) fn config(&mut self) -> io::Result<Arc<ClientConfig>> {
+        let written = self.written();
+        if let Some((at, config)) = &self.config
+            && *at == written
+        {
+            return Ok(Arc::clone(config));
+        }
+        let config = Arc::new(self.read()?);
+        self.config = Some((written, Arc::clone(&config)));
+        Ok(config)
+    }
+
+    /// When each of the files was written, where it is there.
+    fn written(&self) -> Vec<Option<SystemTime>> {
+        let identity = self.identity.iter().flat_map(|(cert, key)| [cert, key]);
+        let trusted = self.trusted.iter().filter_map(|trusted| match trusted {
+            Trusted::System => None,
+            Trusted::File(path) => Some(path),
+        });
+        identity
+            .chain(trusted)
+            .map(|path| fs::metadata(path).and_then(|known| known.modified()).ok())
+            .collect()
+    }
+
+    fn read(&self) -> io::Result<ClientConfig> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?;
+        let builder = if self.is_verified {
+            builder.with_root_certificates(self.roots()?)
+        } else {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)))
+        };
+        let mut config = match &self.identity {
+            Some((cert, key)) => {
+                let chain = certificates(cert)?;
+                let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| named(key, error))?;
+                builder.with_client_auth_cert(chain, secret).map_err(|error| named(key, error))?
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
+    /// Those who vouch for others.
+    fn roots(&self) -> io::Result<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        for trusted in &self.trusted {
+            match trusted {
+                Trusted::System => {
+                    // Systems carry certificates that nobody can use; the others count.
+                    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                }
+                Trusted::File(path) => {
+                    for certificate in certificates(path)? {
+                        roots.add(certificate).map_err(|error| named(path, error))?;
+                    }
+                }
+            }
+        }
+        if roots.is_empty() {
+            let why = "ssl.trusted_certificate: this system has no certificates that others are known by; name a file of them";
+            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+        }
+        Ok(roots)
+    }
+}
+
+/// An error with what is behind it: that a peer refused our certificate is known to the innermost only.
+pub(crate) fn words(error: &dyn Error) -> String {
+    let mut words = error.to_string();
+    let mut behind = error.source();
+    while let Some(error) = behind {
+        let more = error.to_string();
+        if !words.contains(&more) {
+            words = format!("{words}: {more}");
+        }
+        behind = error.source();
+    }
+    words
+}
+
+/// All certificates of a file in PEM, of which there must be one.
+fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let all = all.map_err(|error| named(path, error))?;
+    if all.is_empty() { Err(named(path, "expected certificates in PEM, got none")) } else { Ok(all) }
+}
+
+fn named(path: &Path, error: impl fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display()))
+}
+
+/// Takes any certificate, as `verify: false` asks; that the other side has its key is still seen.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
