@@ -28,6 +28,7 @@ mod probes_framing;
 mod probes_paths;
 mod probes_responses;
 mod probes_trust;
+mod reference;
 mod reload;
 mod road;
 mod road_bodies;

@@ -21,7 +21,7 @@ mod vault;
 mod wait;
 mod wire;
 
-pub(crate) use binary::check;
+pub(crate) use binary::{check, ringway};
 pub(crate) use certs::Certs;
 pub(crate) use client::{Answer, Client, Raw};
 pub(crate) use disk::SmallDisk;
