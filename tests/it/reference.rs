@@ -1,4 +1,4 @@
-//! Schemas say what the types say: each is compared with what the binary tells of itself.
+//! Reference pages and schemas say what the types say: each is compared with what the binary tells of itself.
 //! `UPDATE=1 cargo test --test it reference::` makes them anew.
 
 use std::fs;
@@ -52,10 +52,50 @@ fn assert_fresh(path: &str, wanted: &str) {
     panic!("{path}:{}: stale. {HINT}\n  is:     {}\n  should: {}", same + 1, line(&found), line(wanted));
 }
 
+/// A page in which the first table below each heading of `sections` is the one there.
+#[track_caller]
+fn with_tables(path: &str, sections: &str) -> String {
+    let mut lines: Vec<String> = read(path).lines().map(str::to_owned).collect();
+    for section in sections.split("## ").filter(|section| !section.trim().is_empty()) {
+        let (heading, table) = section.split_once('\n').expect("a heading is a line");
+        let heading = format!("## {heading}");
+        let at = lines.iter().position(|line| *line == heading);
+        let at = at.unwrap_or_else(|| panic!("{path}: lacks \"{heading}\", below which a table belongs"));
+        let end = lines[at + 1..].iter().position(|line| line.starts_with("## "));
+        let end = end.map_or(lines.len(), |end| at + 1 + end);
+        let start = lines[at..end].iter().position(|line| line.starts_with('|')).map(|start| at + start);
+        let mut old = start.unwrap_or(at + 1)..start.unwrap_or(at + 1);
+        let is_part = |line: &String| line.starts_with('|') || line.starts_with("Together: ");
+        while lines[..end].get(old.end).is_some_and(is_part)
+            || lines[..end]
+                .get(old.end + 1)
+                .is_some_and(|line| !old.is_empty() && line.starts_with("Together: "))
+        {
+            old.end += 1;
+        }
+        let blank = start.is_none().then(String::new);
+        let new: Vec<String> = blank.into_iter().chain(table.trim().lines().map(str::to_owned)).collect();
+        lines.splice(old, new);
+    }
+    lines.join("\n") + "\n"
+}
+
 #[test]
 fn the_schemas_of_whole_files_are_those_of_the_binary() {
     assert_fresh("docs/schema/resources.json", &schema(&["resources"]));
     assert_fresh("docs/schema/config.json", &schema(&["config"]));
+}
+
+#[test]
+fn the_tables_of_pages_are_those_of_the_types() {
+    let page = |path: &str, name: &str| {
+        assert_fresh(path, &with_tables(path, &schema(&[name, "--markdown"])));
+    };
+    for kind in Kind::ALL {
+        page(&format!("docs/objects/{}.md", kind.singular()), kind.singular());
+    }
+    page("docs/objects/plugins.md", "plugins");
+    page("docs/objects/plugins.md", "_meta");
 }
 
 #[test]
