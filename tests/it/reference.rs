@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use ringway::model::Kind;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::kit::ringway;
+use super::kit::{Gateway, ringway};
 
 /// What has them all made anew.
 const HINT: &str = "`UPDATE=1 cargo test --test it reference::` makes it anew";
@@ -91,6 +91,7 @@ fn the_tables_of_pages_are_those_of_the_types() {
     let page = |path: &str, name: &str| {
         assert_fresh(path, &with_tables(path, &schema(&[name, "--markdown"])));
     };
+    page("docs/configuration.md", "config");
     for kind in Kind::ALL {
         page(&format!("docs/objects/{}.md", kind.singular()), kind.singular());
     }
@@ -123,4 +124,46 @@ fn every_field_says_what_it_means_and_what_holds_when_it_is_left_out() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The paths of the OpenAPI document as a table.
+fn table_of_paths(paths: &Map<String, Value>) -> String {
+    let row = |(path, operations): (&String, &Value)| {
+        let operations = operations.as_object().expect("operations of a path");
+        let each = operations.iter().map(|(method, told)| {
+            (method.to_uppercase(), told["summary"].as_str().expect("a summary").to_owned())
+        });
+        let (methods, says): (Vec<String>, Vec<String>) = each.unzip();
+        let says = says.iter().enumerate().map(|(at, says)| {
+            // One sentence of them all.
+            let (first, rest) = says.split_at(1);
+            if at == 0 { says.clone() } else { first.to_lowercase() + rest }
+        });
+        format!("| `{path}` | {} | {} |", methods.join(", "), says.collect::<Vec<_>>().join("; "))
+    };
+    let rows: Vec<String> = paths.iter().map(row).collect();
+    format!("## Paths\n\n| path | methods | what they do |\n|---|---|---|\n{}\n", rows.join("\n"))
+}
+
+#[test]
+fn the_page_of_the_admin_api_names_every_path_and_method_that_is_served() {
+    let gateway = Gateway::managed().start();
+    let document = gateway.admin().ask("GET", "/openapi.json", &[], "").expect_status(200).json();
+    let paths = document["paths"].as_object().expect("paths");
+    assert!(paths.len() > 30, "{}", paths.len());
+    for (path, operations) in paths {
+        let there = path.replace("{manager}", "vault").replace("{kind}", "route").replace("{name}", "cors");
+        let there = there.replace("{revision}", "1").replace("{id}", "x").replace("{username}", "jack");
+        for method in operations.as_object().expect("operations").keys() {
+            let body = if matches!(method.as_str(), "put" | "post" | "patch") { "{}" } else { "" };
+            let answer = gateway.admin().ask(&method.to_uppercase(), &there, &[], body);
+            let refusal = answer.text();
+            let is_unknown = answer.status == 405
+                || refusal.contains(r#""error_msg":"not found""#)
+                || refusal.contains("Unsupported resource type");
+            assert!(!is_unknown, "{method} {there} is in the document and not served: {refusal}");
+        }
+    }
+    let path = "docs/admin-api.md";
+    assert_fresh(path, &with_tables(path, &table_of_paths(paths)));
 }
