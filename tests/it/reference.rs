@@ -97,6 +97,9 @@ fn the_tables_of_pages_are_those_of_the_types() {
     }
     page("docs/objects/plugins.md", "plugins");
     page("docs/objects/plugins.md", "_meta");
+    for plugin in plugins() {
+        page(&format!("docs/plugins/{plugin}.md"), &plugin);
+    }
 }
 
 #[test]
