@@ -26,6 +26,8 @@ mod places;
 mod plan;
 mod process;
 mod sarif;
+mod schema;
+mod table;
 mod winners;
 
 use std::ffi::OsString;
@@ -100,7 +102,7 @@ fn obey(cli: Cli) -> u8 {
         Some(Verb::Run(args)) => run(args),
         Some(Verb::Check(args)) => tell(check::check(&args, &Overrides::default(), &around)),
         Some(Verb::Version(args)) => tell(inspect::version(&args, &crate::runtime::driver::probe())),
-        Some(Verb::Schema(args)) => tell(inspect::schema(&args)),
+        Some(Verb::Schema(args)) => tell(schema::schema(&args)),
         Some(Verb::Plugins(args)) => tell(inspect::plugins(&args)),
         Some(Verb::Get(args)) => tell_either(objects::get(&args, &around)),
         Some(Verb::Apply(args)) => tell_either(apply::apply(&args, &around)),

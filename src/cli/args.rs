@@ -62,7 +62,7 @@ pub(super) enum Verb {
     Check(CheckArgs),
     /// Tell what this is: version, revision, kernel, and the driver it would use here
     Version(VersionArgs),
-    /// Print the JSON schema of the settings, of a kind of resource, or of a plugin's configuration
+    /// Print the JSON schema of a file, of a kind of resource, or of a plugin's configuration
     Schema(SchemaArgs),
     /// List the plugins there are, or tell of one
     Plugins(PluginsArgs),
@@ -141,9 +141,12 @@ pub(super) struct VersionArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct SchemaArgs {
-    /// A plugin, a kind such as `routes`, or `settings`; everything when absent
-    #[arg(value_name = "PLUGIN")]
+    /// `resources` or `config` for a whole file; a kind such as `routes`, a plugin, `plugins` for the list of them,
+    /// or `_meta` for what any of them may be told. Absent: either file
     pub(super) name: Option<String>,
+    /// As tables of Markdown, as on the pages of the documentation
+    #[arg(long)]
+    pub(super) markdown: bool,
 }
 
 #[derive(Args, Debug)]

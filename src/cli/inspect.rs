@@ -1,14 +1,12 @@
-//! The verbs that only tell: `version`, `schema`, `plugins`.
+//! The verbs that only tell: `version`, `plugins`.
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::control::kernel_release;
-use crate::model::schema::schema_of;
-use crate::model::{Kind, Settings};
 use crate::plugin::{Phase, Phases};
 use crate::plugins::{CATALOG, Card};
 
-use super::args::{PluginsArgs, SchemaArgs, VersionArgs};
+use super::args::{PluginsArgs, VersionArgs};
 use super::{OK, Told, USAGE};
 
 /// What is built in, for those who compare builds.
@@ -38,33 +36,7 @@ pub(super) fn version(args: &VersionArgs, driver: &str) -> Told {
     Told { code: OK, text: text + "\n" }
 }
 
-pub(super) fn schema(args: &SchemaArgs) -> Told {
-    let Some(name) = &args.name else {
-        let mut all = Map::new();
-        all.insert("settings".to_owned(), (*schema_of::<Settings>()).clone());
-        for kind in Kind::ALL {
-            all.insert(kind.plural().to_owned(), (*kind.schema()).clone());
-        }
-        all.insert(
-            "plugins".to_owned(),
-            CATALOG.iter().map(|card| (card.name.to_owned(), (card.schema)())).collect(),
-        );
-        return pretty(&Value::Object(all));
-    };
-    let kind = Kind::ALL.iter().find(|kind| kind.plural() == name || kind.singular() == name);
-    match (name.as_str(), kind, Card::of(name)) {
-        ("settings", _, _) => pretty(&schema_of::<Settings>()),
-        (_, Some(kind), _) => pretty(&kind.schema()),
-        (_, _, Some(card)) => pretty(&(card.schema)()),
-        _ => unknown(name),
-    }
-}
-
-fn pretty(value: &Value) -> Told {
-    Told { code: OK, text: format!("{value:#}\n") }
-}
-
-fn unknown(name: &str) -> Told {
+pub(super) fn unknown(name: &str) -> Told {
     Told { code: USAGE, text: format!("there is no {name}; `ringway plugins` lists what there is\n") }
 }
 

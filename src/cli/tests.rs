@@ -245,8 +245,11 @@ fn version_tells_build_and_driver_in_both_forms() {
 
 #[test]
 fn schemas_and_plugins_are_told_by_name_and_what_is_unknown_is_misuse() {
-    let schema = |name: Option<&str>| inspect::schema(&args::SchemaArgs { name: name.map(str::to_owned) });
-    for name in [None, Some("settings"), Some("routes"), Some("route"), Some("ip-restriction")] {
+    let schema = |name: Option<&str>| {
+        schema::schema(&args::SchemaArgs { name: name.map(str::to_owned), markdown: false })
+    };
+    let names = ["settings", "config", "resources", "routes", "route", "plugins", "_meta", "ip-restriction"];
+    for name in names.map(Some).into_iter().chain([None]) {
         let told = schema(name);
         assert_eq!(told.code, OK, "{name:?}");
         assert!(serde_json::from_str::<serde_json::Value>(&told.text).is_ok(), "{name:?}");

@@ -8,9 +8,9 @@ stored! {
     pub struct Consumer {
         /// Its name, which is its id.
         pub username: Username,
-        /// The group whose plugins it shares.
+        /// The id of the consumer group whose plugins it shares.
         pub group_id: Option<ObjectId>,
-        /// Plugins by name, each with its configuration.
+        /// Plugins by name. Authentication plugins have what it proves itself with, others act on its requests.
         #[schemars(with = "Option<super::field::PluginMapForm>")]
         pub plugins: Option<PluginMap>,
     }

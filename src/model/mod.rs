@@ -54,13 +54,13 @@ macro_rules! stored {
         #[serde(deny_unknown_fields)]
         $(#[$meta])*
         pub struct $name {
-            /// What tells it from others of its kind.
+            /// What tells it from others of its kind. The Admin API takes it from the path.
             pub id: Option<$crate::model::field::ObjectId>,
             /// A name for people; it need not be unique.
             pub name: Option<$crate::model::field::ShortText>,
             /// A remark for people.
             pub desc: Option<$crate::model::field::Text<0, 256>>,
-            /// Words to find it by.
+            /// Words to find it by, each with a value: `{team: web}`.
             pub labels: Option<std::collections::BTreeMap<String, $crate::model::field::LabelText>>,
             /// When it was first written, in seconds since 1970. Set by the gateway.
             pub create_time: Option<u64>,

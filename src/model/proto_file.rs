@@ -7,7 +7,7 @@ use super::stored;
 const CONTENT_CHARS_MAX: usize = 1024 * 1024;
 
 stored! {
-    /// Protobuf definitions.
+    /// Protobuf definitions, for plugins that speak gRPC.
     pub struct ProtoFile {
         /// The text of a `.proto` file, or a FileDescriptorSet in base64.
         pub content: Text<1, CONTENT_CHARS_MAX>,

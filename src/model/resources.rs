@@ -15,7 +15,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::field::Username;
 use super::nearest::hint;
@@ -197,6 +197,22 @@ fn id_of(kind: Kind, index: usize, fields: &Map<String, Value>) -> Result<Object
 
 fn first(faults: Vec<ConfigError>) -> Result<(), ConfigError> {
     faults.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// The JSON schema of a plugin in the list of those that may be used, where it is not just a name.
+pub fn listed_plugin() -> Value {
+    json!({
+        "description": "A plugin that may be used.",
+        "type": "object",
+        "properties": {
+            "name": { "description": "The plugin's name.", "type": "string" },
+            "stream": {
+                "description": "Is it meant for TCP and UDP? Such are passed over.",
+                "type": "boolean", "default": false,
+            },
+        },
+        "required": ["name"],
+    })
 }
 
 /// The list of plugins, each a name or `{name, stream}`; those for streams are another list's.

@@ -22,50 +22,51 @@ stored! {
         { "not": { "required": ["script_id"] } },
     ]))]
     pub struct Route {
-        /// The path: `/exact`, `/prefix*`, or `*` for any. Exactly one of `uri` and `uris` is given.
+        /// The path: `/exact`, `/prefix*`, or `*` for any. With the router `radixtree_uri_with_parameter` also
+        /// `/user/:id`.
         pub uri: Option<UriPattern>,
-        /// Several paths.
+        /// Several paths, in place of `uri`.
         pub uris: Option<Unique<UriPattern, 1>>,
         /// The host: `example.com`, or `*.example.com` for all below it. Absent: the service's hosts, else any.
         pub host: Option<HostPattern>,
-        /// Several hosts.
+        /// Several hosts, in place of `host`.
         pub hosts: Option<Unique<HostPattern, 1>>,
-        /// The client's address or range of addresses.
+        /// The client's address, or a range of addresses it must be in. Absent: any.
         pub remote_addr: Option<AddressRange>,
-        /// Several addresses or ranges.
+        /// Several addresses or ranges, in place of `remote_addr`.
         pub remote_addrs: Option<Unique<AddressRange, 1>>,
         /// The request methods; absent or empty: all.
         #[serde(default)]
         pub methods: Option<Unique<HttpMethod>>,
-        /// Among routes of one path, the higher goes first.
+        /// Among routes of one host and path the higher is asked first.
         #[serde(default)]
         pub priority: i32,
-        /// An expression that must hold: `[["arg_version", "==", "2"]]`.
+        /// An expression that must hold for the request: `[["arg_version", "==", "2"]]`.
         pub vars: Option<Vec<Value>>,
-        /// A Lua predicate; only what can be turned into an expression is taken.
+        /// A predicate in Lua. Refused, as there is no Lua here: `vars` does what most predicates do.
         #[schemars(extend("pattern" = "^function", "x-expected" = "a Lua function, starting with `function`"))]
         pub filter_func: Option<String>,
-        /// Plugins by name, each with its configuration.
+        /// Plugins by name, each with its configuration. They win over those of the service and the plugin config.
         #[schemars(with = "Option<super::field::PluginMapForm>")]
         pub plugins: Option<PluginMap>,
-        /// The plugin config whose plugins are added where the route has none of that name.
+        /// The id of the plugin config whose plugins are added where the route has none of that name.
         pub plugin_config_id: Option<ObjectId>,
-        /// The service to take hosts, plugins and upstream from.
+        /// The id of the service to take hosts, plugins and upstream from, where the route has none.
         pub service_id: Option<ObjectId>,
-        /// The upstream to send to, kept elsewhere.
+        /// The id of the upstream to send to.
         pub upstream_id: Option<ObjectId>,
-        /// The upstream to send to, written here.
+        /// The upstream to send to, written here rather than kept as an object.
         pub upstream: Option<Upstream>,
-        /// How long the upstream may take; wins over the upstream's own.
+        /// How long the upstream may take; wins over the upstream's own `timeout`.
         pub timeout: Option<Timeout>,
-        /// May the connection be upgraded to WebSocket? Absent: as the service says.
+        /// May the connection be upgraded to WebSocket? Absent: as the service says, else no.
         pub enable_websocket: Option<bool>,
-        /// 1: in use; 0: kept, but not routed to.
+        /// 1: in use; 0: kept, and no request is routed to it.
         #[serde(default = "in_use")]
         pub status: InRange<0, 1>,
-        /// Lua in place of plugins. Not taken: there is no Lua here.
+        /// Lua in place of plugins. Refused: there is no Lua here.
         pub script: Option<Value>,
-        /// Lua kept elsewhere. Not taken: there is no Lua here.
+        /// Lua kept elsewhere. Refused: there is no Lua here.
         pub script_id: Option<ObjectId>,
     }
 }

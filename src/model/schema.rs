@@ -22,6 +22,7 @@ use super::ConfigError;
 use super::path::{Step, render};
 
 pub use check::check;
+pub use words::joined;
 pub(super) use words::{shown as shown_value, shown_text};
 
 /// The JSON schema of a type. Made once a type, and kept: types are as many as the program has.

@@ -9,29 +9,30 @@ stored! {
     /// Where references of the form `$secret://MANAGER/ID/PATH/KEY` are looked up. Its id is `MANAGER/ID`, with
     /// `vault`, `aws` or `gcp` for the manager, and the fields are that manager's.
     pub struct SecretStore {
-        /// vault: where it is.
+        /// vault, required: where it is, `http://127.0.0.1:8200`.
         pub uri: Option<String>,
-        /// vault: what paths start with.
+        /// vault, required: the path of a key-value store as Vault's API has it: `kv` for version 1, `secret/data` for
+        /// version 2.
         pub prefix: Option<String>,
-        /// vault: what opens it.
+        /// vault, required: the token that opens it.
         pub token: Option<Secret>,
-        /// vault: the namespace.
+        /// vault: the namespace. Absent: the root.
         pub namespace: Option<String>,
-        /// aws: the key's id.
+        /// aws, required: the id of the access key.
         pub access_key_id: Option<Secret>,
-        /// aws: the key.
+        /// aws, required: the access key.
         pub secret_access_key: Option<Secret>,
-        /// aws: the session's token.
+        /// aws: the token of a session.
         pub session_token: Option<Secret>,
-        /// aws: the region; us-east-1 where absent.
+        /// aws: the region. Absent: us-east-1.
         pub region: Option<String>,
-        /// aws: another place to ask.
+        /// aws: another address to ask.
         pub endpoint_url: Option<String>,
         /// gcp: the account, written here.
         pub auth_config: Option<GcpAccount>,
-        /// gcp: the file with the account.
+        /// gcp: the path of the file with the account.
         pub auth_file: Option<String>,
-        /// gcp: is the certificate of the other side checked?
+        /// gcp: is the certificate of the other side checked? Absent: yes.
         pub ssl_verify: Option<bool>,
     }
 }
@@ -40,11 +41,11 @@ stored! {
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GcpAccount {
-    /// Whose it is.
+    /// The address of the account.
     pub client_email: String,
-    /// The key.
+    /// The account's private key.
     pub private_key: Secret,
-    /// The project.
+    /// The id of the project.
     pub project_id: String,
     /// Where tokens are given out.
     pub token_uri: Option<String>,

@@ -10,18 +10,18 @@ stored! {
     /// Hosts, plugins and upstream of the routes that refer to it; what a route says itself wins.
     #[schemars(extend("not" = { "required": ["script"] }))]
     pub struct Service {
-        /// The hosts of routes that name none.
+        /// The hosts of those of its routes that name none.
         pub hosts: Option<Unique<HostPattern, 1>>,
-        /// Plugins by name, each with its configuration.
+        /// Plugins by name, each with its configuration; a route's own of the same name wins.
         #[schemars(with = "Option<super::field::PluginMapForm>")]
         pub plugins: Option<PluginMap>,
-        /// The upstream to send to, kept elsewhere.
+        /// The id of the upstream to send to.
         pub upstream_id: Option<ObjectId>,
-        /// The upstream to send to, written here.
+        /// The upstream to send to, written here rather than kept as an object.
         pub upstream: Option<Upstream>,
-        /// May the connection be upgraded to WebSocket?
+        /// May connections be upgraded to WebSocket? Absent: no. A route's own word wins.
         pub enable_websocket: Option<bool>,
-        /// Lua in place of plugins. Not taken: there is no Lua here.
+        /// Lua in place of plugins. Refused: there is no Lua here.
         pub script: Option<Value>,
     }
 }

@@ -36,6 +36,7 @@ use super::substitute::{Lookup, scalar, substitute};
 use super::values::{Format, read};
 
 pub use admin::{AdminKey, AdminRole, AdminSettings};
+pub use apisix::keys_of_apisix;
 pub use cores::Cores;
 pub use encryption::DataEncryption;
 pub use etcd::{Endpoint, EtcdSettings, EtcdTls};
@@ -57,19 +58,22 @@ const CONTROL_SOCKET: &str = "control.sock";
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Where requests come in: addresses with port, or ports of all addresses.
+    /// Where requests come in: an address with port, a port (all IPv4 addresses), `{address, port}`, or a list of these.
+    /// Port 0 is any free one.
     pub listen: Listeners,
-    /// How many event loops, and on which processors: `auto`, a number, or processors as in `0-3,6`.
+    /// How many event loops, and on which processors: `auto` (one on each the process may use), a number, or processors
+    /// such as `0-3,6`.
     pub cores: Cores,
     /// How the kernel is asked for input and output.
     pub driver: Driver,
-    /// The file of routes and other objects. Absent: `resources.yaml`, then `apisix.yaml`, beside this file.
+    /// The file of objects, or a folder whose `*.yaml`, `*.yml` and `*.json` are merged in the order of names. Absent:
+    /// `resources.yaml`, then `apisix.yaml`, beside this file.
     pub resources: Option<PathBuf>,
-    /// The etcd that holds the objects, where no file does.
+    /// The etcd 3 that holds the objects, where no file does.
     pub etcd: Option<EtcdSettings>,
     /// TLS of the connections that the gateway itself makes.
     pub ssl: SslSettings,
-    /// Where state is kept.
+    /// The folder where the store of objects and its keys are kept.
     pub state_dir: PathBuf,
     /// How secrets of objects are kept.
     pub data_encryption: DataEncryption,
@@ -88,17 +92,17 @@ pub struct Settings {
     /// The Unix socket of the command line, which whoever may open it owns the gateway by; `off`: none. Absent:
     /// `control.sock` in `/run/ringway`, or in `state_dir` where that is another than by default.
     pub control_socket: Option<PathBuf>,
-    /// Whose X-Forwarded-* headers are believed; empty: nobody's.
+    /// Addresses of proxies whose `X-Forwarded-*` headers are believed. Empty: nobody's.
     pub trusted_addresses: Unique<AddressRange>,
     /// How paths are compared with those of routes.
     pub router: RouterSettings,
     /// Is `Via: 1.1 ringway` added to messages?
     pub via: bool,
-    /// Does the Server header tell the version?
+    /// Does the `Server` header tell the version?
     pub server_tokens: bool,
     /// What plugins are told once for the process, by name of plugin.
     pub plugin_attr: Map<String, Value>,
-    /// The plugins that may be used; empty: all there are.
+    /// Names of the plugins that may be used. Empty: all there are.
     pub plugins: Unique<String>,
     /// How much of everything.
     pub limits: Limits,
@@ -157,9 +161,9 @@ pub enum Driver {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsSettings {
-    /// Are they offered at all?
+    /// Are metrics offered at all?
     pub enabled: bool,
-    /// Loopback by default: metrics tell names of routes and nodes.
+    /// Where, in the forms of the outer `listen`. Loopback by default: metrics tell names of routes and nodes.
     pub listen: Listen,
 }
 
@@ -173,9 +177,9 @@ impl Default for MetricsSettings {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StatusSettings {
-    /// Is it offered at all?
+    /// Are health endpoints offered at all?
     pub enabled: bool,
-    /// Loopback by default; a probe of Kubernetes needs `0.0.0.0:7085`.
+    /// Where, in the forms of the outer `listen`. Loopback by default; a probe of Kubernetes needs `0.0.0.0:7085`.
     pub listen: Listen,
 }
 
@@ -189,9 +193,9 @@ impl Default for StatusSettings {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ControlSettings {
-    /// Is it offered? Absent: when its address is free, as 9090 is a port that others use, too.
+    /// Is the control API offered? Absent: when its address is free, as 9090 is a port that others use, too.
     pub enabled: Option<bool>,
-    /// Loopback by default: nobody is asked for a key.
+    /// Where, in the forms of the outer `listen`. Loopback by default: nobody is asked for a key.
     pub listen: Listen,
 }
 
@@ -205,15 +209,15 @@ impl Default for ControlSettings {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RouterSettings {
-    /// The order of comparing, by APISIX's names.
+    /// In which order host and path are compared, by APISIX's names.
     pub http: RouterKind,
     /// Is `//` compared as `/`?
     pub merge_slashes: bool,
-    /// Is `%2F` kept apart from `/`?
+    /// Is `%2F` taken, and kept apart from `/`? Otherwise it is refused.
     pub match_uri_encoded_slash: bool,
     /// Is `/a/` compared as `/a`?
     pub delete_uri_tail_slash: bool,
-    /// Are `;parameters` of path segments left out, as servlet containers do?
+    /// Are `;parameters` of path segments left out of the comparison, as servlet containers do?
     pub normalize_uri_like_servlet: bool,
 }
 
@@ -237,7 +241,7 @@ pub enum RouterKind {
     /// The host first, then the path.
     #[default]
     RadixtreeHostUri,
-    /// The path; the host is one of the conditions.
+    /// The path, with the host as one of the conditions.
     RadixtreeUri,
     /// The path, with parameters such as `/user/:id`.
     RadixtreeUriWithParameter,

@@ -12,31 +12,31 @@ stored! {
     /// A certificate with its key, and the server names it is for.
     #[schemars(extend("not" = { "required": ["sni", "snis"] }))]
     pub struct Ssl {
-        /// `server`: shown to clients; `client`: shown to upstreams.
+        /// To whom it is shown.
         #[serde(default, rename = "type")]
         pub purpose: Purpose,
-        /// The certificate, in PEM.
+        /// The certificate in PEM: that of the key first, then its issuer's, and so on.
         pub cert: Certificate,
-        /// Its key, in PEM.
+        /// The key of `cert` in PEM, without a passphrase: PKCS 8, PKCS 1 or SEC 1.
         pub key: Secret,
-        /// Further certificates, of another kind of key.
+        /// Further certificates for the same names, of another kind of key.
         pub certs: Option<NonEmpty<Certificate>>,
-        /// Their keys, in the same order.
+        /// The keys of `certs`, in the same order.
         pub keys: Option<NonEmpty<Secret>>,
-        /// The server name.
+        /// The server name: `example.com`, or `*.example.com` for one label below it.
         pub sni: Option<HostPattern>,
-        /// Several server names.
+        /// Several server names, in place of `sni`.
         pub snis: Option<Unique<HostPattern, 1>>,
-        /// What is asked of a client's own certificate.
+        /// What is asked of a client's own certificate. Absent: clients need none.
         pub client: Option<ClientCertificates>,
-        /// The versions of TLS; absent: 1.2 and 1.3.
+        /// The versions of TLS. Absent: 1.2 and 1.3.
         pub ssl_protocols: Option<Unique<TlsVersion, 1>>,
         /// 1: in use; 0: kept only.
         #[serde(default = "in_use")]
         pub status: InRange<0, 1>,
-        /// Until when the certificate holds, in seconds since 1970. Read from the certificate.
+        /// Until when the certificate holds, in seconds since 1970. Read from the certificate when it is shown.
         pub validity_end: Option<u64>,
-        /// Since when the certificate holds.
+        /// Since when the certificate holds, in seconds since 1970. Read from the certificate when it is shown.
         pub validity_start: Option<u64>,
     }
 }
@@ -45,8 +45,10 @@ stored! {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Purpose {
+    /// To clients.
     #[default]
     Server,
+    /// To upstreams.
     Client,
 }
 
@@ -65,9 +67,9 @@ pub enum TlsVersion {
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientCertificates {
-    /// Who must have signed it, in PEM.
+    /// The certificates in PEM of those who may have signed it.
     pub ca: Certificate,
-    /// Most certificates between the two.
+    /// Most certificates between the client's and one of `ca`.
     #[serde(default = "one")]
     pub depth: u32,
     /// Paths for which none is needed, as regular expressions.

@@ -10,24 +10,24 @@ use super::{ConfigError, stored};
 stored! {
     /// Which connections are taken, and where they go.
     pub struct StreamRoute {
-        /// The client's address or range of addresses.
+        /// The client's address, or a range of addresses it must be in. Absent: any.
         pub remote_addr: Option<AddressRange>,
-        /// The address the connection came in on.
+        /// The address the connection came in on. Absent: any.
         pub server_addr: Option<AddressRange>,
-        /// The port the connection came in on.
+        /// The port the connection came in on. Absent: any.
         pub server_port: Option<Port>,
-        /// The server name of a TLS connection.
+        /// The server name that a TLS connection asks for. Absent: any.
         pub sni: Option<HostPattern>,
-        /// The upstream to send to, written here.
+        /// The upstream to send to, written here rather than kept as an object.
         pub upstream: Option<Upstream>,
-        /// The upstream to send to, kept elsewhere.
+        /// The id of the upstream to send to.
         pub upstream_id: Option<ObjectId>,
-        /// The service to take the upstream from.
+        /// The id of the service to take the upstream from.
         pub service_id: Option<ObjectId>,
         /// Plugins by name, each with its configuration.
         #[schemars(with = "Option<super::field::PluginMapForm>")]
         pub plugins: Option<PluginMap>,
-        /// A protocol spoken inside.
+        /// A protocol spoken inside, which is looked into.
         pub protocol: Option<StreamProtocol>,
     }
 }
@@ -36,9 +36,9 @@ stored! {
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StreamProtocol {
-    /// Which one.
+    /// Which one: `redis` or `dubbo`.
     pub name: String,
-    /// The stream route this one belongs to.
+    /// The id of the stream route this one belongs to.
     pub superior_id: Option<ObjectId>,
     /// What the protocol is told.
     pub conf: Option<Map<String, Value>>,

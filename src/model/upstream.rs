@@ -33,40 +33,43 @@ stored! {
         "dependentRequired" = { "discovery_args": ["discovery_type"] },
     ))]
     pub struct Upstream {
-        /// `{"host:port": weight}`, or a list of `{host, port, weight, priority}`.
+        /// Where requests go: `{"host:port": weight}`, or a list. A weight is a node's share against the others'; 0 takes
+        /// it out.
         pub nodes: Option<Nodes>,
-        /// How a node is chosen.
+        /// How a node is chosen for a request.
         #[serde(default, rename = "type")]
         pub algorithm: Algorithm,
-        /// For chash: what `key` names.
+        /// For `chash`: what `key` names.
         #[serde(default)]
         pub hash_on: HashOn,
-        /// For chash: the variable, header or cookie that chooses the node.
+        /// For `chash`: the variable, header, cookie or template whose value chooses the node.
         pub key: Option<ShortText>,
-        /// How the health of nodes is told.
+        /// How the health of nodes is told. Read and checked; all nodes count as healthy for now.
         pub checks: Option<Checks>,
-        /// How often another node is tried; absent: as many as there are other nodes; 0: never.
+        /// How often another node is tried when one fails; 0: never. Absent: as often as there are other nodes. Never more
+        /// often than `limits.retries` of the settings.
         pub retries: Option<u32>,
-        /// How long, in seconds, all tries together may take; 0 or absent: no bound.
+        /// How long, in seconds, all tries of a request together may take; 0 or absent: no bound.
         pub retry_timeout: Option<SecondsOrOff>,
-        /// How long connecting, sending and reading may take; absent: 60 seconds each.
+        /// How long connecting, sending and reading may take. Absent: 60 seconds each.
         pub timeout: Option<Timeout>,
-        /// Which Host a node is sent.
+        /// Which `Host` a node is sent.
         #[serde(default)]
         pub pass_host: PassHost,
-        /// The Host sent with `pass_host: rewrite`.
+        /// The `Host` sent with `pass_host: rewrite`, which needs it.
         pub upstream_host: Option<HostPattern>,
-        /// What is spoken with the nodes; absent: http.
+        /// What is spoken with the nodes. Absent: `http`. An upstream of another scheme has no nodes for now: 503, never in
+        /// clear.
         pub scheme: Option<Scheme>,
-        /// Where nodes are discovered, in place of `nodes`.
+        /// The kind of discovery that tells the nodes, in place of `nodes`. There is none yet.
         pub discovery_type: Option<ShortText>,
-        /// What the discovery knows the nodes by.
+        /// The name by which the discovery knows the nodes.
         pub service_name: Option<ShortText>,
         /// What else the discovery is told.
         pub discovery_args: Option<DiscoveryArgs>,
-        /// TLS with the nodes.
+        /// TLS with the nodes. Kept for now.
         pub tls: Option<UpstreamTls>,
-        /// The idle connections kept.
+        /// The idle connections that are kept for the next requests.
         pub keepalive_pool: Option<KeepalivePool>,
     }
 }
@@ -76,10 +79,14 @@ stored! {
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum Algorithm {
+    /// In turns, by weight.
     #[default]
     Roundrobin,
+    /// By a consistent hash of `key` (for now in turns).
     Chash,
+    /// The one that answered quickest of late (for now in turns).
     Ewma,
+    /// The one with the fewest open requests (for now in turns).
     LeastConn,
     /// For scheme kafka, whose clients choose themselves.
     None,
@@ -90,11 +97,16 @@ pub enum Algorithm {
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum HashOn {
+    /// A variable such as `remote_addr`, `uri`, `host` or `arg_name`.
     #[default]
     Vars,
+    /// A header.
     Header,
+    /// A cookie.
     Cookie,
+    /// The consumer, which needs no `key`.
     Consumer,
+    /// A template such as `$request_uri$remote_addr`.
     VarsCombinations,
 }
 
@@ -103,9 +115,12 @@ pub enum HashOn {
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum PassHost {
+    /// The client's.
     #[default]
     Pass,
+    /// The node's own name, as `nodes` has it.
     Node,
+    /// What `upstream_host` says.
     Rewrite,
 }
 
@@ -129,11 +144,11 @@ pub enum Scheme {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Timeout {
-    /// Until the connection stands.
+    /// Seconds until the connection stands.
     pub connect: Seconds,
-    /// Between two writes.
+    /// Seconds that the node may take nothing of the request.
     pub send: Seconds,
-    /// Between two reads.
+    /// Seconds between two reads of the response.
     pub read: Seconds,
 }
 
@@ -141,9 +156,9 @@ pub struct Timeout {
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiscoveryArgs {
-    /// The namespace.
+    /// The namespace to ask in.
     pub namespace_id: Option<String>,
-    /// The group.
+    /// The group to ask for.
     pub group_name: Option<String>,
     /// What nodes must be labelled with.
     pub metadata: Option<Map<String, Value>>,
@@ -157,11 +172,11 @@ pub struct DiscoveryArgs {
     "dependentRequired" = { "client_cert": ["client_key"], "client_key": ["client_cert"] },
 ))]
 pub struct UpstreamTls {
-    /// The certificate shown, in PEM.
+    /// The certificate shown to nodes, in PEM.
     pub client_cert: Option<super::ssl::Certificate>,
-    /// Its key, in PEM.
+    /// The key of `client_cert`, in PEM.
     pub client_key: Option<Secret>,
-    /// The certificate shown, kept as an ssl of type client.
+    /// The id of the ssl of type `client` whose certificate is shown to nodes.
     pub client_cert_id: Option<ObjectId>,
     /// Is the node's certificate checked? Absent: as the process is set.
     pub verify: Option<bool>,
@@ -171,11 +186,11 @@ pub struct UpstreamTls {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KeepalivePool {
-    /// Most connections.
+    /// Most idle connections, a core.
     pub size: InRange<1, 1_000_000>,
     /// How long an idle one is kept, in seconds; 0: until the other side closes.
     pub idle_timeout: SecondsOrOff,
-    /// After how many requests one is closed.
+    /// After how many requests a connection is closed.
     pub requests: InRange<1, 1_000_000_000>,
 }
 

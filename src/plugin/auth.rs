@@ -1,7 +1,7 @@
 //! What authentication plugins have in common: the refusal with its challenge, and the consumer that stands in.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::exchange::{Exchange, Reply};
 use crate::model::field::ShortText;
@@ -9,7 +9,8 @@ use crate::model::field::ShortText;
 use super::{Env, Step};
 
 /// Names a protection space in a challenge (RFC 9110 11.5): printable ASCII that needs no quoting.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
 pub struct Realm(String);
 
 const REALM_BYTES_MAX: usize = 128;

@@ -26,21 +26,21 @@ use crate::proto::head::HeaderId;
 /// Longest `user:password`, decoded; what is longer is no credential of ours. Costs that much stack.
 const CREDENTIALS_BYTES_MAX: usize = 1024;
 
-/// What the user writes.
+/// A consumer is whoever knows its user name and password.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Whether the upstream sees nothing of the `Authorization` header.
+    /// Is `Authorization` removed before the upstream sees it?
     #[serde(default)]
     hide_credentials: bool,
     /// The protection space named in the challenge.
     #[serde(default = "default_realm")]
     realm: Realm,
-    /// The consumer that stands in for a request without valid credentials.
+    /// The name of the consumer that stands in for a request without valid credentials. Absent: it is refused.
     anonymous_consumer: Option<ShortText>,
 }
 
-/// What a consumer writes.
+/// A user name and a password.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct User {

@@ -29,10 +29,12 @@ use crate::proto::head::{HeaderId, HeaderList, Method};
 const ALL_METHODS: &str = "GET,POST,PUT,DELETE,PATCH,HEAD,OPTIONS,CONNECT,TRACE";
 /// `*`, `**`, `null`, or origins between commas.
 const ORIGINS_PATTERN: &str = r"^(\*|\*\*|null|[A-Za-z][A-Za-z0-9+.-]*://[^,\s/]+(,[A-Za-z][A-Za-z0-9+.-]*://[^,\s/]+)*)$";
+/// The same in words.
+const ORIGINS_EXPECTED: &str = "*, **, null, or origins such as https://a.example between commas";
 /// Most memory the patterns of one use may take together.
 const PATTERNS_BYTES_MAX: usize = 1 << 20;
 
-/// What the user writes.
+/// Tells browsers which pages of other origins may read the answers.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("not" = {
@@ -52,35 +54,36 @@ const PATTERNS_BYTES_MAX: usize = 1 << 20;
     "x-expected": "`*` where `allow_credential` is true"
 }))]
 pub struct Config {
-    /// Origins that may read: `*`, `**`, `null`, or `scheme://host[:port]` between commas.
-    #[schemars(regex(pattern = ORIGINS_PATTERN))]
+    /// Origins that may read: `*`; `**` for everyone, answered by name, which credentials need; `null`; or
+    /// `scheme://host[:port]` between commas. Absent: `*`, unless one of the next two is given.
+    #[schemars(regex(pattern = ORIGINS_PATTERN), extend("x-expected" = ORIGINS_EXPECTED))]
     allow_origins: Option<String>,
-    /// Origins that may read, as regular expressions.
+    /// Further origins that may read, as regular expressions.
     allow_origins_by_regex: Option<NonEmpty<ShortText>>,
-    /// Names of lists in the plugin's metadata whose origins may read.
+    /// Names of lists in the plugin's metadata, whose origins may read as well.
     allow_origins_by_metadata: Option<NonEmpty<ShortText>>,
-    /// Methods that may be used: `*`, `**`, or names between commas.
+    /// Methods that may be used: `*`, `**` to name them all, or names between commas.
     #[serde(default = "any")]
     allow_methods: String,
     /// Headers that may be sent: `*`, `**` for those the browser asks for, or names between commas.
     #[serde(default = "any")]
     allow_headers: String,
-    /// Headers of the answer that may be read.
+    /// Headers of the answer that may be read: `*`, `**`, or names between commas.
     expose_headers: Option<String>,
-    /// How many seconds browsers may keep the answer; -1 for not at all.
+    /// Seconds that a browser may keep the answer; -1: not at all.
     #[serde(default = "five")]
     max_age: InRange<-1, 2_147_483_647>,
-    /// Whether cookies and the like may be sent along.
+    /// May cookies and the like be sent along? Then nothing else may be `*`.
     #[serde(default)]
     allow_credential: bool,
-    /// Origins that may see timings, in the form of `allow_origins`.
-    #[schemars(regex(pattern = ORIGINS_PATTERN))]
+    /// Origins that may see timings, in the form of `allow_origins`. Absent: none.
+    #[schemars(regex(pattern = ORIGINS_PATTERN), extend("x-expected" = ORIGINS_EXPECTED))]
     timing_allow_origins: Option<String>,
-    /// Origins that may see timings, as regular expressions.
+    /// Further origins that may see timings, as regular expressions.
     timing_allow_origins_by_regex: Option<NonEmpty<ShortText>>,
 }
 
-/// What the user writes once for all uses.
+/// Lists of origins that uses may name.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Metadata {

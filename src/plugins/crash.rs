@@ -8,12 +8,12 @@
 //! Differs from APISIX: it has no such plugin.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::exchange::Exchange;
 use crate::plugin::{CompileCx, ConfigError, Edit, Env, Gate, NoMetadata, Plugin, Step};
 
-/// What the user writes.
+/// Panics, for tests.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -23,11 +23,14 @@ pub struct Config {
 }
 
 /// When it panics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 enum When {
+    /// Before the request is passed on.
     #[default]
     Access,
+    /// When the head of the response is there.
     HeaderFilter,
 }
 

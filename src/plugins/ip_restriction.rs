@@ -19,7 +19,7 @@ use crate::exchange::{Exchange, Reply};
 use crate::model::field::{AddressRange, InRange, NonEmpty, ShortText};
 use crate::plugin::{CompileCx, ConfigError, Env, Gate, NoMetadata, Plugin, Step};
 
-/// What the user writes.
+/// Admits or refuses a client by its address.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [{"required": ["whitelist"]}, {"required": ["blacklist"]}]))]
@@ -28,7 +28,7 @@ pub struct Config {
     whitelist: Option<NonEmpty<AddressRange>>,
     /// All but these addresses and ranges may pass.
     blacklist: Option<NonEmpty<AddressRange>>,
-    /// What a refused client is told.
+    /// What a refused client is told, as `{"message":"…"}`.
     #[serde(default = "not_allowed")]
     message: ShortText,
     /// The status a refused client gets.

@@ -24,7 +24,7 @@ use crate::plugin::{
     CompileCx, ConfigError, Credential, CredentialKind, Env, Gate, NoMetadata, Plugin, Step,
 };
 
-/// What the user writes.
+/// A consumer is whoever shows its key.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -34,17 +34,17 @@ pub struct Config {
     /// The query argument that carries the key when the header is absent.
     #[serde(default = "apikey_argument")]
     query: ShortText,
-    /// Whether the upstream sees nothing of the key.
+    /// Is the header or argument that carried the key removed before the upstream sees it?
     #[serde(default)]
     hide_credentials: bool,
     /// The protection space named in the challenge.
     #[serde(default = "default_realm")]
     realm: Realm,
-    /// The consumer that stands in for a request without a valid key.
+    /// The name of the consumer that stands in for a request without a valid key. Absent: it is refused.
     anonymous_consumer: Option<ShortText>,
 }
 
-/// What a consumer writes.
+/// A key.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Key {

@@ -61,20 +61,21 @@ const PARTY_LABELS: [&str; 8] =
 /// Labels without which a family means nothing.
 const NEEDED: [&str; 2] = ["code", "type"];
 
-/// What the user writes.
+/// Counts requests, times and bytes by route, service, consumer and node.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Whether routes and services are told by name rather than by id.
+    /// Are routes and services told by name, where they have one, rather than by id?
     #[serde(default)]
     prefer_name: bool,
 }
 
-/// What the user writes once for all uses.
+/// Which labels stay empty.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Metadata {
-    /// Labels to leave empty, by family. `code` and `type` cannot be.
+    /// Lists of labels by family, which stay with an empty value: `{http_status: [node]}`. `code` and `type` can not be
+    /// disabled.
     #[serde(default)]
     disabled_labels: BTreeMap<String, Vec<String>>,
 }

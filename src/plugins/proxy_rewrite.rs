@@ -28,23 +28,24 @@ use crate::plugin::{CompileCx, ConfigError, Env, Gate, NoMetadata, Plugin, Step}
 use crate::proto::head::Method;
 use crate::proto::uri::{UriOptions, normalise};
 
-/// What the user writes.
+/// What the upstream sees in place of what the client sent: path, host, method, headers.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1))]
 pub struct Config {
-    /// The new path, and a query if it has a `?`; a template. Wins over `regex_uri`.
+    /// The new path, and a query behind a `?`; a template. Wins over `regex_uri`.
     #[schemars(regex(pattern = "^/"))]
     uri: Option<Text<1, 4096>>,
-    /// Patterns and replacements in turn; the first pattern that is found in the path rewrites it.
+    /// Patterns and replacements in turn; the first pattern that is found in the path rewrites it. `$1` is a capture.
     regex_uri: Option<NonEmpty<String>>,
     /// The new host; a template.
     host: Option<Text<1, 512>>,
     /// The new method.
     method: Option<NewMethod>,
-    /// Headers to add, set and remove; values are templates, `$1` a capture of `regex_uri`.
+    /// Changes to headers: `{add, set, remove}`, done in this order, or just an object of headers to set. Values are
+    /// text, numbers or lists of them; templates, in which `$1` is a capture of `regex_uri`.
     headers: Option<HeaderEdits>,
-    /// Start from the request target as it was received, and send the result without normalising it.
+    /// Is the new path made of the target as it was received, and sent without normalising it?
     #[serde(default)]
     use_real_request_uri_unsafe: bool,
 }

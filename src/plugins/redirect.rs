@@ -22,25 +22,25 @@ use crate::proto::head::{HeaderId, Method};
 
 const HTTPS_PORT: u16 = 443;
 
-/// What the user writes.
+/// Sends the client elsewhere.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [{"required": ["uri"]}, {"required": ["regex_uri"]}, {"required": ["http_to_https"]}]))]
 pub struct Config {
     /// Where to; a template.
     uri: Option<Text<2, 4096>>,
-    /// Pattern and replacement for the path; a path without a match goes on.
+    /// A pattern for the path and its replacement, the place to go to; a path without a match goes on.
     #[schemars(length(min = 2, max = 2))]
     regex_uri: Option<Vec<String>>,
-    /// Whether requests over plain HTTP are sent to the same address over TLS, with 301 or 308.
+    /// Is plain HTTP sent to the same address over TLS, with 301 for `GET` and `HEAD`, 308 otherwise?
     http_to_https: Option<bool>,
     /// The status of the answer, but for `http_to_https`.
     #[serde(default = "found")]
     ret_code: InRange<200, 599>,
-    /// Whether the new address is percent-encoded.
+    /// Is the new address percent-encoded, its `%`, `?` and `#` included?
     #[serde(default)]
     encode_uri: bool,
-    /// Whether the client's query is put behind the new address.
+    /// Is the client's query put behind the new address? Absent: no.
     append_query_string: Option<bool>,
 }
 

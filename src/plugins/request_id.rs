@@ -11,7 +11,7 @@
 //! bytes is replaced. Ids are dice, not secrets: they tell requests apart and prove nothing.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::base::clock::UnixMs;
 use crate::base::rng::Rng;
@@ -25,26 +25,26 @@ const CLIENT_ID_BYTES_MAX: usize = 256;
 const RANGE_LENGTH_MAX: i64 = 256;
 const DIGITS_AND_LETTERS: &str = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 
-/// What the user writes.
+/// Gives each request an id, or keeps the one it came with.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The header that carries the id.
     #[serde(default = "x_request_id")]
     header_name: HeaderName,
-    /// Whether the client is told the id.
+    /// Is the client told the id, unless the upstream set the header itself?
     #[serde(default = "yes")]
     include_in_response: bool,
     /// How ids are made.
     #[serde(default)]
     algorithm: Algorithm,
-    /// Length and alphabet of the ids of `range_id`.
+    /// Length and letters of the ids of `range_id`.
     #[serde(default)]
     range_id: RangeId,
 }
 
 /// How ids are made.
-#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
 enum Algorithm {
@@ -58,11 +58,12 @@ enum Algorithm {
     RangeId,
     /// The second and 128 random bits, in 27 letters that sort by time.
     Ksuid,
-    /// The millisecond and 74 random bits; sorts by time.
+    /// The millisecond and 74 random bits, which sort by time.
     Uuidv7,
 }
 
-#[derive(Deserialize, JsonSchema)]
+/// Length and letters of an id.
+#[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
 struct RangeId {

@@ -25,7 +25,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use regex::bytes::Regex;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::exchange::{Chunk, Exchange, SlotId};
@@ -43,7 +43,7 @@ const FILTERED_BYTES_MAX: usize = HELD_BODY_BYTES;
 /// Input that the brotli decoder asks for at a time.
 const BROTLI_BUFFER_BYTES: usize = 4096;
 
-/// What the user writes.
+/// Changes status, headers and body of a response, be it the upstream's or the gateway's own.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1, "not" = {"required": ["body", "filters"]}))]
@@ -52,15 +52,16 @@ pub struct Config {
     status_code: Option<InRange<200, 598>>,
     /// The new body.
     body: Option<String>,
-    /// Whether `body` is written in base64.
+    /// Is `body` written in base64?
     #[serde(default)]
     body_base64: bool,
-    /// Headers to add, set and remove; values are templates.
+    /// Changes to headers: `{add, set, remove}`, done in this order, or just an object of headers to set. Values are
+    /// templates; `add` may be a list of `name: value`.
     headers: Option<HeaderEdits>,
-    /// A rule that must hold, asked when the head of the response is there; otherwise nothing is changed.
-    #[schemars(extend("type" = "array"))]
+    /// An expression that must hold when the head of the response is there; otherwise nothing is changed.
+    #[schemars(extend("type" = ["array", "null"]))]
     vars: Option<Value>,
-    /// Patterns to replace in the body, one after the other.
+    /// Replacements in the body, done one after the other.
     filters: Option<NonEmpty<Filter>>,
 }
 
@@ -68,25 +69,27 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
 struct Filter {
-    /// The pattern.
+    /// The pattern that is looked for.
     regex: Text<1, 4096>,
-    /// Whether only the first place is replaced, or every one.
+    /// Which places are replaced.
     #[serde(default)]
     scope: Scope,
     /// What takes its place; `$1` is a capture.
     replace: String,
-    /// Letters: `i` ignores case, `m`, `s` and `x` as in Perl; `j`, `o` and `u` change nothing here.
+    /// Letters: `i` ignores case, `m`, `s` and `x` as in Perl; `j`, `o` and `u` change nothing.
     #[serde(default = "default_options")]
     #[schemars(regex(pattern = "^[imsxjou]*$"))]
     options: String,
 }
 
-#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
 enum Scope {
+    /// The first.
     #[default]
     Once,
+    /// Every one.
     Global,
 }
 

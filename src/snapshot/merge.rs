@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::expr::Rule;
 use crate::model::nearest::hint;
@@ -151,6 +151,33 @@ struct ReadMeta {
 
 const META_FIELDS: [&str; 4] = ["disable", "filter", "priority", "error_response"];
 
+/// The JSON schema of `_meta`, for those who write it: `read_meta` says what is wrong with it.
+pub fn meta_schema() -> Value {
+    json!({
+        "description": "What any plugin may be told besides its own configuration.",
+        "type": ["object", "null"],
+        "properties": {
+            "disable": {
+                "description": "Is the plugin switched off? Its configuration is kept and not looked at, and neither runs one of the same name that it would take the place of.",
+                "type": "boolean", "default": false,
+            },
+            "filter": {
+                "description": "An expression that must hold for the plugin to run: `[[\"arg_debug\", \"==\", \"1\"]]`.",
+                "type": "array",
+            },
+            "priority": {
+                "description": "Its place among the plugins of a phase: the higher runs first. Absent: the plugin's own.",
+                "type": "integer", "minimum": i32::MIN, "maximum": i32::MAX, "format": "int32",
+            },
+            "error_response": {
+                "description": "The body in place of the plugin's own when it answers with 400 or more; an object is sent as JSON.",
+                "type": ["string", "object"],
+            },
+        },
+        "additionalProperties": false,
+    })
+}
+
 fn read_meta(meta: Option<Value>) -> Result<ReadMeta, ConfigError> {
     let mut read = ReadMeta::default();
     let fields = match meta {
@@ -204,7 +231,7 @@ fn read_meta(meta: Option<Value>) -> Result<ReadMeta, ConfigError> {
 mod tests {
     use serde_json::json;
 
-    use super::read_meta;
+    use super::{META_FIELDS, check, meta_schema, read_meta};
 
     #[test]
     fn meta_is_read_and_what_it_can_not_be_is_refused() {
@@ -222,7 +249,18 @@ mod tests {
                 "additional properties forbidden, found prioriti; did you mean \"priority\"?",
             ),
         ] {
+            assert_eq!(check(&meta_schema(), &meta).len(), 1, "{meta}");
             assert_eq!(read_meta(Some(meta)).expect_err("refused").to_string(), expect);
         }
+    }
+
+    #[test]
+    fn the_schema_of_meta_has_the_fields_that_are_read() {
+        let schema = meta_schema();
+        let known = schema["properties"].as_object().expect("an object").keys();
+        assert_eq!(known.collect::<Vec<_>>(), META_FIELDS);
+        let whole =
+            json!({"disable": false, "filter": [["uri", "==", "/"]], "priority": 1, "error_response": "no"});
+        assert!(check(&schema, &whole).is_empty() && read_meta(Some(whole)).is_ok());
     }
 }

@@ -14,6 +14,7 @@ mod upstream;
 
 pub use crate::plugins::AnyPlugin;
 pub use compile::{Compiler, Outcome, Quarantined, REFERENCES};
+pub use merge::meta_schema;
 pub use names::Resolve;
 pub use references::{Learnt, ReadEnv, Wanted};
 pub use route::{Consumer, Route, Target};

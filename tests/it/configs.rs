@@ -9,7 +9,7 @@ use super::kit::{Gateway, Origin, check, yaml};
 
 /// Files directly in `configs/` whose name ends so: `NAME.resources.yaml` are objects, `NAME.config.yaml` settings.
 /// What lies in folders below is for other programs.
-fn files(ending: &str) -> Vec<PathBuf> {
+pub(crate) fn files(ending: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
     let mut all: Vec<PathBuf> = fs::read_dir(folder)
         .into_iter()

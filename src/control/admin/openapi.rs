@@ -125,7 +125,7 @@ fn paths() -> Map<String, Value> {
 }
 
 /// What is not about one kind of object: path, method, what it does, whether it takes a body.
-const OTHERS: [(&str, &str, &str, bool); 13] = [
+const OTHERS: [(&str, &str, &str, bool); 14] = [
     ("/configs", "get", "All objects as one document", false),
     ("/configs", "put", "Have these objects take the place of all", true),
     ("/configs/validate", "post", "Check a document, and change nothing", true),
@@ -137,6 +137,7 @@ const OTHERS: [(&str, &str, &str, bool); 13] = [
     ("/schema/validate/{kind}", "post", "Check an object by itself", true),
     ("/plugins", "get", "All plugins, with their schemas", false),
     ("/plugins/list", "get", "Names of the plugins, in the order they run", false),
+    ("/plugins/reload", "put", "Nothing, as all plugins are built in", false),
     ("/plugins/{name}", "get", "The JSON schema of a plugin", false),
     ("/openapi.json", "get", "This document", false),
 ];

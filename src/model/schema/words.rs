@@ -41,15 +41,16 @@ pub(super) fn expected(root: &Value, schema: &Value) -> String {
 
 /// `a, b or c`.
 fn either(words: &[String]) -> String {
-    join(words, "or")
+    joined(words, "or")
 }
 
 /// `a, b and c`.
 pub(super) fn both(words: &[String]) -> String {
-    join(words, "and")
+    joined(words, "and")
 }
 
-fn join(words: &[String], last: &str) -> String {
+/// `a, b LAST c`.
+pub fn joined(words: &[String], last: &str) -> String {
     match words {
         [] => "nothing".to_owned(),
         [one] => one.clone(),

@@ -12,21 +12,21 @@ use crate::model::field::{AddressRange, Secret, ShortText, Unique};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminSettings {
-    /// Is it offered? Absent: when no file holds the objects, so that there is another way to them.
+    /// Is the Admin API offered on a port? Absent: when no file holds the objects, so that there is another way to them.
     pub enabled: Option<bool>,
-    /// Loopback by default: whoever may write here owns the gateway.
+    /// Where, in the forms of the outer `listen`. Loopback by default: whoever may write here owns the gateway.
     pub listen: Listen,
-    /// Who may come near it at all; empty: everybody who reaches the address.
+    /// Addresses of those who may come near it at all; others get 403. Empty: everybody who reaches the port.
     pub allow: Unique<AddressRange>,
     /// Is a key asked for?
     pub key_required: bool,
-    /// Who has which key. Empty: one is made at the first start, and kept in `admin.key` of the state's folder.
+    /// Who has which key. Empty: one is made at the first start, and kept in `admin.key` of `state_dir`.
     pub keys: Vec<AdminKey>,
     /// May pages of other origins use it from a browser?
     pub cors: bool,
     /// Are stream routes taken? Nothing serves them yet: they are checked and kept.
     pub stream_routes: bool,
-    /// The file that every change is noted in; `off`: none. Absent: `audit.jsonl` in the state's folder.
+    /// The file that every change is noted in; `off`: none. Absent: `audit.jsonl` in `state_dir`.
     pub audit_log: Option<PathBuf>,
 }
 
@@ -49,7 +49,7 @@ impl Default for AdminSettings {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdminKey {
-    /// Whose it is, for the log of changes.
+    /// Whose the key is, for the record of changes.
     pub name: ShortText,
     /// The key itself.
     pub key: Secret,

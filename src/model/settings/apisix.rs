@@ -32,6 +32,9 @@ pub(super) struct Translated {
     renamed: Vec<(&'static str, String)>,
 }
 
+/// Top-level keys of APISIX that are looked into.
+const READ: [&str; 2] = ["apisix", "deployment"];
+
 /// Top-level keys of APISIX that mean nothing here.
 const IGNORED: [&str; 8] =
     ["stream_plugins", "discovery", "ext-plugin", "wasm", "xrpc", "graphql", "tracing", "nginx_config"];
@@ -44,6 +47,11 @@ const SAME: [(&str, &str); 5] = [
     ("trusted_addresses", "trusted_addresses"),
     ("enable_server_tokens", "server_tokens"),
 ];
+
+/// The keys that only APISIX's files have.
+pub fn keys_of_apisix() -> impl Iterator<Item = &'static str> {
+    READ.into_iter().chain(IGNORED)
+}
 
 /// Moves APISIX's keys to where ours are.
 pub(super) fn translate(settings: &mut Value, faults: &mut Vec<ConfigError>) -> Translated {

@@ -15,7 +15,7 @@ const KEY_BYTES: usize = 16;
 pub struct DataEncryption {
     /// Are secrets encrypted where they are kept? What is encrypted already is read in any case.
     pub enable: bool,
-    /// Keys of 16 characters: the first encrypts, all decrypt. Empty: a key of our own, in `state_dir`.
+    /// Keys of 16 characters: the first encrypts, all decrypt. Empty: a key is made, in `data.key` of `state_dir`.
     pub keyring: Vec<Secret>,
 }
 

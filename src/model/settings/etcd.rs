@@ -26,15 +26,15 @@ pub struct EtcdSettings {
     pub endpoints: Vec<Endpoint>,
     /// What keys of objects begin with.
     pub prefix: Prefix,
-    /// How long one request may take.
+    /// Seconds that one request may take.
     pub timeout: Seconds,
-    /// How long a watch may hear nothing before it is begun anew.
+    /// Seconds that a watch may hear nothing before it is begun anew.
     pub watch_timeout: Seconds,
-    /// Further tries at start, where no earlier configuration is kept.
+    /// Further tries at a start where no earlier configuration is kept.
     pub startup_retry: u32,
-    /// Who we are to it; absent: it asks nobody.
+    /// The user it is asked as. Absent: it asks nobody for a name.
     pub user: Option<String>,
-    /// And the password.
+    /// The password of `user`.
     pub password: Option<Secret>,
     /// TLS to members with `https://`.
     pub tls: EtcdTls,

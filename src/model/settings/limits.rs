@@ -70,55 +70,55 @@ pub struct Limits {
     /// Most headers of a request; beyond: 431.
     #[schemars(range(min = 1, max = 1000))]
     pub headers: usize,
-    /// How long a head may take; beyond: 408.
+    /// Seconds from the first byte of a head to its last; beyond: 408.
     pub head_timeout: Seconds,
-    /// How long a body may pause; beyond: 408.
+    /// Seconds between two reads of a request's body; beyond: 408.
     pub body_timeout: Seconds,
     /// Most bytes of a request's body; beyond: 413. 0: no bound.
     pub body_bytes: u64,
     /// Most bytes of a body held for a plugin; beyond: 413.
     #[schemars(range(max = 1_073_741_824))]
     pub held_body_bytes: usize,
-    /// How long a connection may stay without a request; 0: it is closed after each.
+    /// Seconds that a connection may stay without a request; 0: it is closed after each.
     pub keepalive_timeout: SecondsOrOff,
-    /// Requests after which a connection is closed.
+    /// Requests after which a client's connection is closed.
     #[schemars(range(min = 1))]
     pub keepalive_requests: u32,
-    /// How long the client may take nothing of a response.
+    /// Seconds that a client may take nothing of a response; beyond: the connection is closed.
     pub write_timeout: Seconds,
     /// Most bytes of a response's head; beyond: 502.
     #[schemars(range(min = 1024, max = 1_048_576))]
     pub upstream_head_bytes: usize,
-    /// Most interim responses; beyond: 502.
+    /// Most interim (1xx) responses to one request; beyond: 502.
     #[schemars(range(max = 100))]
     pub interim_responses: u32,
-    /// Most further tries of one request.
+    /// Most further tries of one request, however many nodes there are.
     #[schemars(range(max = 100))]
     pub retries: u32,
-    /// Retries, as a share of requests.
+    /// Retries, as a share of a hundred requests; beyond: no retry.
     pub retry_budget_percent: Percent,
-    /// Retries always allowed, a second and core.
+    /// Retries a second and core that are allowed in any case.
     pub retry_budget_per_second: u32,
-    /// How long open requests have when the process stops; 0: none.
+    /// Seconds that open requests have when the process stops, before they are cut; 0: none.
     pub shutdown_timeout: SecondsOrOff,
-    /// How long listening goes on when the process stops; 0: it ends at once.
+    /// Seconds that listening goes on when the process stops, so that a load balancer notices; 0: it ends at once.
     pub pre_stop_delay: SecondsOrOff,
-    /// Most open connections of clients, a core.
+    /// Most open connections of clients, a core; beyond: accepting pauses.
     #[schemars(range(min = 1, max = 16_777_216))]
     pub connections_max: usize,
     /// Most open connections of one client address, a core; 0: no bound.
     pub connections_per_address: usize,
-    /// Bytes of the buffer a body flows through.
+    /// Bytes of the buffer that a body flows through.
     #[schemars(range(min = 4096, max = 16_777_216))]
     pub buffer_bytes: usize,
-    /// Most idle buffers a core keeps.
+    /// Most idle buffers that a core keeps.
     #[schemars(range(max = 1_048_576))]
     pub buffers_idle: usize,
     /// Most bytes thrown away of a body that was answered early; more: the connection is closed.
     pub drain_body_bytes: u64,
-    /// How long that may take.
+    /// Seconds that reading such a body may take.
     pub drain_body_timeout: Seconds,
-    /// How long a tunnel may stay silent; 0: without end.
+    /// Seconds that an upgraded connection may stay silent both ways; 0: without end.
     pub tunnel_timeout: SecondsOrOff,
 }
 

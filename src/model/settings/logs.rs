@@ -19,11 +19,11 @@ const FLUSH_SECONDS: u64 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogSettings {
-    /// How much is told.
+    /// How much is told: this level and those above it.
     pub level: LogLevel,
     /// In which form.
     pub format: LogFormat,
-    /// Where: `stderr`, `stdout`, `off`, or a file.
+    /// Where: `stderr`, `stdout`, `off`, or the path of a file, which is opened anew on USR1.
     pub output: LogOutput,
 }
 
@@ -67,16 +67,16 @@ pub enum LogFormat {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessLogSettings {
-    /// Is it written at all?
+    /// Is a record of each request written at all?
     pub enabled: bool,
-    /// Where: `stdout`, `stderr`, `off`, or a file.
+    /// Where: `stdout`, `stderr`, `off`, or the path of a file, which is opened anew on USR1.
     pub output: LogOutput,
-    /// In which form: `json`, `combined`, or a text with `$variables`.
+    /// In which form: `json` (an object a line), `combined` (nginx's), or a text with `$variables`.
     pub format: AccessFormat,
-    /// Bytes gathered before they are written; 0: each record at once.
+    /// Bytes gathered before they are written; 0: each record at once. Not acted upon yet: 32 KiB always.
     #[schemars(range(max = 16_777_216))]
     pub buffer_bytes: usize,
-    /// How long a record may wait for others, in seconds.
+    /// Seconds that a record may wait for others. Not acted upon yet: 0.1 always.
     pub flush_interval: Seconds,
 }
 

@@ -36,24 +36,24 @@ pub enum CheckScheme {
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ActiveCheck {
-    /// What is spoken; tcp only connects.
+    /// What is spoken; `tcp` only connects.
     #[serde(rename = "type")]
     pub scheme: CheckScheme,
     /// How long an answer may take, in seconds.
     pub timeout: Seconds,
-    /// How many nodes are asked at once.
+    /// How many nodes are asked at once, at most.
     pub concurrency: InRange<1, 1024>,
-    /// The Host sent; absent: the node's.
+    /// The `Host` sent. Absent: the node's.
     pub host: Option<HostPattern>,
-    /// The port asked; absent: the node's.
+    /// The port asked. Absent: the node's.
     pub port: Option<Port>,
-    /// The method.
+    /// The method of the request.
     pub http_method: CheckMethod,
-    /// The path.
+    /// The path of the request.
     pub http_path: Text<1, 4096>,
-    /// The body.
+    /// The body of the request.
     pub http_req_body: Text<0, 65536>,
-    /// Is the node's certificate checked?
+    /// With `https`: is the node's certificate checked?
     pub https_verify_certificate: bool,
     /// Further headers, each `Name: value`.
     pub req_headers: Option<Unique<Text<1, 4096>, 1>>,
@@ -109,7 +109,7 @@ pub struct ActiveUnhealthy {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PassiveCheck {
-    /// What is spoken.
+    /// What the requests speak.
     #[serde(rename = "type")]
     pub scheme: CheckScheme,
     /// When a node counts as healthy again.

@@ -25,16 +25,16 @@ pub enum Nodes {
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
-    /// A name or an address.
+    /// The node's name or address; IPv6 in brackets.
     pub host: Text<1, 256>,
-    /// Absent: the scheme's own.
+    /// The node's port. Absent: the scheme's own, 80 for http.
     pub port: Option<Port>,
     /// Its share against the other nodes'; 0 takes it out.
     pub weight: Weight,
-    /// Nodes of a lower priority are used when none of a higher is left.
+    /// Nodes of a lower priority are used when none of a higher one is left.
     #[serde(default)]
     pub priority: i32,
-    /// Remarks; kept, not read.
+    /// Remarks; kept and not read.
     pub metadata: Option<Map<String, Value>>,
 }
 

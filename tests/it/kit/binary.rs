@@ -43,7 +43,7 @@ pub(super) fn launch(
 
 /// Runs the binary to its end: exit code, and all it said.
 #[track_caller]
-pub(super) fn ringway(dir: &Path, arguments: &[&str]) -> (i32, String) {
+pub(crate) fn ringway(dir: &Path, arguments: &[&str]) -> (i32, String) {
     let mut child = Command::new(binary())
         .args(arguments)
         .current_dir(dir)

@@ -24,7 +24,7 @@ mod wait;
 mod wire;
 mod wrk;
 
-pub(crate) use binary::check;
+pub(crate) use binary::{check, ringway};
 pub(crate) use certs::Certs;
 pub(crate) use client::{Answer, Client, Raw};
 pub(crate) use disk::SmallDisk;
