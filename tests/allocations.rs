@@ -110,6 +110,7 @@ fn send(house: &House, streams: &mut [TcpStream], request: &[u8], count: usize) 
 fn count(wanted: Wanted, plugins: &str, request: &str) -> (u64, String) {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let node = origin();
+    let plugins = plugins.replace("NODE", &format!("\"{node}\""));
     let objects = format!(
         "routes: [{{id: 1, uri: /*, plugins: {{{plugins}}}, upstream: {{nodes: {{\"{node}\": 1}}, \
          keepalive_pool: {{requests: 1000000}}}}}}]\n\
@@ -148,6 +149,10 @@ const REWRITTEN: &str = "cors: {}, request-id: {}, ip-restriction: {whitelist: [
                          proxy-rewrite: {uri: /x, headers: {set: {X-To: up}}}, \
                          response-rewrite: {headers: {set: {X-From: down}}}";
 
+const SPLIT: &str = "traffic-split: {rules: [{match: [{vars: [[http_x_own, '==', '2']]}]}, \
+                     {match: [{vars: [[http_x_own, '==', '1']]}], weighted_upstreams: [{weight: 2}, \
+                     {upstream: {nodes: {NODE: 1}, keepalive_pool: {requests: 1000000}}}]}]}";
+
 macro_rules! on_both_drivers {
     ($($name:ident($plugins:expr, $request:expr);)*) => {
         $(mod $name {
@@ -175,6 +180,7 @@ on_both_drivers! {
     a_small_body_allocates_nothing("", POST);
     a_guarded_counted_and_logged_body_allocates_nothing(GUARDED, POST);
     a_request_rewritten_both_ways_allocates_nothing(REWRITTEN, GET);
+    a_split_request_allocates_nothing(SPLIT, GET);
 }
 
 /// So that zero means none rather than none seen: a plugin that is known to allocate.

@@ -39,7 +39,7 @@ struct Failed {
 }
 
 impl Run<'_> {
-    /// Sends the request to a node of the route's upstream, and to others if that is safe; passes the answer on.
+    /// Sends the request to a node of its upstream, and to others if that is safe; passes the answer on.
     pub(super) async fn forward(&mut self) -> Result<After, Fault> {
         let at = match self.target() {
             Target::Upstream(at) => at,

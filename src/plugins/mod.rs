@@ -68,7 +68,14 @@ fn compile_one<P: Plugin>(
     } else {
         crate::model::schema::parse::<P::Metadata>(metadata)?
     };
-    P::compile(config, metadata, cx).map(Arc::new).map_err(|fault| vec![fault])
+    let compiled = P::compile(config, metadata, cx);
+    let mut faults = cx.take_refusals();
+    match compiled {
+        Ok(plugin) if faults.is_empty() => return Ok(Arc::new(plugin)),
+        Ok(_) => {}
+        Err(fault) => faults.push(fault),
+    }
+    Err(faults)
 }
 
 #[inline]
@@ -165,4 +172,5 @@ plugins! {
     redirect: Redirect,
     request_id: RequestId,
     response_rewrite: ResponseRewrite,
+    traffic_split: TrafficSplit,
 }

@@ -35,4 +35,5 @@ mod road_upstream;
 mod secrets;
 mod seeing;
 mod stop;
+mod traffic_split;
 mod tunnel;
