@@ -254,6 +254,11 @@ impl<'a> CompileCx<'a> {
         made.map_err(|faults| self.refusals.extend(faults.into_iter().map(|fault| fault.under(field)))).ok()
     }
 
+    /// Notes a fault, by which the plugin is refused: compiling goes on, so that all of them are told.
+    pub fn refuse(&mut self, fault: ConfigError) {
+        self.refusals.push(fault);
+    }
+
     /// The faults that were found so far, by which the plugin is refused: compiling goes on so that all are told.
     pub fn take_refusals(&mut self) -> Vec<ConfigError> {
         std::mem::take(&mut self.refusals)

@@ -173,4 +173,5 @@ plugins! {
     request_id: RequestId,
     response_rewrite: ResponseRewrite,
     traffic_split: TrafficSplit,
+    uri_blocker: UriBlocker,
 }

@@ -18,6 +18,7 @@ mod command_line;
 mod configs;
 mod control_api;
 mod etcd;
+mod guards;
 mod limits;
 mod memory;
 mod mishaps;
