@@ -164,6 +164,7 @@ plugins! {
     cors: Cors,
     #[cfg(feature = "test-plugins")]
     crash: Crash,
+    echo: Echo,
     ip_restriction: IpRestriction,
     key_auth: KeyAuth,
     limit_count: LimitCount,

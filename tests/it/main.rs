@@ -20,6 +20,7 @@ mod control_api;
 mod etcd;
 mod guards;
 mod limits;
+mod made_up;
 mod memory;
 mod mishaps;
 mod panic;

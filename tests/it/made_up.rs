@@ -1,0 +1,34 @@
+//! Plugins that answer themselves, or change what is answered, for trying things out.
+
+use super::kit::{Gateway, Origin, Seen};
+
+on_both_drivers!(text_is_put_around_a_body_and_around_nothing_that_has_none,);
+
+fn text_is_put_around_a_body_and_around_nothing_that_has_none() {
+    let origin = Origin::answering(|seen: &Seen| match seen.target.as_str() {
+        "/chunked" => {
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nbod\r\n1\r\ny\r\n0\r\n\r\n".to_owned()
+        }
+        "/none" => "HTTP/1.1 204 No Content\r\n\r\n".to_owned(),
+        "/empty" => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        _ if seen.method == "HEAD" => "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n".to_owned(),
+        _ => format!("HTTP/1.1 200 OK\r\nContent-Length: 200004\r\n\r\nbody{}", "y".repeat(200_000)),
+    });
+    let gateway = Gateway::routing("/*", [&origin])
+        .route("plugins: {echo: {before_body: '<', after_body: '>', headers: {X-Uri: $uri}}}")
+        .start();
+
+    // One connection: what does not end where it should would spoil the next answer.
+    let mut client = gateway.client();
+    for _ in 0..2 {
+        client.get("/chunked").expect(200, "<body>");
+        client.get("/none").expect(204, "");
+        client.get("/empty").expect(200, "<>");
+        client.request("HEAD", "/", &[], b"").expect(200, "");
+        let long = client.get("/long");
+        long.expect(200, &format!("<body{}>", "y".repeat(200_000)));
+        assert_eq!(long.header("x-uri"), Some("/long"));
+    }
+    let instead = Gateway::routing("/*", [&origin]).route("plugins: {echo: {body: new}}").start();
+    instead.get("/long").expect(200, "new");
+}
