@@ -165,6 +165,7 @@ plugins! {
     #[cfg(feature = "test-plugins")]
     crash: Crash,
     echo: Echo,
+    fault_injection: FaultInjection,
     ip_restriction: IpRestriction,
     key_auth: KeyAuth,
     limit_count: LimitCount,

@@ -1,8 +1,13 @@
 //! Plugins that answer themselves, or change what is answered, for trying things out.
 
+use std::time::{Duration, Instant};
+
 use super::kit::{Gateway, Origin, Seen};
 
-on_both_drivers!(text_is_put_around_a_body_and_around_nothing_that_has_none,);
+on_both_drivers!(
+    text_is_put_around_a_body_and_around_nothing_that_has_none,
+    an_injected_fault_is_answered_here_and_a_delay_takes_its_time,
+);
 
 fn text_is_put_around_a_body_and_around_nothing_that_has_none() {
     let origin = Origin::answering(|seen: &Seen| match seen.target.as_str() {
@@ -31,4 +36,30 @@ fn text_is_put_around_a_body_and_around_nothing_that_has_none() {
     }
     let instead = Gateway::routing("/*", [&origin]).route("plugins: {echo: {body: new}}").start();
     instead.get("/long").expect(200, "new");
+}
+
+fn an_injected_fault_is_answered_here_and_a_delay_takes_its_time() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::routing("/*", [&origin])
+        .route(
+            r#"plugins: {fault-injection: {
+                delay: {duration: 0.3, vars: [[[arg_slow, "==", "1"]]]},
+                abort: {http_status: 503, body: "no $arg_name", headers: {X-Uri: $uri},
+                        vars: [[[arg_name, "==", "jack"]], [[http_fail, "==", "yes"]]]}}}"#,
+        )
+        .start();
+
+    let mut client = gateway.client();
+    client.get("/").expect(200, "hello");
+    let refused = client.get("/p?name=jack");
+    refused.expect(503, "no jack");
+    assert_eq!(refused.header("x-uri"), Some("/p"));
+    client.request("GET", "/", &[("Fail", "yes")], b"").expect(503, "no ");
+    assert_eq!(origin.requests(), 1);
+    for (target, status) in [("/?slow=1", 200), ("/?slow=1&name=jack", 503)] {
+        let start = Instant::now();
+        client.get(target).expect_status(status);
+        assert!(start.elapsed() >= Duration::from_millis(300), "{target}: {:?}", start.elapsed());
+    }
+    client.get("/").expect(200, "hello");
 }
