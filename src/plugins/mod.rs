@@ -169,6 +169,7 @@ plugins! {
     ip_restriction: IpRestriction,
     key_auth: KeyAuth,
     limit_count: LimitCount,
+    mocking: Mocking,
     prometheus: Prometheus,
     proxy_rewrite: ProxyRewrite,
     redirect: Redirect,

@@ -7,6 +7,7 @@ use super::kit::{Gateway, Origin, Seen};
 on_both_drivers!(
     text_is_put_around_a_body_and_around_nothing_that_has_none,
     an_injected_fault_is_answered_here_and_a_delay_takes_its_time,
+    a_mocked_answer_needs_no_origin,
 );
 
 fn text_is_put_around_a_body_and_around_nothing_that_has_none() {
@@ -62,4 +63,46 @@ fn an_injected_fault_is_answered_here_and_a_delay_takes_its_time() {
         assert!(start.elapsed() >= Duration::from_millis(300), "{target}: {:?}", start.elapsed());
     }
     client.get("/").expect(200, "hello");
+}
+
+fn a_mocked_answer_needs_no_origin() {
+    let gateway = Gateway::resources(
+        r#"
+        routes:
+          - id: example
+            uri: /example/*
+            plugins:
+              mocking:
+                response_example: '{"path": "$uri"}'
+                response_status: 201
+                response_headers: {X-A: $arg_a}
+          - id: schema
+            uri: /schema
+            plugins:
+              mocking:
+                with_mock_header: false
+                response_schema:
+                  type: object
+                  properties:
+                    id: {type: integer, example: 7}
+                    tags: {type: array, items: {type: string}}
+        "#,
+        &[],
+    )
+    .start();
+
+    let answer = gateway.get("/example/x?a=1");
+    answer.expect(201, "{\"path\": \"/example/x\"}");
+    assert_eq!(answer.header("content-type"), Some("application/json;charset=utf8"));
+    assert_eq!((answer.header("x-a"), answer.header("x-mock-by").is_some()), (Some("1"), true));
+    let made = gateway.get("/schema");
+    made.expect_status(200);
+    assert_eq!(made.header("x-mock-by"), None);
+    let made = made.json();
+    assert_eq!(made["id"], 7);
+    assert!(
+        made["tags"]
+            .as_array()
+            .is_some_and(|tags| !tags.is_empty() && tags.iter().all(|tag| tag.is_string()))
+    );
 }
