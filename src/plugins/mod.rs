@@ -161,6 +161,7 @@ macro_rules! plugins {
 
 plugins! {
     basic_auth: BasicAuth,
+    client_control: ClientControl,
     cors: Cors,
     #[cfg(feature = "test-plugins")]
     crash: Crash,

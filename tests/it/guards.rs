@@ -2,7 +2,10 @@
 
 use super::kit::{Gateway, Origin};
 
-on_both_drivers!(a_blocked_target_never_reaches_its_origin,);
+on_both_drivers!(
+    a_blocked_target_never_reaches_its_origin,
+    a_body_larger_than_allowed_is_413_whether_it_says_so_or_not,
+);
 
 fn a_blocked_target_never_reaches_its_origin() {
     let origin = Origin::replying("hello");
@@ -18,4 +21,29 @@ fn a_blocked_target_never_reaches_its_origin() {
     for target in ["/env", "/.environment", "/?q=select"] {
         client.get(target).expect(200, "hello");
     }
+}
+
+fn a_body_larger_than_allowed_is_413_whether_it_says_so_or_not() {
+    let origin = Origin::echoing();
+    let chunked = |body: &str| {
+        format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+            body.len()
+        )
+    };
+    let (fits, large) = ("b".repeat(1000), "b".repeat(1001));
+    // The smaller bound counts, whichever it is; another plugin that has the body held changes nothing.
+    let held = ", limit-count: {count: 1000, time_window: 60, key: post_arg_x}";
+    for (process, route, more) in [(0, 1000, ""), (1000, 2000, ""), (2000, 1000, ""), (0, 1000, held)] {
+        let gateway = Gateway::routing("/*", [&origin])
+            .settings(&format!("limits: {{body_bytes: {process}}}"))
+            .route(&format!("plugins: {{client-control: {{max_body_size: {route}}}{more}}}"))
+            .start();
+        gateway.get("/").expect(200, "");
+        gateway.post("/", fits.as_bytes()).expect(200, &fits);
+        gateway.say(chunked(&fits)).expect(200, &fits);
+        gateway.post("/", large.as_bytes()).expect_status(413);
+        gateway.say(chunked(&large)).expect_status(413);
+    }
+    assert!(origin.seen().iter().all(|seen| !seen.complete || seen.body.len() <= 1000));
 }
