@@ -177,5 +177,6 @@ plugins! {
     request_id: RequestId,
     response_rewrite: ResponseRewrite,
     traffic_split: TrafficSplit,
+    ua_restriction: UaRestriction,
     uri_blocker: UriBlocker,
 }

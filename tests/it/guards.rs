@@ -5,6 +5,7 @@ use super::kit::{Gateway, Origin};
 on_both_drivers!(
     a_blocked_target_never_reaches_its_origin,
     a_body_larger_than_allowed_is_413_whether_it_says_so_or_not,
+    a_denied_name_is_refused,
 );
 
 fn a_blocked_target_never_reaches_its_origin() {
@@ -46,4 +47,16 @@ fn a_body_larger_than_allowed_is_413_whether_it_says_so_or_not() {
         gateway.say(chunked(&large)).expect_status(413);
     }
     assert!(origin.seen().iter().all(|seen| !seen.complete || seen.body.len() <= 1000));
+}
+
+fn a_denied_name_is_refused() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::routing("/*", [&origin])
+        .route("plugins: {ua-restriction: {denylist: ['bad-bot/[0-9]+'], bypass_missing: true}}")
+        .start();
+
+    let ask = |name: &str| gateway.request("GET", "/", &[("User-Agent", name)], b"");
+    ask("Mozilla/5.0 (compatible; bad-bot/2.1)").expect(403, "{\"message\":\"Not allowed\"}\n");
+    ask("good-bot/2.1").expect(200, "hello");
+    gateway.get("/").expect(200, "hello");
 }
