@@ -174,6 +174,7 @@ plugins! {
     prometheus: Prometheus,
     proxy_rewrite: ProxyRewrite,
     redirect: Redirect,
+    referer_restriction: RefererRestriction,
     request_id: RequestId,
     response_rewrite: ResponseRewrite,
     traffic_split: TrafficSplit,

@@ -6,6 +6,7 @@ on_both_drivers!(
     a_blocked_target_never_reaches_its_origin,
     a_body_larger_than_allowed_is_413_whether_it_says_so_or_not,
     a_denied_name_is_refused,
+    only_pages_of_listed_hosts_lead_here,
 );
 
 fn a_blocked_target_never_reaches_its_origin() {
@@ -59,4 +60,20 @@ fn a_denied_name_is_refused() {
     ask("Mozilla/5.0 (compatible; bad-bot/2.1)").expect(403, "{\"message\":\"Not allowed\"}\n");
     ask("good-bot/2.1").expect(200, "hello");
     gateway.get("/").expect(200, "hello");
+}
+
+fn only_pages_of_listed_hosts_lead_here() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::routing("/*", [&origin])
+        .route("plugins: {referer-restriction: {whitelist: [shop.test, '*.shop.test'], message: no}}")
+        .start();
+
+    let ask = |page: &str| gateway.request("GET", "/", &[("Referer", page)], b"");
+    for page in ["http://shop.test/", "https://www.SHOP.test:8443/cart?x=1"] {
+        ask(page).expect(200, "hello");
+    }
+    for page in ["http://shop.test.evil.test/", "http://shop.test@evil.test/", "shop.test"] {
+        ask(page).expect(403, "{\"message\":\"no\"}\n");
+    }
+    gateway.get("/").expect_status(403);
 }
