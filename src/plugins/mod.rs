@@ -162,6 +162,7 @@ macro_rules! plugins {
 plugins! {
     basic_auth: BasicAuth,
     client_control: ClientControl,
+    consumer_restriction: ConsumerRestriction,
     cors: Cors,
     #[cfg(feature = "test-plugins")]
     crash: Crash,

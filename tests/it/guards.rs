@@ -7,6 +7,7 @@ on_both_drivers!(
     a_body_larger_than_allowed_is_413_whether_it_says_so_or_not,
     a_denied_name_is_refused,
     only_pages_of_listed_hosts_lead_here,
+    a_consumer_goes_only_where_it_may,
 );
 
 fn a_blocked_target_never_reaches_its_origin() {
@@ -76,4 +77,35 @@ fn only_pages_of_listed_hosts_lead_here() {
         ask(page).expect(403, "{\"message\":\"no\"}\n");
     }
     gateway.get("/").expect_status(403);
+}
+
+fn a_consumer_goes_only_where_it_may() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::resources(
+        "
+        upstreams: [{id: u, nodes: {ORIGIN: 1}}]
+        routes:
+          - {id: a, uri: /a, upstream_id: u, plugins: {key-auth: {}, consumer-restriction: {whitelist: [jack]}}}
+          - {id: b, uri: /b, upstream_id: u, plugins: {key-auth: {}}}
+          - {id: open, uri: /open, upstream_id: u, plugins: {consumer-restriction: {blacklist: [jack]}}}
+        consumers:
+          - {username: jack, plugins: {key-auth: {key: k1}}}
+          - username: jill
+            plugins:
+              key-auth: {key: k2}
+              consumer-restriction: {type: route_id, blacklist: [b], rejected_code: 404}
+        ",
+        &[("ORIGIN", &origin)],
+    )
+    .start();
+
+    let ask = |path: &str, key: &str| gateway.request("GET", path, &[("apikey", key)], b"");
+    ask("/a", "k1").expect(200, "hello");
+    ask("/b", "k1").expect(200, "hello");
+    // The consumer's own copy of the plugin takes the place of the route's.
+    ask("/a", "k2").expect(200, "hello");
+    ask("/b", "k2").expect(404, "{\"message\":\"The route_id is forbidden.\"}\n");
+    gateway.get("/a").expect_status(401);
+    let nameless = "The request is rejected, please check the consumer_name for this request";
+    gateway.get("/open").expect(401, &format!("{{\"message\":\"{nameless}\"}}\n"));
 }
