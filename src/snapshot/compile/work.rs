@@ -233,7 +233,10 @@ impl<'a> Work<'a> {
 
     fn add_route(&mut self, name: &str, id: &str, route: &model::Route) -> Result<(), Vec<ConfigError>> {
         if !route.is_in_use() {
-            return self.mounts(name, route.plugins.as_ref()).map(|_| ());
+            let checked = self.mounts(name, route.plugins.as_ref()).map(|_| ());
+            // Nobody is sent to what its plugins bring.
+            self.made.inline.drain(..).for_each(|place| self.parts.upstreams.remove(place));
+            return checked;
         }
         let (own, awaited) = self.mounts_of_route(name, route);
         let own = both(rule_of(route), own);

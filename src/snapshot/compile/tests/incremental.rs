@@ -204,6 +204,24 @@ fn changes_one_after_the_other_come_to_the_same_as_all_at_once() {
 }
 
 #[test]
+fn upstreams_of_plugins_come_and_go_with_what_brings_them() {
+    let split =
+        "plugins: {traffic-split: {rules: [{weighted_upstreams: [{upstream: NODE}, {upstream: NODE}]}]}}";
+    let split = split.replace("NODE", NODE);
+    let mut desk = Desk::new();
+    let mut upstreams = |text: &str| desk.read(text).snapshot.upstreams.len();
+    assert_eq!(upstreams(&route(&split)), 3);
+    assert_eq!(upstreams(&route(&format!("{split}, status: 0"))), 0, "nobody is sent to them");
+    assert_eq!(
+        upstreams(&format!("plugin_configs: [{{id: 1, {split}}}]\nconsumers: [{{username: a, {split}}}]")),
+        4
+    );
+    assert_eq!(upstreams(&route("plugins: {}")), 1);
+    let broken = split.replace("10.0.0.9:80\": 1}}}]", "10.0.0.9:0\": 1}}}]");
+    assert_eq!(upstreams(&route(&broken)), 1, "what came before the fault is taken back: {broken}");
+}
+
+#[test]
 fn of_many_routes_only_the_changed_one_is_made_anew() {
     let route = |id: u64, uri: &str| format!("{{id: {id}, uri: '{uri}', upstream: {NODE}}}");
     let list = |changed: &str| {
