@@ -110,6 +110,7 @@ fn send(house: &House, streams: &mut [TcpStream], request: &[u8], count: usize) 
 fn count(wanted: Wanted, plugins: &str, request: &str) -> (u64, String) {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let node = origin();
+    let plugins = plugins.replace("NODE", &format!("\"{node}\""));
     let objects = format!(
         "routes: [{{id: 1, uri: /*, plugins: {{{plugins}}}, upstream: {{nodes: {{\"{node}\": 1}}, \
          keepalive_pool: {{requests: 1000000}}}}}}]\n\
@@ -148,6 +149,18 @@ const REWRITTEN: &str = "cors: {}, request-id: {}, ip-restriction: {whitelist: [
                          proxy-rewrite: {uri: /x, headers: {set: {X-To: up}}}, \
                          response-rewrite: {headers: {set: {X-From: down}}}";
 
+const SPLIT: &str = "traffic-split: {rules: [{match: [{vars: [[http_x_own, '==', '2']]}]}, \
+                     {match: [{vars: [[http_x_own, '==', '1']]}], weighted_upstreams: [{weight: 2}, \
+                     {upstream: {nodes: {NODE: 1}, keepalive_pool: {requests: 1000000}}}]}]}";
+
+const FENCED: &str = "client-control: {max_body_size: 1000}, uri-blocker: {block_rules: ['root.exe', '^/admin']}, \
+                      fault-injection: {abort: {http_status: 503, vars: [[[arg_fail, '==', '1']]]}}, key-auth: {}, \
+                      ua-restriction: {denylist: ['bad-bot/[0-9]+']}, consumer-restriction: {whitelist: [jack]}, \
+                      referer-restriction: {whitelist: ['*.example.test']}, echo: {before_body: '<', after_body: '>'}";
+const FROM_A_PAGE: &str = "POST /form?a=b HTTP/1.1\r\nHost: example.test\r\nUser-Agent: test\r\n\
+                           Referer: http://www.example.test/form\r\nContent-Length: 11\r\napikey: secret\r\n\r\n\
+                           hello world";
+
 macro_rules! on_both_drivers {
     ($($name:ident($plugins:expr, $request:expr);)*) => {
         $(mod $name {
@@ -175,6 +188,8 @@ on_both_drivers! {
     a_small_body_allocates_nothing("", POST);
     a_guarded_counted_and_logged_body_allocates_nothing(GUARDED, POST);
     a_request_rewritten_both_ways_allocates_nothing(REWRITTEN, GET);
+    a_split_request_allocates_nothing(SPLIT, GET);
+    a_request_that_passes_all_fences_allocates_nothing(FENCED, FROM_A_PAGE);
 }
 
 /// So that zero means none rather than none seen: a plugin that is known to allocate.

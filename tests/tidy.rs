@@ -26,7 +26,7 @@ const FLOORS: [(&str, &str); 14] = [
     ("exchange", "base proto expr"),
     ("runtime", "base proto link exchange"),
     ("plugin", "base model proto expr link exchange runtime"),
-    ("plugins", "base model proto expr link exchange runtime plugin"),
+    ("plugins", "base model proto balance expr link exchange runtime plugin"),
     ("snapshot", "base model proto expr router balance exchange runtime plugin plugins"),
     ("edge", "base proto expr router balance link exchange runtime plugin snapshot"),
     ("control", "base model link plugins snapshot"),

@@ -13,7 +13,7 @@ use crate::control::discovery::dns;
 use crate::control::secrets::environment;
 use crate::model::position::Position;
 use crate::model::{ConfigError, object_name};
-use crate::snapshot::{Compiler, REFERENCES};
+use crate::snapshot::{Compiler, is_reference_to_nothing};
 
 /// What a finding is about; the names are for those who sort them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +202,7 @@ fn compile(loaded: &Loaded) -> Vec<(Rule, ConfigError)> {
         outcome.quarantined.iter().map(|object| object_name(object.kind, &object.id)).collect();
     let rule_of = |fault: &ConfigError| {
         let counts = set_aside.contains(&fault.object)
-            || REFERENCES.contains(&fault.path.as_str())
+            || is_reference_to_nothing(fault)
             || fault.path.rsplit('.').next() == Some("nodes");
         match (fault.may_pass, counts) {
             (true, _) => Rule::Awaited,

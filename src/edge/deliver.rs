@@ -96,6 +96,8 @@ impl Run<'_> {
     ) -> Result<Relayed, Fault> {
         let filters = self.filters_body();
         let outgoing = self.outgoing(framing, filters);
+        // Where there is no body, no filter may make one: it would be taken for the next answer.
+        let filters = filters && outgoing != Outgoing::Bodyless;
         let keep = self.keeps(uploading.get()) && outgoing != Outgoing::UntilClose;
         let core = &self.hall.core;
         let mut head = core.buffers.small();

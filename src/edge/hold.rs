@@ -28,7 +28,7 @@ impl Run<'_> {
             core.buffers.give_back(out);
             self.upload.continued();
         }
-        let max = core.limits.body_bytes_max;
+        let max = self.ex.request.body_bound(core.limits.body_bytes_max);
         self.upload.limit(if max == 0 { bytes_max as u64 } else { max.min(bytes_max as u64) });
         let received = self.ex.request.headers.received();
         match self.upload.hold(core, received, &mut socket.reader, &watch).await {

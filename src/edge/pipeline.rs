@@ -192,9 +192,12 @@ impl<'a> Run<'a> {
         self.deliver_own().await
     }
 
-    /// The target of the matched route.
+    /// The upstream that a plugin chose, else the target of the matched route.
     pub(super) fn target(&self) -> Target {
-        self.matched().map_or(Target::Nothing, |route| route.target)
+        match self.ex.upstream_at {
+            Some(at) => Target::Upstream(at),
+            None => self.matched().map_or(Target::Nothing, |route| route.target),
+        }
     }
 
     /// The matched route.

@@ -39,7 +39,7 @@ struct Failed {
 }
 
 impl Run<'_> {
-    /// Sends the request to a node of the route's upstream, and to others if that is safe; passes the answer on.
+    /// Sends the request to a node of its upstream, and to others if that is safe; passes the answer on.
     pub(super) async fn forward(&mut self) -> Result<After, Fault> {
         let at = match self.target() {
             Target::Upstream(at) => at,
@@ -177,7 +177,7 @@ impl Run<'_> {
         if let Body::Held(body) = &self.ex.request.body {
             out.extend_from_slice(body);
         } else {
-            self.upload.limit(core.limits.body_bytes_max);
+            self.upload.limit(self.ex.request.body_bound(core.limits.body_bytes_max));
             let received = self.ex.request.headers.received();
             if let Err(fault) = self.upload.take_received(core, received, &mut out) {
                 core.buffers.give_back(out);

@@ -92,6 +92,8 @@ pub struct Exchange {
     pub consumer: ConsumerLabels,
     /// Place of that consumer in the snapshot.
     pub consumer_at: Option<u32>,
+    /// Place of the upstream that a plugin chose over the route's.
+    pub upstream_at: Option<u32>,
     pub timing: Timing,
     /// Tries at nodes, oldest first.
     pub attempts: Vec<Attempt>,
@@ -119,6 +121,7 @@ impl Exchange {
             route: RouteLabels::default(),
             consumer: ConsumerLabels::default(),
             consumer_at: None,
+            upstream_at: None,
             timing: Timing::default(),
             attempts: Vec::new(),
             slots: Slots::default(),
@@ -139,6 +142,7 @@ impl Exchange {
         self.route.clear();
         self.consumer.clear();
         self.consumer_at = None;
+        self.upstream_at = None;
         self.timing = Timing::default();
         self.attempts.clear();
         self.slots.clear();

@@ -23,6 +23,8 @@ pub struct Request {
     pub body: Body,
     /// Declared length of the body, if it was declared.
     pub content_length: Option<u64>,
+    /// The most bytes of body that a plugin allows; 0 is no bound.
+    pub body_bytes_max: u64,
     pub forward: Forward,
     /// Parameters of the route's path, as ranges into `path`.
     pub params: Vec<(String, std::ops::Range<u32>)>,
@@ -106,6 +108,15 @@ impl Request {
         None
     }
 
+    /// The most bytes of body where `most` is another bound; 0 is none.
+    pub const fn body_bound(&self, most: u64) -> u64 {
+        match (self.body_bytes_max, most) {
+            (0, bound) | (bound, 0) => bound,
+            (own, other) if own < other => own,
+            (_, other) => other,
+        }
+    }
+
     /// Forgets everything but the memory.
     pub fn clear(&mut self) {
         self.line = RequestLine::default();
@@ -118,6 +129,7 @@ impl Request {
         self.host_port = None;
         self.body = Body::Empty;
         self.content_length = None;
+        self.body_bytes_max = 0;
         self.forward.target.clear();
         self.forward.host.clear();
         self.forward.method = None;

@@ -222,7 +222,8 @@ impl Upstream {
         faults.into_iter().map(|fault| fault.under("upstream")).collect()
     }
 
-    pub(super) fn faults(&self) -> Vec<ConfigError> {
+    /// What is wrong with it beyond what a schema can say.
+    pub(crate) fn faults(&self) -> Vec<ConfigError> {
         let mut faults = self.nodes.as_ref().map(Nodes::faults).unwrap_or_default();
         if self.algorithm == Algorithm::Chash {
             faults.extend(self.key_fault());

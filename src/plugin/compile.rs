@@ -1,10 +1,11 @@
-//! What a plugin may ask for while it is compiled: ids for state, and what it needs of bodies.
+//! What a plugin may ask for while it is compiled: ids for state, upstreams, and what it needs of bodies.
 
 use rpds::{HashTrieMapSync, HashTrieSetSync};
 use serde_json::Value;
 
 use crate::base::hash::{Map, stable};
 use crate::exchange::SlotId;
+use crate::model::{ConfigError, ObjectId, Upstream};
 use crate::runtime::LocalId;
 
 /// What lasts from one compilation to the next: which state belongs to whom, and what objects agreed on. A copy
@@ -124,29 +125,69 @@ pub struct Surroundings {
     pub https_port: Option<u16>,
 }
 
+/// The upstreams of the snapshot, as far as a plugin has to do with them: those kept under an id, and those it brings.
+pub trait Upstreams: std::fmt::Debug {
+    /// The place of a kept one; `None`, and told as a lack of `field`, when there is none. The plugin is compiled
+    /// again when that changes.
+    fn kept(&mut self, field: &str, id: &ObjectId) -> Option<u32>;
+
+    /// Makes the one that is written at `field`; its place.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn make(
+        &mut self,
+        holder: (&mut Registry, &mut Holds),
+        field: &str,
+        upstream: &Upstream,
+    ) -> Result<u32, Vec<ConfigError>>;
+}
+
+/// What of a snapshot in the making a plugin may reach.
+#[derive(Debug)]
+pub struct Makings<'a> {
+    pub registry: &'a mut Registry,
+    /// What the object at hand uses of the registry.
+    pub holds: &'a mut Holds,
+    pub upstreams: &'a mut dyn Upstreams,
+}
+
 /// The desk a plugin is compiled at.
 #[derive(Debug)]
 pub struct CompileCx<'a> {
     registry: &'a mut Registry,
     holds: &'a mut Holds,
+    upstreams: &'a mut dyn Upstreams,
     surroundings: &'a Surroundings,
     owner: &'a str,
     plugin: &'static str,
     fingerprint: u64,
     request_body_max: Option<usize>,
+    refusals: Vec<ConfigError>,
 }
 
 impl<'a> CompileCx<'a> {
     /// A desk for one use of a plugin: `owner` is the object as `routes/7`, `config` what stands there.
     pub fn new(
-        (registry, holds): (&'a mut Registry, &'a mut Holds),
+        makings: Makings<'a>,
         surroundings: &'a Surroundings,
         owner: &'a str,
         plugin: &'static str,
         config: &Value,
     ) -> Self {
         let fingerprint = stable(config.to_string().as_bytes());
-        Self { registry, holds, surroundings, owner, plugin, fingerprint, request_body_max: None }
+        let Makings { registry, holds, upstreams } = makings;
+        Self {
+            registry,
+            holds,
+            upstreams,
+            surroundings,
+            owner,
+            plugin,
+            fingerprint,
+            request_body_max: None,
+            refusals: Vec::new(),
+        }
     }
 
     /// The object the plugin is used in, as `routes/7`.
@@ -192,6 +233,35 @@ impl<'a> CompileCx<'a> {
     /// What was asked of the request body.
     pub const fn request_body_max(&self) -> Option<usize> {
         self.request_body_max
+    }
+
+    /// The place of the upstream that is kept under an id, which `field` of the configuration names; `None` when there
+    /// is none, which is told and does not keep the plugin out of force.
+    pub fn kept_upstream(&mut self, field: &str, id: &ObjectId) -> Option<u32> {
+        self.upstreams.kept(&format!("plugins.{}.{field}", self.plugin), id)
+    }
+
+    /// The place of an upstream that is written at `field` of the configuration; `None` when it is refused, and the
+    /// plugin with it.
+    pub fn inline_upstream(&mut self, field: &str, upstream: &Upstream) -> Option<u32> {
+        let faults = upstream.faults();
+        let made = if faults.is_empty() {
+            let holder = (&mut *self.registry, &mut *self.holds);
+            self.upstreams.make(holder, &format!("plugins.{}.{field}", self.plugin), upstream)
+        } else {
+            Err(faults)
+        };
+        made.map_err(|faults| self.refusals.extend(faults.into_iter().map(|fault| fault.under(field)))).ok()
+    }
+
+    /// Notes a fault, by which the plugin is refused: compiling goes on, so that all of them are told.
+    pub fn refuse(&mut self, fault: ConfigError) {
+        self.refusals.push(fault);
+    }
+
+    /// The faults that were found so far, by which the plugin is refused: compiling goes on so that all are told.
+    pub fn take_refusals(&mut self) -> Vec<ConfigError> {
+        std::mem::take(&mut self.refusals)
     }
 
     /// Whether all objects that name `topic` bring the same `value`; the first one sets it.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::base::text::is_token;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Reply};
 use crate::expr::Template;
 use crate::model::ConfigError;
 use crate::proto::head::{HeaderId, HeaderList};
@@ -222,6 +222,21 @@ impl HeaderChanges {
         for name in &self.remove {
             of(ex).remove(name);
         }
+    }
+
+    /// Puts what would be added or set on an answer made here, which has no lines of those names yet.
+    #[must_use]
+    pub fn put_on(&self, mut reply: Reply, ex: &Exchange) -> Reply {
+        let added = self.add.iter().map(|(name, template)| (name, template));
+        let set = self.set.iter().flat_map(|(name, each)| each.iter().map(move |template| (name, template)));
+        for (name, template) in added.chain(set) {
+            let mut value = Vec::new();
+            template.render(ex, &mut value);
+            if !value.is_empty() {
+                reply = reply.with(name, value);
+            }
+        }
+        reply
     }
 }
 

@@ -19,7 +19,7 @@ pub mod regex_uri;
 pub mod testing;
 
 pub use chain::{Hooks, Meta, Mount, PluginChain};
-pub use compile::{CompileCx, Holds, Registry, Surroundings};
+pub use compile::{CompileCx, Holds, Makings, Registry, Surroundings, Upstreams};
 pub use consumers::{ConsumerIndex, Credential, CredentialKind, Known};
 pub use phase::{Phase, Phases};
 

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 
 use serde_json::Value;
 
-use super::compile::{Holds, Surroundings};
+use super::compile::{Holds, Makings, Surroundings, Upstreams};
 use super::{CompileCx, ConsumerIndex, Env, Plugin, Registry, Step, Verdict};
 use crate::exchange::{
     Body, Chunk, ConsumerLabels, Exchange, Reply, ReplyBody, ResponseBody, RouteLabels, Source,
@@ -25,7 +25,7 @@ use crate::exchange::{
 use crate::link::ledger::Ledger;
 use crate::link::outbox::{Inbox, Report, outbox};
 use crate::link::stats::Series;
-use crate::model::{ConfigError, schema};
+use crate::model::{ConfigError, ObjectId, Upstream, schema};
 use crate::proto::head::{Method, Span};
 use crate::runtime::core::Hatches;
 use crate::runtime::{Core, Limits};
@@ -34,8 +34,33 @@ use crate::runtime::{Core, Limits};
 pub(crate) struct Desk {
     registry: Registry,
     holds: Holds,
+    upstreams: Places,
     surroundings: Surroundings,
     stage: Rc<Stage>,
+}
+
+/// Places of upstreams: those kept as they were named, from 0; those made as they come, from 100.
+#[derive(Debug, Default)]
+struct Places {
+    kept: Vec<&'static str>,
+    made: u32,
+}
+
+impl Upstreams for Places {
+    fn kept(&mut self, _: &str, id: &ObjectId) -> Option<u32> {
+        self.kept.iter().position(|kept| *kept == id.as_str()).map(|place| place as u32)
+    }
+
+    fn make(
+        &mut self,
+        _: (&mut Registry, &mut Holds),
+        _: &str,
+        upstream: &Upstream,
+    ) -> Result<u32, Vec<ConfigError>> {
+        upstream.nodes().map_err(|fault| vec![fault])?;
+        self.made += 1;
+        Ok(99 + self.made)
+    }
 }
 
 struct Stage {
@@ -95,6 +120,7 @@ impl Desk {
         Self {
             registry: Registry::default(),
             holds: Holds::default(),
+            upstreams: Places::default(),
             surroundings: Surroundings::default(),
             stage,
         }
@@ -109,6 +135,12 @@ impl Desk {
     /// Sets the plugin's part of `plugin_attr`.
     pub(crate) fn attributes(mut self, plugin: &str, attributes: &str) -> Self {
         self.surroundings.attributes.insert(plugin.to_owned(), value(attributes));
+        self
+    }
+
+    /// Keeps upstreams of these ids.
+    pub(crate) fn upstreams(mut self, ids: &[&'static str]) -> Self {
+        self.upstreams.kept = ids.to_vec();
         self
     }
 
@@ -130,29 +162,29 @@ impl Desk {
             Some(metadata) => schema::parse::<P::Metadata>(metadata.clone())?,
             None => P::Metadata::default(),
         };
-        let mut cx = CompileCx::new(
-            (&mut self.registry, &mut self.holds),
-            &self.surroundings,
-            owner,
-            P::NAME,
-            &config,
-        );
+        let makings =
+            Makings { registry: &mut self.registry, holds: &mut self.holds, upstreams: &mut self.upstreams };
+        let mut cx = CompileCx::new(makings, &self.surroundings, owner, P::NAME, &config);
         let plugin = P::compile(parsed, metadata, &mut cx).map_err(|fault| vec![fault])?;
+        let refusals = cx.take_refusals();
+        if !refusals.is_empty() {
+            return Err(refusals);
+        }
         let request_body_max = cx.request_body_max();
         Ok(Bench { plugin, stage: Rc::clone(&self.stage), request_body_max })
     }
 
     /// Compiles without asking the schema first.
     fn compile_unchecked<P: Plugin>(&mut self, config: Value) -> Result<P, String> {
-        let mut cx = CompileCx::new(
-            (&mut self.registry, &mut self.holds),
-            &self.surroundings,
-            "routes/1",
-            P::NAME,
-            &config,
-        );
+        let makings =
+            Makings { registry: &mut self.registry, holds: &mut self.holds, upstreams: &mut self.upstreams };
+        let mut cx = CompileCx::new(makings, &self.surroundings, "routes/1", P::NAME, &config);
         let parsed = serde_json::from_value(config.clone()).map_err(|error| error.to_string())?;
-        P::compile(parsed, P::Metadata::default(), &mut cx).map_err(|fault| fault.to_string())
+        let compiled = P::compile(parsed, P::Metadata::default(), &mut cx);
+        match cx.take_refusals().first() {
+            Some(refusal) => Err(refusal.to_string()),
+            None => compiled.map_err(|fault| fault.to_string()),
+        }
     }
 }
 

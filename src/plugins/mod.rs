@@ -68,7 +68,14 @@ fn compile_one<P: Plugin>(
     } else {
         crate::model::schema::parse::<P::Metadata>(metadata)?
     };
-    P::compile(config, metadata, cx).map(Arc::new).map_err(|fault| vec![fault])
+    let compiled = P::compile(config, metadata, cx);
+    let mut faults = cx.take_refusals();
+    match compiled {
+        Ok(plugin) if faults.is_empty() => return Ok(Arc::new(plugin)),
+        Ok(_) => {}
+        Err(fault) => faults.push(fault),
+    }
+    Err(faults)
 }
 
 #[inline]
@@ -154,15 +161,24 @@ macro_rules! plugins {
 
 plugins! {
     basic_auth: BasicAuth,
+    client_control: ClientControl,
+    consumer_restriction: ConsumerRestriction,
     cors: Cors,
     #[cfg(feature = "test-plugins")]
     crash: Crash,
+    echo: Echo,
+    fault_injection: FaultInjection,
     ip_restriction: IpRestriction,
     key_auth: KeyAuth,
     limit_count: LimitCount,
+    mocking: Mocking,
     prometheus: Prometheus,
     proxy_rewrite: ProxyRewrite,
     redirect: Redirect,
+    referer_restriction: RefererRestriction,
     request_id: RequestId,
     response_rewrite: ResponseRewrite,
+    traffic_split: TrafficSplit,
+    ua_restriction: UaRestriction,
+    uri_blocker: UriBlocker,
 }

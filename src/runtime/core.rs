@@ -109,6 +109,11 @@ impl Core {
         throw(&mut self.rng.borrow_mut())
     }
 
+    /// Lets time pass. Costs a timer of its own: for the rare wait that is the purpose, not for deadlines.
+    pub async fn sleep(&self, time: Duration) {
+        monoio::time::sleep(time).await;
+    }
+
     /// A plugin's state on this core, made on first use.
     pub fn local<T: 'static>(&self, id: LocalId, make: impl FnOnce() -> T) -> Rc<T> {
         self.locals.of(id, make)

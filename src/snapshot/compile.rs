@@ -8,6 +8,7 @@ mod consumers;
 mod diff;
 mod fill;
 mod parts;
+mod plugin_upstreams;
 mod state;
 mod work;
 
@@ -187,7 +188,7 @@ impl Compiler {
             let Some(held) = attempt.state.get(&(kind, id.into())) else { continue };
             for fault in held.faults_of_wanted() {
                 let is_grave = held.is_set_aside && !held.is_awaiting();
-                let counts = is_grave || REFERENCES.contains(&fault.path.as_str());
+                let counts = is_grave || is_reference_to_nothing(fault);
                 if counts { faults.push(fault.clone()) } else { lacks.push(fault.clone()) }
             }
         }
@@ -309,8 +310,14 @@ impl Attempt {
     }
 }
 
-/// Fields whose fault is a reference to nothing.
-pub const REFERENCES: [&str; 4] = ["upstream_id", "service_id", "plugin_config_id", "group_id"];
+/// Fields whose fault is a reference to nothing, where the object is in force.
+const REFERENCES: [&str; 4] = ["upstream_id", "service_id", "plugin_config_id", "group_id"];
+
+/// Whether what an object lacks is another that it refers to, itself or in a plugin.
+pub fn is_reference_to_nothing(lack: &ConfigError) -> bool {
+    let field = lack.path.rsplit('.').next().unwrap_or_default();
+    REFERENCES.contains(&field)
+}
 
 fn key_of(raw: &Raw) -> Key {
     (raw.kind, raw.id.as_str().into())

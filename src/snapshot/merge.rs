@@ -10,9 +10,8 @@ use crate::expr::Rule;
 use crate::model::nearest::hint;
 use crate::model::schema::check;
 use crate::model::{ConfigError, Object, PluginMetadata, Raw, field::PluginMap, typed};
-use crate::plugin::{CompileCx, Holds, Hooks as _, Meta, Mount, Registry, Surroundings};
+use crate::plugin::{CompileCx, Holds, Hooks as _, Makings, Meta, Mount, Registry, Surroundings, Upstreams};
 use crate::plugins::{AnyPlugin, CATALOG, Card};
-use crate::runtime::LocalId;
 
 /// The plugins of an object, or of several laid over each other; none named twice.
 #[derive(Clone, Debug, Default)]
@@ -87,22 +86,18 @@ impl Workbench<'_> {
         card(name, self.enabled)
     }
 
-    /// State on each core that lasts as long as owner and fingerprint are the same.
-    pub(super) fn local(&mut self, owner: &str, what: &str, fingerprint: u64) -> LocalId {
-        self.registry.local(&mut self.holds, owner, what, fingerprint)
-    }
-
     /// Compiles the plugins of one object, or tells every fault. Credentials are not among them: what a consumer
     /// writes under an authentication plugin is for the index.
     pub(super) fn mounts(
         &mut self,
         owner: &str,
         plugins: Option<&PluginMap>,
+        upstreams: &mut dyn Upstreams,
     ) -> Result<Mounts, Vec<ConfigError>> {
         let mut mounts = Mounts::default();
         let mut faults = Vec::new();
         for (name, config) in plugins.into_iter().flatten() {
-            match self.mount(owner, name, config) {
+            match self.mount(owner, (name, config), upstreams) {
                 Ok(Use::Active(mount)) => mounts.list.push(mount),
                 Ok(Use::Disabled(name)) => mounts.disabled.push(name),
                 Err(more) => faults.extend(more),
@@ -112,7 +107,12 @@ impl Workbench<'_> {
     }
 
     /// One plugin.
-    fn mount(&mut self, owner: &str, name: &str, config: &Value) -> Result<Use, Vec<ConfigError>> {
+    fn mount(
+        &mut self,
+        owner: &str,
+        (name, config): (&str, &Value),
+        upstreams: &mut dyn Upstreams,
+    ) -> Result<Use, Vec<ConfigError>> {
         let card = self.card(name).map_err(|fault| vec![fault])?;
         let under = format!("plugins.{name}");
         let mut config = config.clone();
@@ -122,8 +122,8 @@ impl Workbench<'_> {
             return Ok(Use::Disabled(card.name));
         }
         let metadata = self.surroundings.metadata.get(name).cloned().unwrap_or(Value::Null);
-        let holder = (&mut *self.registry, &mut self.holds);
-        let mut cx = CompileCx::new(holder, self.surroundings, owner, card.name, &config);
+        let makings = Makings { registry: &mut *self.registry, holds: &mut self.holds, upstreams };
+        let mut cx = CompileCx::new(makings, self.surroundings, owner, card.name, &config);
         let compiled = card.compile(config, metadata, &mut cx);
         let request_body_max = cx.request_body_max();
         let plugin = compiled

@@ -13,7 +13,7 @@ mod tls;
 mod upstream;
 
 pub use crate::plugins::AnyPlugin;
-pub use compile::{Compiler, Outcome, Quarantined, REFERENCES};
+pub use compile::{Compiler, Outcome, Quarantined, is_reference_to_nothing};
 pub use merge::meta_schema;
 pub use names::Resolve;
 pub use references::{Learnt, ReadEnv, Wanted};

@@ -39,11 +39,8 @@ pub(super) fn missing(store: &Store, kind: Kind, value: &Value) -> Option<String
         if holder != kind {
             continue;
         }
-        let id = match value.pointer(&format!("/{}", field.replace('.', "/"))) {
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Number(number)) => number.to_string(),
-            _ => continue,
-        };
+        let pointer = format!("/{}", field.replace('.', "/"));
+        let Some(id) = value.pointer(&pointer).and_then(text_of) else { continue };
         let what = words(of);
         match store.get(of, &id) {
             None => {
@@ -55,7 +52,22 @@ pub(super) fn missing(store: &Store, kind: Kind, value: &Value) -> Option<String
             Some(_) => {}
         }
     }
-    None
+    missing_in_plugins(store, value)
+}
+
+/// [`missing`] for what plugins refer to. One that is off may say what it likes.
+fn missing_in_plugins(store: &Store, value: &Value) -> Option<String> {
+    let plugins = value.get("plugins").and_then(Value::as_object)?;
+    let is_on = |config: &&Value| config.pointer("/_meta/disable") != Some(&Value::Bool(true));
+    let mut lost = None;
+    for config in plugins.values().filter(is_on) {
+        each_field(config, "upstream_id", &mut |id| {
+            let id = text_of(id);
+            let is_lost = id.as_ref().is_some_and(|id| store.get(Kind::Upstream, id).is_none());
+            lost = lost.take().or_else(|| id.filter(|_| is_lost));
+        });
+    }
+    lost.map(|id| format!("failed to fetch upstream info by upstream id [{id}], response code: 404"))
 }
 
 /// Why an object can not be deleted: the first that needs it, in APISIX's words.
@@ -102,21 +114,37 @@ fn words(kind: Kind) -> String {
     kind.singular().replace('_', " ")
 }
 
-/// Ids compare as text, whether they are written as text or as a number.
-fn is_id(value: &Value, id: &str) -> bool {
-    match value {
-        Value::String(text) => text == id,
-        Value::Number(number) => number.to_string() == id,
-        _ => false,
+/// An id as text, whether it is written as text or as a number.
+fn text_of(id: &Value) -> Option<String> {
+    match id {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
     }
 }
 
+fn is_id(value: &Value, id: &str) -> bool {
+    text_of(value).is_some_and(|text| text == id)
+}
+
 fn mentions(value: &Value, field: &str, id: &str) -> bool {
+    let mut found = false;
+    each_field(value, field, &mut |value| found |= is_id(value, id));
+    found
+}
+
+/// Shows what every field of that name holds, however deep it stands.
+fn each_field<'v>(value: &'v Value, field: &str, see: &mut dyn FnMut(&'v Value)) {
     match value {
         Value::Object(fields) => {
-            fields.iter().any(|(name, value)| name == field && is_id(value, id) || mentions(value, field, id))
+            for (name, value) in fields {
+                if name == field {
+                    see(value);
+                }
+                each_field(value, field, see);
+            }
         }
-        Value::Array(items) => items.iter().any(|item| mentions(item, field, id)),
-        _ => false,
+        Value::Array(items) => items.iter().for_each(|item| each_field(item, field, see)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }

@@ -43,7 +43,8 @@ impl Work<'_> {
         plugins: Option<&PluginMap>,
     ) -> Result<Mounts, Vec<ConfigError>> {
         if !plugins.into_iter().flatten().any(|(_, config)| has_reference(config)) {
-            return self.bench.mounts(owner, plugins);
+            let (bench, mut upstreams) = self.desk(owner);
+            return bench.mounts(owner, plugins, &mut upstreams);
         }
         let (mut ready, mut faults, mut discretion) = (PluginMap::new(), Vec::new(), Vec::new());
         for (name, config) in plugins.into_iter().flatten() {
@@ -62,7 +63,8 @@ impl Work<'_> {
                 Err(more) => faults.extend(more.into_iter().map(|fault| fault.under(&under))),
             }
         }
-        let mounts = self.bench.mounts(owner, Some(&ready)).map_err(|more| {
+        let (bench, mut upstreams) = self.desk(owner);
+        let mounts = bench.mounts(owner, Some(&ready), &mut upstreams).map_err(|more| {
             let discreet = |fault: ConfigError| {
                 discretion.iter().fold(fault, |fault, (under, filled)| filled.discreet_under(under, fault))
             };

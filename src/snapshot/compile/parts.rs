@@ -31,8 +31,8 @@ pub(super) struct Service {
 pub(super) struct Made {
     /// Of a route or a consumer.
     pub(super) place: Option<u32>,
-    /// Of an upstream written inside the object.
-    pub(super) inline: Option<u32>,
+    /// Of upstreams written inside the object.
+    pub(super) inline: Vec<u32>,
     /// Hosts a route is entered under though it does not name them.
     pub(super) service_hosts: Option<Arc<[String]>>,
     /// Credentials in the index: of which plugin, and what is shown.
@@ -174,8 +174,8 @@ impl Parts {
     /// Takes out what was made of an object. An upstream stays in its place, for its next version or its end.
     pub(super) fn withdraw(&mut self, raw: &Raw, made: &Made) {
         let id = raw.id.as_str();
-        if let Some(place) = made.inline {
-            self.upstreams.remove(place);
+        for place in &made.inline {
+            self.upstreams.remove(*place);
         }
         for (plugin, lookup) in &made.proofs {
             self.index.remove(plugin, lookup);

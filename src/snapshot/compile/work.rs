@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 pub(super) use super::parts::Made;
 use super::parts::{Parts, Service, hosts_of};
+use super::plugin_upstreams::{PluginUpstreams, upstream_of};
 use super::state::{Need, Tools};
-use super::{REFERENCES, Registry, set_of};
+use super::{Registry, is_reference_to_nothing, set_of};
 use crate::exchange::RouteLabels;
 use crate::expr::Rule;
 use crate::model::field::PluginMap;
@@ -16,7 +17,6 @@ use crate::plugin::Holds;
 use crate::snapshot::merge::{Mounts, Workbench, lay_over, metadata};
 use crate::snapshot::names::Names;
 use crate::snapshot::references::References;
-use crate::snapshot::upstream::compile as compile_upstream;
 use crate::snapshot::{Chain, Route, Target, Timeouts};
 
 /// The compilation of one object.
@@ -98,13 +98,13 @@ impl<'a> Work<'a> {
                 Ok((made, std::mem::take(&mut self.lacks)))
             }
             Err(faults) => {
-                if let Some(place) = made.inline {
+                for place in made.inline {
                     self.parts.upstreams.remove(place);
                 }
                 self.bench.registry.release(holds);
                 let faults = faults.into_iter().map(|fault| fault.in_object(&name));
                 // What it would not get matters when it is in force.
-                let lacks = self.lacks.drain(..).filter(|lack| REFERENCES.contains(&lack.path.as_str()));
+                let lacks = self.lacks.drain(..).filter(is_reference_to_nothing);
                 Err(faults.chain(lacks).collect())
             }
         }
@@ -127,15 +127,23 @@ impl<'a> Work<'a> {
         name: &str,
         upstream: &model::Upstream,
     ) -> Result<crate::snapshot::Upstream, Vec<ConfigError>> {
-        let (mut compiled, lacks) = compile_upstream(name, upstream, self.names)?;
-        compiled.turn = self.bench.local(name, "upstream", compiled.fingerprint());
-        let (object, field) = name.split_once('#').unwrap_or((name, ""));
-        let of_object = |fault: ConfigError| match field {
-            "" => fault.in_object(object),
-            field => fault.under(field).in_object(object),
-        };
-        self.lacks.extend(lacks.into_iter().map(of_object));
+        let holder = (&mut *self.bench.registry, &mut self.bench.holds);
+        let (compiled, lacks) = upstream_of(holder, name, upstream, self.names)?;
+        self.lacks.extend(lacks);
         Ok(compiled)
+    }
+
+    /// Where the plugins of an object are compiled, and what upstreams there are for them.
+    pub(super) fn desk<'w>(&'w mut self, owner: &'w str) -> (&'w mut Workbench<'a>, PluginUpstreams<'w>) {
+        let upstreams = PluginUpstreams {
+            owner,
+            names: self.names,
+            parts: self.parts,
+            made: &mut self.made,
+            needs: &mut self.needs,
+            lacks: &mut self.lacks,
+        };
+        (&mut self.bench, upstreams)
     }
 
     /// Where an object sends to: the upstream it names, else its inline one.
@@ -151,7 +159,7 @@ impl<'a> Work<'a> {
             };
             let compiled = self.upstream(&format!("{name}#upstream"), upstream).map_err(under)?;
             let place = self.parts.upstreams.add(compiled);
-            self.made.inline = Some(place);
+            self.made.inline.push(place);
             return Ok(Target::Upstream(place));
         }
         let Some(id) = id else { return Ok(Target::Nothing) };
@@ -225,7 +233,10 @@ impl<'a> Work<'a> {
 
     fn add_route(&mut self, name: &str, id: &str, route: &model::Route) -> Result<(), Vec<ConfigError>> {
         if !route.is_in_use() {
-            return self.mounts(name, route.plugins.as_ref()).map(|_| ());
+            let checked = self.mounts(name, route.plugins.as_ref()).map(|_| ());
+            // Nobody is sent to what its plugins bring.
+            self.made.inline.drain(..).for_each(|place| self.parts.upstreams.remove(place));
+            return checked;
         }
         let (own, awaited) = self.mounts_of_route(name, route);
         let own = both(rule_of(route), own);
@@ -351,6 +362,7 @@ pub(super) fn both<A, B>(
     }
 }
 
+/// A reference to nothing.
 pub(super) fn dangling(field: &str, what: &str, id: &model::ObjectId) -> ConfigError {
     ConfigError::at(field, format!("expected the id of {what} in force, found none of id {}", id.as_str()))
 }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::model::resources::Resources;
-use crate::snapshot::Upstream;
+use crate::plugin::Mount;
+use crate::snapshot::{AnyPlugin, Upstream};
 
 /// Objects by name, each as a file has it; references may lead nowhere, but nothing is wrong in itself.
 #[derive(Clone)]
@@ -57,6 +58,9 @@ fn object(rng: &mut Rng, kind: &str, id: u64) -> String {
         ", plugins: {request-id: {}}",
         ", plugins: {request-id: {header_name: X-A}, cors: {}}",
         ", plugins: {limit-count: {count: 5, time_window: 60}}",
+        ", plugins: {traffic-split: {rules: [{weighted_upstreams: [{upstream_id: 2}, {upstream_id: 3}, {}]}]}}",
+        ", plugins: {traffic-split: {rules: [{weighted_upstreams: [{upstream_id: 1}, \
+         {upstream: {nodes: {\"10.0.0.4:80\": 1}}}]}]}}",
     ]);
     let some_plugins = if plugins.is_empty() { ", plugins: {cors: {}}" } else { plugins };
     let node = format!("{{\"10.0.0.{}:80\": 1}}", pick(&["1", "2", "3"]));
@@ -107,6 +111,13 @@ fn view(outcome: &Outcome) -> Vec<String> {
     let snapshot = &outcome.snapshot;
     let mut lines = Vec::new();
     let upstream = |up: &Upstream| format!("{} {:?}", up.name, up.nodes);
+    let chosen = |mounts: &[Mount<AnyPlugin>]| -> Vec<String> {
+        let splits = mounts.iter().filter_map(|mount| match &mount.plugin {
+            AnyPlugin::TrafficSplit(split) => Some(split.places()),
+            _ => None,
+        });
+        splits.flatten().map(|place| upstream(&snapshot.upstreams[place])).collect()
+    };
     for (host, path) in [("", "/a"), ("a.test", "/a"), ("x.test", "/a/b/c"), ("b.test", "/b/c"), ("", "/a/b")]
     {
         let host = host.as_bytes();
@@ -122,7 +133,8 @@ fn view(outcome: &Outcome) -> Vec<String> {
             let (host, pattern) = (found.host, found.pattern);
             let (route, service) = (labels.route_id(), labels.service_id());
             lines.push(format!(
-                "{path} {host:?} {pattern} {route} {service} {mounts:?} {target} {websocket} {broken:?}"
+                "{path} {host:?} {pattern} {route} {service} {mounts:?} {target} {websocket} {broken:?} {:?}",
+                chosen(chain.mounts())
             ));
             false
         });
@@ -189,6 +201,24 @@ fn changes_one_after_the_other_come_to_the_same_as_all_at_once() {
             assert_eq!(one_by_one, at_once, "{told}");
         }
     }
+}
+
+#[test]
+fn upstreams_of_plugins_come_and_go_with_what_brings_them() {
+    let split =
+        "plugins: {traffic-split: {rules: [{weighted_upstreams: [{upstream: NODE}, {upstream: NODE}]}]}}";
+    let split = split.replace("NODE", NODE);
+    let mut desk = Desk::new();
+    let mut upstreams = |text: &str| desk.read(text).snapshot.upstreams.len();
+    assert_eq!(upstreams(&route(&split)), 3);
+    assert_eq!(upstreams(&route(&format!("{split}, status: 0"))), 0, "nobody is sent to them");
+    assert_eq!(
+        upstreams(&format!("plugin_configs: [{{id: 1, {split}}}]\nconsumers: [{{username: a, {split}}}]")),
+        4
+    );
+    assert_eq!(upstreams(&route("plugins: {}")), 1);
+    let broken = split.replace("10.0.0.9:80\": 1}}}]", "10.0.0.9:0\": 1}}}]");
+    assert_eq!(upstreams(&route(&broken)), 1, "what came before the fault is taken back: {broken}");
 }
 
 #[test]

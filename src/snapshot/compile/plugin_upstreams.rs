@@ -1,0 +1,65 @@
+//! Upstreams of an object's plugins: those they name, and those that are written in their configuration.
+
+use super::parts::{Made, Parts};
+use super::state::Need;
+use super::work::dangling;
+use crate::model::{self, ConfigError, Kind, ObjectId};
+use crate::plugin::{Holds, Registry, Upstreams};
+use crate::snapshot::Upstream;
+use crate::snapshot::names::Names;
+use crate::snapshot::upstream::compile;
+
+/// What the plugins of one object may do with upstreams.
+#[derive(Debug)]
+pub(super) struct PluginUpstreams<'w> {
+    /// The object, as `routes/7`.
+    pub(super) owner: &'w str,
+    pub(super) names: &'w mut Names,
+    pub(super) parts: &'w mut Parts,
+    pub(super) made: &'w mut Made,
+    pub(super) needs: &'w mut Vec<Need>,
+    pub(super) lacks: &'w mut Vec<ConfigError>,
+}
+
+impl Upstreams for PluginUpstreams<'_> {
+    fn kept(&mut self, field: &str, id: &ObjectId) -> Option<u32> {
+        self.needs.push(Need::Object((Kind::Upstream, id.as_str().into())));
+        let place = self.parts.upstream_ids.get(id.as_str()).copied();
+        if place.is_none() {
+            self.lacks.push(dangling(field, "an upstream", id).in_object(self.owner));
+        }
+        place
+    }
+
+    fn make(
+        &mut self,
+        holder: (&mut Registry, &mut Holds),
+        field: &str,
+        upstream: &model::Upstream,
+    ) -> Result<u32, Vec<ConfigError>> {
+        let name = format!("{}#{field}", self.owner);
+        let (compiled, lacks) = upstream_of(holder, &name, upstream, self.names)?;
+        self.lacks.extend(lacks);
+        let place = self.parts.upstreams.add(compiled);
+        self.made.inline.push(place);
+        Ok(place)
+    }
+}
+
+/// Compiles an upstream, and tells what it lacks. `name` is the object, with the field behind `#` where it is written
+/// inside another.
+pub(super) fn upstream_of(
+    (registry, holds): (&mut Registry, &mut Holds),
+    name: &str,
+    upstream: &model::Upstream,
+    names: &mut Names,
+) -> Result<(Upstream, Vec<ConfigError>), Vec<ConfigError>> {
+    let (mut compiled, lacks) = compile(name, upstream, names)?;
+    compiled.turn = registry.local(holds, name, "upstream", compiled.fingerprint());
+    let (object, field) = name.split_once('#').unwrap_or((name, ""));
+    let of_object = |fault: ConfigError| match field {
+        "" => fault.in_object(object),
+        field => fault.under(field).in_object(object),
+    };
+    Ok((compiled, lacks.into_iter().map(of_object).collect()))
+}
