@@ -8,7 +8,7 @@ use crate::model::schema::joined;
 const HEAD: &str = "| field | type | default | allowed | meaning |\n|---|---|---|---|---|\n";
 /// What is said in a word, of one and of several: an object with a page of its own, and a value in several forms.
 const WORDS: [(&str, [&str; 2]); 2] = [
-    ("#/$defs/Upstream", ["[upstream](upstream.md)", "[upstreams](upstream.md)"]),
+    ("#/$defs/Upstream", ["[upstream](../objects/upstream.md)", "[upstreams](../objects/upstream.md)"]),
     ("#/$defs/Listen", ["address", "addresses"]),
 ];
 /// A bound that is there for arithmetic only is not worth a word.
@@ -385,7 +385,7 @@ mod tests {
             ["one", "one.x", "several", "several[].x", "by_name", "by_name.*.x", "upstream"]
         );
         assert!(told.contains("| `one` | object | required |"), "{told}");
-        assert!(told.contains("| `upstream` | [upstream](upstream.md) |"), "{told}");
+        assert!(told.contains("| `upstream` | [upstream](../objects/upstream.md) |"), "{told}");
         assert!(told.ends_with(
             "exactly one of `one` and `several` with `by_name`; never `by_name`; `several` only with `by_name`."
         ));

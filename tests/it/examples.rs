@@ -50,7 +50,9 @@ impl Example {
                 let upstream = json!({"nodes": {"127.0.0.1:1980": 1}});
                 let plugins = &fields["plugins"];
                 let route = json!({"id": "example", "uri": "/*", "upstream": upstream, "plugins": plugins});
-                Self::Objects(json!({"routes": [route]}))
+                // What plugins may name.
+                let canary = json!({"id": "canary", "nodes": {"127.0.0.1:1981": 1}});
+                Self::Objects(json!({"routes": [route], "upstreams": [canary]}))
             }
             fields if fields.values().all(is_list) => Self::Objects(value),
             _ => Self::Settings(value),
