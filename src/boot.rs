@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use crate::cli::Launch;
 use crate::control::secrets::{Secrets, environment};
 use crate::control::source::etcd::Etcd;
-use crate::control::{self, Ended, Holdings, Parts, discovery};
+use crate::control::{self, Ended, Holdings, Parts, Ports, discovery};
 use crate::edge;
 use crate::link::handover::{self, Handed, Neighbours};
 use crate::link::ledger::Ledger;
@@ -50,6 +50,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     let mut secrets = Secrets::new(&settings);
     let first = secrets.first(&mut compiler)?.unwrap_or(first);
     let processors = processors(&settings.cores);
+    let ports = Ports::bind(&settings, &holdings)?;
     let (addresses, mut sockets) = bind_all(&settings, processors.len())?;
     let (report, inbox) = outbox();
     let ledger = Arc::new(Ledger::new());
@@ -89,6 +90,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
         resources: source,
         etcd,
         holdings,
+        ports,
         compiler,
         secrets,
         first,

@@ -1,4 +1,4 @@
-//! What must be had before anything goes on: the reports thread, the listeners, and the audit log. All that can fail
+//! What must be had before anything goes on: the reports thread, what is served on the ports, and the audit log. All that can fail
 //! at start fails here.
 
 use std::io;
@@ -22,7 +22,6 @@ use super::secrets::environment;
 use super::socket::ControlSocket;
 use super::write::Desk;
 use super::{Parts, Waiting, discovery, log, status};
-use crate::model::Settings;
 use crate::model::resources::Resources;
 use crate::snapshot::Compiler;
 
@@ -54,25 +53,17 @@ pub(super) struct Floor {
 }
 
 impl Floor {
-    pub(super) async fn build(parts: &mut Parts, board: &Arc<Board>, doors: Doors) -> io::Result<Self> {
+    pub(super) fn build(parts: &mut Parts, board: &Arc<Board>, doors: Doors) -> io::Result<Self> {
         let Doors { desk, booth, helm } = doors;
         let settings = &parts.settings;
         let sink = Sink::open(&settings.access_log)
             .map_err(|error| named(format!("access_log.output {}", settings.access_log.output), &error))?;
         let reports = Reports::start(parts.inbox.clone(), sink, Arc::clone(board))?;
-        let (status, metrics) = (&settings.status, &settings.metrics);
-        let status = if status.enabled {
-            Some(serve("status", status.listen.address(), status::router(Arc::clone(board))).await?)
-        } else {
-            None
-        };
-        let metrics = if metrics.enabled {
-            Some(serve("metrics", metrics.listen.address(), prometheus::router(Arc::clone(board))).await?)
-        } else {
-            None
-        };
+        let ports = std::mem::take(&mut parts.ports);
+        let status = serve(ports.status, status::router(Arc::clone(board)))?;
+        let metrics = serve(ports.metrics, prometheus::router(Arc::clone(board)))?;
         let api = Api { board: Arc::clone(board), booth, store: Arc::clone(&parts.holdings.store) };
-        let control = serve_control(settings, api).await?;
+        let control = serve(ports.control, api::router(api))?;
         let (keys, socket) = (parts.holdings.keys.take(), parts.holdings.socket.as_mut());
         let listener = socket.and_then(ControlSocket::take_listener);
         let (mut admin, mut audit) = (None, None);
@@ -80,11 +71,11 @@ impl Floor {
             if parts.holdings.read_only.is_none() {
                 audit = Audit::open(parts.settings.admin.audit_log.as_deref(), &parts.settings.state_dir)?;
             }
-            let is_offered = keys.is_some();
             let api = Arc::new(admin_of(parts, keys, desk));
-            if is_offered {
-                admin = Some(serve_admin(parts, Arc::clone(&api)).await?);
+            if let (Some(path), Some(_)) = (&parts.holdings.key_file, &ports.admin) {
+                log::info(format!("the key of the Admin API is in {}", path.display()));
             }
+            admin = serve(ports.admin, admin::router(Arc::clone(&api)))?;
             if let Some(listener) = listener {
                 let listener = UnixListener::from_std(listener)?;
                 let bridge = Bridge::new(api, helm, Arc::clone(board), objects_of(parts));
@@ -93,22 +84,6 @@ impl Floor {
             }
         }
         Ok(Self { reports, metrics, status, admin, control, audit })
-    }
-}
-
-/// Opens the control API; where nobody asked for it by name and its port is taken, we go on without.
-async fn serve_control(settings: &Settings, api: Api) -> io::Result<Option<SocketAddr>> {
-    let (wanted, address) = (settings.control.enabled, settings.control.listen.address());
-    if wanted == Some(false) {
-        return Ok(None);
-    }
-    match serve("control", address, api::router(api)).await {
-        Ok(bound) => Ok(Some(bound)),
-        Err(error) if wanted.is_none() => {
-            log::warn(format!("{error}; the control API is off"));
-            Ok(None)
-        }
-        Err(error) => Err(error),
     }
 }
 
@@ -136,27 +111,16 @@ fn objects_of(parts: &Parts) -> String {
     }
 }
 
-/// Opens the Admin API on its port.
-async fn serve_admin(parts: &Parts, admin: Arc<Admin>) -> io::Result<SocketAddr> {
-    if let Some(path) = &parts.holdings.key_file {
-        log::info(format!("the key of the Admin API is in {}", path.display()));
-    }
-    serve("admin", parts.settings.admin.listen.address(), admin::router(admin)).await
-}
-
 fn named(what: String, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-/// Serves a router from here to the end of the runtime.
-async fn serve(name: &str, address: SocketAddr, router: Router) -> io::Result<SocketAddr> {
-    let bound = async {
-        let listener = TcpListener::bind(address).await?;
-        let bound = listener.local_addr()?;
-        Ok((listener, bound))
-    };
-    let (listener, bound) = bound.await.map_err(|error| named(format!("{name}.listen {address}"), &error))?;
+/// Serves a router from here to the end of the runtime, where there is a port for it.
+fn serve(port: Option<std::net::TcpListener>, router: Router) -> io::Result<Option<SocketAddr>> {
+    let Some(port) = port else { return Ok(None) };
+    let listener = TcpListener::from_std(port)?;
+    let bound = listener.local_addr()?;
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     tokio::spawn(async move { axum::serve(listener, service).await });
-    Ok(bound)
+    Ok(Some(bound))
 }

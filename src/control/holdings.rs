@@ -91,6 +91,11 @@ impl Holdings {
         Ok(Self { store: Arc::new(Mutex::new(store)), keys, key_file, socket, read_only, is_shown })
     }
 
+    /// Whether the Admin API has a port.
+    pub(super) const fn offers_admin(&self) -> bool {
+        self.keys.is_some()
+    }
+
     /// Has the store follow an etcd from here on.
     pub fn follow(&self, etcd: &mut Etcd, compiler: &mut Compiler) -> Outcome {
         etcd.first(&mut held(&self.store), compiler)

@@ -27,6 +27,7 @@ mod holdings;
 pub mod log;
 mod mask;
 pub mod origin;
+mod ports;
 mod publish;
 mod ready_file;
 mod seal;
@@ -72,6 +73,7 @@ use write::{Done, Refusal, Write};
 pub use export::process::kernel_release;
 pub use holdings::Holdings;
 pub(crate) use mask::{MASK, masked};
+pub use ports::Ports;
 pub use seal::Seal;
 pub use signals::{Ended, Signal};
 pub use socket::pid_file;
@@ -99,6 +101,8 @@ pub struct Parts {
     pub etcd: Option<Etcd>,
     /// The objects, and who may change them.
     pub holdings: Holdings,
+    /// Bound, to be served from here on.
+    pub ports: Ports,
     pub compiler: Compiler,
     /// What stores of secrets have said, and when.
     pub secrets: Secrets,
@@ -127,7 +131,7 @@ pub async fn run(parts: Parts) -> io::Result<Ended> {
     let board = Arc::new(Board::new(parts.stats.clone(), parts.reasons));
     let (doors, waiting) = Doors::new();
     let mut parts = parts;
-    let ground = async { Ok((Signals::listen()?, Floor::build(&mut parts, &board, doors).await?)) };
+    let ground = async { Ok((Signals::listen()?, Floor::build(&mut parts, &board, doors)?)) };
     match ground.await {
         Ok((signals, floor)) => Ok(Control::new(parts, board, floor, waiting).live(signals).await),
         Err(error) => {

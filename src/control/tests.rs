@@ -47,8 +47,10 @@ impl Scene {
         let asked = Rc::clone(&are_done);
         let (doors, waiting) = Doors::new();
         let secrets = Secrets::new(&settings);
+        let holdings = Holdings::open(&settings, source.as_ref()).expect("a file holds the objects");
         let mut parts = Parts {
-            holdings: Holdings::open(&settings, source.as_ref()).expect("a file holds the objects"),
+            ports: Ports::bind(&settings, &holdings).expect("ports are free"),
+            holdings,
             first: compiler.compile(&objects),
             settings,
             resources: source,
@@ -65,7 +67,7 @@ impl Scene {
             reasons: &["route_not_found"],
         };
         let board = Arc::new(Board::new(stats, parts.reasons));
-        let floor = Floor::build(&mut parts, &board, doors).await.expect("ports are free");
+        let floor = Floor::build(&mut parts, &board, doors).expect("ports are free");
         let control = Control::new(parts, board, floor, waiting);
         Self { control, cores, are_done, now: Moment::from_nanos(1), _out: out }
     }
