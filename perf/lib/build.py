@@ -99,6 +99,8 @@ def versions(binaries):
     """What each program says it is."""
     flags = {"nginx": "-V", "haproxy": "-vv", "ringway": "version", "envoy": "--version"}
     found = {name: machine.output(str(path), flags[name]) for name, path in binaries.items() if name in flags}
+    # Some say where they are, which is nobody's business.
+    found = {name: words.replace(f"{ROOT}/", "") if words else words for name, words in found.items()}
     if "pingora" in binaries:
         lock = machine.read(ROOT / "perf/peers/pingora/Cargo.lock")
         found["pingora"] = "pingora " + lock.partition('name = "pingora-proxy"\nversion = "')[2].partition('"')[0]
