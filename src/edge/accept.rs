@@ -10,8 +10,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::Hall;
+use super::drain::empty;
 use super::h1::{self, Connection};
 use crate::link::handover::Handed;
+use crate::link::mailbox::Letterbox;
 use crate::link::outbox::Level;
 use crate::runtime::listener::{Accepted, Listener};
 
@@ -52,7 +54,7 @@ async fn accept(hall: Rc<Hall>, listener: Rc<Listener>) {
 /// Serves a connection, here or on another core.
 fn place(hall: &Rc<Hall>, accepted: Accepted, peer: SocketAddr, local: SocketAddr) {
     let core = &hall.core;
-    let Some(other) = core.dice(|dice| hall.neighbours.idler(dice)) else {
+    let Some(other) = core.dice(|dice| hall.neighbours.idler(dice, core.limits.connections_max)) else {
         return serve(hall, accepted, peer, local);
     };
     match hall.neighbours.hand(other, Handed { stream: accepted.leave(), peer, local }) {
@@ -61,8 +63,13 @@ fn place(hall: &Rc<Hall>, accepted: Accepted, peer: SocketAddr, local: SocketAdd
     }
 }
 
+/// Serves what other cores leave to this one, for as long as it lives.
+pub(super) async fn take_in_handed(hall: Rc<Hall>, letterbox: Letterbox<Handed>) {
+    empty(&hall.core, letterbox, |handed| take_in(&hall, handed)).await;
+}
+
 /// Serves a connection that was accepted elsewhere.
-pub(super) fn take_in(hall: &Rc<Hall>, handed: Handed) {
+fn take_in(hall: &Rc<Hall>, handed: Handed) {
     match Accepted::take(handed.stream) {
         Ok(accepted) => serve(hall, accepted, handed.peer, handed.local),
         Err(error) => {

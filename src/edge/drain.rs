@@ -10,6 +10,7 @@ use super::Hall;
 use crate::base::clock::Moment;
 use crate::link::mailbox::Letterbox;
 use crate::link::outbox::Level;
+use crate::runtime::Core;
 use crate::runtime::listener::Listener;
 use crate::snapshot::Order;
 
@@ -23,12 +24,31 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// Follows orders for as long as the core lives.
 pub(super) async fn follow_orders(hall: Rc<Hall>, letterbox: Letterbox<Order>, listeners: Vec<Rc<Listener>>) {
+    let follow = |order| match order {
+        Order::Swap(snapshot) => hall.swap(snapshot),
+        // In a task of its own, so that a second order (`Stop`) is still heard.
+        Order::Drain { accept_for, within } => {
+            monoio::spawn(drain(Rc::clone(&hall), listeners.clone(), accept_for, within));
+        }
+        Order::Stop => {
+            close_all(&hall, &listeners);
+            monoio::spawn(settle(Rc::clone(&hall)));
+        }
+    };
+    // The control thread is gone, and so is the process.
+    if empty(&hall.core, letterbox, follow).await {
+        hall.over.set();
+    }
+}
+
+/// Takes whatever comes into a letterbox until nobody is left to put anything in; false where that can not be heard.
+pub(super) async fn empty<T>(core: &Core, letterbox: Letterbox<T>, mut take: impl FnMut(T)) -> bool {
     let Letterbox { orders, bell } = letterbox;
     let mut bell = match hear(bell) {
         Ok(bell) => bell,
         Err(error) => {
-            hall.core.note(Level::Error, format!("core {} can not hear orders: {error}", hall.core.id));
-            return;
+            core.note(Level::Error, format!("core {} can not hear its letterbox: {error}", core.id));
+            return false;
         }
     };
     let mut rung = Vec::with_capacity(64);
@@ -36,28 +56,14 @@ pub(super) async fn follow_orders(hall: Rc<Hall>, letterbox: Letterbox<Order>, l
         rung.clear();
         let (heard, buffer) = bell.read(rung).await;
         rung = buffer;
-        // The control thread is gone, and so is the process.
         if matches!(heard, Ok(0)) {
-            hall.over.set();
-            return;
+            return true;
         }
-        for order in orders.try_iter() {
-            match order {
-                Order::Swap(snapshot) => hall.swap(snapshot),
-                // In a task of its own, so that a second order (`Stop`) is still heard.
-                Order::Drain { accept_for, within } => {
-                    monoio::spawn(drain(Rc::clone(&hall), listeners.clone(), accept_for, within));
-                }
-                Order::Stop => {
-                    close_all(&hall, &listeners);
-                    monoio::spawn(settle(Rc::clone(&hall)));
-                }
-            }
-        }
+        orders.try_iter().for_each(&mut take);
     }
 }
 
-pub(super) fn hear(bell: std::os::unix::net::UnixStream) -> io::Result<monoio::net::UnixStream> {
+fn hear(bell: std::os::unix::net::UnixStream) -> io::Result<monoio::net::UnixStream> {
     bell.set_nonblocking(monoio::utils::is_legacy())?;
     monoio::net::UnixStream::from_std(bell)
 }

@@ -35,8 +35,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use monoio::io::AsyncReadRent as _;
-
 use crate::base::clock::Moment;
 use crate::base::hash::Map;
 use crate::link::handover::{Handed, Neighbours};
@@ -173,7 +171,7 @@ pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
         });
         hall.core.stats.generation.set(generation);
         monoio::spawn(keep_time(Rc::clone(&hall)));
-        monoio::spawn(take_in_handed(Rc::clone(&hall), handed));
+        monoio::spawn(accept::take_in_handed(Rc::clone(&hall), handed));
         for listener in &listeners {
             accept::open(&hall, listener);
         }
@@ -186,22 +184,6 @@ pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
     // Tasks may still wait in the loop; it must not be dropped under them. The process ends next.
     std::mem::forget(driver);
     Ok(())
-}
-
-/// Takes in connections from other cores, for as long as the core lives.
-async fn take_in_handed(hall: Rc<Hall>, handed: Letterbox<Handed>) {
-    let Letterbox { orders, bell } = handed;
-    let Ok(mut bell) = drain::hear(bell) else { return };
-    let mut rung = Vec::with_capacity(64);
-    loop {
-        rung.clear();
-        let (heard, buffer) = bell.read(rung).await;
-        rung = buffer;
-        if matches!(heard, Ok(0)) {
-            return;
-        }
-        orders.try_iter().for_each(|handed| accept::take_in(&hall, handed));
-    }
 }
 
 /// How busy a core is, of late.

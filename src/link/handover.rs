@@ -49,7 +49,8 @@ pub fn among(stats: &[Arc<CoreStats>]) -> io::Result<Vec<(Neighbours, Letterbox<
 impl Neighbours {
     /// The core that should have the next connection, if it is another. The greater its lead, the likelier: what cores know
     /// of each other is up to 100 ms old, and if all went to the idlest of that time, it would be the busiest of the next.
-    pub fn idler(&self, dice: &mut Rng) -> Option<usize> {
+    /// One that serves `connections_max` already gets none.
+    pub fn idler(&self, dice: &mut Rng, connections_max: usize) -> Option<usize> {
         let others = self.stats.len().checked_sub(1).filter(|others| *others > 0)?;
         let mine = self.stats[self.me].load.get();
         if mine < LEAD_MIN {
@@ -58,8 +59,10 @@ impl Neighbours {
         let at = dice.below(others as u64) as usize;
         let other = if at < self.me { at } else { at + 1 };
         let lead = mine.saturating_sub(self.stats[other].load.get());
-        let is_open = self.stats[other].ready.get() == 1;
-        (is_open && lead >= LEAD_MIN && dice.below(mine) < lead).then_some(other)
+        let stats = &self.stats[other];
+        let has_room = stats.connections_active.get() < connections_max as u64;
+        let is_open = stats.ready.get() == 1;
+        (is_open && has_room && lead >= LEAD_MIN && dice.below(mine) < lead).then_some(other)
     }
 
     /// Leaves a connection to another core.
@@ -90,7 +93,7 @@ mod tests {
         let (neighbours, mut dice) = (view(loads, 1), Rng::seeded(5));
         let mut counts = vec![0; loads.len()];
         for _ in 0..1000 {
-            counts[neighbours.idler(&mut dice).unwrap_or(0)] += 1;
+            counts[neighbours.idler(&mut dice, 10).unwrap_or(0)] += 1;
         }
         counts
     }
@@ -110,6 +113,15 @@ mod tests {
     #[test]
     fn a_core_that_accepts_no_more_is_left_nothing() {
         let (neighbours, mut dice) = (view(&[900, 0], 0), Rng::seeded(1));
-        assert!((0..100).all(|_| neighbours.idler(&mut dice).is_none()));
+        assert!((0..100).all(|_| neighbours.idler(&mut dice, 10).is_none()));
+    }
+
+    #[test]
+    fn a_core_that_has_as_many_as_it_may_is_left_nothing() {
+        let (neighbours, mut dice) = (view(&[900, 0], 1), Rng::seeded(1));
+        neighbours.stats[1].connections_active.set(9);
+        assert!((0..100).any(|_| neighbours.idler(&mut dice, 10).is_some()));
+        neighbours.stats[1].connections_active.set(10);
+        assert!((0..100).all(|_| neighbours.idler(&mut dice, 10).is_none()));
     }
 }
