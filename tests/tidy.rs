@@ -27,7 +27,7 @@ const FLOORS: [(&str, &str); 14] = [
     ("runtime", "base proto link exchange"),
     ("plugin", "base model proto expr link exchange runtime"),
     ("plugins", "base model proto balance expr link exchange runtime plugin"),
-    ("snapshot", "base model proto expr router balance exchange runtime plugin plugins"),
+    ("snapshot", "base model proto expr router balance link exchange runtime plugin plugins"),
     ("edge", "base proto expr router balance link exchange runtime plugin snapshot"),
     ("control", "base model link plugins snapshot"),
 ];

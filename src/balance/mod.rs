@@ -8,32 +8,101 @@
 //! - Nodes that are down are passed over, unless all of the upstream are down: then health is ignored.
 //! - The next lower priority has its turn when no node of the higher ones is left.
 
+mod chash;
+mod ewma;
+mod least_conn;
+mod priority;
 mod round_robin;
+#[cfg(test)]
+mod testing;
 
-pub use self::round_robin::RoundRobin;
+use chash::Chash;
+use ewma::Ewma;
+use least_conn::LeastConn;
+use priority::Priorities;
+pub use round_robin::RoundRobin;
 
 /// What a balancer knows of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Weighted {
+pub struct Weighted<'a> {
     /// Its share among the nodes of its priority; 0 is none.
     pub weight: u32,
     /// Higher is chosen first.
     pub priority: i32,
+    /// What it is known by on every core and in every process: a consistent hash is consistent in it.
+    pub id: &'a [u8],
+}
+
+/// What a balancer may ask of the world when it chooses.
+pub trait Context {
+    /// Whether the node gets requests.
+    fn is_up(&self, node: usize) -> bool;
+    /// The hash of what is to lead to the same node each time.
+    fn key(&self) -> u32;
+    /// Requests under way to the node, of the whole process.
+    fn in_flight(&self, node: usize) -> u32;
+    /// Microseconds until the node begins its answers; 0 where that is not known.
+    fn latency_us(&self, node: usize) -> f32;
+    /// A throw of the dice: less than `bound`, which is not 0.
+    fn below(&self, bound: u64) -> u64;
+}
+
+/// An algorithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    RoundRobin,
+    Chash,
+    LeastConn,
+    Ewma,
+}
+
+impl Kind {
+    #[cfg(test)]
+    const ALL: [Self; 4] = [Self::RoundRobin, Self::Chash, Self::LeastConn, Self::Ewma];
+
+    /// Whether it asks how busy or how quick nodes are.
+    pub const fn asks_of_nodes(self) -> bool {
+        matches!(self, Self::LeastConn | Self::Ewma)
+    }
 }
 
 /// An algorithm with its state.
 #[derive(Clone, Debug)]
 pub enum Balancer {
-    RoundRobin(RoundRobin),
+    RoundRobin(Priorities<RoundRobin>),
+    Chash(Priorities<Chash>),
+    LeastConn(Priorities<LeastConn>),
+    Ewma(Priorities<Ewma>),
 }
 
 impl Balancer {
-    /// The place of the node to try next; `None` when none is left.
-    pub fn pick(&mut self, tried: &TriedSet, is_up: impl Fn(usize) -> bool) -> Option<usize> {
-        match self {
-            Self::RoundRobin(round_robin) => round_robin.pick(tried, is_up),
+    /// A balancer at its start. Nodes are known by their place in `nodes`.
+    pub fn new(kind: Kind, nodes: &[Weighted<'_>]) -> Self {
+        match kind {
+            Kind::RoundRobin => Self::RoundRobin(Priorities::new(nodes)),
+            Kind::Chash => Self::Chash(Priorities::new(nodes)),
+            Kind::LeastConn => Self::LeastConn(Priorities::new(nodes)),
+            Kind::Ewma => Self::Ewma(Priorities::new(nodes)),
         }
     }
+
+    /// The place of the node to try next; `None` when none is left.
+    pub fn pick(&mut self, tried: &TriedSet, cx: &impl Context) -> Option<usize> {
+        match self {
+            Self::RoundRobin(nodes) => nodes.pick(tried, cx),
+            Self::Chash(nodes) => nodes.pick(tried, cx),
+            Self::LeastConn(nodes) => nodes.pick(tried, cx),
+            Self::Ewma(nodes) => nodes.pick(tried, cx),
+        }
+    }
+}
+
+/// What all weights can be divided by; 1 where there are none.
+fn common_divisor(weights: impl Iterator<Item = u32>) -> u32 {
+    fn of(a: u32, b: u32) -> u32 {
+        if b == 0 { a } else { of(b, a % b) }
+    }
+    weights.fold(0, of).max(1)
 }
 
 /// The nodes that a request tried, by their place. Allocates only beyond 64 nodes.

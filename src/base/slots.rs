@@ -56,6 +56,12 @@ impl<T> Slots<T> {
         self.chunks.get(place / CHUNK)?.values[place % CHUNK].as_deref()
     }
 
+    /// The value at a place, to be held on to.
+    pub fn shared(&self, place: u32) -> Option<&Arc<T>> {
+        let place = place as usize;
+        self.chunks.get(place / CHUNK)?.values[place % CHUNK].as_ref()
+    }
+
     /// Puts a value in some place that is free, the lowest there is, and tells which.
     pub fn add(&mut self, value: T) -> u32 {
         let has_room = |chunk: &Arc<Chunk<T>>| chunk.used < CHUNK;

@@ -166,7 +166,7 @@ routes:
   - id: 1
     uri: /hello
     upstream:
-      type: ewma
+      tls: {verify: true}
       nodes: {\"127.0.0.1:1980\": 1}
 #END
 ";

@@ -9,14 +9,15 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::admin::{self, Shared, held, key};
 use super::ask::Booth;
 use super::board::{Board, SetAside};
+use super::health;
 use super::mask::masked;
 use crate::model::{ConfigError, Kind, Object, ObjectId, Raw, typed};
 use crate::snapshot::Compiler;
@@ -34,7 +35,7 @@ pub(crate) fn router(api: Api) -> Router {
 }
 
 /// An answer, or a status and why.
-type Told = Result<Value, (u16, String)>;
+pub(super) type Told = Result<Value, (u16, String)>;
 
 async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
@@ -42,9 +43,15 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response {
     let told = match (&parts.method, path.as_slice()) {
         (&Method::GET, ["v1", "schema"]) => Ok(admin::all_schemas()),
         (&Method::GET, ["v1", "quarantine"]) => Ok(quarantine(&api.board)),
-        (&Method::GET, ["v1", "healthcheck"]) => return checkers(&api, &parts.headers).await,
+        (&Method::GET, ["v1", "healthcheck"]) => return health::all(&api.board, &parts.headers),
         (&Method::GET, ["v1", "healthcheck", kind, rest @ ..]) => {
-            return checker(&api, &parts.headers, kind, rest).await;
+            return match health::named(kind, rest) {
+                Ok((kind, id)) => {
+                    let found = one(&api, kind, id).await;
+                    health::one(&api.board, &parts.headers, kind, id, found.is_ok())
+                }
+                Err(refused) => answer(Err(refused)),
+            };
         }
         // There is no collector here: memory is given back as it comes free.
         (&Method::POST, ["v1", "gc"]) => return StatusCode::OK.into_response(),
@@ -70,7 +77,7 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response {
     answer(told)
 }
 
-fn answer(told: Told) -> Response {
+pub(super) fn answer(told: Told) -> Response {
     let (status, body) = match told {
         Ok(body) => (200, body),
         Err((status, why)) => (status, json!({"error_msg": why})),
@@ -209,72 +216,6 @@ fn quarantine(board: &Board) -> Value {
     };
     let warnings: Vec<Value> = board.limits().iter().map(warned).collect();
     json!({"generation": board.generation(), "total": list.len(), "list": list, "warnings": warnings})
-}
-
-// ---- health ---------------------------------------------------------------------------------------------------------
-
-/// Kinds that may have checks.
-const CHECKED: [Kind; 4] = [Kind::Route, Kind::Service, Kind::Upstream, Kind::StreamRoute];
-
-async fn checkers(api: &Api, headers: &HeaderMap) -> Response {
-    let mut found = Vec::new();
-    for kind in CHECKED {
-        match list(api, kind).await {
-            Ok(Value::Array(objects)) => found.extend(objects.iter().filter_map(checker_of)),
-            Ok(_) => {}
-            Err(why) => return answer(Err(why)),
-        }
-    }
-    health(headers, Value::Array(found))
-}
-
-async fn checker(api: &Api, headers: &HeaderMap, kind: &str, rest: &[&str]) -> Response {
-    let Some(id) = rest.first() else {
-        return answer(Err((404, format!("missing src id for src type {kind}"))));
-    };
-    let Some(found) = CHECKED.into_iter().find(|known| known.plural() == kind) else {
-        return answer(Err((400, format!("invalid src type {kind}"))));
-    };
-    match one(api, found, id).await {
-        Err((404, _)) => answer(Err((404, format!("{kind}[{id}] not found")))),
-        Err(why) => answer(Err(why)),
-        Ok(object) => match checker_of(&object) {
-            None => answer(Err((404, format!("no checker for {kind}[{id}]")))),
-            Some(checker) => health(headers, checker),
-        },
-    }
-}
-
-/// The checker of an object, if it has one. No node is listed until something checks them.
-fn checker_of(object: &Value) -> Option<Value> {
-    let value = object.get("value")?;
-    let checks = value.get("checks").or_else(|| value.get("upstream")?.get("checks"))?;
-    let kind = ["active", "passive"].iter().find_map(|part| checks.get(part)?.get("type"));
-    let kind = kind.and_then(Value::as_str).unwrap_or("http");
-    Some(json!({"name": object["key"], "type": kind, "nodes": []}))
-}
-
-/// As JSON, or as a page where a browser asks.
-fn health(headers: &HeaderMap, found: Value) -> Response {
-    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    if !accept.contains("text/html") {
-        return answer(Ok(found));
-    }
-    let checkers = match found {
-        Value::Array(checkers) => checkers,
-        one => vec![one],
-    };
-    let mut page = String::from(
-        "<!doctype html>\n<title>Upstream health</title>\n<h1>Upstream health</h1>\n<table>\n\
-         <tr><th>Upstream<th>Check<th>Nodes</tr>\n",
-    );
-    for checker in &checkers {
-        // Ids and types are of letters, digits, dots and dashes: nothing to escape.
-        let text = |name: &str| checker[name].as_str().unwrap_or_default().to_owned();
-        page.push_str(&format!("<tr><td>{}<td>{}<td>not checked yet</tr>\n", text("name"), text("type")));
-    }
-    page.push_str("</table>\n");
-    (StatusCode::OK, [(CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response()
 }
 
 #[cfg(test)]

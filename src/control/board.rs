@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::base::clock::{self, Moment, UnixMs};
 use crate::link::stats::{CoreStats, Series};
 use crate::model::{ConfigError, object_name};
+use crate::snapshot::Upstream;
 use crate::snapshot::compile::Quarantined;
 
 use super::source::etcd::Sight;
@@ -34,6 +35,7 @@ pub(crate) struct Board {
     limits: Mutex<Vec<ConfigError>>,
     busy: Mutex<Busy>,
     etcd: Mutex<Option<Sight>>,
+    checked: Mutex<Vec<Arc<Upstream>>>,
 }
 
 /// An object that is not in force as it is wanted.
@@ -74,6 +76,7 @@ impl Board {
             limits: Mutex::default(),
             busy: Mutex::default(),
             etcd: Mutex::default(),
+            checked: Mutex::default(),
         }
     }
 
@@ -116,6 +119,16 @@ impl Board {
     /// The same; `None`: none holds them.
     pub(crate) fn etcd(&self) -> Option<Sight> {
         *lock(&self.etcd)
+    }
+
+    /// The nodes of these upstreams are checked from here on.
+    pub(crate) fn watch(&self, checked: Vec<Arc<Upstream>>) {
+        *lock(&self.checked) = checked;
+    }
+
+    /// The upstreams whose nodes are checked.
+    pub(crate) fn checked(&self) -> Vec<Arc<Upstream>> {
+        lock(&self.checked).clone()
     }
 
     /// From here on readiness fails.

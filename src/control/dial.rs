@@ -1,4 +1,5 @@
-//! Connections of the control thread to services: etcd, Vault. In clear, or over TLS.
+//! Connections of the control thread: to services such as etcd and Vault, and to nodes that are checked. In clear, or
+//! over TLS.
 //!
 //! Certificates are read from their files when a connection is made and they have changed since, so that those which
 //! are renewed need no restart.
@@ -7,6 +8,7 @@ use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -61,6 +63,24 @@ impl Dialer {
             name: tls.sni.clone(),
             ..Self::new(settings)
         }
+    }
+
+    /// A connection to a node at an address; over TLS if a name is given, which its certificate must have if that is
+    /// verified.
+    ///
+    /// # Errors
+    /// As [`Self::dial`].
+    pub(crate) async fn dial_node(
+        &mut self,
+        node: SocketAddr,
+        name: Option<&str>,
+        is_verified: bool,
+    ) -> io::Result<Box<dyn Stream>> {
+        if self.is_verified != is_verified {
+            (self.is_verified, self.config) = (is_verified, None);
+        }
+        self.name = name.map(str::to_owned);
+        self.dial(&node.ip().to_string(), node.port(), name.is_some()).await
     }
 
     /// A connection to a host by name or address, without brackets.

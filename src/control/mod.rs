@@ -22,12 +22,14 @@ mod dial;
 pub mod discovery;
 mod export;
 mod floor;
+mod health;
 mod helm;
 mod holdings;
 pub mod log;
 mod mask;
 pub mod origin;
 mod ports;
+mod probe;
 mod publish;
 mod ready_file;
 mod seal;
@@ -61,6 +63,7 @@ use board::Board;
 use discovery::lookup::Lookup;
 use export::reports;
 use floor::{Doors, Floor};
+use probe::Prober;
 use publish::Publisher;
 use ready_file::Ready;
 use secrets::Secrets;
@@ -168,6 +171,7 @@ struct Control {
     etcd: Option<Etcd>,
     compiler: Compiler,
     publisher: Publisher,
+    prober: Prober,
     board: Arc<Board>,
     cores_done: Box<dyn Fn() -> bool>,
     driver: String,
@@ -201,6 +205,7 @@ impl Control {
     fn new(parts: Parts, board: Arc<Board>, floor: Floor, waiting: Waiting) -> Self {
         let mut control = Self {
             publisher: Publisher::new(parts.mailboxes, &parts.stats),
+            prober: Prober::new(&parts.settings, clock::wall()),
             settings: parts.settings,
             resources: parts.resources,
             etcd: parts.etcd,
@@ -279,6 +284,7 @@ impl Control {
             self.look_at_resources(now);
             self.look_at_names(now);
             self.look_at_secrets(now);
+            self.prober.tell();
             if let Some(etcd) = &mut self.etcd {
                 etcd.keep(now, &admin::held(&self.holdings.store));
             }
@@ -432,6 +438,7 @@ impl Control {
         let generation = outcome.snapshot.generation;
         self.board.reloaded(clock::wall(), generation, &outcome.quarantined, limits);
         log::info(format!("configuration {generation} taken over; set aside: {}", outcome.quarantined.len()));
+        self.prober.follow(outcome.snapshot.upstreams.checked(), &self.board);
         self.publisher.publish(outcome.snapshot, now);
     }
 

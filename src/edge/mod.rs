@@ -15,6 +15,7 @@ mod download;
 mod drain;
 mod forward_head;
 mod h1;
+mod health;
 mod hold;
 mod pick;
 mod pipeline;

@@ -2,15 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::io::Write as _;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::Hall;
-use crate::balance::{Balancer, TriedSet};
+use crate::balance::{Balancer, Context, TriedSet};
 use crate::base::clock::Moment;
+use crate::exchange::Exchange;
 use crate::runtime::connect;
 use crate::runtime::pool::{Leased, PoolKey};
-use crate::snapshot::{Timeouts, Upstream};
+use crate::snapshot::{HashKey, Timeouts, Upstream};
 
 /// A node that failed is passed over for so long, if another is there to serve: whoever lost one request to it
 /// need not be followed by thousands.
@@ -21,27 +23,77 @@ struct Turn {
     balancer: RefCell<Balancer>,
     /// When each node last failed; `Moment::ZERO` for never.
     failed: Box<[Cell<Moment>]>,
+    /// Where the text of a hash is written.
+    text: RefCell<Vec<u8>>,
 }
 
 fn turn(hall: &Hall, upstream: &Upstream) -> Rc<Turn> {
     hall.core.local(upstream.turn, || Turn {
         balancer: RefCell::new(upstream.balancer.clone()),
         failed: upstream.nodes.iter().map(|_| Cell::default()).collect(),
+        text: RefCell::default(),
     })
 }
 
+/// What the balancer may ask while it chooses for one request.
+struct Asked<'a> {
+    hall: &'a Hall,
+    upstream: &'a Upstream,
+    turn: &'a Turn,
+    ex: &'a Exchange,
+    now: Moment,
+}
+
+impl Context for Asked<'_> {
+    fn is_up(&self, node: usize) -> bool {
+        let failed = self.turn.failed.get(node).map_or(Moment::ZERO, Cell::get);
+        let is_paused = failed != Moment::ZERO && self.now.since(failed) < PAUSE;
+        let cell = self.upstream.nodes.get(node).and_then(|node| node.cell.as_deref());
+        !is_paused && cell.is_none_or(|cell| cell.is_up())
+    }
+
+    fn key(&self) -> u32 {
+        let mut text = self.turn.text.borrow_mut();
+        text.clear();
+        let is_set = match &self.upstream.hash_key {
+            HashKey::Text(template) => template.render(self.ex, &mut text) > 0,
+            HashKey::Address => false,
+        };
+        if !is_set {
+            text.clear();
+            // Writing to a vector can not fail.
+            let _ = write!(text, "{}", self.ex.client.ip);
+        }
+        crc32fast::hash(&text)
+    }
+
+    fn in_flight(&self, node: usize) -> u32 {
+        self.upstream.nodes[node].cell.as_ref().map_or(0, |cell| cell.in_flight())
+    }
+
+    fn latency_us(&self, node: usize) -> f32 {
+        self.upstream.nodes[node].cell.as_ref().map_or(0.0, |cell| cell.latency_us(self.now))
+    }
+
+    fn below(&self, bound: u64) -> u64 {
+        self.hall.core.dice(|dice| dice.below(bound))
+    }
+}
+
 /// The next node to try. `None` when all were tried, or there is none.
-pub(super) fn node(hall: &Hall, upstream: &Upstream, tried: &TriedSet, now: Moment) -> Option<usize> {
+pub(super) fn node(
+    hall: &Hall,
+    upstream: &Upstream,
+    tried: &TriedSet,
+    ex: &Exchange,
+    now: Moment,
+) -> Option<usize> {
     if upstream.nodes.len() == 1 {
         // No turn to take.
         return tried.is_empty().then_some(0);
     }
     let turn = turn(hall, upstream);
-    let is_up = |node: usize| {
-        let failed = turn.failed.get(node).map_or(Moment::ZERO, Cell::get);
-        failed == Moment::ZERO || now.since(failed) >= PAUSE
-    };
-    turn.balancer.borrow_mut().pick(tried, is_up)
+    turn.balancer.borrow_mut().pick(tried, &Asked { hall, upstream, turn: &turn, ex, now })
 }
 
 /// Notes that a node failed, for the next requests' choice.

@@ -11,7 +11,7 @@ use super::deliver::Relayed;
 use super::pipeline::{After, Run};
 use super::respond::{Fault, Retry};
 use super::upload::{Ends, UploadFault};
-use super::{download, forward_head, pick};
+use super::{download, forward_head, health, pick};
 use crate::balance::TriedSet;
 use crate::base::clock::Moment;
 use crate::exchange::{Attempt, Body};
@@ -59,7 +59,7 @@ impl Run<'_> {
             // A stale connection says nothing about its node: that one gets the request again, on a new one.
             let fresh = again.is_some();
             let Some(node) =
-                again.take().or_else(|| pick::node(self.hall, plan.upstream, &tried, plan.started))
+                again.take().or_else(|| pick::node(self.hall, plan.upstream, &tried, &self.ex, plan.started))
             else {
                 return Err(last);
             };
@@ -71,10 +71,14 @@ impl Run<'_> {
                 Err(failed) => failed,
             };
             last = failed.fault;
+            let is_stale = failed.reused && !fresh && last.may_be_stale();
+            if !is_stale {
+                health::note_fault(plan.upstream, node, last);
+            }
             if !self.may_retry(failed.fault) {
                 return Err(last);
             }
-            if failed.reused && !fresh {
+            if is_stale {
                 again = Some(node);
                 continue;
             }
@@ -115,6 +119,7 @@ impl Run<'_> {
     /// One try at one node.
     async fn attempt(&mut self, plan: &Plan<'_>, node: usize, fresh: bool) -> Result<After, Failed> {
         let core = &self.hall.core;
+        let _under_way = health::enter(plan.upstream, node);
         let began = if self.ex.attempts.is_empty() { plan.started } else { core.now() };
         self.ex.attempts.push(Attempt {
             node: plan.upstream.nodes[node].address,
@@ -146,6 +151,15 @@ impl Run<'_> {
         };
         let over = self.hall.core.now();
         self.note_attempt(|attempt| attempt.total = over.since(began));
+        if let Err(failed) = &result
+            && failed.fault.news().is_some()
+        {
+            // As nginx counts it: what the client is told where it is the last.
+            self.note_attempt(|attempt| attempt.status = failed.fault.status());
+        }
+        if result.is_ok() {
+            health::note_answer(plan.upstream, node, self.ex.last_attempt(), over);
+        }
         self.ex.timing.upstream = over.since(plan.started);
         if result.is_ok() {
             self.ex.timing.finished = over;

@@ -7,6 +7,8 @@ use bytes::Bytes;
 
 use super::admit::Refusal;
 use crate::exchange::{Exchange, Reply, ReplyBody, ResponseBody, Source};
+use crate::expr::{Var, Vars as _};
+use crate::link::health::News;
 use crate::proto::head::HeaderId;
 use crate::snapshot::Route;
 
@@ -82,6 +84,27 @@ faults! {
     BodyTimeout = 408 "body_timeout" "http_request_error" Never,
 }
 
+impl Fault {
+    /// Whether it is what comes of a connection that the node has closed in the meantime.
+    pub(super) const fn may_be_stale(self) -> bool {
+        matches!(self, Self::SendFailed | Self::NoResponse)
+    }
+
+    /// What it tells of the node's health.
+    pub(super) const fn news(self) -> Option<News> {
+        match self {
+            Self::ConnectTimeout | Self::SendTimeout | Self::ReadTimeout => Some(News::Timeout),
+            Self::ConnectRefused
+            | Self::SendFailed
+            | Self::NoResponse
+            | Self::BadResponse
+            | Self::HeadTooLarge
+            | Self::TooManyInterim => Some(News::TcpFailure),
+            _ => None,
+        }
+    }
+}
+
 /// Words of the other answers that are ours.
 const OTHER_WORDS: [&str; 4] = ["bad_request", "route_not_found", "plugin", "route_broken"];
 
@@ -120,7 +143,12 @@ pub(super) fn reason_at(ex: &Exchange) -> Option<usize> {
 pub(super) fn to_fault(ex: &mut Exchange, fault: Fault) -> Reply {
     ex.reason = fault.word();
     ex.response.source = Source::Gateway;
-    let reply = Reply::bytes(fault.status(), error_body(fault.status()));
+    let mut reply = Reply::bytes(fault.status(), error_body(fault.status()));
+    if fault.news().is_some()
+        && let Some(statuses) = ex.var(&Var::UpstreamStatus)
+    {
+        reply = reply.with("X-APISIX-Upstream-Status", Bytes::from(statuses.into_owned()));
+    }
     reply
         .with("content-type", Bytes::from_static(b"application/json"))
         .with("proxy-status", Bytes::from(format!("ringway; error={}", fault.proxy_status())))

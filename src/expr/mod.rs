@@ -4,6 +4,7 @@
 //! here knows what a request is.
 
 pub mod pattern;
+pub mod predicate;
 pub mod rule;
 pub mod template;
 pub mod var;

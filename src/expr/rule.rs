@@ -91,6 +91,19 @@ impl Rule {
         Ok(Self { root, remarks: remarks.into() })
     }
 
+    /// The rule that holds where both do.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self.is_always(), other.is_always()) {
+            (_, true) => self,
+            (true, false) => other,
+            (false, false) => {
+                let remarks = self.remarks.into_iter().chain(other.remarks).collect();
+                Self { root: Node::all(vec![self.root, other.root]), remarks }
+            }
+        }
+    }
+
     /// Whether it holds for these answers.
     pub fn holds<V: Vars + ?Sized>(&self, vars: &V) -> bool {
         self.root.holds(vars)

@@ -2,6 +2,7 @@
 //! and no lock. What travels is a type parameter or plain data.
 
 pub mod handover;
+pub mod health;
 pub mod ledger;
 pub mod mailbox;
 pub mod outbox;

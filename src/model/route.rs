@@ -43,7 +43,8 @@ stored! {
         pub priority: i32,
         /// An expression that must hold for the request: `[["arg_version", "==", "2"]]`.
         pub vars: Option<Vec<Value>>,
-        /// A predicate in Lua. Refused, as there is no Lua here: `vars` does what most predicates do.
+        /// A predicate in Lua, `function(vars) return vars.arg_name == 'json' end`: comparisons of variables with constants,
+        /// joined by `and`, `or` and `not`. It is read as a rule, not run; anything else is refused.
         #[schemars(extend("pattern" = "^function", "x-expected" = "a Lua function, starting with `function`"))]
         pub filter_func: Option<String>,
         /// Plugins by name, each with its configuration. They win over those of the service and the plugin config.

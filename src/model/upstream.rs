@@ -44,7 +44,7 @@ stored! {
         pub hash_on: HashOn,
         /// For `chash`: the variable, header, cookie or template whose value chooses the node.
         pub key: Option<ShortText>,
-        /// How the health of nodes is told. Read and checked; all nodes count as healthy for now.
+        /// How the health of nodes is told. Absent: all count as healthy.
         pub checks: Option<Checks>,
         /// How often another node is tried when one fails; 0: never. Absent: as often as there are other nodes. Never more
         /// often than `limits.retries` of the settings.
@@ -82,11 +82,11 @@ pub enum Algorithm {
     /// In turns, by weight.
     #[default]
     Roundrobin,
-    /// By a consistent hash of `key` (for now in turns).
+    /// By a consistent hash of `key`, the same as nginx's.
     Chash,
-    /// The one that answered quickest of late (for now in turns).
+    /// Most likely the quicker of two, by how they answered of late.
     Ewma,
-    /// The one with the fewest open requests (for now in turns).
+    /// The one with the fewest requests under way for its weight, over all cores.
     LeastConn,
     /// For scheme kafka, whose clients choose themselves.
     None,

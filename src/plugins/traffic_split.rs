@@ -25,7 +25,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::balance::{RoundRobin, TriedSet, Weighted};
+use crate::balance::RoundRobin;
 use crate::exchange::{Exchange, Reply};
 use crate::expr::{Rule, Var};
 use crate::model::Upstream;
@@ -137,7 +137,7 @@ impl TrafficSplit {
             goals => {
                 let turns = env.core.local(self.turns, || self.turns_at_start());
                 // All may be picked, so one is.
-                let picked = turns[at].borrow_mut().pick(&TriedSet::new(), |_| true);
+                let picked = turns[at].borrow_mut().turn(|_| true);
                 picked.map_or(&goals[0], |place| &goals[place])
             }
         };
@@ -186,10 +186,10 @@ impl Split {
             let goal = Goal::compile(share, &format!("{field}.weighted_upstreams[{at}]"), cx);
             if share.weight.get() > 0 {
                 goals.push(goal);
-                weights.push(Weighted { weight: share.weight.u32(), priority: 0 });
+                weights.push(share.weight.u32());
             }
         }
-        Ok(Self { conditions, goals: goals.into(), turns: RoundRobin::new(&weights) })
+        Ok(Self { conditions, goals: goals.into(), turns: RoundRobin::of(weights.into_iter().enumerate()) })
     }
 
     fn is_for(&self, ex: &Exchange) -> bool {

@@ -6,9 +6,9 @@
 //!     block_rules: ["\\.(env|git)(/|$)", "root.exe"]
 //! ```
 //!
-//! The rules are patterns, looked for anywhere in the normalised path with the query behind it. A refused request gets
-//! `rejected_code` and, where `rejected_msg` is set, `{"error_msg": …}`. Differs from APISIX: refuses unknown fields,
-//! and patterns that need backtracking.
+//! The rules are patterns, looked for anywhere in the normalised path with the query behind it, and in the decoded
+//! path. A refused request gets `rejected_code` and, where `rejected_msg` is set, `{"error_msg": …}`. Differs from APISIX:
+//! refuses unknown fields, and patterns that need backtracking.
 
 use regex::bytes::Regex;
 use schemars::JsonSchema;
@@ -78,6 +78,8 @@ impl UriBlocker {
         } else {
             self.blocks(&request.wire_path)
         };
+        // As it is matched, too: an escape or a servlet's parameter must not hide what is to be blocked.
+        let is_blocked = is_blocked || request.path != request.wire_path && self.blocks(&request.path);
         if is_blocked { Step::Reply(self.refusal.clone()) } else { Step::Next }
     }
 

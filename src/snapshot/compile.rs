@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::names::{Names, Resolve};
+use super::cells::NodeBook;
+use super::names::Resolve;
 use super::references::{Learnt, ReadEnv, References, Wanted};
 use super::{House, LogFormat, Snapshot, merge};
 use crate::base::cidr::{Cidr, CidrSet};
@@ -65,7 +66,7 @@ pub struct Outcome {
 pub struct Compiler {
     settings: Settings,
     house: Arc<House>,
-    names: Names,
+    book: NodeBook,
     references: References,
     surroundings: Surroundings,
     /// The plugins that may be used, if the objects say so.
@@ -89,7 +90,7 @@ impl Compiler {
         Self {
             settings: settings.clone(),
             house: Arc::new(house_of(settings)),
-            names: Names::new(resolve),
+            book: NodeBook::new(resolve),
             references: References::new(),
             surroundings,
             plugins: None,
@@ -140,7 +141,7 @@ impl Compiler {
 
     /// Takes in newer addresses of names. What differs for it, if anything does, is compiled again.
     pub fn learn(&mut self, answers: Vec<(String, Vec<IpAddr>)>) -> Option<Outcome> {
-        let changed = self.names.learn(answers);
+        let changed = self.book.names.learn(answers);
         self.look_again_at(changed.into_iter().map(Need::Name).collect())
     }
 
@@ -220,7 +221,7 @@ impl Compiler {
         }
         self.generation += 1;
         let used: Set<&str> = self.state.names().collect();
-        self.names.forget_unused(|name| used.contains(name));
+        self.book.names.forget_unused(|name| used.contains(name));
         let used: Set<&str> = self.state.references().collect();
         self.references.forget_unused(|reference| used.contains(reference));
         self.retired.extend(self.state.registry.retire_unused());
@@ -264,7 +265,7 @@ impl Compiler {
     fn with_tools(&mut self, run: impl FnOnce(&mut Tools<'_>)) {
         let enabled = self.enabled();
         run(&mut Tools {
-            names: &mut self.names,
+            book: &mut self.book,
             references: &mut self.references,
             surroundings: &self.surroundings,
             enabled: enabled.as_deref(),

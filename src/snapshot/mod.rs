@@ -4,6 +4,8 @@
 //! hands its last hold back through the outbox. What one snapshot has in common with the next, they share: a change
 //! of one route makes one route, and a few nodes of the tables that lead to it.
 
+mod cells;
+mod checks;
 pub mod compile;
 mod merge;
 mod names;
@@ -11,15 +13,18 @@ mod references;
 mod route;
 mod tls;
 mod upstream;
+mod upstreams;
 
 pub use crate::plugins::AnyPlugin;
+pub use checks::{ActiveCheck, CheckScheme, Checks};
 pub use compile::{Compiler, Outcome, Quarantined, is_reference_to_nothing};
 pub use merge::meta_schema;
 pub use names::Resolve;
 pub use references::{Learnt, ReadEnv, Wanted};
 pub use route::{Consumer, Route, Target};
 pub use tls::validity;
-pub use upstream::{Node, PassHost, Timeouts, Upstream};
+pub use upstream::{HashKey, Node, PassHost, Timeouts, Upstream};
+pub use upstreams::Upstreams;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,7 +91,7 @@ pub struct Snapshot {
     /// Finds the place of a route in `routes`.
     pub router: Router<u32>,
     pub routes: Slots<Route>,
-    pub upstreams: Slots<Upstream>,
+    pub upstreams: Upstreams,
     pub consumers: Slots<Consumer>,
     pub index: ConsumerIndex,
     /// Plugins of all global rules.

@@ -1,10 +1,15 @@
 //! An upstream, compiled: nodes with addresses, and how to talk to them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::names::Names;
-use crate::balance::{Balancer, RoundRobin, Weighted};
+use super::cells::NodeBook;
+use super::checks::Checks;
+use crate::balance::{Balancer, Kind, Weighted};
+use crate::expr::Template;
+use crate::link::health::Cell;
+use crate::model::upstream::{Algorithm, HashOn, NodeSpec};
 use crate::model::{self, ConfigError};
 use crate::runtime::LocalId;
 use crate::runtime::pool::Keep;
@@ -45,6 +50,19 @@ pub struct Node {
     pub address: SocketAddr,
     /// `Host` for `pass_host: node`.
     pub host: Box<[u8]>,
+    /// The name or address it was written as.
+    pub name: Box<str>,
+    /// What all cores know of it, where its upstream asks for that.
+    pub cell: Option<Arc<Cell>>,
+}
+
+/// What leads a request to its node, with a consistent hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    /// The client's address.
+    Address,
+    /// This text; the client's address where none of its variables has a value.
+    Text(Template),
 }
 
 /// An upstream.
@@ -57,6 +75,13 @@ pub struct Upstream {
     pub balancer: Balancer,
     /// Where a core keeps that copy.
     pub turn: LocalId,
+    pub hash_key: HashKey,
+    /// How the health of its nodes is told, if at all.
+    pub checks: Option<Arc<Checks>>,
+    /// Whether its balancer asks how busy and how quick nodes are.
+    pub is_measured: bool,
+    /// The same as long as the nodes and the way they are chosen are.
+    fingerprint: u64,
     pub pass_host: PassHost,
     pub timeouts: Timeouts,
     /// Further tries after the first, if the user says so,
@@ -74,20 +99,32 @@ pub struct Upstream {
 pub(super) fn compile(
     name: &str,
     upstream: &model::Upstream,
-    names: &mut Names,
+    book: &mut NodeBook,
 ) -> Result<(Upstream, Vec<ConfigError>), Vec<ConfigError>> {
     let specs = upstream.nodes().map_err(|fault| vec![fault])?;
     let Absent { faults: mut lacks, is_mute } = absent_features(upstream);
-    let (mut nodes, mut weights) = (Vec::new(), Vec::new());
+    let kind = kind_of(upstream.algorithm);
+    let pass_host = pass_host_of(upstream);
+    let checks = upstream.checks.as_ref().map(|checks| {
+        let rewritten =
+            upstream.upstream_host.as_deref().filter(|_| matches!(pass_host, PassHost::Rewrite(_)));
+        Arc::new(Checks::new(checks, rewritten))
+    });
+    let rules = crate::base::hash::stable(format!("{checks:?}").as_bytes());
+    let has_cells = checks.is_some() || kind.asks_of_nodes();
+    let (mut nodes, mut shares) = (Vec::new(), Vec::new());
     for spec in specs.iter().filter(|_| !is_mute) {
-        match names.addresses(&spec.host) {
+        match book.names.addresses(&spec.host) {
             Ok(addresses) => {
                 for address in addresses {
+                    let address = SocketAddr::new(address, spec.port.unwrap_or(80));
                     nodes.push(Node {
-                        address: SocketAddr::new(address, spec.port.unwrap_or(80)),
+                        address,
                         host: host_of(spec),
+                        name: spec.host.as_str().into(),
+                        cell: has_cells.then(|| book.cells.of(name, address, rules)),
                     });
-                    weights.push(Weighted { weight: spec.weight, priority: spec.priority });
+                    shares.push((spec.weight, spec.priority, id_of(address)));
                 }
             }
             Err(error) => {
@@ -95,22 +132,23 @@ pub(super) fn compile(
             }
         }
     }
+    let weights: Vec<_> = shares
+        .iter()
+        .map(|(weight, priority, id)| Weighted { weight: *weight, priority: *priority, id })
+        .collect();
     let keep = upstream.keepalive_pool.unwrap_or_default();
-    let usable = weights.iter().filter(|node| node.weight > 0).count();
     let compiled = Upstream {
         name: name.into(),
-        balancer: Balancer::RoundRobin(RoundRobin::new(&weights)),
+        balancer: Balancer::new(kind, &weights),
+        fingerprint: crate::base::hash::stable(format!("{kind:?}{weights:?}").as_bytes()),
+        hash_key: hash_key_of(upstream),
+        checks,
+        is_measured: kind.asks_of_nodes(),
         retries: upstream.retries,
-        other_nodes: usable.saturating_sub(1) as u32,
+        other_nodes: weights.iter().filter(|node| node.weight > 0).count().saturating_sub(1) as u32,
         nodes,
         turn: LocalId::default(),
-        pass_host: match (upstream.pass_host, &upstream.upstream_host) {
-            (model::upstream::PassHost::Pass, _) => PassHost::Pass,
-            (model::upstream::PassHost::Rewrite, Some(host)) => {
-                PassHost::Rewrite(host.as_str().as_bytes().into())
-            }
-            (model::upstream::PassHost::Node | model::upstream::PassHost::Rewrite, _) => PassHost::Node,
-        },
+        pass_host,
         timeouts: upstream.timeout.map_or_else(Timeouts::default, |timeout| Timeouts {
             connect: timeout.connect.get(),
             send: timeout.send.get(),
@@ -127,11 +165,48 @@ pub(super) fn compile(
 }
 
 impl Upstream {
-    /// A number that is the same as long as the nodes are, addresses and weights: what a core notes of them is
-    /// good for so long.
-    pub(super) fn fingerprint(&self) -> u64 {
-        crate::base::hash::stable(format!("{:?}{:?}", self.nodes, self.balancer).as_bytes())
+    /// A number that is the same as long as the nodes are, addresses and weights, and how they are chosen: what a core
+    /// notes of them is good for so long.
+    pub(super) const fn fingerprint(&self) -> u64 {
+        self.fingerprint
     }
+}
+
+fn kind_of(algorithm: Algorithm) -> Kind {
+    match algorithm {
+        // The clients of what has none choose themselves; HTTP requests take turns.
+        Algorithm::Roundrobin | Algorithm::None => Kind::RoundRobin,
+        Algorithm::Chash => Kind::Chash,
+        Algorithm::LeastConn => Kind::LeastConn,
+        Algorithm::Ewma => Kind::Ewma,
+    }
+}
+
+fn pass_host_of(upstream: &model::Upstream) -> PassHost {
+    use model::upstream::PassHost as Wanted;
+    match (upstream.pass_host, &upstream.upstream_host) {
+        (Wanted::Pass, _) => PassHost::Pass,
+        (Wanted::Rewrite, Some(host)) => PassHost::Rewrite(host.as_str().as_bytes().into()),
+        (Wanted::Node | Wanted::Rewrite, _) => PassHost::Node,
+    }
+}
+
+fn hash_key_of(upstream: &model::Upstream) -> HashKey {
+    let key = upstream.key.as_deref().unwrap_or("remote_addr");
+    let text = match upstream.hash_on {
+        HashOn::Vars if key == "remote_addr" => return HashKey::Address,
+        HashOn::Vars => format!("${{{key}}}"),
+        HashOn::Header => format!("${{http_{key}}}"),
+        HashOn::Cookie => format!("${{cookie_{key}}}"),
+        HashOn::Consumer => "${consumer_name}".to_owned(),
+        HashOn::VarsCombinations => key.to_owned(),
+    };
+    HashKey::Text(Template::parse(&text))
+}
+
+/// What a consistent hash knows a node by: nginx's and APISIX's form, so that keys stay where they are.
+fn id_of(node: SocketAddr) -> Vec<u8> {
+    format!("{}\0{}", node.ip(), node.port()).into_bytes()
 }
 
 /// A year: for waits the user does not want to end.
@@ -145,7 +220,7 @@ struct Absent {
 }
 
 fn absent_features(upstream: &model::Upstream) -> Absent {
-    use model::upstream::{Algorithm, Scheme};
+    use model::upstream::Scheme;
     let mut faults = Vec::new();
     let mut absent = |field: &str, expected: &str, found: String, instead: &str| {
         let problem = format!("expected {expected} in this version, got {found}; {instead}");
@@ -155,14 +230,8 @@ fn absent_features(upstream: &model::Upstream) -> Absent {
     if upstream.scheme() != Scheme::Http {
         absent("scheme", "http", text_of(&upstream.scheme()), "requests to it are answered 503");
     }
-    if upstream.algorithm != Algorithm::Roundrobin {
-        absent("type", "roundrobin", text_of(&upstream.algorithm), "its nodes take turns");
-    }
     if let Some(kind) = &upstream.discovery_type {
         absent("discovery_type", "nodes", text_of(kind), "requests to it are answered 503");
-    }
-    if upstream.checks.is_some() {
-        absent("checks", "none", "some".to_owned(), "all its nodes count as healthy");
     }
     if upstream.tls.is_some() {
         absent("tls", "none", "some".to_owned(), "it is kept for when it is");
@@ -175,7 +244,7 @@ fn text_of(value: &impl serde::Serialize) -> String {
 }
 
 /// `Host` for `pass_host: node`: the port is written unless it is the scheme's own.
-fn host_of(spec: &model::upstream::NodeSpec) -> Box<[u8]> {
+fn host_of(spec: &NodeSpec) -> Box<[u8]> {
     let host = if spec.host.contains(':') { format!("[{}]", spec.host) } else { spec.host.clone() };
     match spec.port {
         None | Some(80) => host.into_bytes().into(),

@@ -352,14 +352,17 @@ fn what_is_valid_and_not_there_yet_is_kept_and_told() {
     let origin = Origin::replying("hello");
     let gateway = Gateway::managed().start();
     let admin = gateway.admin();
-    let hashed = json!({"type": "chash", "key": "remote_addr", "nodes": {origin.node(): 1}}).to_string();
-    let answer = admin.ask("PUT", "/upstreams/hashed", &[], &hashed);
+    let verified = json!({"tls": {"verify": true}, "nodes": {origin.node(): 1}}).to_string();
+    let answer = admin.ask("PUT", "/upstreams/verified", &[], &verified);
     answer.expect_status(201);
     let told = answer.header("x-config-warning").unwrap_or_default();
-    assert!(told.starts_with("upstreams/hashed: type: expected roundrobin"), "{told}");
-    assert_eq!(admin.ask("GET", "/upstreams/hashed", &[], "").json()["value"]["type"], "chash");
-    admin.put("/routes/1", r#"{"uri":"/hashed","upstream_id":"hashed"}"#);
-    gateway.get("/hashed").expect(200, "hello");
+    assert!(told.starts_with("upstreams/verified: tls: expected none"), "{told}");
+    assert_eq!(
+        admin.ask("GET", "/upstreams/verified", &[], "").json()["value"]["tls"],
+        json!({"verify": true})
+    );
+    admin.put("/routes/1", r#"{"uri":"/verified","upstream_id":"verified"}"#);
+    gateway.get("/verified").expect(200, "hello");
 
     // What asks for TLS is never sent in clear.
     let route = json!({"uri": "/tls", "upstream": {"scheme": "https", "nodes": {origin.node(): 1}}});

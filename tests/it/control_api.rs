@@ -58,7 +58,7 @@ fn what_is_set_aside_is_told_with_its_reason_and_what_stays() {
     let bad = "
         routes:
           - {id: 1, uri: /good, upstream: {nodes: {ORIGIN: 1}, retries: many}}
-          - {id: 3, uri: /hashed, upstream: {nodes: {ORIGIN: 1}, type: chash, key: uri}}
+          - {id: 3, uri: /hashed, upstream: {nodes: {ORIGIN: 1}, tls: {verify: true}}}
         ";
     gateway.reload_until(bad, &[("ORIGIN", &origin)], |gateway| gateway.get("/hashed").status == 200);
     let told = json_of(&gateway, "/v1/quarantine");
@@ -77,10 +77,20 @@ fn what_is_set_aside_is_told_with_its_reason_and_what_stays() {
 fn checks_are_listed_for_whoever_looks_after_health() {
     let gateway = Gateway::managed().start();
     let admin = gateway.admin();
-    admin.put("/upstreams/1", r#"{"nodes":{"127.0.0.1:9":1},"checks":{"active":{"type":"tcp"}}}"#);
+    let later = r#""healthy":{"interval":3600},"unhealthy":{"interval":3600}"#;
+    admin.put(
+        "/upstreams/1",
+        &format!(r#"{{"nodes":{{"localhost:9":1}},"checks":{{"active":{{"type":"tcp",{later}}}}}}}"#),
+    );
     admin.put("/upstreams/2", r#"{"nodes":{"127.0.0.1:9":1}}"#);
     let all = json_of(&gateway, "/v1/healthcheck");
-    assert_eq!(all, json!([{"name": "/apisix/upstreams/1", "type": "tcp", "nodes": []}]));
+    let node = &all[0]["nodes"].as_array().expect("a list")[0];
+    assert_eq!((&all[0]["name"], &all[0]["type"]), (&json!("/apisix/upstreams/1"), &json!("tcp")));
+    let counter = json!({"success": 0, "http_failure": 0, "tcp_failure": 0, "timeout_failure": 0});
+    assert_eq!(
+        (&node["port"], &node["hostname"], &node["counter"]),
+        (&json!(9), &json!("localhost"), &counter)
+    );
     assert_eq!(json_of(&gateway, "/v1/healthcheck/upstreams/1"), all[0]);
     for (path, status, told) in [
         ("/v1/healthcheck/upstreams/2", 404, "no checker for upstreams[2]"),

@@ -17,6 +17,7 @@ use axum::routing::get;
 use crate::link::stats::{Cell, CoreStats, LAG_BOUNDS_US, LATENCY_BOUNDS_MS, Latency, Series, SeriesValue};
 
 use super::super::board::Board;
+use super::super::health::name_of;
 use super::super::log;
 use super::exposition::{Kind, Page, escaped};
 use super::process;
@@ -133,6 +134,25 @@ fn compatible(page: &mut Page, board: &Board) {
     let labels =
         format!("hostname=\"{}\",version=\"{}\"", escaped(&process::hostname()), env!("CARGO_PKG_VERSION"));
     page.family("apisix_node_info", Kind::Gauge, "Info of the gateway node").sample(&labels, 1);
+    health(page, board);
+}
+
+/// Which nodes get requests, of the upstreams whose nodes are checked.
+fn health(page: &mut Page, board: &Board) {
+    let checked = board.checked();
+    if checked.is_empty() {
+        return;
+    }
+    let mut family = page.family("apisix_upstream_status", Kind::Gauge, help_of("upstream_status"));
+    for upstream in &checked {
+        let name = escaped(&name_of(upstream));
+        for node in &upstream.nodes {
+            let (ip, port) = (node.address.ip(), node.address.port());
+            let is_up = node.cell.as_ref().is_none_or(|cell| cell.is_up());
+            let labels = format!("name=\"{name}\",ip=\"{ip}\",port=\"{port}\"");
+            family.sample(&labels, u8::from(is_up));
+        }
+    }
 }
 
 fn configuration(page: &mut Page, board: &Board) {

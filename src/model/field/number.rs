@@ -125,7 +125,7 @@ ranged_fields! {
     Port(u16): 1 to 65535;
 
     /// How large a share a node gets, against its neighbours'; 0 takes it out.
-    Weight(u32): 0 to 65535;
+    Weight(u32): 0 to 4294967295;
 
     /// A share of a hundred.
     Percent(u8): 0 to 100;

@@ -14,7 +14,7 @@ use crate::proto::head::Method;
 use crate::router::{Mode, Pattern, Router, RouterError};
 use crate::runtime::LocalId;
 use crate::snapshot::merge::Mounts;
-use crate::snapshot::{Chain, Consumer, Route, Snapshot, Target, Upstream};
+use crate::snapshot::{Chain, Consumer, Route, Snapshot, Target, Upstream, Upstreams};
 
 /// A service as its routes take it over.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(super) struct Made {
 pub(super) struct Parts {
     router: Router<u32>,
     pub(super) routes: Slots<Route>,
-    pub(super) upstreams: Slots<Upstream>,
+    pub(super) upstreams: Upstreams,
     pub(super) upstream_ids: HashTrieMapSync<Arc<str>, u32>,
     pub(super) services: HashTrieMapSync<Arc<str>, Arc<Service>>,
     pub(super) plugin_configs: HashTrieMapSync<Arc<str>, Arc<Mounts>>,
@@ -65,7 +65,7 @@ impl Parts {
         Self {
             router: Router::new(mode),
             routes: Slots::default(),
-            upstreams: Slots::default(),
+            upstreams: Upstreams::default(),
             upstream_ids: HashTrieMapSync::default(),
             services: HashTrieMapSync::default(),
             plugin_configs: HashTrieMapSync::default(),

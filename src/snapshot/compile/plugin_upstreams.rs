@@ -6,7 +6,7 @@ use super::work::dangling;
 use crate::model::{self, ConfigError, Kind, ObjectId};
 use crate::plugin::{Holds, Registry, Upstreams};
 use crate::snapshot::Upstream;
-use crate::snapshot::names::Names;
+use crate::snapshot::cells::NodeBook;
 use crate::snapshot::upstream::compile;
 
 /// What the plugins of one object may do with upstreams.
@@ -14,7 +14,7 @@ use crate::snapshot::upstream::compile;
 pub(super) struct PluginUpstreams<'w> {
     /// The object, as `routes/7`.
     pub(super) owner: &'w str,
-    pub(super) names: &'w mut Names,
+    pub(super) book: &'w mut NodeBook,
     pub(super) parts: &'w mut Parts,
     pub(super) made: &'w mut Made,
     pub(super) needs: &'w mut Vec<Need>,
@@ -38,7 +38,7 @@ impl Upstreams for PluginUpstreams<'_> {
         upstream: &model::Upstream,
     ) -> Result<u32, Vec<ConfigError>> {
         let name = format!("{}#{field}", self.owner);
-        let (compiled, lacks) = upstream_of(holder, &name, upstream, self.names)?;
+        let (compiled, lacks) = upstream_of(holder, &name, upstream, self.book)?;
         self.lacks.extend(lacks);
         let place = self.parts.upstreams.add(compiled);
         self.made.inline.push(place);
@@ -52,9 +52,9 @@ pub(super) fn upstream_of(
     (registry, holds): (&mut Registry, &mut Holds),
     name: &str,
     upstream: &model::Upstream,
-    names: &mut Names,
+    book: &mut NodeBook,
 ) -> Result<(Upstream, Vec<ConfigError>), Vec<ConfigError>> {
-    let (mut compiled, lacks) = compile(name, upstream, names)?;
+    let (mut compiled, lacks) = compile(name, upstream, book)?;
     compiled.turn = registry.local(holds, name, "upstream", compiled.fingerprint());
     let (object, field) = name.split_once('#').unwrap_or((name, ""));
     let of_object = |fault: ConfigError| match field {

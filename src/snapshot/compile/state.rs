@@ -20,7 +20,7 @@ use super::parts::{Made, Parts};
 use super::work::Work;
 use crate::model::{ConfigError, Kind, ObjectId, Raw, object_name};
 use crate::plugin::{Registry, Surroundings};
-use crate::snapshot::names::Names;
+use crate::snapshot::cells::NodeBook;
 use crate::snapshot::references::References;
 
 /// What refers comes after what it refers to.
@@ -141,7 +141,7 @@ pub(super) struct State {
 
 /// What a compilation reads besides the objects.
 pub(super) struct Tools<'a> {
-    pub(super) names: &'a mut Names,
+    pub(super) book: &'a mut NodeBook,
     pub(super) references: &'a mut References,
     pub(super) surroundings: &'a Surroundings,
     /// The plugins that may be used; `None` is all.

@@ -254,8 +254,10 @@ fn metadata_is_checked_like_any_object() {
 #[test]
 fn a_filter_function_is_refused_with_what_to_write_instead() {
     check_faults(
-        &route("filter_func: 'function(vars) return true end'"),
-        &["routes/1: filter_func: needs a Lua runtime, which this build does not have; write it as `vars`"],
+        &route("filter_func: 'function(vars) return ngx.now() > 1 end'"),
+        &[
+            "routes/1: filter_func: expected a predicate such as `function(vars) return vars.arg_name == 'json' end`; ngx is not understood; `vars` can say more",
+        ],
     );
 }
 

@@ -8,21 +8,21 @@ use super::plugin_upstreams::{PluginUpstreams, upstream_of};
 use super::state::{Need, Tools};
 use super::{Registry, is_reference_to_nothing, set_of};
 use crate::exchange::RouteLabels;
-use crate::expr::Rule;
+use crate::expr::{Rule, predicate};
 use crate::model::field::PluginMap;
 use crate::model::reference::beside_references;
 use crate::model::schema::check;
 use crate::model::{self, ConfigError, Kind, Object, Raw, typed};
 use crate::plugin::Holds;
+use crate::snapshot::cells::NodeBook;
 use crate::snapshot::merge::{Mounts, Workbench, lay_over, metadata};
-use crate::snapshot::names::Names;
 use crate::snapshot::references::References;
 use crate::snapshot::{Chain, Route, Target, Timeouts};
 
 /// The compilation of one object.
 pub(super) struct Work<'a> {
     pub(super) bench: Workbench<'a>,
-    names: &'a mut Names,
+    book: &'a mut NodeBook,
     pub(super) references: &'a mut References,
     pub(super) parts: &'a mut Parts,
     /// Orders what nothing else does: who is older comes first.
@@ -42,11 +42,11 @@ impl<'a> Work<'a> {
         tools: &'a mut Tools<'_>,
         age: u64,
     ) -> Self {
-        let Tools { names, references, surroundings, enabled } = tools;
+        let Tools { book, references, surroundings, enabled } = tools;
         let bench = Workbench { registry, holds: Holds::default(), surroundings, enabled: *enabled };
         Self {
             bench,
-            names,
+            book,
             references,
             parts,
             age,
@@ -60,7 +60,7 @@ impl<'a> Work<'a> {
     /// What the object needed beside itself, found or not.
     pub(super) fn take_needs(&mut self) -> Vec<Need> {
         let mut needs = std::mem::take(&mut self.needs);
-        needs.extend(self.names.take_asked().into_iter().map(Need::Name));
+        needs.extend(self.book.names.take_asked().into_iter().map(Need::Name));
         needs.extend(self.references.take_asked().into_iter().map(Need::Secret));
         needs
     }
@@ -128,7 +128,7 @@ impl<'a> Work<'a> {
         upstream: &model::Upstream,
     ) -> Result<crate::snapshot::Upstream, Vec<ConfigError>> {
         let holder = (&mut *self.bench.registry, &mut self.bench.holds);
-        let (compiled, lacks) = upstream_of(holder, name, upstream, self.names)?;
+        let (compiled, lacks) = upstream_of(holder, name, upstream, self.book)?;
         self.lacks.extend(lacks);
         Ok(compiled)
     }
@@ -137,7 +137,7 @@ impl<'a> Work<'a> {
     pub(super) fn desk<'w>(&'w mut self, owner: &'w str) -> (&'w mut Workbench<'a>, PluginUpstreams<'w>) {
         let upstreams = PluginUpstreams {
             owner,
-            names: self.names,
+            book: self.book,
             parts: self.parts,
             made: &mut self.made,
             needs: &mut self.needs,
@@ -362,19 +362,36 @@ pub(super) fn both<A, B>(
     }
 }
 
+/// What a function that filters may be.
+const PREDICATE: &str = "function(vars) return vars.arg_name == 'json' end";
+
 /// A reference to nothing.
 pub(super) fn dangling(field: &str, what: &str, id: &model::ObjectId) -> ConfigError {
     ConfigError::at(field, format!("expected the id of {what} in force, found none of id {}", id.as_str()))
 }
 
 fn rule_of(route: &model::Route) -> Result<Option<Rule>, Vec<ConfigError>> {
-    if route.filter_func.is_some() {
-        let problem = "needs a Lua runtime, which this build does not have; write it as `vars`";
-        return Err(vec![ConfigError::at("filter_func", problem)]);
-    }
-    let Some(vars) = &route.vars else { return Ok(None) };
-    let rule = Rule::compile(&serde_json::Value::Array(vars.clone())).map_err(|error| {
-        vec![ConfigError::at("vars", format!("failed to validate the 'vars' expression: {error}"))]
-    })?;
+    let of_vars = route.vars.as_ref().map_or_else(
+        || Ok(Rule::always()),
+        |vars| {
+            Rule::compile(&serde_json::Value::Array(vars.clone())).map_err(|error| {
+                vec![ConfigError::at("vars", format!("failed to validate the 'vars' expression: {error}"))]
+            })
+        },
+    );
+    let of_function = route.filter_func.as_deref().map_or_else(
+        || Ok(Rule::always()),
+        |function| {
+            let rule = predicate::rule_of(function)
+                .and_then(|rule| Rule::compile(&rule).map_err(|error| error.to_string()));
+            rule.map_err(|why| {
+                let problem =
+                    format!("expected a predicate such as `{PREDICATE}`; {why}; `vars` can say more");
+                vec![ConfigError::at("filter_func", problem)]
+            })
+        },
+    );
+    let (of_vars, of_function) = both(of_vars, of_function)?;
+    let rule = of_vars.and(of_function);
     Ok((!rule.is_always()).then_some(rule))
 }

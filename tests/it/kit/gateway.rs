@@ -407,8 +407,14 @@ impl Gateway {
     /// What the control API answers.
     #[track_caller]
     pub(crate) fn control(&self, method: &str, path: &str) -> Answer {
+        self.control_asking(method, path, &[])
+    }
+
+    /// The same, with headers.
+    #[track_caller]
+    pub(crate) fn control_asking(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         let address = self.control.expect("the gateway told where its control API is");
-        Client::connect(address).request(method, path, &[], b"")
+        Client::connect(address).request(method, path, headers, b"")
     }
 
     /// What is said to one request on the control socket, as any HTTP client would make it, head and all.

@@ -1,0 +1,136 @@
+//! A consistent hash: equal keys lead to the same node, and when a node comes or goes only its share of keys moves.
+//!
+//! Nodes have points on a ring, 160 for each unit of weight, at the CRC-32 of their id and of the point before. A key
+//! leads to the first point at or behind its own CRC-32; a retry, or a node that is down, to the next one behind.
+//! That is nginx's `hash … consistent` and APISIX's `chash`, so keys stay where they were when one is replaced by this
+//! gateway. Cost: logarithmic in the points. The ring is shared by all cores.
+
+use std::sync::Arc;
+
+use super::priority::Algorithm;
+use super::{Context, Weighted, common_divisor};
+
+/// Points for each unit of weight.
+const POINTS: u32 = 160;
+/// Points of a ring, some 8 MiB: weights that ask for more are scaled down.
+const POINTS_MAX: u64 = 1 << 20;
+
+/// The nodes of one priority.
+#[derive(Clone, Debug)]
+pub struct Chash {
+    ring: Arc<[Point]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Point {
+    hash: u32,
+    node: u32,
+}
+
+impl Algorithm for Chash {
+    fn new(nodes: &[(usize, Weighted<'_>)]) -> Self {
+        let divisor = common_divisor(nodes.iter().map(|(_, node)| node.weight));
+        let all: u64 = nodes.iter().map(|(_, node)| u64::from(node.weight / divisor)).sum();
+        let scale = (all * u64::from(POINTS)).div_ceil(POINTS_MAX).max(1);
+        let mut ring = Vec::new();
+        for (place, node) in nodes {
+            let units = (u64::from(node.weight / divisor) / scale).max(1) as u32;
+            let id = crc32fast::hash(node.id);
+            let mut hash = 0;
+            for _ in 0..units * POINTS {
+                let mut point = crc32fast::Hasher::new_with_initial(id);
+                point.update(&u32::to_le_bytes(hash));
+                hash = point.finalize();
+                ring.push(Point { hash, node: *place as u32 });
+            }
+        }
+        ring.sort_unstable();
+        Self { ring: ring.into() }
+    }
+
+    fn pick(&mut self, may: impl Fn(usize) -> bool, cx: &impl Context) -> Option<usize> {
+        let key = cx.key();
+        let from = self.ring.partition_point(|point| point.hash < key);
+        let (before, behind) = self.ring.split_at(from);
+        let mut points = behind.iter().chain(before);
+        points.find(|point| may(point.node as usize)).map(|point| point.node as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::priority::Priorities;
+    use super::super::testing::{Fixed, tried};
+    use super::*;
+
+    fn balancer(nodes: &[(&str, u32)]) -> Priorities<Chash> {
+        let nodes: Vec<_> = nodes
+            .iter()
+            .map(|(id, weight)| Weighted { weight: *weight, priority: 0, id: id.as_bytes() })
+            .collect();
+        Priorities::new(&nodes)
+    }
+
+    fn pick(balancer: &mut Priorities<Chash>, key: u32, down: &[usize]) -> usize {
+        let cx = Fixed { key: crc32fast::hash(&key.to_le_bytes()), down: down.to_vec(), ..Fixed::default() };
+        balancer.pick(&tried(&[]), &cx).expect("a node is up")
+    }
+
+    #[test]
+    fn points_lie_where_nginx_puts_them() {
+        // The first point of a server is the CRC-32 of its id and four zero bytes.
+        let Chash { ring } =
+            Chash::new(&[(0, Weighted { weight: 1, priority: 0, id: b"127.0.0.1\x001980" })]);
+        let first = crc32fast::hash(b"127.0.0.1\x001980\0\0\0\0");
+        assert_eq!(ring.len(), 160);
+        assert!(ring.iter().any(|point| point.hash == first));
+        assert!(ring.is_sorted());
+    }
+
+    #[test]
+    fn keys_are_shared_out_by_weight() {
+        let mut balancer = balancer(&[("a", 1), ("b", 2), ("c", 1)]);
+        let mut counts = [0u32; 3];
+        (0..100_000).for_each(|key| counts[pick(&mut balancer, key, &[])] += 1);
+        // 160 points a unit leave some 8 % of unevenness; the same weights always have the same.
+        for (count, expected) in counts.iter().zip([25_000.0, 50_000.0, 25_000.0]) {
+            assert!((f64::from(*count) / expected - 1.0).abs() < 0.2, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn when_a_node_leaves_only_its_keys_move() {
+        let nodes: Vec<String> = (0..10).map(|node| format!("n{node}")).collect();
+        let all: Vec<_> = nodes.iter().map(|node| (node.as_str(), 1)).collect();
+        let (mut before, mut after) = (balancer(&all), balancer(&all[..9]));
+        let mut moved = 0;
+        for key in 0..10_000 {
+            let (was, is) = (pick(&mut before, key, &[]), pick(&mut after, key, &[]));
+            assert!(was == is || was == 9, "key {key} went from {was} to {is}");
+            moved += u32::from(was != is);
+            // One that is down is as one that left.
+            assert_eq!(pick(&mut before, key, &[9]), is);
+        }
+        assert!((600..1_400).contains(&moved), "{moved}");
+    }
+
+    #[test]
+    fn a_retry_goes_on_along_the_ring() {
+        let mut balancer = balancer(&[("a", 1), ("b", 1), ("c", 1)]);
+        for key in 0..100 {
+            let first = pick(&mut balancer, key, &[]);
+            let cx = Fixed { key: crc32fast::hash(&u32::to_le_bytes(key)), ..Fixed::default() };
+            let second = balancer.pick(&tried(&[first]), &cx).expect("two are left");
+            assert_eq!(second, pick(&mut balancer, key, &[first]));
+        }
+    }
+
+    #[test]
+    fn huge_weights_do_not_make_a_huge_ring() {
+        let nodes = [(0, 4_000_000_000), (1, 3)];
+        let nodes = nodes.map(|(place, weight)| (place, Weighted { weight, priority: 0, id: b"a" }));
+        let Chash { ring } = Chash::new(&nodes);
+        assert!(ring.len() as u64 <= POINTS_MAX + 320, "{}", ring.len());
+        assert!(ring.iter().any(|point| point.node == 1));
+    }
+}

@@ -1,0 +1,36 @@
+//! How requests tell of the health of nodes, where an upstream asks for it. Where none does, this costs a look.
+
+use super::respond::Fault;
+use crate::base::clock::Moment;
+use crate::exchange::Attempt;
+use crate::link::health::Visit;
+use crate::snapshot::Upstream;
+
+/// Counts a request as under way to a node.
+pub(super) fn enter(upstream: &Upstream, node: usize) -> Option<Visit<'_>> {
+    if !upstream.is_measured {
+        return None;
+    }
+    upstream.nodes[node].cell.as_deref().map(|cell| cell.enter())
+}
+
+/// A node has answered.
+pub(super) fn note_answer(upstream: &Upstream, node: usize, attempt: Option<&Attempt>, now: Moment) {
+    let (Some(cell), Some(attempt)) = (upstream.nodes[node].cell.as_deref(), attempt) else { return };
+    if upstream.is_measured {
+        cell.note_latency(attempt.header, now);
+    }
+    if let Some(rules) = upstream.checks.as_ref().and_then(|checks| checks.passive.as_ref())
+        && let Some(news) = rules.news_of(attempt.status)
+    {
+        cell.note(news, &rules.thresholds);
+    }
+}
+
+/// A node did not answer as it should.
+pub(super) fn note_fault(upstream: &Upstream, node: usize, fault: Fault) {
+    let (Some(cell), Some(checks)) = (upstream.nodes[node].cell.as_deref(), &upstream.checks) else { return };
+    if let (Some(rules), Some(news)) = (&checks.passive, fault.news()) {
+        cell.note(news, &rules.thresholds);
+    }
+}

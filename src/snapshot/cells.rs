@@ -1,0 +1,78 @@
+//! What is known of nodes between snapshots: the addresses of their names, and how they fare.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+
+use super::names::{Names, Resolve};
+use crate::base::hash::Map;
+use crate::link::health::Cell;
+
+/// Cells that may have gone out of use before they are looked through.
+const SLACK: usize = 64;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct NodeBook {
+    pub(super) names: Names,
+    pub(super) cells: Cells,
+}
+
+impl NodeBook {
+    pub(super) fn new(resolve: Resolve) -> Self {
+        Self { names: Names::new(resolve), cells: Cells::default() }
+    }
+}
+
+/// The cells in use. A node of an upstream keeps its cell from snapshot to snapshot while the rules stay that it is
+/// judged by; nodes of two upstreams have two, as they may be judged by other rules.
+#[derive(Debug, Default)]
+pub(super) struct Cells {
+    known: Map<(Box<str>, SocketAddr, u64), Weak<Cell>>,
+    /// How many were in use when they were last looked through.
+    in_use: usize,
+}
+
+impl Cells {
+    /// The cell of a node. `rules` tells rules apart.
+    pub(super) fn of(&mut self, upstream: &str, node: SocketAddr, rules: u64) -> Arc<Cell> {
+        if self.known.len() > 2 * self.in_use + SLACK {
+            self.known.retain(|_, cell| cell.strong_count() > 0);
+            self.in_use = self.known.len();
+        }
+        let key = (upstream.into(), node, rules);
+        if let Some(cell) = self.known.get(&key).and_then(Weak::upgrade) {
+            return cell;
+        }
+        let cell = Arc::default();
+        self.known.insert(key, Arc::downgrade(&cell));
+        cell
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn a_node_keeps_its_cell_while_it_is_in_use_and_its_rules_stay() {
+        let mut cells = Cells::default();
+        let one = cells.of("upstreams/1", node(1), 0);
+        assert!(Arc::ptr_eq(&one, &cells.of("upstreams/1", node(1), 0)));
+        for other in [("upstreams/2", 1, 0), ("upstreams/1", 2, 0), ("upstreams/1", 1, 7)] {
+            assert!(!Arc::ptr_eq(&one, &cells.of(other.0, node(other.1), other.2)), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn cells_that_nobody_uses_are_forgotten() {
+        let mut cells = Cells::default();
+        let kept = cells.of("kept", node(1), 0);
+        (0..10_000).for_each(|port| drop(cells.of("gone", node(port), 0)));
+        assert!(cells.known.len() <= 2 * SLACK + 2, "{}", cells.known.len());
+        assert!(Arc::ptr_eq(&kept, &cells.of("kept", node(1), 0)));
+    }
+}
