@@ -10,9 +10,10 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use crate::cli::Launch;
+use crate::control::discovery::{self, Discovery};
 use crate::control::secrets::{Secrets, environment};
 use crate::control::source::etcd::Etcd;
-use crate::control::{self, Ended, Holdings, Parts, Ports, discovery};
+use crate::control::{self, Ended, Holdings, Parts, Ports};
 use crate::edge;
 use crate::link::handover::{self, Handed, Neighbours};
 use crate::link::ledger::Ledger;
@@ -25,7 +26,21 @@ use crate::proto::h1::parse::{HeadLimits, Underscores};
 use crate::runtime::core::Hatches;
 use crate::runtime::driver::{Driver, Wanted};
 use crate::runtime::{Core, Limits, affinity, listener, sys};
+use crate::snapshot::compile::Outcome;
 use crate::snapshot::{Compiler, Order, Snapshot};
+
+/// What a first snapshot needs to learn of others, and the snapshot with what they have told in time.
+fn complete(
+    settings: &Settings,
+    compiler: &mut Compiler,
+    first: Outcome,
+) -> io::Result<(Secrets, Discovery, Outcome)> {
+    let mut secrets = Secrets::new(settings);
+    let first = secrets.first(compiler)?.unwrap_or(first);
+    let mut discovery = Discovery::new(settings);
+    let first = discovery.first(compiler)?.unwrap_or(first);
+    Ok((secrets, discovery, first))
+}
 
 /// Starts everything, and returns when everything has ended.
 ///
@@ -47,8 +62,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
         }
         None => compiler.compile(&holdings.resources()),
     };
-    let mut secrets = Secrets::new(&settings);
-    let first = secrets.first(&mut compiler)?.unwrap_or(first);
+    let (secrets, discovery, first) = complete(&settings, &mut compiler, first)?;
     let processors = processors(&settings.cores);
     let ports = Ports::bind(&settings, &holdings)?;
     let (addresses, mut sockets) = bind_all(&settings, processors.len())?;
@@ -93,6 +107,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
         ports,
         compiler,
         secrets,
+        discovery,
         first,
         mailboxes,
         stats,

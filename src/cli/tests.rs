@@ -179,7 +179,7 @@ fn what_is_not_there_yet_is_a_warning_and_a_fault_where_that_is_strict() {
     assert_eq!(told.code, OK, "{}", told.text);
     assert!(told.text.ends_with("ok; objects: 1, warnings: 2\n"), "{}", told.text);
     for (file, warning) in [
-        ("resources.yaml", ":5:13: routes/1: upstream.type: "),
+        ("resources.yaml", ":5:12: routes/1: upstream.tls: "),
         ("config.yaml", ":2:21: nginx_config.worker_processes: is ignored"),
     ] {
         let path = around.folder.join(file);

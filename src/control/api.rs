@@ -27,6 +27,8 @@ pub(crate) struct Api {
     pub(crate) board: Arc<Board>,
     pub(crate) booth: Booth,
     pub(crate) store: Shared,
+    /// The registries that are asked after services.
+    pub(crate) registries: Vec<&'static str>,
 }
 
 /// What the listener serves.
@@ -61,9 +63,7 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response {
             let found = one(&api, Kind::PluginMetadata, name).await;
             found.map(value_of).map_err(|(status, _)| (status, format!("plugin metadata[{name}] not found")))
         }
-        (&Method::GET, ["v1", "discovery", kind, "dump"]) => {
-            Err((404, format!("discovery {kind} is not there")))
-        }
+        (&Method::GET, ["v1", "discovery", kind, "dump"]) => services(&api, kind).await,
         (&Method::GET, ["v1", name]) => match listed(name) {
             Some(kind) => list(&api, kind).await,
             None => Err((404, "not found".to_owned())),
@@ -110,6 +110,24 @@ async fn one(api: &Api, kind: Kind, id: &str) -> Told {
     let text = found.ok_or_else(ended)?;
     let text = text.ok_or_else(|| (404, format!("{}[{id}] not found", kind.singular())))?;
     Ok(shown(api, kind, id, &text))
+}
+
+/// The services of a registry that are in use, with their nodes.
+async fn services(api: &Api, kind: &str) -> Told {
+    if !api.registries.contains(&kind) {
+        return Err((404, format!("discovery {kind} is not there")));
+    }
+    let kind = kind.to_owned();
+    let known =
+        api.booth.ask(move |compiler: &Compiler| compiler.services_of(&kind)).await.ok_or_else(ended)?;
+    let mut services = Map::new();
+    for (service, nodes) in known {
+        let nodes = nodes.iter().map(|node| {
+            json!({"host": node.host, "port": node.port, "weight": node.weight, "priority": node.priority})
+        });
+        services.insert(service.name, nodes.collect());
+    }
+    Ok(json!({"services": services}))
 }
 
 fn value_of(mut shown: Value) -> Value {

@@ -62,7 +62,8 @@ impl Floor {
         let ports = std::mem::take(&mut parts.ports);
         let status = serve(ports.status, status::router(Arc::clone(board)))?;
         let metrics = serve(ports.metrics, prometheus::router(Arc::clone(board)))?;
-        let api = Api { board: Arc::clone(board), booth, store: Arc::clone(&parts.holdings.store) };
+        let store = Arc::clone(&parts.holdings.store);
+        let api = Api { board: Arc::clone(board), booth, store, registries: settings.discovery.kinds() };
         let control = serve(ports.control, api::router(api))?;
         let (keys, socket) = (parts.holdings.keys.take(), parts.holdings.socket.as_mut());
         let listener = socket.and_then(ControlSocket::take_listener);

@@ -25,6 +25,7 @@ mod floor;
 mod health;
 mod helm;
 mod holdings;
+mod learn;
 pub mod log;
 mod mask;
 pub mod origin;
@@ -60,6 +61,7 @@ use crate::snapshot::{Compiler, Order};
 
 use ask::Question;
 use board::Board;
+use discovery::Discovery;
 use discovery::lookup::Lookup;
 use export::reports;
 use floor::{Doors, Floor};
@@ -109,6 +111,8 @@ pub struct Parts {
     pub compiler: Compiler,
     /// What stores of secrets have said, and when.
     pub secrets: Secrets,
+    /// What registries have told.
+    pub discovery: Discovery,
     /// What `compiler` made of the resources at start. Posted to the cores that do not serve it yet.
     pub first: Outcome,
     /// One per core, in order, as `stats`.
@@ -136,7 +140,8 @@ pub async fn run(parts: Parts) -> io::Result<Ended> {
     let mut parts = parts;
     let ground = async { Ok((Signals::listen()?, Floor::build(&mut parts, &board, doors)?)) };
     match ground.await {
-        Ok((signals, floor)) => Ok(Control::new(parts, board, floor, waiting).live(signals).await),
+        // All of the control plane's state is in it: kilobytes.
+        Ok((signals, floor)) => Ok(Box::pin(Control::new(parts, board, floor, waiting).live(signals)).await),
         Err(error) => {
             let mut publisher = Publisher::new(parts.mailboxes, &parts.stats);
             publisher.tell(&Order::Stop);
@@ -183,6 +188,7 @@ struct Control {
     done: Times,
     lookup: Lookup,
     secrets: Secrets,
+    discovery: Discovery,
     holdings: Holdings,
     waiting: Waiting,
     /// What was wrong with objects, and what those in force lacked, at the last compilation.
@@ -221,6 +227,7 @@ impl Control {
             done: Times::default(),
             lookup: Lookup::default(),
             secrets: parts.secrets,
+            discovery: parts.discovery,
             holdings: parts.holdings,
             waiting,
             told: BTreeSet::new(),
@@ -252,6 +259,7 @@ impl Control {
                 Some(news) = Etcd::next(&mut self.etcd), if self.stage == Stage::Serving => {
                     self.on_news(news, clock::now());
                 }
+                Some(told) = self.discovery.next() => self.on_told(told, clock::now()),
                 Some(question) = self.waiting.questions.recv() => question(&self.compiler),
                 Some(asked) = self.waiting.wishes.recv() => self.on_wish(asked, clock::now()),
                 () = tokio::time::sleep(pause) => {}
@@ -285,6 +293,7 @@ impl Control {
             self.look_at_names(now);
             self.look_at_secrets(now);
             self.prober.tell();
+            self.discovery.follow(&self.compiler);
             if let Some(etcd) = &mut self.etcd {
                 etcd.keep(now, &admin::held(&self.holdings.store));
             }
@@ -344,25 +353,6 @@ impl Control {
             && let Err(error) = ready.write(path)
         {
             log::error(format!("ready file {}: {error}", path.display()));
-        }
-    }
-
-    /// Takes in newer addresses of nodes that are known by name.
-    fn look_at_names(&mut self, now: Moment) {
-        let compiler = &self.compiler;
-        let Some(answers) = self.lookup.advance(now, || compiler.names()) else { return };
-        if let Some(outcome) = self.compiler.learn(answers) {
-            log::info("addresses of nodes have changed");
-            self.take_over(outcome, now);
-        }
-    }
-
-    /// Takes in what stores of secrets say.
-    fn look_at_secrets(&mut self, now: Moment) {
-        let Some(answers) = self.secrets.advance(now, &self.compiler) else { return };
-        if let Some(outcome) = self.compiler.learn_secrets(answers) {
-            log::info("values of secrets have changed");
-            self.take_over(outcome, now);
         }
     }
 

@@ -47,6 +47,7 @@ impl Scene {
         let asked = Rc::clone(&are_done);
         let (doors, waiting) = Doors::new();
         let secrets = Secrets::new(&settings);
+        let discovery = Discovery::new(&settings);
         let holdings = Holdings::open(&settings, source.as_ref()).expect("a file holds the objects");
         let mut parts = Parts {
             ports: Ports::bind(&settings, &holdings).expect("ports are free"),
@@ -57,6 +58,7 @@ impl Scene {
             etcd: None,
             compiler,
             secrets,
+            discovery,
             mailboxes,
             stats: stats.clone(),
             inbox,

@@ -186,7 +186,7 @@ impl Reader {
         match is_negated {
             false => Ok(rule),
             true if rule == json!([]) => Err("it never holds: `status: 0` says so".to_owned()),
-            true => Ok(json!(["!AND", rule])),
+            true => Ok(opposite(rule)),
         }
     }
 
@@ -279,6 +279,20 @@ fn ordered(name: String, sign: &str, constant: Value) -> Result<Value, String> {
     Ok(json!([name, sign, constant]))
 }
 
+/// The rule that holds where this one does not.
+fn opposite(rule: Value) -> Value {
+    let Value::Array(mut parts) = rule else { return rule };
+    match parts.first().and_then(Value::as_str) {
+        Some(word @ ("AND" | "OR")) => parts[0] = format!("!{word}").into(),
+        Some("!AND") => parts[0] = "AND".into(),
+        Some("!OR") => parts[0] = "OR".into(),
+        // Of a condition, `name, "!", sign, constant`.
+        _ if parts.len() == 4 => drop(parts.remove(1)),
+        _ => parts.insert(1, "!".into()),
+    }
+    Value::Array(parts)
+}
+
 fn joined(word: &str, mut rules: Vec<Value>) -> Value {
     if rules.len() == 1 {
         return rules.remove(0);
@@ -325,9 +339,9 @@ mod tests {
         check("vars.a == '1' and vars.b == '2'", json!([["AND", a, b]]));
         check("vars.a == '1' or vars.b == '2' and vars.c", json!([["OR", a, ["AND", b, c]]]));
         check("(vars.a == '1' or vars.b == '2') and vars.c", json!([["AND", ["OR", a, b], c]]));
-        check("not vars.c and vars.a == '1'", json!([["AND", ["!AND", c], a]]));
+        check("not vars.c and vars.a == '1'", json!([["AND", ["c", "!", "~=", null], a]]));
         check("not not vars.c", json!([c]));
-        check("not (vars.a == '1' or vars.b == '2')", json!([["!AND", ["OR", a, b]]]));
+        check("not (vars.a == '1' or vars.b == '2')", json!([["!OR", a, b]]));
         check("true and vars.c", json!([c]));
         check("vars.c or true", json!([]));
     }

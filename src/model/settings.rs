@@ -15,6 +15,7 @@
 pub mod admin;
 mod apisix;
 mod cores;
+pub mod discovery;
 mod encryption;
 mod etcd;
 pub mod limits;
@@ -38,6 +39,7 @@ use super::values::{Format, read};
 pub use admin::{AdminKey, AdminRole, AdminSettings};
 pub use apisix::keys_of_apisix;
 pub use cores::Cores;
+pub use discovery::DiscoverySettings;
 pub use encryption::DataEncryption;
 pub use etcd::{Endpoint, EtcdSettings, EtcdTls};
 pub use limits::Limits;
@@ -71,6 +73,8 @@ pub struct Settings {
     pub resources: Option<PathBuf>,
     /// The etcd 3 that holds the objects, where no file does.
     pub etcd: Option<EtcdSettings>,
+    /// Registries that know the nodes of upstreams, for `discovery_type`.
+    pub discovery: Box<DiscoverySettings>,
     /// TLS of the connections that the gateway itself makes.
     pub ssl: SslSettings,
     /// The folder where the store of objects and its keys are kept.
@@ -119,6 +123,7 @@ impl Default for Settings {
             driver: Driver::Auto,
             resources: None,
             etcd: None,
+            discovery: Box::default(),
             ssl: SslSettings::default(),
             state_dir: PathBuf::from(STATE_DIR),
             data_encryption: DataEncryption::default(),
@@ -295,6 +300,7 @@ impl Settings {
     fn faults(&self) -> Vec<ConfigError> {
         let mut faults = self.etcd.as_ref().map_or_else(Vec::new, EtcdSettings::faults);
         faults.extend(self.data_encryption.faults());
+        faults.extend(self.discovery.faults());
         if self.etcd.is_some()
             && let Some(path) = &self.resources
         {

@@ -168,7 +168,10 @@ fn an_upstream_keeps_its_rules() {
     check(json!({"nodes": null}), exactly);
     check(json!({"service_name": "a", "discovery_type": "dns"}), exactly);
     check(json!({"nodes": {"a:0": 1}}), "nodes[\"a:0\"]: expected a port from 1 to 65535, got \"a:0\"");
-    check(json!({"nodes": {"a:80": -1}}), "nodes[\"a:80\"]: expected a whole number from 0 to 65535, got -1");
+    check(
+        json!({"nodes": {"a:80": -1}}),
+        "nodes[\"a:80\"]: expected a whole number from 0 to 4294967295, got -1",
+    );
     check(json!({"nodes": "a:80"}), "nodes: expected an object or a list, got \"a:80\"");
     check(json!({"type": "chash"}), "missing key");
     check(

@@ -61,7 +61,8 @@ stored! {
         /// What is spoken with the nodes. Absent: `http`. An upstream of another scheme has no nodes for now: 503, never in
         /// clear.
         pub scheme: Option<Scheme>,
-        /// The kind of discovery that tells the nodes, in place of `nodes`. There is none yet.
+        /// The registry that tells the nodes, in place of `nodes`: `consul`, `eureka` or `nacos`, set up in `discovery` of the
+        /// settings.
         pub discovery_type: Option<ShortText>,
         /// The name by which the discovery knows the nodes.
         pub service_name: Option<ShortText>,
@@ -156,11 +157,11 @@ pub struct Timeout {
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiscoveryArgs {
-    /// The namespace to ask in.
+    /// The namespace to ask in: Consul's and Nacos'.
     pub namespace_id: Option<String>,
-    /// The group to ask for.
+    /// The group to ask for: Nacos'.
     pub group_name: Option<String>,
-    /// What nodes must be labelled with.
+    /// What nodes must be labelled with. An upstream that asks for it has no nodes for now: 503.
     pub metadata: Option<Map<String, Value>>,
 }
 

@@ -1,9 +1,10 @@
-//! What is known of nodes between snapshots: the addresses of their names, and how they fare.
+//! What is known of nodes between snapshots: who they are, the addresses of their names, and how they fare.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use super::names::{Names, Resolve};
+use super::services::Services;
 use crate::base::hash::Map;
 use crate::link::health::Cell;
 
@@ -14,12 +15,14 @@ const SLACK: usize = 64;
 #[derive(Debug)]
 pub(super) struct NodeBook {
     pub(super) names: Names,
+    pub(super) services: Services,
     pub(super) cells: Cells,
 }
 
 impl NodeBook {
-    pub(super) fn new(resolve: Resolve) -> Self {
-        Self { names: Names::new(resolve), cells: Cells::default() }
+    /// `registries` are those that services may be asked of.
+    pub(super) fn new(resolve: Resolve, registries: Vec<&'static str>) -> Self {
+        Self { names: Names::new(resolve), services: Services::new(registries), cells: Cells::default() }
     }
 }
 

@@ -21,7 +21,7 @@ use serde_json::Value;
 use super::cells::NodeBook;
 use super::names::Resolve;
 use super::references::{Learnt, ReadEnv, References, Wanted};
-use super::{House, LogFormat, Snapshot, merge};
+use super::{House, LogFormat, Service, Snapshot, merge};
 use crate::base::cidr::{Cidr, CidrSet};
 use crate::base::hash::{Map, Set};
 use crate::expr::{Template, Var};
@@ -29,6 +29,7 @@ use crate::model::field::AddressRange;
 use crate::model::reference::Reference;
 use crate::model::resources::{Change, Resources};
 use crate::model::settings::{AccessFormat, LogOutput, RouterKind, Settings};
+use crate::model::upstream::NodeSpec;
 use crate::model::{ConfigError, Kind, Raw};
 use crate::plugin::{Registry, Surroundings};
 use crate::proto::uri::UriOptions;
@@ -90,7 +91,7 @@ impl Compiler {
         Self {
             settings: settings.clone(),
             house: Arc::new(house_of(settings)),
-            book: NodeBook::new(resolve),
+            book: NodeBook::new(resolve, settings.discovery.kinds()),
             references: References::new(),
             surroundings,
             plugins: None,
@@ -137,6 +138,27 @@ impl Compiler {
     /// What one object that is in force says.
     pub fn in_force_of(&self, kind: Kind, id: &str) -> Option<Arc<str>> {
         self.state.get(&(kind, id.into())).and_then(Held::in_force).map(Arc::from)
+    }
+
+    /// The services whose instances are nodes of the last snapshot.
+    pub fn services(&self) -> Vec<Service> {
+        self.state.services().cloned().collect()
+    }
+
+    /// What is known of the services of a registry.
+    pub fn services_of(&self, kind: &str) -> Vec<(Service, Vec<NodeSpec>)> {
+        self.book.services.of_kind(kind)
+    }
+
+    /// Takes in what registries tell of services. What differs for it, if anything does, is compiled again.
+    pub fn learn_services(&mut self, told: Vec<(Service, Vec<NodeSpec>)>) -> Option<Outcome> {
+        let mut changed = Vec::new();
+        for (service, nodes) in told {
+            if self.book.services.learn(&service, nodes) {
+                changed.push(Need::Service(service));
+            }
+        }
+        self.look_again_at(changed)
     }
 
     /// Takes in newer addresses of names. What differs for it, if anything does, is compiled again.
@@ -222,6 +244,8 @@ impl Compiler {
         self.generation += 1;
         let used: Set<&str> = self.state.names().collect();
         self.book.names.forget_unused(|name| used.contains(name));
+        let used: Set<&Service> = self.state.services().collect();
+        self.book.services.forget_unused(|service| used.contains(service));
         let used: Set<&str> = self.state.references().collect();
         self.references.forget_unused(|reference| used.contains(reference));
         self.retired.extend(self.state.registry.retire_unused());

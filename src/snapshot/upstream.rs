@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::cells::NodeBook;
 use super::checks::Checks;
+use super::services::Service;
 use crate::balance::{Balancer, Kind, Weighted};
 use crate::expr::Template;
 use crate::link::health::Cell;
@@ -101,8 +102,14 @@ pub(super) fn compile(
     upstream: &model::Upstream,
     book: &mut NodeBook,
 ) -> Result<(Upstream, Vec<ConfigError>), Vec<ConfigError>> {
-    let specs = upstream.nodes().map_err(|fault| vec![fault])?;
     let Absent { faults: mut lacks, is_mute } = absent_features(upstream);
+    let specs = match Service::of(upstream) {
+        None => upstream.nodes().map_err(|fault| vec![fault])?,
+        Some(service) => book.services.nodes(&service).unwrap_or_else(|why| {
+            lacks.push(ConfigError::at("discovery_type", format!("{why}; requests to it are answered 503")));
+            Vec::new()
+        }),
+    };
     let kind = kind_of(upstream.algorithm);
     let pass_host = pass_host_of(upstream);
     let checks = upstream.checks.as_ref().map(|checks| {
@@ -226,12 +233,13 @@ fn absent_features(upstream: &model::Upstream) -> Absent {
         let problem = format!("expected {expected} in this version, got {found}; {instead}");
         faults.push(ConfigError::at(field, problem));
     };
-    let is_mute = upstream.scheme() != Scheme::Http || upstream.discovery_type.is_some();
+    let filter = upstream.discovery_args.as_ref().and_then(|args| args.metadata.as_ref());
+    let is_mute = upstream.scheme() != Scheme::Http || filter.is_some();
     if upstream.scheme() != Scheme::Http {
         absent("scheme", "http", text_of(&upstream.scheme()), "requests to it are answered 503");
     }
-    if let Some(kind) = &upstream.discovery_type {
-        absent("discovery_type", "nodes", text_of(kind), "requests to it are answered 503");
+    if let Some(filter) = filter {
+        absent("discovery_args.metadata", "none", text_of(filter), "requests to it are answered 503");
     }
     if upstream.tls.is_some() {
         absent("tls", "none", "some".to_owned(), "it is kept for when it is");

@@ -19,6 +19,7 @@ mod changes;
 mod command_line;
 mod configs;
 mod control_api;
+mod discovery;
 mod etcd;
 mod examples;
 mod guards;

@@ -81,10 +81,10 @@ fn numbers_have_bounds() {
         ],
     );
     pair::<Weight>(
-        &[json!(0), json!(65535)],
+        &[json!(0), json!(4294967295u32)],
         &[
-            (json!(-1), "expected a whole number from 0 to 65535, got -1"),
-            (json!(70000), "expected a whole number from 0 to 65535, got 70000"),
+            (json!(-1), "expected a whole number from 0 to 4294967295, got -1"),
+            (json!(4294967296u64), "expected a whole number from 0 to 4294967295, got 4294967296"),
         ],
     );
     pair::<Percent>(

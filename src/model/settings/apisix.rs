@@ -12,6 +12,7 @@
 //! | `apisix.data_encryption`: `enable_encrypt_fields`, `keyring` (a key, or a list) | `data_encryption` |
 //! | `apisix.proxy_mode` with `stream` in it | `admin.stream_routes`, and a warning |
 //! | `plugins`, `plugin_attr` | the same |
+//! | `discovery.consul`, `.eureka`, `.nacos` | the same; of other registries a warning |
 //! | `deployment.admin`: `admin_listen`, `allow_admin`, `admin_key`, `admin_key_required`, `enable_admin_cors` | `admin` |
 //! | `deployment.etcd`: `host`, `prefix`, `timeout`, `watch_timeout`, `startup_retry`, `user`, `password`, `tls` | `etcd` |
 //! | `apisix.ssl.ssl_trusted_certificate` | `ssl.trusted_certificate` |
@@ -36,8 +37,23 @@ pub(super) struct Translated {
 const READ: [&str; 2] = ["apisix", "deployment"];
 
 /// Top-level keys of APISIX that mean nothing here.
-const IGNORED: [&str; 8] =
-    ["stream_plugins", "discovery", "ext-plugin", "wasm", "xrpc", "graphql", "tracing", "nginx_config"];
+const IGNORED: [&str; 7] =
+    ["stream_plugins", "ext-plugin", "wasm", "xrpc", "graphql", "tracing", "nginx_config"];
+
+/// Registries of APISIX that are not asked here.
+const OTHER_REGISTRIES: [&str; 5] = ["dns", "consul_kv", "kubernetes", "tars", "zookeeper"];
+
+/// Keys of registries that mean nothing here.
+const OF_REGISTRIES: [&str; 8] = [
+    "default_service",
+    "dump",
+    "shared_size",
+    "skip_services",
+    "sort_type",
+    "access_key",
+    "secret_key",
+    "max_retries",
+];
 
 /// Keys below `apisix` that mean the same here.
 const SAME: [(&str, &str); 5] = [
@@ -60,6 +76,9 @@ pub(super) fn translate(settings: &mut Value, faults: &mut Vec<ConfigError>) -> 
         if let Some(value) = take(settings, name) {
             translated.ignore(name, &value);
         }
+    }
+    if let Some(Value::Object(registries)) = settings.get_mut("discovery") {
+        translated.discovery(registries);
     }
     if let Some(deployment) = take(settings, "deployment") {
         translated.deployment(settings, &deployment, faults);
@@ -94,6 +113,23 @@ impl Translated {
     }
 
     /// A warning for a key, or one for each key of an object, two levels deep.
+    /// Registries, and keys of theirs, that mean nothing here.
+    fn discovery(&mut self, registries: &mut Map<String, Value>) {
+        for registry in OTHER_REGISTRIES {
+            if let Some(value) = registries.shift_remove(registry) {
+                self.ignore(&format!("discovery.{registry}"), &value);
+            }
+        }
+        for (name, registry) in registries.iter_mut() {
+            let Value::Object(fields) = registry else { continue };
+            for key in OF_REGISTRIES {
+                if let Some(value) = fields.shift_remove(key) {
+                    self.ignore(&format!("discovery.{name}.{key}"), &value);
+                }
+            }
+        }
+    }
+
     fn ignore(&mut self, path: &str, value: &Value) {
         match value {
             Value::Object(fields) if !fields.is_empty() && path.split('.').count() <= 2 => {

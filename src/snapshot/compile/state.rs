@@ -20,6 +20,7 @@ use super::parts::{Made, Parts};
 use super::work::Work;
 use crate::model::{ConfigError, Kind, ObjectId, Raw, object_name};
 use crate::plugin::{Registry, Surroundings};
+use crate::snapshot::Service;
 use crate::snapshot::cells::NodeBook;
 use crate::snapshot::references::References;
 
@@ -59,6 +60,8 @@ pub(super) enum Need {
     Topic(String),
     /// The addresses of this host.
     Name(String),
+    /// The nodes of this service.
+    Service(Service),
     /// What this reference stands for, by the word of a store of secrets.
     Secret(String),
 }
@@ -207,7 +210,15 @@ impl State {
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.needed.keys().filter_map(|need| match need {
             Need::Name(name) => Some(name.as_str()),
-            Need::Object(_) | Need::Topic(_) | Need::Secret(_) => None,
+            Need::Object(_) | Need::Topic(_) | Need::Service(_) | Need::Secret(_) => None,
+        })
+    }
+
+    /// The services whose instances nodes are.
+    pub(super) fn services(&self) -> impl Iterator<Item = &Service> {
+        self.needed.keys().filter_map(|need| match need {
+            Need::Service(service) => Some(service),
+            Need::Object(_) | Need::Topic(_) | Need::Name(_) | Need::Secret(_) => None,
         })
     }
 
@@ -215,7 +226,7 @@ impl State {
     pub(super) fn references(&self) -> impl Iterator<Item = &str> {
         self.needed.keys().filter_map(|need| match need {
             Need::Secret(reference) => Some(reference.as_str()),
-            Need::Object(_) | Need::Topic(_) | Need::Name(_) => None,
+            Need::Object(_) | Need::Topic(_) | Need::Name(_) | Need::Service(_) => None,
         })
     }
 

@@ -61,6 +61,7 @@ impl<'a> Work<'a> {
     pub(super) fn take_needs(&mut self) -> Vec<Need> {
         let mut needs = std::mem::take(&mut self.needs);
         needs.extend(self.book.names.take_asked().into_iter().map(Need::Name));
+        needs.extend(self.book.services.take_asked().into_iter().map(Need::Service));
         needs.extend(self.references.take_asked().into_iter().map(Need::Secret));
         needs
     }
