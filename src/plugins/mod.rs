@@ -160,6 +160,7 @@ macro_rules! plugins {
 }
 
 plugins! {
+    api_breaker: ApiBreaker,
     basic_auth: BasicAuth,
     client_control: ClientControl,
     consumer_restriction: ConsumerRestriction,

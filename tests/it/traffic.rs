@@ -1,0 +1,66 @@
+//! Plugins that steer traffic: breakers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::kit::{Gateway, Origin, eventually, reply};
+
+on_both_drivers!(
+    a_breaker_opens_and_closes_by_itself,
+    a_breaker_is_one_for_all_cores,
+    an_origin_that_is_gone_opens_the_breaker,
+);
+
+fn a_breaker_opens_and_closes_by_itself() {
+    let ill = Arc::new(AtomicBool::new(true));
+    let is_ill = Arc::clone(&ill);
+    let origin = Origin::answering(move |_| match is_ill.load(Ordering::Relaxed) {
+        true => reply("500 Internal Server Error", "ill"),
+        false => reply("200 OK", "well"),
+    });
+    let gateway = Gateway::routing("/*", [&origin])
+        .route(
+            "plugins: {api-breaker: {break_response_code: 599, break_response_body: wait, healthy: {successes: 1},
+               break_response_headers: [{key: X-Uri, value: $uri}], unhealthy: {failures: 2}}}",
+        )
+        .start();
+
+    let mut client = gateway.client();
+    client.get("/a").expect(500, "ill");
+    client.get("/b").expect(500, "ill");
+    let broken = client.get("/c");
+    assert_eq!(broken.expect(599, "wait").header("x-uri"), Some("/c"));
+    assert_eq!(origin.requests(), 2);
+    assert_eq!(gateway.reason("/c"), "plugin");
+    gateway.wait_said(&["routes/1: api-breaker: route 1 is answered here for 2 s"]);
+    assert_eq!(gateway.metric("ringway_breaker_openings_total"), Some(1.0));
+
+    ill.store(false, Ordering::Relaxed);
+    eventually("the breaker closes", || (client.get("/d").status == 200).then_some(()));
+    client.get("/e").expect(200, "well");
+}
+
+fn a_breaker_is_one_for_all_cores() {
+    let origin = Origin::answering(|_| reply("500 Internal Server Error", "ill"));
+    let gateway = Gateway::routing("/*", [&origin])
+        .cores(2)
+        .route("plugins: {api-breaker: {break_response_code: 503, unhealthy: {failures: 20}}}")
+        .start();
+
+    // A connection each, so that both cores have a part.
+    let statuses: Vec<_> = (0..30).map(|_| gateway.client().get("/").status).collect();
+    assert_eq!(statuses, [[500; 20].as_slice(), &[503; 10]].concat());
+    assert_eq!(origin.requests(), 20);
+}
+
+fn an_origin_that_is_gone_opens_the_breaker() {
+    let broken = Origin::that_closes_at_once();
+    let gateway = Gateway::routing("/*", [&broken])
+        .route(
+            "plugins: {api-breaker: {break_response_code: 404, unhealthy: {http_statuses: [502], failures: 1}}}",
+        )
+        .start();
+
+    gateway.get("/").expect_status(502);
+    gateway.get("/").expect_status(404);
+}
