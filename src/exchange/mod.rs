@@ -37,6 +37,8 @@ pub struct Client {
     pub local: SocketAddr,
     /// Whether the peer is listed in `trusted_addresses`.
     pub trusted: bool,
+    /// Whether a plugin put `ip` in the place of what was found before, so that it is what is passed on.
+    pub replaced: bool,
     pub https: bool,
 }
 
@@ -44,7 +46,15 @@ impl Client {
     /// A client of which nothing is known yet.
     pub const fn unknown() -> Self {
         let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-        Self { ip: nowhere.ip(), port: 0, peer: nowhere, local: nowhere, trusted: false, https: false }
+        Self {
+            ip: nowhere.ip(),
+            port: 0,
+            peer: nowhere,
+            local: nowhere,
+            trusted: false,
+            replaced: false,
+            https: false,
+        }
     }
 
     /// `http` or `https`.

@@ -175,6 +175,7 @@ plugins! {
     mocking: Mocking,
     prometheus: Prometheus,
     proxy_rewrite: ProxyRewrite,
+    real_ip: RealIp,
     redirect: Redirect,
     referer_restriction: RefererRestriction,
     request_id: RequestId,

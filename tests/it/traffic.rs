@@ -1,4 +1,4 @@
-//! Plugins that steer traffic: breakers.
+//! Plugins that steer traffic: breakers and clients behind proxies.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +9,8 @@ on_both_drivers!(
     a_breaker_opens_and_closes_by_itself,
     a_breaker_is_one_for_all_cores,
     an_origin_that_is_gone_opens_the_breaker,
+    a_clients_address_is_what_the_proxy_says_for_all_who_ask,
+    nobody_but_the_proxy_chooses_an_address,
 );
 
 fn a_breaker_opens_and_closes_by_itself() {
@@ -63,4 +65,54 @@ fn an_origin_that_is_gone_opens_the_breaker() {
 
     gateway.get("/").expect_status(502);
     gateway.get("/").expect_status(404);
+}
+
+fn a_clients_address_is_what_the_proxy_says_for_all_who_ask() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::routing("/*", [&origin])
+        .route(
+            "plugins:
+               real-ip: {source: http_x_client, trusted_addresses: [127.0.0.0/8]}
+               ip-restriction: {blacklist: [6.6.6.6]}
+               response-rewrite: {headers: {set: {X-Seen: '$remote_addr $remote_port $realip_remote_addr'}}}",
+        )
+        .start();
+
+    let ask = |client: &str| gateway.request("GET", "/seen", &[("X-Client", client)], b"");
+    assert_eq!(ask("10.1.2.3:77").header("x-seen"), Some("10.1.2.3 77 127.0.0.1"));
+    let seen = origin.only();
+    assert_eq!(
+        (seen.header("x-real-ip"), seen.header("x-forwarded-for")),
+        (Some("10.1.2.3"), Some("10.1.2.3"))
+    );
+    assert_eq!(gateway.logged("/seen")["client_ip"], "10.1.2.3");
+    ask("6.6.6.6").expect_status(403);
+    for unreadable in ["", "nobody", "6.6.6.6:0"] {
+        ask(unreadable).expect(200, "hello");
+    }
+}
+
+fn nobody_but_the_proxy_chooses_an_address() {
+    let origin = Origin::replying("hello");
+    let config = |settings: &str, plugin: &str| {
+        Gateway::routing("/*", [&origin])
+            .settings(settings)
+            .route(&format!("plugins: {{real-ip: {plugin}, ip-restriction: {{whitelist: [6.6.6.6]}}}}"))
+            .start()
+    };
+    let list = [("X-Forwarded-For", "6.6.6.6, 10.0.0.1")];
+
+    let elsewhere = config("{}", "{source: arg_ip, trusted_addresses: [10.0.0.0/8]}");
+    elsewhere.get("/?ip=6.6.6.6").expect_status(403);
+    let stranger = config("{}", "{source: http_x_forwarded_for}");
+    stranger.request("GET", "/", &[("X-Forwarded-For", "6.6.6.6")], b"").expect_status(403);
+    let trusted = "trusted_addresses: [127.0.0.1]";
+    let last = config(trusted, "{source: http_x_forwarded_for, trusted_addresses: [127.0.0.1, 10.0.0.0/8]}");
+    last.request("GET", "/", &list, b"").expect_status(403);
+    let through =
+        "{source: http_x_forwarded_for, trusted_addresses: [127.0.0.1, 10.0.0.0/8], recursive: true}";
+    let recursive = config(trusted, through);
+    recursive.request("GET", "/", &list, b"").expect(200, "hello");
+    let seen = origin.only();
+    assert_eq!(seen.header("x-forwarded-for"), Some("6.6.6.6, 10.0.0.1, 6.6.6.6"));
 }
