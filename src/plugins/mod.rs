@@ -23,6 +23,8 @@ pub struct Card {
     pub metadata_schema: fn() -> Value,
     /// Set for authentication plugins.
     pub credential: Option<CredentialKind>,
+    /// Whether another plugin may run it.
+    pub is_action: bool,
     compile: fn(Value, Value, &mut CompileCx<'_>) -> Result<AnyPlugin, Vec<ConfigError>>,
 }
 
@@ -114,6 +116,7 @@ macro_rules! plugins {
             schema: || schemars::schema_for!(<$module::$type as Plugin>::Config).to_value(),
             metadata_schema: || schemars::schema_for!(<$module::$type as Plugin>::Metadata).to_value(),
             credential: <$module::$type as Plugin>::CREDENTIAL,
+            is_action: <$module::$type as Plugin>::IS_ACTION,
             compile: |config, metadata, cx| compile_one(config, metadata, cx).map(AnyPlugin::$type),
         },)*];
 
@@ -183,4 +186,5 @@ plugins! {
     traffic_split: TrafficSplit,
     ua_restriction: UaRestriction,
     uri_blocker: UriBlocker,
+    workflow: Workflow,
 }

@@ -1,4 +1,4 @@
-//! Plugins that steer traffic: breakers and clients behind proxies.
+//! Plugins that steer traffic: breakers, clients behind proxies and workflows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +11,8 @@ on_both_drivers!(
     an_origin_that_is_gone_opens_the_breaker,
     a_clients_address_is_what_the_proxy_says_for_all_who_ask,
     nobody_but_the_proxy_chooses_an_address,
+    a_workflow_answers_or_limits_by_rule,
+    a_plugin_run_by_a_workflow_does_not_run_twice,
 );
 
 fn a_breaker_opens_and_closes_by_itself() {
@@ -115,4 +117,68 @@ fn nobody_but_the_proxy_chooses_an_address() {
     recursive.request("GET", "/", &list, b"").expect(200, "hello");
     let seen = origin.only();
     assert_eq!(seen.header("x-forwarded-for"), Some("6.6.6.6, 10.0.0.1, 6.6.6.6"));
+}
+
+fn a_workflow_answers_or_limits_by_rule() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::routing("/*", [&origin])
+        .route(
+            "plugins:
+               workflow:
+                 rules:
+                   - {case: [[uri, '==', /private]], actions: [[return, {code: 403}]]}
+                   - case: [[arg_plan, '==', free]]
+                     actions: [[limit-count, {count: 1, time_window: 600, rejected_code: 429}]]
+                   - case: [[arg_plan, '==', paid]]
+                     actions: [[limit-count, {count: 1, time_window: 600, rejected_code: 429}]]",
+        )
+        .start();
+
+    let mut client = gateway.client();
+    client.get("/private?plan=free").expect(403, "{\"error_msg\":\"rejected by workflow\"}\n");
+    for plan in ["free", "paid"] {
+        let first = client.get(&format!("/?plan={plan}"));
+        assert_eq!(first.expect(200, "hello").header("x-ratelimit-remaining"), Some("0"), "{plan}");
+        let second = client.get(&format!("/?plan={plan}"));
+        assert_eq!(second.expect_status(429).values("x-ratelimit-limit"), ["1"], "{plan}");
+    }
+    for _ in 0..3 {
+        assert_eq!(client.get("/").expect(200, "hello").header("x-ratelimit-limit"), None);
+    }
+}
+
+fn a_plugin_run_by_a_workflow_does_not_run_twice() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::resources(
+        "
+        routes:
+          - id: '1'
+            uri: /*
+            plugins:
+              key-auth: {}
+              limit-count: {count: 2, time_window: 600, rejected_code: 503}
+            upstream: {nodes: {ORIGIN: 1}}
+        consumers:
+          - username: jack
+            plugins:
+              key-auth: {key: k1}
+              workflow:
+                rules:
+                  - case: [[route_id, '==', '1']]
+                    actions: [[limit-count, {count: 3, time_window: 600, rejected_code: 429}]]
+          - {username: jill, plugins: {key-auth: {key: k2}}}
+        ",
+        &[("ORIGIN", &origin)],
+    )
+    .start();
+
+    let ask = |key: &str| gateway.request("GET", "/", &[("apikey", key)], b"");
+    for limit in ["3", "3", "3"] {
+        assert_eq!(ask("k1").expect(200, "hello").values("x-ratelimit-limit"), [limit]);
+    }
+    ask("k1").expect_status(429);
+    for limit in ["2", "2"] {
+        assert_eq!(ask("k2").expect(200, "hello").values("x-ratelimit-limit"), [limit]);
+    }
+    ask("k2").expect_status(503);
 }
