@@ -177,6 +177,8 @@ plugins! {
     limit_count: LimitCount,
     mocking: Mocking,
     prometheus: Prometheus,
+    proxy_buffering: ProxyBuffering,
+    proxy_control: ProxyControl,
     proxy_rewrite: ProxyRewrite,
     real_ip: RealIp,
     redirect: Redirect,
