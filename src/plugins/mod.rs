@@ -185,6 +185,7 @@ plugins! {
     referer_restriction: RefererRestriction,
     request_id: RequestId,
     response_rewrite: ResponseRewrite,
+    traffic_label: TrafficLabel,
     traffic_split: TrafficSplit,
     ua_restriction: UaRestriction,
     uri_blocker: UriBlocker,

@@ -1,4 +1,4 @@
-//! Plugins that steer traffic: breakers, clients behind proxies and workflows.
+//! Plugins that steer traffic: breakers, clients behind proxies, workflows and labels.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,7 @@ on_both_drivers!(
     nobody_but_the_proxy_chooses_an_address,
     a_workflow_answers_or_limits_by_rule,
     a_plugin_run_by_a_workflow_does_not_run_twice,
+    a_label_is_seen_by_the_split_and_the_origin,
 );
 
 fn a_breaker_opens_and_closes_by_itself() {
@@ -181,4 +182,39 @@ fn a_plugin_run_by_a_workflow_does_not_run_twice() {
         assert_eq!(ask("k2").expect(200, "hello").values("x-ratelimit-limit"), [limit]);
     }
     ask("k2").expect_status(503);
+}
+
+fn a_label_is_seen_by_the_split_and_the_origin() {
+    let (old, new) = (Origin::replying("old"), Origin::replying("new"));
+    let gateway = Gateway::resources(
+        "
+        routes:
+          - id: '1'
+            uri: /*
+            plugins:
+              traffic-label:
+                rules:
+                  - match: [[arg_beta, '==', '1']]
+                    actions: [{set_headers: {X-Group: 'beta-$arg_beta'}}]
+                  - actions: [{set_headers: {X-Group: a}}, {weight: 3}]
+              traffic-split:
+                rules:
+                  - match: [{vars: [[http_x_group, '==', beta-1]]}]
+                    weighted_upstreams: [{upstream: {nodes: {NEW: 1}}}]
+              proxy-control: {request_buffering: false}
+              proxy-buffering: {disable_proxy_buffering: true}
+            upstream: {nodes: {OLD: 1}}
+        ",
+        &[("OLD", &old), ("NEW", &new)],
+    )
+    .start();
+
+    let mut client = gateway.client();
+    client.request("GET", "/?beta=1", &[("X-Group", "mine")], b"").expect(200, "new");
+    assert_eq!(new.only().values("x-group"), ["beta-1"]);
+    for _ in 0..8 {
+        client.get("/").expect(200, "old");
+    }
+    let marked = old.seen().iter().filter(|seen| seen.header("x-group") == Some("a")).count();
+    assert_eq!(marked, 2);
 }
