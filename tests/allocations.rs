@@ -161,6 +161,13 @@ const FROM_A_PAGE: &str = "POST /form?a=b HTTP/1.1\r\nHost: example.test\r\nUser
                            Referer: http://www.example.test/form\r\nContent-Length: 11\r\napikey: secret\r\n\r\n\
                            hello world";
 
+const STEERED: &str = "real-ip: {source: http_x_client}, api-breaker: {break_response_code: 503}, \
+                       traffic-label: {rules: [{actions: [{set_headers: {X-Group: a}}, {weight: 2}]}]}, \
+                       limit-count: {count: 1000000, time_window: 60}, \
+                       workflow: {rules: [{case: [[http_x_client, '==', '10.1.2.3']], \
+                       actions: [[limit-count, {count: 1000000, time_window: 60}]]}]}";
+const FROM_A_PROXY: &str = "GET / HTTP/1.1\r\nHost: example.test\r\nX-Client: 10.1.2.3\r\n\r\n";
+
 macro_rules! on_both_drivers {
     ($($name:ident($plugins:expr, $request:expr);)*) => {
         $(mod $name {
@@ -190,6 +197,7 @@ on_both_drivers! {
     a_request_rewritten_both_ways_allocates_nothing(REWRITTEN, GET);
     a_split_request_allocates_nothing(SPLIT, GET);
     a_request_that_passes_all_fences_allocates_nothing(FENCED, FROM_A_PAGE);
+    a_steered_request_allocates_nothing(STEERED, FROM_A_PROXY);
 }
 
 /// So that zero means none rather than none seen: a plugin that is known to allocate.

@@ -6,7 +6,7 @@
 //! IPv4 ranges could be walked around by connecting over IPv6.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 /// The bits in front of the IPv4 address in an IPv4-mapped IPv6 address.
@@ -119,6 +119,18 @@ impl fmt::Display for CidrError {
 }
 
 impl std::error::Error for CidrError {}
+
+/// An address as proxies write it, bare, in brackets or with a port, with that port.
+pub fn vouched(text: &[u8]) -> Option<(IpAddr, Option<u16>)> {
+    let text = std::str::from_utf8(text.trim_ascii()).ok()?;
+    let inside = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let (address, port) = match (inside, text.parse::<SocketAddr>()) {
+        (Some(v6), _) => (v6.parse::<Ipv6Addr>().ok()?.into(), None),
+        (None, Ok(both)) => (both.ip(), Some(both.port())),
+        (None, Err(_)) => (text.parse().ok()?, None),
+    };
+    Some((address.to_canonical(), port))
+}
 
 /// A set of addresses. Overlapping and touching ranges are merged when it is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -266,6 +278,28 @@ mod tests {
         assert!(set(&["::ffff:10.0.0.0/104"]).contains(ip("10.1.2.3")));
         assert!(!set(&["10.0.0.0/8"]).contains(ip("::10.1.2.3")));
         assert!(cidr("10.0.0.0/8").contains(ip("::ffff:10.1.2.3")));
+    }
+
+    #[test]
+    fn addresses_are_read_in_every_form_proxies_write() {
+        for (text, expected) in [
+            ("10.0.0.1", Some(("10.0.0.1", None))),
+            (" 10.0.0.1:8080 ", Some(("10.0.0.1", Some(8080)))),
+            ("::1", Some(("::1", None))),
+            ("[::1]", Some(("::1", None))),
+            ("[::1]:80", Some(("::1", Some(80)))),
+            ("::ffff:127.0.0.1", Some(("127.0.0.1", None))),
+            ("[10.0.0.1]", None),
+            ("[::1]80", None),
+            ("10.0.0.1:", None),
+            ("10.0.0.1:65536", None),
+            ("0x7f.1", None),
+            ("unknown", None),
+            ("", None),
+        ] {
+            let expected = expected.map(|(address, port)| (ip(address), port));
+            assert_eq!(vouched(text.as_bytes()), expected, "{text}");
+        }
     }
 
     #[test]

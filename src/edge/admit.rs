@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use super::Hall;
 use super::upload::Upload;
+use crate::base::cidr::vouched;
 use crate::exchange::Exchange;
 use crate::proto::h1::HeadFault;
 use crate::proto::h1::framing::{self, Framing};
@@ -163,7 +164,7 @@ fn client_behind<'a>(view: &Snapshot, lines: impl Iterator<Item = &'a [u8]>, pee
     let mut hops = [peer; HOPS_MAX];
     let mut count = 0;
     for hop in lines.flat_map(|line| line.split(|byte| *byte == b',')) {
-        let Some(address) = std::str::from_utf8(hop.trim_ascii()).ok().and_then(address_of) else {
+        let Some((address, _)) = vouched(hop) else {
             // What is left of something unreadable is unreadable, too.
             count = 0;
             continue;
@@ -184,35 +185,4 @@ fn client_behind<'a>(view: &Snapshot, lines: impl Iterator<Item = &'a [u8]>, pee
         }
     }
     client
-}
-
-/// An address as proxies write it: bare, with a port, or in brackets.
-fn address_of(text: &str) -> Option<IpAddr> {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or(text, |(inner, _)| inner);
-    bare.parse::<IpAddr>()
-        .ok()
-        .or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|with_port| with_port.ip()))
-        .map(|address| address.to_canonical())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::address_of;
-
-    #[test]
-    fn addresses_are_read_in_every_form_proxies_write() {
-        for (text, expect) in [
-            ("10.0.0.1", Some("10.0.0.1")),
-            ("10.0.0.1:8080", Some("10.0.0.1")),
-            ("::1", Some("::1")),
-            ("[::1]", Some("::1")),
-            ("[::1]:80", Some("::1")),
-            ("::ffff:127.0.0.1", Some("127.0.0.1")),
-            ("0x7f.1", None),
-            ("unknown", None),
-            ("", None),
-        ] {
-            assert_eq!(address_of(text), expect.map(|address| address.parse().expect("valid")), "{text}");
-        }
-    }
 }

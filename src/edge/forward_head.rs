@@ -150,7 +150,8 @@ fn write_vouching_over(ex: &Exchange, out: &mut Vec<u8>) {
                 out.extend_from_slice(b", ");
             }
         }
-        write_ip(out, client.peer.ip().to_canonical());
+        let last = if client.replaced { client.ip } else { client.peer.ip().to_canonical() };
+        write_ip(out, last);
     });
     line(out, HeaderId::XForwardedProto, "X-Forwarded-Proto: ", &|out| {
         out.extend_from_slice(client.scheme().as_bytes());

@@ -37,6 +37,8 @@ pub struct Client {
     pub local: SocketAddr,
     /// Whether the peer is listed in `trusted_addresses`.
     pub trusted: bool,
+    /// Whether a plugin put `ip` in the place of what was found before, so that it is what is passed on.
+    pub replaced: bool,
     pub https: bool,
 }
 
@@ -44,7 +46,15 @@ impl Client {
     /// A client of which nothing is known yet.
     pub const fn unknown() -> Self {
         let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-        Self { ip: nowhere.ip(), port: 0, peer: nowhere, local: nowhere, trusted: false, https: false }
+        Self {
+            ip: nowhere.ip(),
+            port: 0,
+            peer: nowhere,
+            local: nowhere,
+            trusted: false,
+            replaced: false,
+            https: false,
+        }
     }
 
     /// `http` or `https`.
@@ -92,6 +102,8 @@ pub struct Exchange {
     pub consumer: ConsumerLabels,
     /// Place of that consumer in the snapshot.
     pub consumer_at: Option<u32>,
+    /// Plugins whose gates are passed over from here on, because another plugin has run them.
+    pub passed_over: Vec<&'static str>,
     /// Place of the upstream that a plugin chose over the route's.
     pub upstream_at: Option<u32>,
     pub timing: Timing,
@@ -121,6 +133,7 @@ impl Exchange {
             route: RouteLabels::default(),
             consumer: ConsumerLabels::default(),
             consumer_at: None,
+            passed_over: Vec::new(),
             upstream_at: None,
             timing: Timing::default(),
             attempts: Vec::new(),
@@ -142,6 +155,7 @@ impl Exchange {
         self.route.clear();
         self.consumer.clear();
         self.consumer_at = None;
+        self.passed_over.clear();
         self.upstream_at = None;
         self.timing = Timing::default();
         self.attempts.clear();
@@ -151,6 +165,11 @@ impl Exchange {
         self.reason = "";
         self.bytes_in = 0;
         self.bytes_out = 0;
+    }
+
+    /// Whether the gates of that plugin are passed over.
+    pub fn passes_over(&self, plugin: &str) -> bool {
+        !self.passed_over.is_empty() && self.passed_over.contains(&plugin)
     }
 
     /// The last try at a node.

@@ -32,14 +32,14 @@ pub struct Spent {
     pub reset_in: Duration,
 }
 
-/// One counter. Aligned to a cache line, so that neighbours do not slow each other down.
+/// One counter, or one breaker (see [`super::breaker`]). Aligned to a cache line, so that neighbours do not slow each other down.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct Account {
     /// Window start in ticks (high half) and units spent in it (low half).
-    current: AtomicU64,
+    pub(super) current: AtomicU64,
     /// The sliding kind's window before the current one, in the same form.
-    previous: AtomicU64,
+    pub(super) previous: AtomicU64,
 }
 
 const fn pack(start: u64, spent: u64) -> u64 {

@@ -184,6 +184,8 @@ core_stats! {
     load,
     /// Connections left to another core when they were accepted.
     handed_over,
+    /// Times a circuit breaker was opened here.
+    breakers_opened,
 }
 
 #[cfg(test)]

@@ -126,7 +126,7 @@ impl<P: Hooks> PluginChain<P> {
         wanted: impl Fn(&P) -> bool,
     ) -> Verdict {
         for mount in self.at(phase) {
-            if !wanted(&mount.plugin) || !mount.applies(ex) {
+            if !wanted(&mount.plugin) || ex.passes_over(mount.plugin.name()) || !mount.applies(ex) {
                 continue;
             }
             let verdict = match mount.plugin.gate(phase, ex, env) {

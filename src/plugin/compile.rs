@@ -1,8 +1,11 @@
 //! What a plugin may ask for while it is compiled: ids for state, upstreams, and what it needs of bodies.
 
+use std::sync::Arc;
+
 use rpds::{HashTrieMapSync, HashTrieSetSync};
 use serde_json::Value;
 
+use super::inner::{Actions, Inner};
 use crate::base::hash::{Map, stable};
 use crate::exchange::SlotId;
 use crate::model::{ConfigError, ObjectId, Upstream};
@@ -150,6 +153,7 @@ pub struct Makings<'a> {
     /// What the object at hand uses of the registry.
     pub holds: &'a mut Holds,
     pub upstreams: &'a mut dyn Upstreams,
+    pub actions: &'a dyn Actions,
 }
 
 /// The desk a plugin is compiled at.
@@ -158,10 +162,12 @@ pub struct CompileCx<'a> {
     registry: &'a mut Registry,
     holds: &'a mut Holds,
     upstreams: &'a mut dyn Upstreams,
+    actions: &'a dyn Actions,
     surroundings: &'a Surroundings,
     owner: &'a str,
     plugin: &'static str,
     fingerprint: u64,
+    is_action: bool,
     request_body_max: Option<usize>,
     refusals: Vec<ConfigError>,
 }
@@ -176,15 +182,17 @@ impl<'a> CompileCx<'a> {
         config: &Value,
     ) -> Self {
         let fingerprint = stable(config.to_string().as_bytes());
-        let Makings { registry, holds, upstreams } = makings;
+        let Makings { registry, holds, upstreams, actions } = makings;
         Self {
             registry,
             holds,
             upstreams,
+            actions,
             surroundings,
             owner,
             plugin,
             fingerprint,
+            is_action: false,
             request_body_max: None,
             refusals: Vec::new(),
         }
@@ -198,6 +206,42 @@ impl<'a> CompileCx<'a> {
     /// A number that is the same as long as the configuration is.
     pub const fn fingerprint(&self) -> u64 {
         self.fingerprint
+    }
+
+    /// Whether another plugin runs this one.
+    pub const fn is_action(&self) -> bool {
+        self.is_action
+    }
+
+    /// A plugin to be run by this one, with what is written at `field` of the configuration; `None` when there is none of
+    /// that name. Its state is its own: kept as long as owner, field and what is written stay.
+    #[allow(clippy::type_complexity)] // One answer, or none, or all that is wrong.
+    pub fn action(
+        &mut self,
+        field: &str,
+        name: &str,
+        config: &Value,
+    ) -> Option<Result<Arc<dyn Inner>, Vec<ConfigError>>> {
+        let name = self.actions.named(name)?;
+        let owner = format!("{}\n{}\n{field}", self.owner, self.plugin);
+        let mut cx = CompileCx {
+            registry: &mut *self.registry,
+            holds: &mut *self.holds,
+            upstreams: &mut *self.upstreams,
+            actions: self.actions,
+            surroundings: self.surroundings,
+            owner: &owner,
+            plugin: name,
+            fingerprint: stable(config.to_string().as_bytes()),
+            is_action: true,
+            request_body_max: None,
+            refusals: Vec::new(),
+        };
+        let made = self.actions.compile(name, config.clone(), &mut cx);
+        if let Some(bytes_max) = cx.request_body_max {
+            self.needs_request_body(bytes_max);
+        }
+        Some(made)
     }
 
     /// State on each core, kept as long as owner and configuration stay.

@@ -141,6 +141,11 @@ impl JsonSchema for HeaderEdits {
 }
 
 impl HeaderEdits {
+    /// Edits that add these lines.
+    pub fn adding(lines: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self { add: lines.into_iter().collect(), ..Self::default() }
+    }
+
     /// Reads the templates; names that no header can have are refused, and those of framing.
     pub fn compile(self) -> Result<HeaderChanges, ConfigError> {
         for (name, at) in [

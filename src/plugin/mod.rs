@@ -13,6 +13,7 @@ pub mod chain;
 pub mod compile;
 pub mod consumers;
 pub mod header_edits;
+pub mod inner;
 pub mod phase;
 pub mod regex_uri;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub mod testing;
 pub use chain::{Hooks, Meta, Mount, PluginChain};
 pub use compile::{CompileCx, Holds, Makings, Registry, Surroundings, Upstreams};
 pub use consumers::{ConsumerIndex, Credential, CredentialKind, Known};
+pub use inner::{Actions, Inner};
 pub use phase::{Phase, Phases};
 
 pub use crate::model::ConfigError;
@@ -82,6 +84,9 @@ pub trait Plugin: Sized + Send + Sync + 'static {
     const CREDENTIAL: Option<CredentialKind> = None;
     /// Whether a copy in a global rule stays silent when the route has its own.
     const PREFER_ROUTE: bool = false;
+    /// Whether another plugin may run it as an action ([`Inner`]). Then its later hooks are called for every request, and
+    /// must know from what its gate noted whether they have anything to do.
+    const IS_ACTION: bool = false;
 
     /// Turns configuration into what the hooks read. Runs on the control thread, once per use.
     ///

@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Waker};
 use serde_json::Value;
 
 use super::compile::{Holds, Makings, Surroundings, Upstreams};
-use super::{CompileCx, ConsumerIndex, Env, Plugin, Registry, Step, Verdict};
+use super::{Actions, CompileCx, ConsumerIndex, Env, Inner, Plugin, Registry, Step, Verdict};
 use crate::exchange::{
     Body, Chunk, ConsumerLabels, Exchange, Reply, ReplyBody, ResponseBody, RouteLabels, Source,
 };
@@ -35,8 +35,28 @@ pub(crate) struct Desk {
     registry: Registry,
     holds: Holds,
     upstreams: Places,
+    actions: &'static dyn Actions,
     surroundings: Surroundings,
     stage: Rc<Stage>,
+}
+
+/// No plugin may be run by another.
+#[derive(Debug)]
+struct NoActions;
+
+impl Actions for NoActions {
+    fn named(&self, _: &str) -> Option<&'static str> {
+        None
+    }
+
+    fn compile(
+        &self,
+        name: &'static str,
+        _: Value,
+        _: &mut CompileCx<'_>,
+    ) -> Result<Arc<dyn Inner>, Vec<ConfigError>> {
+        Err(vec![ConfigError::new(format!("no action {name}"))])
+    }
 }
 
 /// Places of upstreams: those kept as they were named, from 0; those made as they come, from 100.
@@ -121,6 +141,7 @@ impl Desk {
             registry: Registry::default(),
             holds: Holds::default(),
             upstreams: Places::default(),
+            actions: &NoActions,
             surroundings: Surroundings::default(),
             stage,
         }
@@ -135,6 +156,12 @@ impl Desk {
     /// Sets the plugin's part of `plugin_attr`.
     pub(crate) fn attributes(mut self, plugin: &str, attributes: &str) -> Self {
         self.surroundings.attributes.insert(plugin.to_owned(), value(attributes));
+        self
+    }
+
+    /// Has these plugins for others to run.
+    pub(crate) fn actions(mut self, actions: &'static dyn Actions) -> Self {
+        self.actions = actions;
         self
     }
 
@@ -162,23 +189,30 @@ impl Desk {
             Some(metadata) => schema::parse::<P::Metadata>(metadata.clone())?,
             None => P::Metadata::default(),
         };
-        let makings =
-            Makings { registry: &mut self.registry, holds: &mut self.holds, upstreams: &mut self.upstreams };
-        let mut cx = CompileCx::new(makings, &self.surroundings, owner, P::NAME, &config);
+        let (surroundings, stage) = (self.surroundings.clone(), Rc::clone(&self.stage));
+        let mut cx = CompileCx::new(self.makings(), &surroundings, owner, P::NAME, &config);
         let plugin = P::compile(parsed, metadata, &mut cx).map_err(|fault| vec![fault])?;
         let refusals = cx.take_refusals();
         if !refusals.is_empty() {
             return Err(refusals);
         }
         let request_body_max = cx.request_body_max();
-        Ok(Bench { plugin, stage: Rc::clone(&self.stage), request_body_max })
+        Ok(Bench { plugin, stage, request_body_max })
+    }
+
+    fn makings(&mut self) -> Makings<'_> {
+        Makings {
+            registry: &mut self.registry,
+            holds: &mut self.holds,
+            upstreams: &mut self.upstreams,
+            actions: self.actions,
+        }
     }
 
     /// Compiles without asking the schema first.
     fn compile_unchecked<P: Plugin>(&mut self, config: Value) -> Result<P, String> {
-        let makings =
-            Makings { registry: &mut self.registry, holds: &mut self.holds, upstreams: &mut self.upstreams };
-        let mut cx = CompileCx::new(makings, &self.surroundings, "routes/1", P::NAME, &config);
+        let surroundings = self.surroundings.clone();
+        let mut cx = CompileCx::new(self.makings(), &surroundings, "routes/1", P::NAME, &config);
         let parsed = serde_json::from_value(config.clone()).map_err(|error| error.to_string())?;
         let compiled = P::compile(parsed, P::Metadata::default(), &mut cx);
         match cx.take_refusals().first() {

@@ -101,6 +101,7 @@ impl Plugin for LimitCount {
     type Config = Config;
     type Metadata = Metadata;
 
+    const IS_ACTION: bool = true;
     const ACCESS: Gate<Self> = Some(Self::spend);
     const HEADER_FILTER: Edit<Self> = Some(Self::tell);
 
@@ -110,6 +111,7 @@ impl Plugin for LimitCount {
             return Err(ConfigError::at("policy", problem));
         }
         let scope = match &config.group {
+            Some(_) if cx.is_action() => return Err(ConfigError::at("group", "group is not supported")),
             // What is compared is what was meant, not how it was written.
             Some(group) if !cx.agree(group.as_str(), stable(format!("{config:?}").as_bytes())) => {
                 return Err(ConfigError::at("group", "group conf mismatched"));

@@ -23,6 +23,8 @@ pub struct Card {
     pub metadata_schema: fn() -> Value,
     /// Set for authentication plugins.
     pub credential: Option<CredentialKind>,
+    /// Whether another plugin may run it.
+    pub is_action: bool,
     compile: fn(Value, Value, &mut CompileCx<'_>) -> Result<AnyPlugin, Vec<ConfigError>>,
 }
 
@@ -114,6 +116,7 @@ macro_rules! plugins {
             schema: || schemars::schema_for!(<$module::$type as Plugin>::Config).to_value(),
             metadata_schema: || schemars::schema_for!(<$module::$type as Plugin>::Metadata).to_value(),
             credential: <$module::$type as Plugin>::CREDENTIAL,
+            is_action: <$module::$type as Plugin>::IS_ACTION,
             compile: |config, metadata, cx| compile_one(config, metadata, cx).map(AnyPlugin::$type),
         },)*];
 
@@ -160,6 +163,7 @@ macro_rules! plugins {
 }
 
 plugins! {
+    api_breaker: ApiBreaker,
     basic_auth: BasicAuth,
     client_control: ClientControl,
     consumer_restriction: ConsumerRestriction,
@@ -173,12 +177,17 @@ plugins! {
     limit_count: LimitCount,
     mocking: Mocking,
     prometheus: Prometheus,
+    proxy_buffering: ProxyBuffering,
+    proxy_control: ProxyControl,
     proxy_rewrite: ProxyRewrite,
+    real_ip: RealIp,
     redirect: Redirect,
     referer_restriction: RefererRestriction,
     request_id: RequestId,
     response_rewrite: ResponseRewrite,
+    traffic_label: TrafficLabel,
     traffic_split: TrafficSplit,
     ua_restriction: UaRestriction,
     uri_blocker: UriBlocker,
+    workflow: Workflow,
 }

@@ -10,7 +10,9 @@ use crate::expr::Rule;
 use crate::model::nearest::hint;
 use crate::model::schema::check;
 use crate::model::{ConfigError, Object, PluginMetadata, Raw, field::PluginMap, typed};
-use crate::plugin::{CompileCx, Holds, Hooks as _, Makings, Meta, Mount, Registry, Surroundings, Upstreams};
+use crate::plugin::{
+    self, Actions, CompileCx, Holds, Hooks as _, Makings, Meta, Mount, Registry, Surroundings, Upstreams,
+};
 use crate::plugins::{AnyPlugin, CATALOG, Card};
 
 /// The plugins of an object, or of several laid over each other; none named twice.
@@ -122,7 +124,9 @@ impl Workbench<'_> {
             return Ok(Use::Disabled(card.name));
         }
         let metadata = self.surroundings.metadata.get(name).cloned().unwrap_or(Value::Null);
-        let makings = Makings { registry: &mut *self.registry, holds: &mut self.holds, upstreams };
+        let actions = Offered { enabled: self.enabled, surroundings: self.surroundings };
+        let makings =
+            Makings { registry: &mut *self.registry, holds: &mut self.holds, upstreams, actions: &actions };
         let mut cx = CompileCx::new(makings, self.surroundings, owner, card.name, &config);
         let compiled = card.compile(config, metadata, &mut cx);
         let request_body_max = cx.request_body_max();
@@ -132,6 +136,31 @@ impl Workbench<'_> {
         let special = meta.meta.filter.is_some() || meta.meta.error_response.is_some();
         let meta = special.then(|| Arc::new(meta.meta));
         Ok(Use::Active(Mount { plugin, priority, meta, request_body_max }))
+    }
+}
+
+/// The plugins that one may run, of those that may be used.
+#[derive(Debug)]
+struct Offered<'a> {
+    enabled: Option<&'a [String]>,
+    surroundings: &'a Surroundings,
+}
+
+impl Actions for Offered<'_> {
+    fn named(&self, name: &str) -> Option<&'static str> {
+        card(name, self.enabled).ok().filter(|card| card.is_action).map(|card| card.name)
+    }
+
+    fn compile(
+        &self,
+        name: &'static str,
+        config: Value,
+        cx: &mut CompileCx<'_>,
+    ) -> Result<Arc<dyn plugin::Inner>, Vec<ConfigError>> {
+        let card = card(name, self.enabled).map_err(|fault| vec![fault])?;
+        let metadata = self.surroundings.metadata.get(name).cloned().unwrap_or(Value::Null);
+        let plugin = card.compile(config, metadata, cx)?;
+        Ok(Arc::new(plugin))
     }
 }
 

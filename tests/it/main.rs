@@ -45,5 +45,6 @@ mod secrets;
 mod seeing;
 mod spread;
 mod stop;
+mod traffic;
 mod traffic_split;
 mod tunnel;

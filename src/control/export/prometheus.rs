@@ -277,7 +277,7 @@ fn connections(page: &mut Page, board: &Board) {
             family.sample(&format!("core=\"{core}\",state=\"{state}\""), of(stats).get());
         }
     }
-    let counters: [(&str, &str, Kind, Of); 13] = [
+    let counters: [(&str, &str, Kind, Of); 14] = [
         (
             "ringway_connections_handed_over_total",
             "Client connections left to an idler core",
@@ -307,6 +307,9 @@ fn connections(page: &mut Page, board: &Board) {
         }),
         ("ringway_upstream_idle", "Upstream connections in the pool", Kind::Gauge, |c| &c.upstream_idle),
         ("ringway_retries_total", "Second and further attempts", Kind::Counter, |c| &c.retries),
+        ("ringway_breaker_openings_total", "Times a circuit breaker was opened", Kind::Counter, |c| {
+            &c.breakers_opened
+        }),
     ];
     for (name, help, kind, of) in counters {
         per_core(page, board, name, kind, help, of);
