@@ -5,6 +5,8 @@
 //! of one route makes one route, and a few nodes of the tables that lead to it.
 
 pub mod compile;
+pub mod intake;
+mod limits;
 mod merge;
 mod names;
 mod references;
@@ -14,10 +16,11 @@ mod upstream;
 
 pub use crate::plugins::AnyPlugin;
 pub use compile::{Compiler, Outcome, Quarantined, is_reference_to_nothing};
+pub use limits::limits_of;
 pub use merge::meta_schema;
 pub use names::Resolve;
 pub use references::{Learnt, ReadEnv, Wanted};
-pub use route::{Consumer, Route, Target};
+pub use route::{Bar, Consumer, Route, Target, enter_route, host_for, is_new, query_of, show_consumer};
 pub use tls::validity;
 pub use upstream::{Node, PassHost, Timeouts, Upstream};
 
