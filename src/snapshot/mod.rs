@@ -5,6 +5,7 @@
 //! of one route makes one route, and a few nodes of the tables that lead to it.
 
 pub mod compile;
+pub mod explain;
 pub mod intake;
 mod limits;
 mod merge;
