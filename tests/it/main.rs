@@ -20,6 +20,8 @@ mod configs;
 mod control_api;
 mod etcd;
 mod examples;
+mod explain;
+mod explain_agrees;
 mod guards;
 mod limits;
 mod made_up;
