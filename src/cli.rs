@@ -17,6 +17,7 @@ mod apply;
 mod args;
 mod check;
 mod diff;
+mod explain;
 mod inspect;
 mod load;
 mod node;
@@ -110,6 +111,7 @@ fn obey(cli: Cli) -> u8 {
         Some(Verb::Dump(args)) => tell_either(objects::dump(&args, &around)),
         Some(Verb::History(args)) => tell_either(past::history(&args, &around)),
         Some(Verb::Rollback(args)) => tell_either(past::rollback(&args, &around)),
+        Some(Verb::Explain(args)) => tell_either(explain::explain(&args, &around)),
         Some(Verb::Reload(args)) => tell_either(process::wish(Wish::Reload, &args, &around)),
         Some(Verb::Quit(args)) => tell_either(process::wish(Wish::Quit, &args, &around)),
         Some(Verb::Stop(args)) => tell_either(process::wish(Wish::Stop, &args, &around)),

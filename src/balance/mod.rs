@@ -60,6 +60,16 @@ impl Kind {
     #[cfg(test)]
     const ALL: [Self; 4] = [Self::RoundRobin, Self::Chash, Self::LeastConn, Self::Ewma];
 
+    /// APISIX's name of it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "roundrobin",
+            Self::Chash => "chash",
+            Self::LeastConn => "least_conn",
+            Self::Ewma => "ewma",
+        }
+    }
+
     /// Whether it asks how busy or how quick nodes are.
     pub const fn asks_of_nodes(self) -> bool {
         matches!(self, Self::LeastConn | Self::Ewma)

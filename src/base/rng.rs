@@ -1,7 +1,7 @@
 //! A small seeded generator (xoshiro256++), one per core. Not for secrets: ids, dice and jitter only.
 
 /// Yields reproducible numbers from a seed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rng {
     state: [u64; 4],
 }

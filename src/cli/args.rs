@@ -79,6 +79,8 @@ pub(super) enum Verb {
     History(HistoryArgs),
     /// Make the objects of a running gateway what they were at a revision
     Rollback(RollbackArgs),
+    /// Tell what becomes of a request and why: which route takes it, which plugins run, where it is sent
+    Explain(ExplainArgs),
     /// Have a running gateway read its resources again; tells what is wrong with them
     Reload(ControlArgs),
     /// Have a running gateway accept nothing more and end when its connections have
@@ -253,6 +255,37 @@ pub(super) struct RollbackArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct ControlArgs {
+    /// How it is told
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: OutputFormat,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ExplainArgs {
+    /// The method, such as GET
+    pub(super) method: String,
+    /// http://HOST/PATH?QUERY, or a path, which may be followed by a query
+    pub(super) url: String,
+    /// A header of the request; may be said several times
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub(super) headers: Vec<String>,
+    /// The address the request comes from; 127.0.0.1 where none is said
+    #[arg(long, value_name = "IP")]
+    pub(super) remote_addr: Option<String>,
+    /// Tell of this route in any case
+    #[arg(long, value_name = "ID")]
+    pub(super) route: Option<String>,
+    /// Send the request, too, from here to the gateway, and tell what came back
+    #[arg(long, conflicts_with = "resources")]
+    pub(super) send: bool,
+    /// File of resources, or a folder of such files, to be asked rather than a running gateway
+    #[arg(long, value_name = "PATH", conflicts_with = "socket")]
+    pub(super) resources: Option<PathBuf>,
+    /// As one JSON object; the same as --format json
+    #[arg(long)]
+    pub(super) json: bool,
     /// How it is told
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: OutputFormat,

@@ -46,6 +46,12 @@ impl Node {
         self.ask(Method::GET, path, &[], String::new())
     }
 
+    /// Asks for something beside the objects; what is refused is told.
+    pub(super) fn look(&self, path: &str) -> Result<Heard, Told> {
+        let heard = self.hear(Method::GET, path, &[], String::new());
+        heard.map_err(|unheard| self.unheard(&unheard)).and_then(taken)
+    }
+
     /// Has something done by the process itself.
     pub(super) fn wish(&self, what: &str) -> Result<Heard, Unheard> {
         self.hear(Method::POST, &format!("/process/{what}"), &[], String::new())

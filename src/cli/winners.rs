@@ -115,11 +115,7 @@ fn winner(snapshot: &Snapshot, request: &Request) -> Option<String> {
         raw_host: request.host.as_bytes(),
         method_bit: Method::of(request.method.as_bytes())?.bit(),
     };
-    let found = snapshot.router.find(&query, |at, _| {
-        let route = &snapshot.routes[*at];
-        route.clients.as_ref().is_none_or(|clients| clients.contains(request.client))
-            && route.rule.as_ref().is_none_or(|rule| rule.holds(request))
-    })?;
+    let found = snapshot.router.find(&query, |at, _| snapshot.routes[*at].takes(request.client, request))?;
     Some(format!("routes/{}", snapshot.routes[*found.value].labels.route_id()))
 }
 

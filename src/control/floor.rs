@@ -63,7 +63,12 @@ impl Floor {
         let status = serve(ports.status, status::router(Arc::clone(board)))?;
         let metrics = serve(ports.metrics, prometheus::router(Arc::clone(board)))?;
         let store = Arc::clone(&parts.holdings.store);
-        let api = Api { board: Arc::clone(board), booth, store, registries: settings.discovery.kinds() };
+        let api = Api {
+            board: Arc::clone(board),
+            booth: booth.clone(),
+            store,
+            registries: settings.discovery.kinds(),
+        };
         let control = serve(ports.control, api::router(api))?;
         let (keys, socket) = (parts.holdings.keys.take(), parts.holdings.socket.as_mut());
         let listener = socket.and_then(ControlSocket::take_listener);
@@ -79,7 +84,14 @@ impl Floor {
             admin = serve(ports.admin, admin::router(Arc::clone(&api)))?;
             if let Some(listener) = listener {
                 let listener = UnixListener::from_std(listener)?;
-                let bridge = Bridge::new(api, helm, Arc::clone(board), objects_of(parts));
+                let bridge = Bridge {
+                    admin: api,
+                    helm,
+                    booth,
+                    board: Arc::clone(board),
+                    objects: objects_of(parts),
+                    listeners: parts.listeners.iter().map(|(_, address)| *address).collect(),
+                };
                 let service = bridge::router(bridge).into_make_service_with_connect_info::<Caller>();
                 tokio::spawn(async move { axum::serve(listener, service).await });
             }

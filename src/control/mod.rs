@@ -20,6 +20,7 @@ mod board;
 pub mod caller;
 mod dial;
 pub mod discovery;
+pub mod explain;
 mod export;
 mod floor;
 mod health;

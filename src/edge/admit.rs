@@ -1,78 +1,11 @@
-//! What a request says, before anybody acts on it: framing, authority, path, and whom to believe.
-//!
-//! All of it is decided once, here, so that routes, rules, logs and the upstream see the same bytes.
-
-use std::net::IpAddr;
+//! A head that has come in, read: what it says is decided in [`intake`](crate::snapshot::intake), and how its body will come is noted.
 
 use super::Hall;
 use super::upload::Upload;
-use crate::base::cidr::vouched;
 use crate::exchange::Exchange;
-use crate::proto::h1::HeadFault;
-use crate::proto::h1::framing::{self, Framing};
-use crate::proto::head::{HeaderId, HeaderSet, Method, Version};
-use crate::proto::uri::{self, Scheme, Target, UriFault};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, intake};
 
-/// Why a request is refused before it is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) status: u16,
-    /// One stable word.
-    pub(super) word: &'static str,
-}
-
-impl Refusal {
-    pub(super) const HEAD_TIMEOUT: Self = Self { status: 408, word: "head_timeout" };
-    pub(super) const BODY_TOO_LARGE: Self = Self { status: 413, word: "body_too_large" };
-    const METHOD_REFUSED: Self = Self { status: 405, word: "method_refused" };
-    const AUTHORITY_MISMATCH: Self = Self { status: 400, word: "authority_mismatch" };
-}
-
-impl From<HeadFault> for Refusal {
-    fn from(fault: HeadFault) -> Self {
-        Self { status: fault.status(), word: fault.word() }
-    }
-}
-
-impl From<UriFault> for Refusal {
-    fn from(fault: UriFault) -> Self {
-        Self { status: 400, word: fault.word() }
-    }
-}
-
-/// Headers by which proxies vouch for a client. From anybody else they are lies.
-const VOUCHING: HeaderSet = HeaderSet::of(&[
-    HeaderId::Forwarded,
-    HeaderId::XForwardedFor,
-    HeaderId::XForwardedHost,
-    HeaderId::XForwardedPort,
-    HeaderId::XForwardedProto,
-    HeaderId::XRealIp,
-]);
-const VOUCHING_LIST: [HeaderId; 6] = [
-    HeaderId::Forwarded,
-    HeaderId::XForwardedFor,
-    HeaderId::XForwardedHost,
-    HeaderId::XForwardedPort,
-    HeaderId::XForwardedProto,
-    HeaderId::XRealIp,
-];
-/// Headers of the same kind without an id; looked for only where a request has unknown names at all.
-const VOUCHING_OTHERS: [&str; 6] = [
-    "x-forwarded-prefix",
-    "x-forwarded-uri",
-    "x-forwarded-method",
-    "true-client-ip",
-    "cf-connecting-ip",
-    "x-client-ip",
-];
-/// Headers that say who the gateway found a client to be. Never from the client.
-const IDENTITY_LIST: [HeaderId; 3] =
-    [HeaderId::XConsumerUsername, HeaderId::XCredentialIdentifier, HeaderId::XConsumerCustomId];
-const IDENTITY: HeaderSet = HeaderSet::of(&IDENTITY_LIST);
-/// Proxies in a row that are walked to find a client.
-const HOPS_MAX: usize = 32;
+pub(super) use crate::snapshot::intake::Refusal;
 
 /// Makes of a head what the rest of the gateway reads.
 pub(super) fn admit(
@@ -81,108 +14,7 @@ pub(super) fn admit(
     ex: &mut Exchange,
     upload: &mut Upload,
 ) -> Result<(), Refusal> {
-    let line = ex.request.line;
-    let headers = &ex.request.headers;
-    let framing = framing::of_request(&line, headers)?;
-    // RFC 9110 10.1.1: an HTTP/1.0 client can not mean it.
-    let awaits_continue = framing::expects_continue(headers)? && line.version == Version::Http11;
-    if matches!(line.method, Method::Connect | Method::Trace) {
-        return Err(Refusal::METHOD_REFUSED);
-    }
-    let length = match framing {
-        Framing::Length(length) => Some(length),
-        Framing::None | Framing::Chunked | Framing::UntilClose => None,
-    };
-    ex.request.content_length = length;
-    upload.begin(framing, line.head.end(), awaits_continue);
-    let max = hall.core.limits.body_bytes_max;
-    if max > 0 && length.is_some_and(|length| length > max) {
-        return Err(Refusal::BODY_TOO_LARGE);
-    }
-    read_target(view, ex)?;
-    judge_client(view, ex);
-    Ok(())
-}
-
-/// Authority, path and query.
-fn read_target(view: &Snapshot, ex: &mut Exchange) -> Result<(), Refusal> {
-    let request = &mut ex.request;
-    let line = request.line;
-    let target = line.target.of(request.headers.received());
-    let (path, query, authority) = match uri::split(target, line.method)? {
-        Target::Origin { path, query } => (path, query, None),
-        Target::Absolute { scheme, authority, path, query } => (path, query, Some((scheme, authority))),
-        Target::Asterisk | Target::Authority => (&b"/"[..], None, None),
-    };
-    let host = request.headers.get_id(HeaderId::Host);
-    match (host, authority) {
-        (Some(host), Some((scheme, authority))) => {
-            // RFC 9112 3.2.2 lets the target win; two names for one request are refused here.
-            if scheme != Scheme::Http || !uri::same_authority(authority, host, scheme) {
-                return Err(Refusal::AUTHORITY_MISMATCH);
-            }
-            request.host_port = uri::authority(host, &mut request.host)?;
-        }
-        (Some(host), None) => request.host_port = uri::authority(host, &mut request.host)?,
-        (None, Some((_, authority))) => request.host_port = uri::authority(authority, &mut request.host)?,
-        // HTTP/1.0 only: framing has refused the rest.
-        (None, None) => {}
-    }
-    request.has_query = query.is_some();
-    request.query.extend_from_slice(query.unwrap_or(b""));
-    uri::normalise(path, &view.house.uri, &mut request.path, &mut request.wire_path)?;
-    Ok(())
-}
-
-/// Believes a trusted proxy, and nobody else; nobody at all as to consumers.
-fn judge_client(view: &Snapshot, ex: &mut Exchange) {
-    let headers = &mut ex.request.headers;
-    if headers.has_any(IDENTITY) {
-        for id in IDENTITY_LIST {
-            headers.remove_id(id);
-        }
-    }
-    ex.client.trusted = view.house.trusted.contains(ex.client.ip);
-    if ex.client.trusted {
-        ex.client.ip = client_behind(view, headers.all_id(HeaderId::XForwardedFor), ex.client.ip);
-        return;
-    }
-    if headers.has_any(VOUCHING) {
-        for id in VOUCHING_LIST {
-            headers.remove_id(id);
-        }
-    }
-    if headers.has_unknown() {
-        for name in VOUCHING_OTHERS {
-            headers.remove(name);
-        }
-    }
-}
-
-/// Walks `X-Forwarded-For` from the right, through trusted proxies only.
-fn client_behind<'a>(view: &Snapshot, lines: impl Iterator<Item = &'a [u8]>, peer: IpAddr) -> IpAddr {
-    let mut hops = [peer; HOPS_MAX];
-    let mut count = 0;
-    for hop in lines.flat_map(|line| line.split(|byte| *byte == b',')) {
-        let Some((address, _)) = vouched(hop) else {
-            // What is left of something unreadable is unreadable, too.
-            count = 0;
-            continue;
-        };
-        // Of a longer list, the right-hand end counts.
-        if count == HOPS_MAX {
-            hops.copy_within(1.., 0);
-            count -= 1;
-        }
-        hops[count] = address;
-        count += 1;
-    }
-    let mut client = peer;
-    for address in hops[..count].iter().rev() {
-        client = *address;
-        if !view.house.trusted.contains(client) {
-            break;
-        }
-    }
-    client
+    let ahead = intake::body_ahead(ex)?;
+    upload.begin(ahead.framing, ex.request.line.head.end(), ahead.awaits_continue);
+    intake::admit(&view.house, hall.core.limits.body_bytes_max, ex)
 }

@@ -5,7 +5,7 @@ use super::proxy::Plan;
 use crate::exchange::{Body, Exchange};
 use crate::proto::h1::framing::{self, Upgrade};
 use crate::proto::head::{HeaderId, HeaderSet, Omit, Version};
-use crate::snapshot::PassHost;
+use crate::snapshot::host_for;
 
 /// Lines the gateway writes itself, whoever set them: framing, authority, hop-by-hop.
 const OURS: HeaderSet = HeaderSet::of(&[
@@ -56,9 +56,9 @@ pub(super) fn write(run: &Run<'_>, plan: &Plan<'_>, node: usize, out: &mut Vec<u
     let request = &ex.request;
     out.extend_from_slice(request.forward_method().text().as_bytes());
     out.push(b' ');
-    write_target(ex, out);
+    request.write_forward_target(out);
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
-    write_host(ex, plan, node, out);
+    out.extend_from_slice(host_for(plan.upstream, &plan.upstream.nodes[node], request));
     out.extend_from_slice(b"\r\n");
     let headers = &request.headers;
     let listed = |id: HeaderId, name: &[u8]| {
@@ -76,33 +76,6 @@ pub(super) fn write(run: &Run<'_>, plan: &Plan<'_>, node: usize, out: &mut Vec<u
     }
     write_framing(run, plan, out);
     out.extend_from_slice(b"\r\n");
-}
-
-fn write_target(ex: &Exchange, out: &mut Vec<u8>) {
-    let request = &ex.request;
-    if !request.forward.target.is_empty() {
-        out.extend_from_slice(&request.forward.target);
-    } else if request.line.target.of(request.headers.received()) == b"*" {
-        out.push(b'*');
-    } else {
-        request.write_request_uri(out);
-    }
-}
-
-fn write_host(ex: &Exchange, plan: &Plan<'_>, node: usize, out: &mut Vec<u8>) {
-    let request = &ex.request;
-    let host: &[u8] = match &plan.upstream.pass_host {
-        PassHost::Node => &plan.upstream.nodes[node].host,
-        PassHost::Rewrite(host) => host,
-        PassHost::Pass if !request.forward.host.is_empty() => &request.forward.host,
-        PassHost::Pass => match request.headers.get_id(HeaderId::Host) {
-            Some(host) => host,
-            None if !request.host.is_empty() => request.host.as_bytes(),
-            // An HTTP/1.0 client that names no host; an HTTP/1.1 origin must get one.
-            None => &plan.upstream.nodes[node].host,
-        },
-    };
-    out.extend_from_slice(host);
 }
 
 /// Says for whom the request is made. A trusted proxy's word is kept and added to; anybody else's is gone.

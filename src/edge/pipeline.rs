@@ -8,11 +8,8 @@ use super::upload::Upload;
 use super::{Hall, View, access_log, consumer, respond};
 use crate::base::clock::Moment;
 use crate::exchange::{Exchange, Reply};
-use crate::expr::Rule;
 use crate::plugin::{Env, Hooks as _, Phase, Verdict};
-use crate::proto::head::HeaderId;
-use crate::router::Query;
-use crate::snapshot::{Chain, Route, Target};
+use crate::snapshot::{Chain, Route, Target, enter_route, is_new, query_of, show_consumer};
 
 /// One request under way: what it says, which plugins see it, what they may reach.
 pub(super) struct Run<'a> {
@@ -103,7 +100,8 @@ impl<'a> Run<'a> {
         After::Linger
     }
 
-    /// Route, then every gate in APISIX's order. The only place that knows this order.
+    /// Route, then every gate in APISIX's order. [`explain`](crate::snapshot::explain) goes the same way on trial: what
+    /// changes here changes there.
     async fn decide(&mut self) -> Verdict {
         self.find_route();
         let view = self.view.clone();
@@ -116,9 +114,9 @@ impl<'a> Run<'a> {
         if let Some(route) = route {
             pass!(self, route.chain, Phase::Rewrite, env);
             self.merged = consumer::merge(self.hall, &view, self.route, &self.ex);
-            consumer::show(&mut self.ex);
+            show_consumer(&mut self.ex);
             if let Some(merged) = &self.merged {
-                let new = |plugin: &_| consumer::is_new(&route.chain, plugin);
+                let new = |plugin: &_| is_new(&route.chain, plugin);
                 pass!(merged.gate_some(Phase::Rewrite, &mut self.ex, env, new).await);
             }
         }
@@ -207,26 +205,11 @@ impl<'a> Run<'a> {
 
     fn find_route(&mut self) -> Option<u32> {
         let ex = &*self.ex;
-        let query = Query {
-            path: &ex.request.path,
-            host: ex.request.host.as_bytes(),
-            raw_host: ex.request.headers.get_id(HeaderId::Host).unwrap_or(b""),
-            method_bit: ex.request.method().bit(),
-        };
+        let query = query_of(&ex.request);
         let routes = &self.view.routes;
-        let found = self.view.router.find(&query, |at, _| {
-            let route = &routes[*at];
-            route.clients.as_ref().is_none_or(|clients| clients.contains(ex.client.ip))
-                && route.rule.as_ref().is_none_or(|rule: &Rule| rule.holds(ex))
-        })?;
+        let found = self.view.router.find(&query, |at, _| routes[*at].takes(ex.client.ip, ex))?;
+        enter_route(&mut self.ex, routes, &found);
         let at = *found.value;
-        let params: Vec<_> = found
-            .params()
-            .map(|(name, range)| (name.to_owned(), range.start as u32..range.end as u32))
-            .collect();
-        self.ex.request.params = params;
-        self.ex.route.copy_from(&routes[at].labels);
-        self.ex.route.set_matched(found.pattern, found.host.unwrap_or(""));
         self.route = Some(at);
         Some(at)
     }

@@ -63,6 +63,17 @@ impl Request {
         }
     }
 
+    /// Appends the target that is sent on.
+    pub fn write_forward_target(&self, out: &mut Vec<u8>) {
+        if !self.forward.target.is_empty() {
+            out.extend_from_slice(&self.forward.target);
+        } else if self.line.target.of(self.headers.received()) == b"*" {
+            out.push(b'*');
+        } else {
+            self.write_request_uri(out);
+        }
+    }
+
     /// The value of the first query argument of that name as it stands in the query. Names compare after
     /// decoding.
     pub fn raw_arg(&self, name: &[u8]) -> Option<&[u8]> {

@@ -10,6 +10,6 @@ pub mod template;
 pub mod var;
 
 pub use pattern::compile_regex;
-pub use rule::{Literal, Rule, RuleError};
+pub use rule::{Literal, Rule, RuleError, Unmet, condition_at};
 pub use template::Template;
 pub use var::{Var, Vars};

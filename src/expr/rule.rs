@@ -4,6 +4,8 @@
 //! Stricter than APISIX where it would accept a rule that can never mean what it says: an operator with a value
 //! of the wrong kind is a fault here, and silently false there.
 
+mod why;
+
 use std::fmt;
 use std::net::IpAddr;
 
@@ -14,6 +16,8 @@ use super::pattern::compile_regex;
 use super::var::{Var, Vars};
 use crate::base::cidr::{Cidr, CidrSet};
 use crate::base::hash::Set;
+
+pub use self::why::{Unmet, condition_at};
 
 /// Deepest nesting of a rule, which is also how deep compiling and asking recurse.
 pub const RULE_DEPTH_MAX: usize = 16;

@@ -38,13 +38,40 @@ pub struct Mount<P> {
     pub meta: Option<Arc<Meta>>,
     /// Largest request body the plugin wants held, if it wants it.
     pub request_body_max: Option<usize>,
+    /// The object whose plugin it is, as `routes/7`.
+    pub owner: Arc<str>,
+}
+
+/// What a gate comes to that is tried and not waited for.
+#[derive(Debug)]
+pub enum Tried {
+    Passed,
+    /// `_meta.filter` keeps it from running.
+    Filtered,
+    Replied(Reply),
+    /// It would wait for something, and what it says then is not known.
+    Waits,
 }
 
 impl<P: Hooks> Mount<P> {
     fn applies(&self, ex: &Exchange) -> bool {
-        match self.meta.as_deref() {
-            Some(Meta { filter: Some(rule), .. }) => rule.holds(ex),
-            _ => true,
+        self.filter().is_none_or(|rule| rule.holds(ex))
+    }
+
+    /// What must hold for it to run.
+    pub fn filter(&self) -> Option<&Rule> {
+        self.meta.as_deref()?.filter.as_ref()
+    }
+
+    /// Runs its gate as [`PluginChain::gate`] does, but never waits: for those who explain a request.
+    pub fn try_gate(&self, phase: Phase, ex: &mut Exchange, env: Env<'_>) -> Tried {
+        if !self.applies(ex) {
+            return Tried::Filtered;
+        }
+        match self.plugin.gate(phase, ex, env) {
+            Step::Next => Tried::Passed,
+            Step::Reply(reply) => Tried::Replied(self.mask(reply)),
+            Step::Wait(_) => Tried::Waits,
         }
     }
 
@@ -108,7 +135,8 @@ impl<P: Hooks> PluginChain<P> {
         self.mounts.iter().any(|mount| mount.plugin.name() == name)
     }
 
-    fn at(&self, phase: Phase) -> impl Iterator<Item = &Mount<P>> {
+    /// The mounts that hook a phase, in the order they run.
+    pub fn at(&self, phase: Phase) -> impl Iterator<Item = &Mount<P>> {
         self.by_phase[phase as usize].iter().map(|at| &self.mounts[usize::from(*at)])
     }
 

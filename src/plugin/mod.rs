@@ -19,7 +19,7 @@ pub mod regex_uri;
 #[cfg(test)]
 pub mod testing;
 
-pub use chain::{Hooks, Meta, Mount, PluginChain};
+pub use chain::{Hooks, Meta, Mount, PluginChain, Tried};
 pub use compile::{CompileCx, Holds, Makings, Registry, Surroundings, Upstreams};
 pub use consumers::{ConsumerIndex, Credential, CredentialKind, Known};
 pub use inner::{Actions, Inner};

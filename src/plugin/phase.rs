@@ -12,6 +12,20 @@ pub enum Phase {
     Log,
 }
 
+impl Phase {
+    /// APISIX's word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Rewrite => "rewrite",
+            Self::Access => "access",
+            Self::BeforeProxy => "before_proxy",
+            Self::HeaderFilter => "header_filter",
+            Self::BodyFilter => "body_filter",
+            Self::Log => "log",
+        }
+    }
+}
+
 /// How many there are.
 pub const PHASES: usize = 6;
 

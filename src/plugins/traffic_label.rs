@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::balance::{RoundRobin, TriedSet, Weighted};
+use crate::balance::RoundRobin;
 use crate::exchange::{Exchange, Reply};
 use crate::expr::{Rule, Template, Var};
 use crate::model::field::{InRange, NonEmpty};
@@ -117,7 +117,7 @@ impl TrafficLabel {
             actions => {
                 let turns = env.core.local(self.turns, || self.turns_at_start());
                 // All may be picked, so one is.
-                let picked = turns[at].borrow_mut().pick(&TriedSet::new(), |_| true);
+                let picked = turns[at].borrow_mut().turn(|_| true);
                 picked.map_or(&actions[0], |place| &actions[place])
             }
         };
@@ -152,10 +152,10 @@ impl Label {
         }
         let (mut actions, mut weights) = (Vec::new(), Vec::new());
         for (at, action) in config.actions.into_iter().enumerate() {
-            weights.push(Weighted { weight: action.weight.u32(), priority: 0 });
+            weights.push(action.weight.u32());
             actions.push(Action::compile(action).map_err(|fault| fault.under(&format!("actions[{at}]")))?);
         }
-        Ok(Self { condition, actions: actions.into(), turns: RoundRobin::new(&weights) })
+        Ok(Self { condition, actions: actions.into(), turns: RoundRobin::of(weights.into_iter().enumerate()) })
     }
 
     fn is_for(&self, ex: &Exchange) -> bool {

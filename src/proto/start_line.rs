@@ -28,6 +28,9 @@ macro_rules! methods {
         pub enum Method { #[default] $($variant,)* }
 
         impl Method {
+            /// Every method there is.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
             /// As written on the wire.
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }

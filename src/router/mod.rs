@@ -14,6 +14,7 @@
 //! What is linear is the number of entries that match host and path alike, until one is accepted.
 
 mod host;
+mod look;
 mod path;
 mod radix;
 mod tree;
@@ -28,7 +29,10 @@ use self::path::{PathKind, PathPattern, Spans, range};
 use self::tree::Tree;
 
 pub use self::host::HOST_BYTES_MAX;
+pub use self::look::{Look, Miss, Near};
 pub use self::path::PARAMS_MAX;
+
+use self::look::Matches;
 
 /// What decides first, and what a path may say; APISIX's `apisix.router.http`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -153,6 +157,11 @@ impl<'r, T> Match<'r, T> {
         self.names.iter().zip(self.spans).map(|(name, span)| (&**name, range(span)))
     }
 
+    /// Whether the method is one that it admits.
+    pub const fn admits(&self, query: &Query<'_>) -> bool {
+        self.methods & query.method_bit != 0
+    }
+
     /// One parameter; of several with one name, the last.
     pub fn param(&self, name: &str) -> Option<Range<usize>> {
         self.params().filter(|(found, _)| *found == name).last().map(|(_, range)| range)
@@ -168,7 +177,7 @@ impl<T> Router<T> {
         mut accept: impl FnMut(&'r T, &Match<'r, T>) -> bool,
     ) -> Option<Match<'r, T>> {
         let walk = self.each(query, |found| {
-            if found.methods & query.method_bit != 0 && accept(found.value, &found) {
+            if found.admits(query) && accept(found.value, &found) {
                 return ControlFlow::Break(found);
             }
             ControlFlow::Continue(())
@@ -197,14 +206,27 @@ impl<T> Router<T> {
     pub fn each<'r, B>(
         &'r self,
         query: &Query<'_>,
-        mut see: impl FnMut(Match<'r, T>) -> ControlFlow<B>,
+        see: impl FnMut(Match<'r, T>) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
+        self.walk(query, &mut Matches(see))
+    }
+
+    /// Goes the way of every search, and tells `look` of what lies on it until it breaks. What a look does not ask
+    /// for costs nothing.
+    pub fn walk<'r, B>(&'r self, query: &Query<'_>, look: &mut impl Look<'r, T, B>) -> ControlFlow<B> {
         if !self.hosts.is_empty() {
             self.hosts.each(query, &mut |site| {
-                site.tree.each(query, &mut |entry| entry.compare(Some(site.host.text()), query, &mut see))
+                look.entered(Some(site.host.text()));
+                site.tree.each(query, &mut |entry| entry.compare(Some(site.host.text()), query, look))
             })?;
         }
-        self.anywhere.each(query, &mut |entry| entry.compare(None, query, &mut see))
+        look.entered(None);
+        self.anywhere.each(query, &mut |entry| entry.compare(None, query, look))
+    }
+
+    /// What decides first here.
+    pub const fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// How many entries there are.
@@ -229,13 +251,14 @@ impl<T> Entry<T> {
         &'r self,
         site: Option<&'r str>,
         query: &Query<'_>,
-        see: &mut impl FnMut(Match<'r, T>) -> ControlFlow<B>,
+        look: &mut impl Look<'r, T, B>,
     ) -> ControlFlow<B> {
+        let near = |why| Near { value: &self.value, pattern: &self.pattern, host: site, why };
         let host = match &self.hosts {
             None => site,
             Some(hosts) => match hosts.find(query) {
                 Some(host) => Some(host),
-                None => return ControlFlow::Continue(()),
+                None => return look.missed(near(Miss::Host)),
             },
         };
         let mut spans = Spans::default();
@@ -244,10 +267,10 @@ impl<T> Entry<T> {
             PathKind::Shape(shape) if shape.matches(query.path, self.path.key.len(), &mut spans) => {
                 shape.names()
             }
-            PathKind::Shape(_) => return ControlFlow::Continue(()),
+            PathKind::Shape(_) => return look.missed(near(Miss::Path)),
         };
         let (value, pattern, methods) = (&self.value, &*self.pattern, self.methods);
-        see(Match { value, pattern, host, methods, names, spans })
+        look.met(Match { value, pattern, host, methods, names, spans })
     }
 }
 

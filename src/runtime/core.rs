@@ -9,7 +9,7 @@ use crate::base::clock::{self, Moment, UnixMs, WallAnchor};
 use crate::base::rng::Rng;
 use crate::exchange::Exchange;
 use crate::link::ledger::Ledger;
-use crate::link::outbox::{Level, Outbox, Report};
+use crate::link::outbox::{Level, Outbox, Report, outbox};
 use crate::link::stats::{CoreStats, Series};
 
 use super::Limits;
@@ -25,6 +25,8 @@ const QUIET_MAX: u64 = 4;
 const SPILLED_MIN: u32 = 256;
 /// States of plugins and upstreams beyond those that are wanted, before they are looked through.
 const LOCALS_SLACK: usize = 64;
+/// What the dice of trials begin with: the same, so that a throw is noticed.
+const TRIAL_SEED: u64 = 1;
 /// Exchanges kept in stock; each holds some kilobytes.
 const EXCHANGES_KEPT: usize = 256;
 
@@ -82,6 +84,18 @@ impl Core {
             series: Cell::new(0),
             spilled: Cell::default(),
         }
+    }
+
+    /// A core that no thread runs, for trials: nobody hears it, and what is spent on it is spent nowhere else.
+    pub fn for_trial(limits: Limits) -> Self {
+        let (outbox, _) = outbox();
+        let hatches = Hatches { outbox, stats: Arc::default(), ledger: Arc::new(Ledger::new()) };
+        Self::new(0, limits, hatches, TRIAL_SEED)
+    }
+
+    /// Of a core for trials: whether its dice were thrown, and whether anything was kept on it.
+    pub fn traces(&self) -> (bool, bool) {
+        (*self.rng.borrow() != Rng::seeded(TRIAL_SEED), !self.locals.is_empty())
     }
 
     /// The time. A reading of the vDSO clock, some 25 ns: pass it on rather than ask twice.

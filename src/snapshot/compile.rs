@@ -6,6 +6,7 @@
 
 mod consumers;
 mod diff;
+mod explain;
 mod fill;
 mod parts;
 mod plugin_upstreams;
@@ -36,6 +37,7 @@ use crate::proto::uri::UriOptions;
 use crate::router::Mode;
 use crate::runtime::LocalId;
 
+pub(super) use explain::{Archive, Filed};
 use parts::Parts;
 use state::{Edit, Held, Key, Need, State, Tools};
 

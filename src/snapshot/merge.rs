@@ -98,8 +98,9 @@ impl Workbench<'_> {
     ) -> Result<Mounts, Vec<ConfigError>> {
         let mut mounts = Mounts::default();
         let mut faults = Vec::new();
+        let owner = Arc::from(owner);
         for (name, config) in plugins.into_iter().flatten() {
-            match self.mount(owner, (name, config), upstreams) {
+            match self.mount(&owner, (name, config), upstreams) {
                 Ok(Use::Active(mount)) => mounts.list.push(mount),
                 Ok(Use::Disabled(name)) => mounts.disabled.push(name),
                 Err(more) => faults.extend(more),
@@ -111,7 +112,7 @@ impl Workbench<'_> {
     /// One plugin.
     fn mount(
         &mut self,
-        owner: &str,
+        owner: &Arc<str>,
         (name, config): (&str, &Value),
         upstreams: &mut dyn Upstreams,
     ) -> Result<Use, Vec<ConfigError>> {
@@ -135,7 +136,7 @@ impl Workbench<'_> {
         let priority = meta.priority.unwrap_or(card.priority);
         let special = meta.meta.filter.is_some() || meta.meta.error_response.is_some();
         let meta = special.then(|| Arc::new(meta.meta));
-        Ok(Use::Active(Mount { plugin, priority, meta, request_body_max }))
+        Ok(Use::Active(Mount { plugin, priority, meta, request_body_max, owner: Arc::clone(owner) }))
     }
 }
 

@@ -1,11 +1,16 @@
-//! A route and a consumer, compiled.
+//! A route and a consumer, compiled, and what they mean for a request: one word for cores and for explanations.
 
-use super::{Chain, Timeouts};
+use std::net::IpAddr;
+
+use super::{Chain, Node, PassHost, Timeouts, Upstream};
 use crate::base::cidr::CidrSet;
-use crate::exchange::{ConsumerLabels, RouteLabels};
-use crate::expr::Rule;
-use crate::plugin::Mount;
+use crate::base::slots::Slots;
+use crate::exchange::{ConsumerLabels, Exchange, Request, RouteLabels};
+use crate::expr::{Rule, Vars};
+use crate::plugin::{Hooks as _, Mount, PluginChain};
 use crate::plugins::AnyPlugin;
+use crate::proto::head::HeaderId;
+use crate::router::{Match, Query};
 
 /// Where a route sends its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +40,29 @@ pub struct Route {
     pub broken: Option<u16>,
 }
 
+/// What of a route keeps a request away that has the right path, host and method.
+#[derive(Clone, Copy, Debug)]
+pub enum Bar<'r> {
+    /// The client is none of those it is for.
+    Clients(&'r CidrSet),
+    Rule(&'r Rule),
+}
+
+impl Route {
+    /// The first thing that keeps a request away; the only place that knows what else a route asks for than the router.
+    pub fn bar<V: Vars + ?Sized>(&self, client: IpAddr, vars: &V) -> Option<Bar<'_>> {
+        if let Some(clients) = self.clients.as_ref().filter(|clients| !clients.contains(client)) {
+            return Some(Bar::Clients(clients));
+        }
+        self.rule.as_ref().filter(|rule| !rule.holds(vars)).map(Bar::Rule)
+    }
+
+    /// Whether nothing keeps a request away.
+    pub fn takes<V: Vars + ?Sized>(&self, client: IpAddr, vars: &V) -> bool {
+        self.bar(client, vars).is_none()
+    }
+}
+
 /// A consumer's part in chains: its group's plugins with its own over them.
 #[derive(Debug)]
 pub struct Consumer {
@@ -42,4 +70,77 @@ pub struct Consumer {
     pub mounts: Vec<Mount<AnyPlugin>>,
     /// Plugins that are not run for it, though a route has them.
     pub disabled: Vec<&'static str>,
+}
+
+impl Consumer {
+    /// Whether chains are the same with it as without.
+    pub const fn changes_nothing(&self) -> bool {
+        self.mounts.is_empty() && self.disabled.is_empty()
+    }
+
+    /// A route's chain with the consumer's plugins over it.
+    pub fn over(&self, route: &Chain) -> Chain {
+        let Self { mounts, disabled, .. } = self;
+        let replaced =
+            |name: &str| mounts.iter().any(|new| new.plugin.name() == name) || disabled.contains(&name);
+        let kept = route.mounts().iter().filter(|own| !replaced(own.plugin.name()));
+        PluginChain::new(kept.chain(mounts).cloned().collect())
+    }
+}
+
+/// What the router is asked about a request.
+pub fn query_of(request: &Request) -> Query<'_> {
+    Query {
+        path: &request.path,
+        host: request.host.as_bytes(),
+        raw_host: request.headers.get_id(HeaderId::Host).unwrap_or(b""),
+        method_bit: request.method().bit(),
+    }
+}
+
+/// The `Host` that a node gets.
+pub fn host_for<'a>(upstream: &'a Upstream, node: &'a Node, request: &'a Request) -> &'a [u8] {
+    match &upstream.pass_host {
+        PassHost::Node => &node.host,
+        PassHost::Rewrite(host) => host,
+        PassHost::Pass if !request.forward.host.is_empty() => &request.forward.host,
+        PassHost::Pass => match request.headers.get_id(HeaderId::Host) {
+            Some(host) => host,
+            None if !request.host.is_empty() => request.host.as_bytes(),
+            // An HTTP/1.0 client that names no host; an HTTP/1.1 origin must get one.
+            None => &node.host,
+        },
+    }
+}
+
+/// Notes in an exchange by which route it goes.
+pub fn enter_route(ex: &mut Exchange, routes: &Slots<Route>, found: &Match<'_, u32>) {
+    let params = found.params().map(|(name, range)| (name.to_owned(), range.start as u32..range.end as u32));
+    ex.request.params.extend(params);
+    ex.route.copy_from(&routes[*found.value].labels);
+    ex.route.set_matched(found.pattern, found.host.unwrap_or(""));
+}
+
+/// Whether a merged chain has the plugin from the consumer: such ones missed the first `REWRITE`.
+pub fn is_new(route: &Chain, plugin: &AnyPlugin) -> bool {
+    !plugin.is_auth() && !route.has(plugin.name())
+}
+
+/// Tells the upstream who the request comes from.
+pub fn show_consumer(ex: &mut Exchange) {
+    if ex.consumer_at.is_none() {
+        return;
+    }
+    let headers = &mut ex.request.headers;
+    for (id, value) in [
+        (HeaderId::XConsumerUsername, ex.consumer.name()),
+        (HeaderId::XCredentialIdentifier, ex.consumer.credential_id()),
+        (HeaderId::XConsumerCustomId, ex.consumer.custom_id()),
+    ] {
+        if value.is_empty() {
+            headers.remove_id(id);
+        } else {
+            headers.set_id(id, value.as_bytes());
+        }
+    }
 }

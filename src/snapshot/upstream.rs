@@ -72,6 +72,7 @@ pub struct Upstream {
     /// As in `upstreams/1` or `routes/7#upstream`: for logs.
     pub name: Box<str>,
     pub nodes: Vec<Node>,
+    pub kind: Kind,
     /// A balancer at its start; each core runs a copy of its own.
     pub balancer: Balancer,
     /// Where a core keeps that copy.
@@ -146,6 +147,7 @@ pub(super) fn compile(
     let keep = upstream.keepalive_pool.unwrap_or_default();
     let compiled = Upstream {
         name: name.into(),
+        kind,
         balancer: Balancer::new(kind, &weights),
         fingerprint: crate::base::hash::stable(format!("{kind:?}{weights:?}").as_bytes()),
         hash_key: hash_key_of(upstream),

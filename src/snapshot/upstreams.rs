@@ -37,6 +37,11 @@ impl Upstreams {
         self.all.remove(place);
     }
 
+    /// The upstream at a place.
+    pub fn get(&self, place: u32) -> Option<&Upstream> {
+        self.all.get(place)
+    }
+
     /// Those whose nodes are checked.
     pub fn checked(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.checked.iter().filter_map(|place| self.all.shared(*place))

@@ -22,6 +22,8 @@ mod control_api;
 mod discovery;
 mod etcd;
 mod examples;
+mod explain;
+mod explain_agrees;
 mod guards;
 mod health;
 mod limits;

@@ -3,12 +3,14 @@
 //!
 //! | | |
 //! |---|---|
+//! | `GET /v1/explain` | as the control API has it |
 //! | `GET /process` | who this is, where its objects are, what is in force |
 //! | `POST /process/reload` | reads resources again, as `HUP`; answered when every core serves them |
 //! | `POST /process/quit` | as `QUIT` |
 //! | `POST /process/stop` | ends at once, cutting what is open |
 //! | `GET /apisix/admin/configs?secrets=true` | all objects with private keys |
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -22,24 +24,23 @@ use tokio::net::UnixListener;
 
 use super::answer::{self, Answer};
 use super::{Admin, By, respond};
+use crate::control::ask::Booth;
 use crate::control::board::Board;
+use crate::control::explain;
 use crate::control::helm::{Helm, Wish};
 use crate::control::store::Author;
 use crate::control::write::Refusal;
 
 /// What the control socket leads to.
 pub(crate) struct Bridge {
-    admin: Arc<Admin>,
-    helm: Helm,
-    board: Arc<Board>,
+    pub(crate) admin: Arc<Admin>,
+    pub(crate) helm: Helm,
+    pub(crate) booth: Booth,
+    pub(crate) board: Arc<Board>,
     /// Where the objects are, as people read it.
-    objects: String,
-}
-
-impl Bridge {
-    pub(crate) const fn new(admin: Arc<Admin>, helm: Helm, board: Arc<Board>, objects: String) -> Self {
-        Self { admin, helm, board, objects }
-    }
+    pub(crate) objects: String,
+    /// Where clients connect.
+    pub(crate) listeners: Vec<SocketAddr>,
 }
 
 /// The user at the other end, as the kernel knows it (`SO_PEERCRED`).
@@ -69,6 +70,13 @@ async fn serve(
         Some(uid) => {
             let author = Author { who: format!("unix:uid={uid}"), from: "unix".to_owned() };
             match parts.uri.path().strip_prefix("/process") {
+                None if parts.method == Method::GET && parts.uri.path() == "/v1/explain" => {
+                    let told = explain::answer(&bridge.booth, parts.uri.query()).await;
+                    told.map_or_else(
+                        |(status, why)| Answer::refused(Refusal::new(status, why)),
+                        |told| Answer::json(200, told),
+                    )
+                }
                 Some(path) => {
                     process(&bridge, &parts.method, path, author).await.unwrap_or_else(Answer::refused)
                 }
@@ -101,5 +109,6 @@ fn state_of(bridge: &Bridge) -> serde_json::Value {
         "generation": board.generation(),
         "set_aside": set_aside,
         "draining": board.is_draining(),
+        "listeners": bridge.listeners,
     })
 }

@@ -218,7 +218,10 @@ pub(super) fn hosts_of<'a>(route: &'a model::Route, service_hosts: &'a [String])
 }
 
 /// A pattern for each path of a route.
-fn patterns<'a>(route: &'a model::Route, hosts: &'a [&'a str]) -> impl Iterator<Item = Pattern<'a>> {
+pub(super) fn patterns<'a>(
+    route: &'a model::Route,
+    hosts: &'a [&'a str],
+) -> impl Iterator<Item = Pattern<'a>> {
     let methods = route.methods.iter().flatten().filter_map(|method| Method::of(method.as_str().as_bytes()));
     let methods = methods.fold(0, |mask, method| mask | method.bit());
     let priority = route.priority.into();

@@ -115,6 +115,11 @@ impl Held {
         self.in_force.as_ref().map(|(text, _)| &**text)
     }
 
+    /// The place of what was made of it in the snapshot, if it has one.
+    pub(super) fn place(&self) -> Option<u32> {
+        self.in_force.as_ref()?.1.place
+    }
+
     /// Whether an earlier version is in force.
     pub(super) const fn has_last_good(&self) -> bool {
         self.is_set_aside && self.in_force.is_some()
@@ -172,6 +177,17 @@ impl State {
 
     pub(super) fn get(&self, key: &Key) -> Option<&Held> {
         self.objects.get(key).map(|held| &**held)
+    }
+
+    /// All objects of a kind, in no order.
+    pub(super) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&str, &Held)> {
+        let all = self.objects.iter().filter(move |(key, _)| key.0 == kind);
+        all.map(|(key, held)| (&*key.1, &**held))
+    }
+
+    /// One object, with its id.
+    pub(super) fn find(&self, kind: Kind, id: &str) -> Option<(&str, &Held)> {
+        self.objects.get_key_value(&(kind, id.into())).map(|(key, held)| (&*key.1, &**held))
     }
 
     /// All objects, in no order.
