@@ -9,6 +9,7 @@ use super::kit::{Gateway, Origin};
 on_both_drivers!(
     routes_are_told_in_the_order_they_are_asked_with_what_each_failed_on,
     routes_that_are_not_come_to_are_told_as_far_as_there_is_room,
+    long_lists_are_cut_and_say_by_how_much,
     plugins_are_told_with_the_objects_they_come_from,
     a_consumer_is_told_with_what_it_brings_and_its_key_is_not,
     the_upstream_is_told_with_its_nodes_and_what_is_in_force,
@@ -118,6 +119,36 @@ fn routes_that_are_not_come_to_are_told_as_far_as_there_is_room() {
     assert_eq!((&told["route"], &told["outcome"]["status"]), (&Value::Null, &json!(404)));
     let told = explain(&gateway, "uri=/x&host=a.test&route=n149");
     assert_eq!(told["asked_route"]["failed_on"]["why"][0]["expected"], json!(["/y/149"]));
+}
+
+fn long_lists_are_cut_and_say_by_how_much() {
+    let many = |name: &str| (0..50).map(|at| format!("{name}{at}")).collect::<Vec<_>>().join(", ");
+    let rules = (0..60).map(|at| format!("{{count: 9, time_window: 60, key: '$arg_{at}'}}"));
+    let objects = format!(
+        "routes:
+          - {{id: paths, uris: [{}], upstream_id: u}}
+          - {{id: hosts, uri: /x, hosts: [{}], upstream_id: u}}
+          - {{id: rule, uri: /x, vars: [[arg_a, in, [{}]]], upstream_id: u}}
+          - {{id: limits, uri: /x, plugins: {{limit-count: {{rules: [{}]}}}}, upstream_id: u}}
+        upstreams: [{{id: u, nodes: {{'127.0.0.1:9': 1}}}}]",
+        many("/p"),
+        many("h.test"),
+        many("v"),
+        rules.collect::<Vec<_>>().join(", ")
+    );
+    let gateway = Gateway::resources(&format!("        {objects}"), &[]).start();
+    let told = explain(&gateway, "uri=/x&host=a.test");
+    let expected = |route: &str| {
+        let all = told["candidates"].as_array().unwrap();
+        let one = all.iter().find(|candidate| candidate["route"] == route).unwrap();
+        one["failed_on"]["why"][0]["expected"].clone()
+    };
+    for list in [expected("paths"), expected("hosts"), expected("rule")[2].take()] {
+        let list = list.as_array().unwrap();
+        assert_eq!((list.len(), list.last()), (21, Some(&json!("… and 30 more"))), "{told:#}");
+    }
+    let limits = told["limits"].as_array().unwrap();
+    assert_eq!((limits.len(), &limits[50]["rules_left_off"]), (51, &json!(10)), "{told:#}");
 }
 
 /// The plugins of a phase, a line each.

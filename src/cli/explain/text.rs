@@ -260,6 +260,9 @@ fn limits(limits: &Value, out: &mut String) {
             word(&limit["from"]),
             amounts.join(", ")
         );
+        if limit["key"].is_null() {
+            continue;
+        }
         let _ = writeln!(
             out,
             "      key {}: {}",

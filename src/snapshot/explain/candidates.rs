@@ -193,13 +193,23 @@ fn missed_by(grounds: &Grounds<'_>, ex: &Exchange, filed: &Filed<'_>) -> Option<
     let mut entry = describe::filed(filed, route.as_ref());
     entry.insert("verdict".to_owned(), Fate::Elsewhere.word().into());
     let why = match (filed.set_aside(), &route) {
-        (Some(faults), _) => failed("set_aside", "object", "an object without faults".into(), faults.into()),
+        (Some(faults), _) => failed(
+            "set_aside",
+            "object",
+            "an object without faults".into(),
+            describe::shortened(faults.into()),
+        ),
         (None, Some(route)) if !route.is_in_use() => failed("status", "status", 1.into(), 0.into()),
         (None, Some(route)) if takes_path => describe::hosts_of_route(grounds, route, &ex.request.host),
         (None, Some(route)) => {
             let uris: Vec<&str> = route.uris().map(|uri| uri.as_str()).collect();
             let field = if route.uris.is_some() { "uris" } else { "uri" };
-            failed("path", field, uris.into(), grounds.veil.plain(&ex.request.path).into())
+            failed(
+                "path",
+                field,
+                describe::shortened(uris.into()),
+                grounds.veil.plain(&ex.request.path).into(),
+            )
         }
         (None, None) => return None,
     };

@@ -60,7 +60,7 @@ fn either(grounds: &Grounds<'_>, at: u32, one: &'static str, several: &'static s
 }
 
 /// A list without what goes beyond what is shown.
-fn shortened(value: Value) -> Value {
+pub(super) fn shortened(value: Value) -> Value {
     match value {
         Value::Array(mut items) if items.len() > LISTED_MAX => {
             let beyond = items.len() - LISTED_MAX;
@@ -121,7 +121,12 @@ pub(super) fn unmet(
         let at = written.and_then(|written| condition_at(written, &unmet.place));
         let (way, condition) = at.map_or((String::new(), Value::Null), |(way, condition)| {
             let way = way.iter().map(|at| format!("[{at}]")).collect();
-            (way, grounds.veil.condition(unmet.var, condition))
+            let mut shown = grounds.veil.condition(unmet.var, condition);
+            // What is compared with may be a list of thousands.
+            for part in shown.as_array_mut().into_iter().flatten() {
+                *part = shortened(part.take());
+            }
+            (way, shown)
         });
         json!({
             "field": format!("{field}{way}"),

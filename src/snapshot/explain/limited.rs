@@ -1,6 +1,6 @@
 //! Limits that count a request, by what their plugins were told, with the key that it would be counted under.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::Grounds;
 use crate::exchange::Exchange;
@@ -10,6 +10,8 @@ use crate::plugins::AnyPlugin;
 
 /// What the names of plugins that limit begin with.
 const PREFIX: &str = "limit-";
+/// Rules of one plugin that are told of.
+const RULES_MAX: usize = 50;
 /// Fields of theirs that say how much; none is a secret.
 const FIELDS: [&str; 12] = [
     "count",
@@ -45,7 +47,14 @@ pub(super) fn limits(grounds: &Grounds<'_>, mount: &Mount<AnyPlugin>, ex: &Excha
         Value::Object(limit)
     };
     match config.get("rules").and_then(Value::as_array) {
-        Some(rules) => rules.iter().map(|rule| of(rule, "var_combination")).collect(),
+        Some(rules) => {
+            let mut limits: Vec<Value> =
+                rules.iter().take(RULES_MAX).map(|rule| of(rule, "var_combination")).collect();
+            if let Some(beyond) = rules.len().checked_sub(RULES_MAX).filter(|beyond| *beyond > 0) {
+                limits.push(json!({"plugin": name, "from": &*mount.owner, "rules_left_off": beyond}));
+            }
+            limits
+        }
         None => {
             let key_type = config.get("key_type").and_then(Value::as_str).unwrap_or("var");
             vec![of(&config, key_type)]
