@@ -24,6 +24,7 @@ mod guards;
 mod limits;
 mod made_up;
 mod memory;
+mod mirror;
 mod mishaps;
 mod mutants;
 mod panic;
