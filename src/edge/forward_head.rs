@@ -7,21 +7,6 @@ use crate::proto::h1::framing::{self, Upgrade};
 use crate::proto::head::{HeaderId, HeaderSet, Omit, Version};
 use crate::snapshot::host_for;
 
-/// Lines the gateway writes itself, whoever set them: framing, authority, hop-by-hop.
-const OURS: HeaderSet = HeaderSet::of(&[
-    HeaderId::Connection,
-    HeaderId::ContentLength,
-    HeaderId::Expect,
-    HeaderId::Host,
-    HeaderId::Http2Settings,
-    HeaderId::KeepAlive,
-    HeaderId::ProxyAuthorization,
-    HeaderId::ProxyConnection,
-    HeaderId::Te,
-    HeaderId::Trailer,
-    HeaderId::TransferEncoding,
-    HeaderId::Upgrade,
-]);
 /// Lines that are replaced unless a plugin set them.
 const VOUCHED: HeaderSet = HeaderSet::of(&[
     HeaderId::XForwardedFor,
@@ -69,7 +54,7 @@ pub(super) fn write(run: &Run<'_>, plan: &Plan<'_>, node: usize, out: &mut Vec<u
     // Asked only where it can matter: for most requests `Connection` is absent and no name is unknown.
     let ask = headers.has(HeaderId::Connection) || headers.has_unknown();
     let named: Option<&dyn Fn(HeaderId, &[u8]) -> bool> = if ask { Some(&listed) } else { None };
-    headers.write(out, &Omit { always: OURS, received: VOUCHED, named });
+    headers.write(out, &Omit { always: framing::WRITTEN_ANEW, received: VOUCHED, named });
     write_vouching(run, out);
     if run.view.house.via {
         out.extend_from_slice(b"Via: 1.1 ringway\r\n");

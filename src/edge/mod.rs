@@ -45,6 +45,7 @@ use crate::plugin::Env;
 use crate::runtime::Core;
 use crate::runtime::deadline::TICK;
 use crate::runtime::driver::Driver;
+use crate::runtime::errand;
 use crate::runtime::event::Event;
 use crate::runtime::listener::Listener;
 use crate::snapshot::{Chain, Order, Snapshot};
@@ -172,6 +173,7 @@ pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
         });
         hall.core.stats.generation.set(generation);
         monoio::spawn(keep_time(Rc::clone(&hall)));
+        monoio::spawn(run_errands(Rc::clone(&hall)));
         monoio::spawn(accept::take_in_handed(Rc::clone(&hall), handed));
         for listener in &listeners {
             accept::open(&hall, listener);
@@ -207,6 +209,15 @@ impl Load {
         core.stats.load.set(load);
         core.stats.busy_ns.set(busy.as_nanos() as u64);
         *self = Self { looked: now, busy };
+    }
+}
+
+/// Sends what plugins want sent beside the road, each in a task of its own.
+async fn run_errands(hall: Rc<Hall>) {
+    loop {
+        let errand = hall.core.errands.next().await;
+        let hall = Rc::clone(&hall);
+        monoio::spawn(async move { errand::carry_out(&hall.core, errand).await });
     }
 }
 

@@ -7,7 +7,7 @@ use super::h1::Connection;
 use super::upload::Upload;
 use super::{Hall, View, access_log, consumer, respond};
 use crate::base::clock::Moment;
-use crate::exchange::{Exchange, Reply};
+use crate::exchange::{Body, Exchange, Reply};
 use crate::plugin::{Env, Hooks as _, Phase, Verdict};
 use crate::snapshot::{Chain, Route, Target, enter_route, is_new, query_of, show_consumer};
 
@@ -172,6 +172,9 @@ impl<'a> Run<'a> {
             self.ex.timing.finished = self.hall.core.now();
         }
         self.ex.bytes_in += self.upload.bytes();
+        if let Some(kept) = self.upload.take_kept() {
+            self.ex.request.body = Body::Held(kept);
+        }
         let env: Env<'_> = self.hall.env(&self.view);
         let chain = chain_of(&self.view, self.route, self.merged.as_ref());
         self.view.global.log(&self.ex, env, |plugin| {

@@ -56,6 +56,9 @@ pub(super) struct Upload {
     streamed: bool,
     /// All of it is in the exchange.
     held: bool,
+    /// A copy of what passes, while it is not too long.
+    kept: Option<Vec<u8>>,
+    kept_bytes_max: usize,
 }
 
 impl Upload {
@@ -87,6 +90,17 @@ impl Upload {
     /// Sets the most body bytes there may be; 0 is no limit.
     pub(super) const fn limit(&mut self, bytes_max: u64) {
         self.bytes_max = bytes_max;
+    }
+
+    /// Keeps a copy of what passes from here on, if it is no longer than that.
+    pub(super) fn keep(&mut self, bytes_max: usize) {
+        self.kept = (bytes_max > 0).then(Vec::new);
+        self.kept_bytes_max = bytes_max;
+    }
+
+    /// The copy, if all of the body was taken and is in it.
+    pub(super) fn take_kept(&mut self) -> Option<Vec<u8>> {
+        self.kept.take().filter(|_| self.is_done())
     }
 
     /// Whether all of it was taken.
@@ -136,6 +150,7 @@ impl Upload {
             Left::Length(left) => {
                 let count = waiting.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 out.extend_from_slice(&waiting[..count]);
+                keep(&mut self.kept, self.kept_bytes_max, &waiting[..count]);
                 self.at += count;
                 *left -= count as u64;
                 if *left == 0 {
@@ -155,6 +170,7 @@ impl Upload {
                     }
                 };
                 self.at += step.consumed;
+                keep(&mut self.kept, self.kept_bytes_max, &piece[..step.data]);
                 if step.data > 0 {
                     chunked::write_size(out, step.data);
                     out.extend_from_slice(&piece[..step.data]);
@@ -202,12 +218,14 @@ impl Upload {
                 if *left == 0 {
                     self.left = Left::Nothing;
                 }
+                keep(&mut self.kept, self.kept_bytes_max, &buffer[PIECE_HEAD..PIECE_HEAD + data]);
                 self.keep_beyond(core, &mut buffer, PIECE_HEAD + data);
                 self.count(data).map(|()| PIECE_HEAD)
             }
             Left::Chunked(decoder) => match decoder.decode(&mut buffer[PIECE_HEAD..]) {
                 Err(_) => Err(UploadFault::Malformed),
                 Ok(step) => {
+                    keep(&mut self.kept, self.kept_bytes_max, &buffer[PIECE_HEAD..PIECE_HEAD + step.data]);
                     let mut ending = Vec::new();
                     if step.done {
                         write_last_chunk(&mut ending, decoder);
@@ -318,6 +336,14 @@ impl Upload {
             return (Vec::new(), Some((buffer, self.at)));
         }
         (buffer, None)
+    }
+}
+
+/// Adds a piece to a copy, if there is one; one that grows too long is let go.
+fn keep(kept: &mut Option<Vec<u8>>, bytes_max: usize, piece: &[u8]) {
+    match kept {
+        Some(copy) if copy.len() + piece.len() <= bytes_max => copy.extend_from_slice(piece),
+        _ => *kept = None,
     }
 }
 

@@ -25,6 +25,9 @@ pub struct Request {
     pub content_length: Option<u64>,
     /// The most bytes of body that a plugin allows; 0 is no bound.
     pub body_bytes_max: u64,
+    /// The most bytes of body of which a copy is kept as it passes, for `LOG` to see as held; 0 keeps none. A longer one
+    /// is not kept.
+    pub kept_body_bytes_max: usize,
     pub forward: Forward,
     /// Parameters of the route's path, as ranges into `path`.
     pub params: Vec<(String, std::ops::Range<u32>)>,
@@ -141,6 +144,7 @@ impl Request {
         self.body = Body::Empty;
         self.content_length = None;
         self.body_bytes_max = 0;
+        self.kept_body_bytes_max = 0;
         self.forward.target.clear();
         self.forward.host.clear();
         self.forward.method = None;

@@ -184,6 +184,10 @@ core_stats! {
     load,
     /// Connections left to another core when they were accepted.
     handed_over,
+    /// Copies of requests that were sent beside the road, that could not be, and that there was no room for.
+    copies_sent,
+    copies_failed,
+    copies_dropped,
     /// Times a circuit breaker was opened here.
     breakers_opened,
 }

@@ -1,5 +1,6 @@
 //! What a plugin may ask for while it is compiled: ids for state, upstreams, and what it needs of bodies.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rpds::{HashTrieMapSync, HashTrieSetSync};
@@ -133,6 +134,10 @@ pub trait Upstreams: std::fmt::Debug {
     /// The place of a kept one; `None`, and told as a lack of `field`, when there is none. The plugin is compiled
     /// again when that changes.
     fn kept(&mut self, field: &str, id: &ObjectId) -> Option<u32>;
+
+    /// The addresses of a host; none, and told as a lack of `field`, where it has none now. The plugin is compiled again
+    /// when that changes.
+    fn addresses(&mut self, field: &str, host: &str) -> Vec<IpAddr>;
 
     /// Makes the one that is written at `field`; its place.
     ///
@@ -283,6 +288,12 @@ impl<'a> CompileCx<'a> {
     /// is none, which is told and does not keep the plugin out of force.
     pub fn kept_upstream(&mut self, field: &str, id: &ObjectId) -> Option<u32> {
         self.upstreams.kept(&format!("plugins.{}.{field}", self.plugin), id)
+    }
+
+    /// The addresses of a host that `field` of the configuration names, an address itself or a name; none where there is
+    /// none now, which is told and does not keep the plugin out of force.
+    pub fn addresses(&mut self, field: &str, host: &str) -> Vec<IpAddr> {
+        self.upstreams.addresses(&format!("plugins.{}.{field}", self.plugin), host)
     }
 
     /// The place of an upstream that is written at `field` of the configuration; `None` when it is refused, and the

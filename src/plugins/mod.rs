@@ -179,6 +179,7 @@ plugins! {
     prometheus: Prometheus,
     proxy_buffering: ProxyBuffering,
     proxy_control: ProxyControl,
+    proxy_mirror: ProxyMirror,
     proxy_rewrite: ProxyRewrite,
     real_ip: RealIp,
     redirect: Redirect,

@@ -15,6 +15,7 @@ use crate::link::stats::{CoreStats, Series};
 use super::Limits;
 use super::buffers::Buffers;
 use super::deadline::Wheel;
+use super::errand::Errands;
 use super::local::{LocalId, Locals};
 use super::pool::Pool;
 use super::socket::Sending;
@@ -50,6 +51,7 @@ pub struct Core {
     pub ledger: Arc<Ledger>,
     pub wheel: Wheel,
     pub pool: Pool,
+    pub errands: Errands,
     /// Connections being served.
     pub in_flight: Cell<usize>,
     rng: RefCell<Rng>,
@@ -75,6 +77,7 @@ impl Core {
             ledger: hatches.ledger,
             wheel: Wheel::new(clock::now()),
             pool: Pool::default(),
+            errands: Errands::default(),
             in_flight: Cell::new(0),
             rng: RefCell::new(Rng::seeded(seed)),
             anchor: WallAnchor::new(),

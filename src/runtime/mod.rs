@@ -7,6 +7,7 @@ pub mod core;
 pub mod deadline;
 pub mod driver;
 mod ear;
+pub mod errand;
 pub mod event;
 pub mod limits;
 pub mod listener;

@@ -29,6 +29,7 @@ mod health;
 mod limits;
 mod made_up;
 mod memory;
+mod mirror;
 mod mishaps;
 mod mutants;
 mod panic;

@@ -42,6 +42,7 @@ fn page(board: &Board) -> String {
     configuration(&mut page, board);
     cores(&mut page, board);
     connections(&mut page, board);
+    copies(&mut page, board);
     answers(&mut page, board);
     losses(&mut page, board);
     own_process(&mut page, board);
@@ -323,6 +324,20 @@ fn connections(page: &mut Page, board: &Board) {
             "Share of upstream requests that found an open connection, since the start",
             reuses as f64 / leases as f64,
         );
+    }
+}
+
+/// What became of requests' copies.
+fn copies(page: &mut Page, board: &Board) {
+    type Of = fn(&CoreStats) -> &Cell;
+    let outcomes: [(&str, Of); 3] =
+        [("sent", |c| &c.copies_sent), ("failed", |c| &c.copies_failed), ("dropped", |c| &c.copies_dropped)];
+    let help = "Copies of requests for another origin, by what became of them";
+    let mut family = page.family("ringway_copies_total", Kind::Counter, help);
+    for (core, stats) in board.stats.iter().enumerate() {
+        for (outcome, of) in outcomes {
+            family.sample(&format!("core=\"{core}\",outcome=\"{outcome}\""), of(stats).get());
+        }
     }
 }
 

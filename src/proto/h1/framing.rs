@@ -7,6 +7,22 @@ use crate::base::text::{comma_list, is_token, parse_u64};
 use crate::proto::h1::HeadFault;
 use crate::proto::head::{HeaderId, HeaderList, HeaderSet, Method, RequestLine, StatusLine, Version};
 
+/// Lines of a request that whoever forwards it writes anew: framing, authority, hop-by-hop.
+pub const WRITTEN_ANEW: HeaderSet = HeaderSet::of(&[
+    HeaderId::Connection,
+    HeaderId::ContentLength,
+    HeaderId::Expect,
+    HeaderId::Host,
+    HeaderId::Http2Settings,
+    HeaderId::KeepAlive,
+    HeaderId::ProxyAuthorization,
+    HeaderId::ProxyConnection,
+    HeaderId::Te,
+    HeaderId::Trailer,
+    HeaderId::TransferEncoding,
+    HeaderId::Upgrade,
+]);
+
 /// How the end of a body is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {

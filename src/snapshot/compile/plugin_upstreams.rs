@@ -1,5 +1,7 @@
 //! Upstreams of an object's plugins: those they name, and those that are written in their configuration.
 
+use std::net::IpAddr;
+
 use super::parts::{Made, Parts};
 use super::state::Need;
 use super::work::dangling;
@@ -29,6 +31,14 @@ impl Upstreams for PluginUpstreams<'_> {
             self.lacks.push(dangling(field, "an upstream", id).in_object(self.owner));
         }
         place
+    }
+
+    fn addresses(&mut self, field: &str, host: &str) -> Vec<IpAddr> {
+        self.book.names.addresses(host).unwrap_or_else(|error| {
+            let problem = format!("can not resolve {host}: {error}");
+            self.lacks.push(ConfigError::at(field, problem).in_object(self.owner));
+            Vec::new()
+        })
     }
 
     fn make(

@@ -622,6 +622,19 @@ fn a_name_becomes_all_its_addresses_and_one_without_any_is_told_and_left_out() {
     assert_eq!(desk.compiler.names(), ["gone.test"]);
 }
 
+#[test]
+fn a_name_that_a_plugin_sends_to_is_resolved_as_those_of_nodes_are() {
+    let mirror = |host: &str| {
+        format!("routes: [{{id: 1, uri: /, plugins: {{proxy-mirror: {{host: 'http://{host}'}}}}}}]")
+    };
+    let mut desk = Desk::of(&mirror("gone.test"));
+    let lack = "routes/1: plugins.proxy-mirror.host: can not resolve gone.test: no such name";
+    assert_eq!((desk.faults(), desk.compiler.names()), (vec![lack.to_owned()], vec!["gone.test".to_owned()]));
+    assert!(desk.compiler.learn(vec![("gone.test".to_owned(), vec![address("10.0.0.5")])]).is_some());
+    desk.read(&mirror("two.test"));
+    assert_eq!((desk.faults(), desk.compiler.names()), (vec![], vec!["two.test".to_owned()]));
+}
+
 // ---- state that stays ---------------------------------------------------------------------------------------
 
 /// Objects of the model: an upstream's node, or nothing; and the limit of a route, or nothing.
