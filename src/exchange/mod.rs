@@ -167,9 +167,14 @@ impl Exchange {
         self.bytes_out = 0;
     }
 
-    /// Whether the gates of that plugin are passed over.
+    /// Whether the gates of any plugin are passed over; hardly ever.
+    pub fn passes_over_some(&self) -> bool {
+        !self.passed_over.is_empty()
+    }
+
+    /// Whether the gates of that plugin are.
     pub fn passes_over(&self, plugin: &str) -> bool {
-        !self.passed_over.is_empty() && self.passed_over.contains(&plugin)
+        self.passed_over.contains(&plugin)
     }
 
     /// The last try at a node.

@@ -154,7 +154,8 @@ impl<P: Hooks> PluginChain<P> {
         wanted: impl Fn(&P) -> bool,
     ) -> Verdict {
         for mount in self.at(phase) {
-            if !wanted(&mount.plugin) || ex.passes_over(mount.plugin.name()) || !mount.applies(ex) {
+            let is_passed_over = ex.passes_over_some() && ex.passes_over(mount.plugin.name());
+            if is_passed_over || !wanted(&mount.plugin) || !mount.applies(ex) {
                 continue;
             }
             let verdict = match mount.plugin.gate(phase, ex, env) {

@@ -8,6 +8,7 @@ use super::cells::NodeBook;
 use super::checks::Checks;
 use super::services::Service;
 use crate::balance::{Balancer, Kind, Weighted};
+use crate::base::hash::stable;
 use crate::expr::Template;
 use crate::link::health::Cell;
 use crate::model::upstream::{Algorithm, HashOn, NodeSpec};
@@ -118,7 +119,7 @@ pub(super) fn compile(
             upstream.upstream_host.as_deref().filter(|_| matches!(pass_host, PassHost::Rewrite(_)));
         Arc::new(Checks::new(checks, rewritten))
     });
-    let rules = crate::base::hash::stable(format!("{checks:?}").as_bytes());
+    let rules = checks.as_ref().map_or(0, |checks| stable(format!("{checks:?}").as_bytes()));
     let has_cells = checks.is_some() || kind.asks_of_nodes();
     let (mut nodes, mut shares) = (Vec::new(), Vec::new());
     for spec in specs.iter().filter(|_| !is_mute) {
@@ -149,7 +150,7 @@ pub(super) fn compile(
         name: name.into(),
         kind,
         balancer: Balancer::new(kind, &weights),
-        fingerprint: crate::base::hash::stable(format!("{kind:?}{weights:?}").as_bytes()),
+        fingerprint: stable(format!("{kind:?}{weights:?}").as_bytes()),
         hash_key: hash_key_of(upstream),
         checks,
         is_measured: kind.asks_of_nodes(),
