@@ -1,4 +1,4 @@
-//! A head that has come in, read: what it says is decided in [`intake`](crate::snapshot::intake), and how its body will come is noted.
+//! A head that has come in, read: what it says is decided in [`intake`], and how its body will come is noted.
 
 use super::Hall;
 use super::upload::Upload;

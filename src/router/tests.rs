@@ -323,7 +323,7 @@ fn random_list(rng: &mut Rng, mode: Mode) -> Vec<Listed> {
 fn the_router_agrees_with_a_list_that_is_scanned_while_entries_come_and_go() {
     let seed = 0x0417_e57a;
     let mut rng = Rng::seeded(seed);
-    for round in 0..600 {
+    for round in 0..1_200 {
         let mode = [Mode::HostUri, Mode::Uri, Mode::UriWithParameter][round % 3];
         let list = random_list(&mut rng, mode);
         let mut router = Router::new(mode);

@@ -57,9 +57,10 @@ pub(super) fn check_pair(
     Ok(lack.into_iter().collect())
 }
 
-/// What is wrong with what is asked of a client's certificate.
-pub(super) fn check_client(client: &ClientCertificates) -> Vec<ConfigError> {
-    let ca = certificates(&client.ca).err().map(|problem| ConfigError::at("client.ca", problem));
+/// What is wrong with what is asked of a client's certificate; `ca` are the certificates in `client.ca`, where they are
+/// known.
+pub(super) fn check_client(client: &ClientCertificates, ca: Option<&str>) -> Vec<ConfigError> {
+    let ca = ca.and_then(|ca| certificates(ca).err()).map(|problem| ConfigError::at("client.ca", problem));
     let paths = client.skip_mtls_uri_regex.iter().flatten().enumerate().filter_map(|(at, text)| {
         let problem = format!("expected a regular expression, got {text:?}");
         Regex::new(text).err().map(|_| ConfigError::at(format!("client.skip_mtls_uri_regex[{at}]"), problem))

@@ -126,6 +126,10 @@ fn a_key_that_is_kept_elsewhere_is_checked_when_it_is_known() {
         put(&gateway, &json!({"cert": "$env://NONE", "key": "$env://NONE_EITHER", "sni": "a.test"}));
     assert_eq!(status, 200);
     assert!(told.contains("key: $env://NONE_EITHER: the variable NONE_EITHER is not set"), "{told}");
+    let ssl = json!({"cert": "$env://NONE", "key": "$env://NONE", "sni": "a.test", "client": {"ca": "$env://NO_CA"}});
+    let (status, _, told) = put(&gateway, &ssl);
+    assert_eq!(status, 200);
+    assert!(told.contains("client.ca: $env://NO_CA: the variable NO_CA is not set"), "{told}");
     let (status, fault, _) =
         put(&gateway, &json!({"cert": "$env://OTHER", "key": "$env://OTHER", "sni": "a.test"}));
     assert_eq!(status, 400);

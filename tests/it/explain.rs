@@ -14,7 +14,6 @@ on_both_drivers!(
     a_consumer_is_told_with_what_it_brings_and_its_key_is_not,
     the_upstream_is_told_with_its_nodes_and_what_is_in_force,
     asking_counts_nothing_and_waits_for_nothing,
-    a_plugin_that_panics_on_trial_costs_a_line_of_the_answer,
     a_question_with_faults_is_refused_with_all_of_them,
     the_command_line_tells_it_to_people_and_sends_the_request,
     files_are_explained_as_a_gateway_explains_them,
@@ -314,20 +313,6 @@ fn asking_counts_nothing_and_waits_for_nothing() {
     let told = explain(&gateway, "uri=/late");
     assert_eq!(plugins(&told, "access"), ["mocking routes/2 waits"]);
     assert!(told["notes"].to_string().contains("mocking waits"), "{told:#}");
-}
-
-fn a_plugin_that_panics_on_trial_costs_a_line_of_the_answer() {
-    let origin = Origin::replying("hello");
-    let objects = "
-        routes:
-          - {id: 1, uri: /crash, plugins: {crash: {}}, upstream: {nodes: {ORIGIN: 1}}}
-          - {id: 2, uri: /fine, upstream: {nodes: {ORIGIN: 1}}}
-        ";
-    let gateway = Gateway::resources(objects, &[("ORIGIN", &origin)]).that_may_panic().start();
-    let told = explain(&gateway, "uri=/crash");
-    assert_eq!(told["outcome"], json!({"kind": "panicked", "by": "crash"}), "{told:#}");
-    assert_eq!(explain(&gateway, "uri=/fine")["outcome"]["kind"], "forwarded");
-    gateway.get("/fine").expect(200, "hello");
 }
 
 fn a_question_with_faults_is_refused_with_all_of_them() {

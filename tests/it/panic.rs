@@ -1,9 +1,14 @@
 //! A panic costs one connection and is counted; the core and its other connections go on.
 #![cfg(feature = "test-plugins")]
 
+use serde_json::{Value, json};
+
 use super::kit::{Gateway, Origin, eventually};
 
-on_both_drivers!(a_panic_in_a_plugin_costs_its_connection_and_a_counter,);
+on_both_drivers!(
+    a_panic_in_a_plugin_costs_its_connection_and_a_counter,
+    a_plugin_that_panics_on_trial_costs_a_line_of_an_explanation,
+);
 
 fn a_panic_in_a_plugin_costs_its_connection_and_a_counter() {
     let origin = Origin::replying("fine");
@@ -32,4 +37,18 @@ fn a_panic_in_a_plugin_costs_its_connection_and_a_counter() {
     eventually("every panic is counted", || {
         (gateway.metric("ringway_panics_total") == Some(200.0)).then_some(())
     });
+}
+
+fn a_plugin_that_panics_on_trial_costs_a_line_of_an_explanation() {
+    let origin = Origin::replying("fine");
+    let objects = "
+        routes:
+          - {id: 1, uri: /crash, plugins: {crash: {}}, upstream: {nodes: {ORIGIN: 1}}}
+          - {id: 2, uri: /fine, upstream: {nodes: {ORIGIN: 1}}}
+        ";
+    let gateway = Gateway::resources(objects, &[("ORIGIN", &origin)]).that_may_panic().start();
+    let explained = |uri: &str| -> Value { gateway.control("GET", &format!("/v1/explain?uri={uri}")).json() };
+    assert_eq!(explained("/crash")["outcome"], json!({"kind": "panicked", "by": "crash"}));
+    assert_eq!(explained("/fine")["outcome"]["kind"], "forwarded");
+    gateway.get("/fine").expect(200, "fine");
 }

@@ -82,25 +82,21 @@ impl Work<'_> {
 
     /// Whether the certificates of an ssl and their keys are what they should be.
     pub(super) fn check_ssl(&mut self, name: &str, ssl: &Ssl) -> Result<(), Vec<ConfigError>> {
-        let mut faults = ssl.client.as_ref().map_or_else(Vec::new, check_client);
+        let mut faults = Vec::new();
+        if let Some(client) = &ssl.client {
+            let filled = self.fill_ssl(name, json!({"client": {"ca": client.ca.as_str()}}), &mut faults);
+            let ca = filled.as_ref().map(|filled| text_of(&filled["client"], "ca"));
+            faults.extend(check_client(client, ca));
+        }
         let further = ssl.certs.iter().flatten().zip(ssl.keys.iter().flatten()).enumerate();
         let further =
             further.map(|(at, (cert, key))| (format!("certs[{at}]"), cert, format!("keys[{at}]"), key));
         let first = ("cert".to_owned(), &ssl.cert, "key".to_owned(), &ssl.key);
         for (cert_field, cert, key_field, key) in std::iter::once(first).chain(further) {
             let written = json!({&*cert_field: cert.as_str(), &*key_field: key.expose()});
-            let filled = match self.fill(&written, || Value::Bool(true)) {
-                Ok(filled) => filled,
-                Err(more) => {
-                    let (awaited, wrong): (Vec<_>, Vec<_>) =
-                        more.into_iter().partition(|fault| fault.may_pass);
-                    self.lacks.extend(awaited.into_iter().map(|fault| fault.in_object(name)));
-                    faults.extend(wrong);
-                    continue;
-                }
-            };
-            let text = |field: &str| filled.value[field].as_str().unwrap_or_default();
-            match check_pair((&cert_field, text(&cert_field)), (&key_field, text(&key_field))) {
+            let Some(filled) = self.fill_ssl(name, written, &mut faults) else { continue };
+            let (cert, key) = (text_of(&filled, &cert_field), text_of(&filled, &key_field));
+            match check_pair((&cert_field, cert), (&key_field, key)) {
                 Ok(lacks) => self.lacks.extend(lacks.into_iter().map(|lack| lack.in_object(name))),
                 // They tell nothing of what they are about.
                 Err(more) => faults.extend(more),
@@ -108,4 +104,22 @@ impl Work<'_> {
         }
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
+
+    /// Fields of an ssl with what their references stand for; nothing where a value is awaited, which is told, or is
+    /// wrong.
+    fn fill_ssl(&mut self, name: &str, written: Value, faults: &mut Vec<ConfigError>) -> Option<Value> {
+        match self.fill(&written, || Value::Bool(true)) {
+            Ok(mut filled) => Some(std::mem::take(&mut filled.value)),
+            Err(more) => {
+                let (awaited, wrong): (Vec<_>, Vec<_>) = more.into_iter().partition(|fault| fault.may_pass);
+                self.lacks.extend(awaited.into_iter().map(|fault| fault.in_object(name)));
+                faults.extend(wrong);
+                None
+            }
+        }
+    }
+}
+
+fn text_of<'v>(filled: &'v Value, field: &str) -> &'v str {
+    filled[field].as_str().unwrap_or_default()
 }

@@ -13,6 +13,7 @@ use crate::router::Query;
 use crate::snapshot::{Route, Target, Upstream};
 
 mod incremental;
+mod merging;
 mod references;
 
 /// A compiler and what was last compiled with it.
