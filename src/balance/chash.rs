@@ -11,9 +11,10 @@ use super::priority::Algorithm;
 use super::{Context, Weighted, common_divisor};
 
 /// Points for each unit of weight.
-const POINTS: u32 = 160;
-/// Points of a ring, some 8 MiB: weights that ask for more are scaled down.
-const POINTS_MAX: u64 = 1 << 20;
+const POINTS: u64 = 160;
+/// Points of a ring, 2 MiB: weights and nodes that ask for more get fewer points each, and a node at least one. It also
+/// bounds how far a core looks for a node that is up.
+const POINTS_MAX: u64 = 1 << 18;
 
 /// The nodes of one priority.
 #[derive(Clone, Debug)]
@@ -31,13 +32,13 @@ impl Algorithm for Chash {
     fn new(nodes: &[(usize, Weighted<'_>)]) -> Self {
         let divisor = common_divisor(nodes.iter().map(|(_, node)| node.weight));
         let all: u64 = nodes.iter().map(|(_, node)| u64::from(node.weight / divisor)).sum();
-        let scale = (all * u64::from(POINTS)).div_ceil(POINTS_MAX).max(1);
+        let scale = (all * POINTS).div_ceil(POINTS_MAX).max(1);
         let mut ring = Vec::new();
         for (place, node) in nodes {
-            let units = (u64::from(node.weight / divisor) / scale).max(1) as u32;
+            let points = (u64::from(node.weight / divisor) * POINTS / scale).max(1);
             let id = crc32fast::hash(node.id);
             let mut hash = 0;
-            for _ in 0..units * POINTS {
+            for _ in 0..points {
                 let mut point = crc32fast::Hasher::new_with_initial(id);
                 point.update(&u32::to_le_bytes(hash));
                 hash = point.finalize();
@@ -59,6 +60,8 @@ impl Algorithm for Chash {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::super::priority::Priorities;
     use super::super::testing::{Fixed, tried};
     use super::*;
@@ -126,11 +129,16 @@ mod tests {
     }
 
     #[test]
-    fn huge_weights_do_not_make_a_huge_ring() {
+    fn neither_huge_weights_nor_many_nodes_make_a_huge_ring() {
         let nodes = [(0, 4_000_000_000), (1, 3)];
         let nodes = nodes.map(|(place, weight)| (place, Weighted { weight, priority: 0, id: b"a" }));
         let Chash { ring } = Chash::new(&nodes);
-        assert!(ring.len() as u64 <= POINTS_MAX + 320, "{}", ring.len());
+        assert!(ring.len() as u64 <= POINTS_MAX + 2, "{}", ring.len());
         assert!(ring.iter().any(|point| point.node == 1));
+        let nodes: Vec<_> =
+            (0..10_000).map(|place| (place, Weighted { weight: 1, priority: 0, id: b"a" })).collect();
+        let Chash { ring } = Chash::new(&nodes);
+        assert!(ring.len() as u64 <= POINTS_MAX + 10_000, "{}", ring.len());
+        assert!(ring.iter().map(|point| point.node).collect::<BTreeSet<_>>().len() == 10_000);
     }
 }

@@ -49,18 +49,28 @@ impl<A: Algorithm> Priorities<A> {
             return (!tried.contains(only)).then_some(only);
         }
         let left_and_up = |node| !tried.contains(node) && cx.is_up(node);
-        if let Some(node) = self.groups.iter_mut().find_map(|group| group.algorithm.pick(left_and_up, cx)) {
+        if let Some(node) = self.groups.iter_mut().find_map(|group| group.pick(left_and_up, cx)) {
             return Some(node);
         }
         if self.groups.iter().flat_map(|group| &group.nodes).any(|node| cx.is_up(*node)) {
             return None;
         }
-        self.groups.iter_mut().find_map(|group| group.algorithm.pick(|node| !tried.contains(node), cx))
+        self.groups.iter_mut().find_map(|group| group.pick(|node| !tried.contains(node), cx))
     }
 
     #[cfg(test)]
     pub(super) fn states(&self) -> impl Iterator<Item = &A> {
         self.groups.iter().map(|group| &group.algorithm)
+    }
+}
+
+impl<A: Algorithm> Group<A> {
+    /// No algorithm looks for what is not there: a ring is long.
+    fn pick(&mut self, may: impl Fn(usize) -> bool, cx: &impl Context) -> Option<usize> {
+        if !self.nodes.iter().any(|node| may(*node)) {
+            return None;
+        }
+        self.algorithm.pick(may, cx)
     }
 }
 
