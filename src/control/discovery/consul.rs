@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::http::{escaped, get};
-use super::{Fetched, Registry};
+use super::{Fetched, Registry, port_of};
 use crate::control::dial::Dialer;
 use crate::model::settings::Endpoint;
 use crate::model::settings::discovery::ConsulSettings;
@@ -38,8 +38,7 @@ impl Registry for ConsulSettings {
         if !service.namespace.is_empty() {
             path.push_str(&format!("&ns={}", escaped(&service.namespace)));
         }
-        let mut patience =
-            Duration::from_millis(self.timeout.connect.get() as u64 + self.timeout.read.get() as u64);
+        let mut patience = self.timeout.whole();
         if let Some(index) = index {
             let wait = self.timeout.wait.get() as u64;
             path.push_str(&format!("&index={index}&wait={wait}s"));
@@ -70,7 +69,7 @@ fn node(instance: &Value, default: u32) -> Option<NodeSpec> {
     let weight = service.get("Weights").and_then(|weights| weights.get("Passing")?.as_u64());
     Some(NodeSpec {
         host: host.to_owned(),
-        port: Some(u16::try_from(service.get("Port")?.as_u64()?).ok().filter(|port| *port > 0)?),
+        port: Some(port_of(service.get("Port")?.as_u64()?)?),
         weight: weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or(default),
         priority: 0,
     })

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::http::{escaped, get};
-use super::{Fetched, Registry};
+use super::{Fetched, Registry, port_of};
 use crate::control::dial::Dialer;
 use crate::model::settings::Endpoint;
 use crate::model::settings::discovery::EurekaSettings;
@@ -29,8 +29,7 @@ impl Registry for EurekaSettings {
         dialer: Dialer,
     ) -> Result<Fetched, String> {
         let path = format!("/{}/apps/{}", self.prefix.trim_matches('/'), escaped(&service.name));
-        let patience =
-            Duration::from_millis(self.timeout.connect.get() as u64 + self.timeout.read.get() as u64);
+        let patience = self.timeout.whole();
         let answer = get(server, &path, &[], dialer, patience).await?;
         match answer.status {
             // An application without instances is not there.
@@ -66,7 +65,7 @@ fn node(instance: &Value, default: u32) -> Option<NodeSpec> {
     let weight = instance.get("metadata").and_then(|metadata| metadata.get("weight")).and_then(self::number);
     Some(NodeSpec {
         host: instance.get("ipAddr")?.as_str()?.to_owned(),
-        port: Some(u16::try_from(number).ok().filter(|port| *port > 0)?),
+        port: Some(port_of(number)?),
         weight: weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or(default),
         priority: 0,
     })

@@ -35,6 +35,8 @@ const TOLD_MAX: usize = 64;
 const RETRY: Duration = Duration::from_millis(500);
 /// Between two answers of a registry that should have waited for a change and did not.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Services that are asked after, each with a connection of its own; those beyond have no nodes.
+const SERVICES_MAX: usize = 4096;
 /// What a start gives registries, so that it does not begin with routes that refuse.
 const START: Duration = Duration::from_secs(3);
 
@@ -109,7 +111,8 @@ impl Discovery {
     /// # Errors
     /// When there is no runtime to be had.
     pub fn first(&mut self, compiler: &mut Compiler) -> io::Result<Option<Outcome>> {
-        let services = compiler.services();
+        let mut services = compiler.services();
+        services.truncate(SERVICES_MAX);
         if services.is_empty() {
             return Ok(None);
         }
@@ -137,7 +140,17 @@ impl Discovery {
         }
         self.at = compiler.generation();
         let mut before = std::mem::take(&mut self.running);
-        for service in compiler.services() {
+        let mut services = compiler.services();
+        // Always the same ones.
+        services.sort_unstable();
+        if services.len() > SERVICES_MAX {
+            let left = services.len() - SERVICES_MAX;
+            log::warn(format!(
+                "registries are asked after {SERVICES_MAX} services at most; {left} are left out"
+            ));
+            services.truncate(SERVICES_MAX);
+        }
+        for service in services {
             let running = before.remove(&service).unwrap_or_else(|| {
                 let (settings, dialer, tell) =
                     (Arc::clone(&self.settings), self.dialer.clone(), self.tell.clone());
@@ -173,6 +186,11 @@ impl Discovery {
             }
         }
     }
+}
+
+/// A port that a registry tells, if it is one.
+fn port_of(told: u64) -> Option<u16> {
+    u16::try_from(told).ok().filter(|port| *port > 0)
 }
 
 /// Calls a function with the registry of a kind.

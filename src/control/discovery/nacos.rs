@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::http::{escaped, get};
-use super::{Fetched, Registry};
+use super::{Fetched, Registry, port_of};
 use crate::control::dial::Dialer;
 use crate::model::settings::Endpoint;
 use crate::model::settings::discovery::NacosSettings;
@@ -38,8 +38,7 @@ impl Registry for NacosSettings {
                 path.push_str(&format!("&{key}={}", escaped(value)));
             }
         }
-        let patience =
-            Duration::from_millis(self.timeout.connect.get() as u64 + self.timeout.read.get() as u64);
+        let patience = self.timeout.whole();
         let answer = get(server, &path, &[], dialer, patience).await?;
         if answer.status != 200 {
             return Err(format!("{server}: status {}", answer.status));
@@ -59,7 +58,7 @@ fn node(host: &Value, default: u32) -> Option<NodeSpec> {
     let weight = host.get("weight").and_then(Value::as_f64).map(|weight| (weight * UNIT).round() as u32);
     Some(NodeSpec {
         host: host.get("ip")?.as_str()?.to_owned(),
-        port: Some(u16::try_from(host.get("port")?.as_u64()?).ok().filter(|port| *port > 0)?),
+        port: Some(port_of(host.get("port")?.as_u64()?)?),
         weight: weight.unwrap_or(default),
         priority: 0,
     })

@@ -1,5 +1,7 @@
 //! Registries that know the nodes of upstreams: which, where, and how they are asked. Keys are APISIX's.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -132,6 +134,13 @@ impl Default for Timeouts {
             read: InRange::literal(5000),
             wait: InRange::literal(60),
         }
+    }
+}
+
+impl Timeouts {
+    /// How long a question that waits for nothing may take as a whole.
+    pub const fn whole(&self) -> Duration {
+        Duration::from_millis((self.connect.get() + self.send.get() + self.read.get()) as u64)
     }
 }
 
