@@ -226,6 +226,7 @@ impl Upstream {
     /// What is wrong with it beyond what a schema can say.
     pub(crate) fn faults(&self) -> Vec<ConfigError> {
         let mut faults = self.nodes.as_ref().map(Nodes::faults).unwrap_or_default();
+        faults.extend(self.checks.iter().flat_map(Checks::faults));
         if self.algorithm == Algorithm::Chash {
             faults.extend(self.key_fault());
         }

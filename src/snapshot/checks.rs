@@ -52,12 +52,10 @@ impl Checks {
         let rules = Rules {
             good: statuses(&healthy.http_statuses),
             bad: statuses(&unhealthy.http_statuses),
-            thresholds: Thresholds {
-                successes: healthy.successes.get() as u8,
-                http_failures: unhealthy.http_failures.get() as u8,
-                tcp_failures: unhealthy.tcp_failures.get() as u8,
-                timeouts: unhealthy.timeouts.get() as u8,
-            },
+            thresholds: thresholds(
+                healthy.successes.get(),
+                [unhealthy.http_failures.get(), unhealthy.tcp_failures.get(), unhealthy.timeouts.get()],
+            ),
         };
         let check = &checks.active;
         let active = ActiveCheck {
@@ -89,12 +87,20 @@ fn passive(check: &model::PassiveCheck) -> Rules {
     Rules {
         good: statuses(&healthy.http_statuses),
         bad: statuses(&unhealthy.http_statuses),
-        thresholds: Thresholds {
-            successes: healthy.successes.get() as u8,
-            http_failures: unhealthy.http_failures.get() as u8,
-            tcp_failures: unhealthy.tcp_failures.get() as u8,
-            timeouts: unhealthy.timeouts.get() as u8,
-        },
+        thresholds: thresholds(
+            healthy.successes.get(),
+            [unhealthy.http_failures.get(), unhealthy.tcp_failures.get(), unhealthy.timeouts.get()],
+        ),
+    }
+}
+
+/// Counts of at most 254, as the model has them.
+const fn thresholds(successes: i64, [http_failures, tcp_failures, timeouts]: [i64; 3]) -> Thresholds {
+    Thresholds {
+        successes: successes as u8,
+        http_failures: http_failures as u8,
+        tcp_failures: tcp_failures as u8,
+        timeouts: timeouts as u8,
     }
 }
 

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::text::{is_field_byte, is_token};
+use crate::model::ConfigError;
 use crate::model::field::{HostPattern, InRange, Port, Seconds, Text, Unique};
+use crate::model::schema::shown_text;
 
 /// A status that a node may answer with.
 type Status = InRange<200, 599>;
@@ -19,6 +22,30 @@ pub struct Checks {
     pub active: ActiveCheck,
     /// Requests are watched.
     pub passive: Option<PassiveCheck>,
+}
+
+impl Checks {
+    /// What could not be asked as it is written: every node would count as sick.
+    pub(super) fn faults(&self) -> Vec<ConfigError> {
+        let at = |field: &str, expected: &str, found: &str| {
+            let found = shown_text(found);
+            ConfigError::at(format!("checks.active.{field}"), format!("expected {expected}, got {found}"))
+        };
+        let path = self.active.http_path.as_str();
+        let is_path =
+            path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+        let path = (!is_path).then(|| at("http_path", "a path such as /status, without spaces", path));
+        let lines = self.active.req_headers.iter().flat_map(|lines| lines.iter()).enumerate();
+        let lines = lines.filter(|(_, line)| !is_header(line));
+        let lines = lines.map(|(place, line)| at(&format!("req_headers[{place}]"), "`Name: value`", line));
+        path.into_iter().chain(lines).collect()
+    }
+}
+
+fn is_header(line: &str) -> bool {
+    line.split_once(':').is_some_and(|(name, value)| {
+        is_token(name.trim().as_bytes()) && value.trim().bytes().all(is_field_byte)
+    })
 }
 
 /// What a check speaks.
@@ -220,4 +247,29 @@ impl Default for PassiveUnhealthy {
 fn statuses(statuses: &[i64]) -> Unique<Status, 1> {
     let statuses = statuses.iter().map(|status| Status::literal(*status)).collect();
     Unique::new(statuses).expect("the statuses above are some, and all different")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_asked_is_refused_where_it_is_written() {
+        let faults = |active: Value| -> Vec<String> {
+            let checks: Checks = serde_json::from_value(json!({"active": active})).expect("well formed");
+            checks.faults().iter().map(ToString::to_string).collect()
+        };
+        let fine = json!({"http_path": "/status?full=1", "req_headers": ["A: b", "X-Empty:", "User-Agent: curl/7.29.0"]});
+        assert_eq!(faults(fine), Vec::<String>::new());
+        assert_eq!(
+            faults(json!({"http_path": "my status", "req_headers": ["A: b", "no header", "bad name: x"]})),
+            [
+                "checks.active.http_path: expected a path such as /status, without spaces, got \"my status\"",
+                "checks.active.req_headers[1]: expected `Name: value`, got \"no header\"",
+                "checks.active.req_headers[2]: expected `Name: value`, got \"bad name: x\"",
+            ]
+        );
+    }
 }
