@@ -4,7 +4,7 @@
 //! sockets are bound, all loops are built, then the cores accept.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -13,18 +13,19 @@ use crate::cli::Launch;
 use crate::control::discovery::{self, Discovery};
 use crate::control::secrets::{Secrets, environment};
 use crate::control::source::etcd::Etcd;
-use crate::control::{self, Ended, Holdings, Parts, Ports};
+use crate::control::{self, Ended, Holdings, Parts, Ports, roots_of_nodes};
 use crate::edge;
-use crate::link::handover::{self, Handed, Neighbours};
+use crate::link::handover::{self, Handed, Neighbours, Spoken};
 use crate::link::ledger::Ledger;
 use crate::link::mailbox::{Letterbox, Mailbox, mailbox};
 use crate::link::outbox::{Outbox, outbox};
 use crate::link::stats::CoreStats;
 use crate::model::Settings;
-use crate::model::settings::{self, Cores};
+use crate::model::settings::{self, Cores, Listen};
 use crate::runtime::core::Hatches;
 use crate::runtime::driver::{Driver, Wanted};
-use crate::runtime::{Core, Limits, affinity, listener, sys};
+use crate::runtime::listener::{self, Open};
+use crate::runtime::{Core, Limits, affinity, sys};
 use crate::snapshot::compile::Outcome;
 use crate::snapshot::{Compiler, Order, Snapshot, limits_of};
 
@@ -41,6 +42,13 @@ fn complete(
     Ok((secrets, discovery, first))
 }
 
+/// A compiler that asks this machine.
+fn compiler(settings: &Settings) -> Compiler {
+    Compiler::new(settings, Box::new(discovery::dns::resolve))
+        .reading_env(Box::new(environment))
+        .trusting(roots_of_nodes(settings))
+}
+
 /// Starts everything, and returns when everything has ended.
 ///
 /// # Errors
@@ -51,8 +59,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     sys::use_small_pages();
     let mut etcd = Etcd::open(&settings)?;
     let holdings = Holdings::open(&settings, source.as_ref())?;
-    let mut compiler =
-        Compiler::new(&settings, Box::new(discovery::dns::resolve)).reading_env(Box::new(environment));
+    let mut compiler = compiler(&settings);
     let first = match &mut etcd {
         Some(etcd) => holdings.follow(etcd, &mut compiler),
         None if source.is_some() => {
@@ -113,7 +120,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
         inbox,
         cores_done: Box::new(move || threads.iter().all(JoinHandle::is_finished)),
         driver,
-        listeners: addresses.into_iter().map(|address| ("http".to_owned(), address)).collect(),
+        listeners: addresses,
         ready_file,
         reasons: edge::REASONS,
     }))
@@ -154,7 +161,7 @@ struct Seat {
     stats: Arc<CoreStats>,
     ledger: Arc<Ledger>,
     snapshot: Arc<Snapshot>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Open>,
     letterbox: Letterbox<Order>,
     neighbours: Neighbours,
     handed: Letterbox<Handed>,
@@ -192,17 +199,33 @@ impl Seat {
     }
 }
 
-/// One listening socket for each core and address, and the addresses with their real ports.
-fn bind_all(settings: &Settings, cores: usize) -> io::Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>)> {
+/// One listening socket for each core and address, and the addresses with their real ports, by what is spoken there.
+fn bind_all(settings: &Settings, cores: usize) -> io::Result<(Vec<(String, SocketAddr)>, Vec<Vec<Open>>)> {
     let mut addresses = Vec::new();
-    let mut by_core: Vec<Vec<TcpListener>> = (0..cores).map(|_| Vec::new()).collect();
-    for listen in settings.listen.iter() {
+    let mut by_core: Vec<Vec<Open>> = (0..cores).map(|_| Vec::new()).collect();
+    let proxied = &settings.proxy_protocol;
+    let kinds: [(&[Listen], bool, bool); 4] = [
+        (&settings.listen, false, false),
+        (&settings.ssl.listen, false, true),
+        (&proxied.listen, true, false),
+        (&proxied.ssl_listen, true, true),
+    ];
+    let each = kinds.into_iter().flat_map(|(places, is_proxied, is_tls)| {
+        places.iter().map(move |listen| (listen, Spoken { is_proxied, is_tls }))
+    });
+    for (listen, spoken) in each {
         let sockets = listener::bind(listen.address(), cores)?;
         if let Some(first) = sockets.first() {
-            addresses.push(first.local_addr()?);
+            let name = match (spoken.is_proxied, spoken.is_tls) {
+                (false, false) => "http",
+                (false, true) => "https",
+                (true, false) => "proxied_http",
+                (true, true) => "proxied_https",
+            };
+            addresses.push((name.to_owned(), first.local_addr()?));
         }
-        for (core, socket) in by_core.iter_mut().zip(sockets) {
-            core.push(socket);
+        for (core, listener) in by_core.iter_mut().zip(sockets) {
+            core.push(Open { listener, spoken });
         }
     }
     Ok((addresses, by_core))

@@ -4,6 +4,8 @@
 /// Of one certificate. Names are compared as bytes, as they were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Certificate<'a> {
+    /// Big-endian, as it was written.
+    pub serial: &'a [u8],
     pub issuer: &'a [u8],
     pub subject: &'a [u8],
     /// Since when it holds, in seconds since 1970.
@@ -32,7 +34,7 @@ pub fn read(der: &[u8]) -> Option<Certificate<'_>> {
     if fields.0.first() == Some(&VERSION) {
         fields.take(VERSION)?;
     }
-    fields.take(INTEGER)?;
+    let serial = fields.take(INTEGER)?;
     fields.take(SEQUENCE)?;
     let issuer = fields.take(SEQUENCE)?;
     let mut validity = Reader(fields.take(SEQUENCE)?);
@@ -42,7 +44,97 @@ pub fn read(der: &[u8]) -> Option<Certificate<'_>> {
     key.take(SEQUENCE)?;
     // The first byte says how many bits of the last are not used: none.
     let public_key = key.take(BITS)?.strip_prefix(&[0])?;
-    Some(Certificate { issuer, subject, not_before, not_after, public_key })
+    Some(Certificate { serial, issuer, subject, not_before, not_after, public_key })
+}
+
+const OID: u8 = 0x06;
+const SET: u8 = 0x31;
+const BMP_STRING: u8 = 0x1e;
+
+/// The attributes of names that have a short word (RFC 4514 3), and the one that is often seen besides.
+const ATTRIBUTES: [(&[u8], &str); 11] = [
+    (&[0x55, 4, 3], "CN"),
+    (&[0x55, 4, 4], "SN"),
+    (&[0x55, 4, 5], "serialNumber"),
+    (&[0x55, 4, 6], "C"),
+    (&[0x55, 4, 7], "L"),
+    (&[0x55, 4, 8], "ST"),
+    (&[0x55, 4, 10], "O"),
+    (&[0x55, 4, 11], "OU"),
+    (&[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 25], "DC"),
+    (&[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 1], "UID"),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1], "emailAddress"),
+];
+
+/// A distinguished name as text (RFC 4514), the last part first: `CN=client,O=Example`. What can not be read is left out.
+pub fn name_text(name: &[u8]) -> String {
+    let mut parts = Vec::new();
+    let mut rest = Reader(name);
+    while let Some(set) = rest.take(SET) {
+        let (mut values, mut text) = (Reader(set), String::new());
+        while let Some(pair) = values.take(SEQUENCE) {
+            if !text.is_empty() {
+                text.push('+');
+            }
+            write_pair(pair, &mut text);
+        }
+        parts.push(text);
+    }
+    parts.reverse();
+    parts.join(",")
+}
+
+fn write_pair(pair: &[u8], text: &mut String) {
+    let mut fields = Reader(pair);
+    let Some(oid) = fields.take(OID) else { return };
+    let Some(&tag) = fields.0.first() else { return };
+    let Some(value) = fields.take(tag) else { return };
+    match ATTRIBUTES.iter().find(|(known, _)| *known == oid) {
+        Some((_, word)) => text.push_str(word),
+        None => write_oid(oid, text),
+    }
+    text.push('=');
+    let value = if tag == BMP_STRING {
+        let units: Vec<u16> = value.chunks_exact(2).map(|two| u16::from_be_bytes([two[0], two[1]])).collect();
+        String::from_utf16_lossy(&units)
+    } else {
+        String::from_utf8_lossy(value).into_owned()
+    };
+    let last = value.chars().count().saturating_sub(1);
+    for (at, letter) in value.chars().enumerate() {
+        let is_edge = letter == ' ' && (at == 0 || at == last) || letter == '#' && at == 0;
+        match letter {
+            '"' | '+' | ',' | ';' | '<' | '>' | '\\' => text.extend(['\\', letter]),
+            _ if is_edge => text.extend(['\\', letter]),
+            letter if letter.is_control() => {
+                use std::fmt::Write as _;
+                let mut bytes = [0; 4];
+                for byte in letter.encode_utf8(&mut bytes).bytes() {
+                    // Writing to a string can not fail.
+                    let _ = write!(text, "\\{byte:02X}");
+                }
+            }
+            letter => text.push(letter),
+        }
+    }
+}
+
+/// An object identifier with dots (X.690 8.19).
+fn write_oid(oid: &[u8], text: &mut String) {
+    let (mut number, mut is_first) = (0_u64, true);
+    for byte in oid {
+        number = number << 7 | u64::from(byte & 0x7f);
+        if byte & 0x80 != 0 {
+            continue;
+        }
+        if is_first {
+            let root = (number / 40).min(2);
+            text.push_str(&format!("{root}.{}", number - 40 * root));
+        } else {
+            text.push_str(&format!(".{number}"));
+        }
+        (number, is_first) = (0, false);
+    }
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -119,6 +211,8 @@ zj0EAwIDSQAwRgIhAJ6uOpChLo/xttZD57L4EKvJclGkADANiugBcZbtzuCLAiEA\n\
         let found = read(&blocks[0].der).expect("a certificate");
         assert_eq!((found.not_before, found.not_after), (1_709_164_800, 2_556_143_999));
         assert_eq!(found.issuer, found.subject);
+        assert_eq!(name_text(found.subject), "CN=a.test");
+        assert_eq!(found.serial, [1]);
         assert_eq!((found.public_key.len(), found.public_key[0]), (65, 4));
     }
 
@@ -132,6 +226,29 @@ zj0EAwIDSQAwRgIhAJ6uOpChLo/xttZD57L4EKvJclGkADANiugBcZbtzuCLAiEA\n\
             let _ = read(&flipped);
         }
         assert_eq!(read(&[der.as_slice(), &[0]].concat()), None);
+    }
+
+    #[test]
+    fn a_name_is_written_last_part_first_with_what_has_a_meaning_escaped() {
+        let pair = |oid: &[u8], tag: u8, value: &[u8]| {
+            let inside = [&[OID, oid.len() as u8][..], oid, &[tag, value.len() as u8], value].concat();
+            [&[SEQUENCE, inside.len() as u8][..], &inside].concat()
+        };
+        let set = |pairs: &[u8]| [&[SET, pairs.len() as u8][..], pairs].concat();
+        let name = [
+            set(&pair(&[0x55, 4, 6], 0x13, b"DE")),
+            set(&pair(&[0x55, 4, 10], 0x0c, "a, b\\ \u{e9}".as_bytes())),
+            set(&[
+                pair(&[0x55, 4, 3], BMP_STRING, &[0, b'#', 0, b'x']),
+                pair(&[0x2a, 0x86, 0x48], 0x0c, b"\0 "),
+            ]
+            .concat()),
+        ]
+        .concat();
+        assert_eq!(name_text(&name), "CN=\\#x+1.2.840=\\00\\ ,O=a\\, b\\\\ \u{e9},C=DE");
+        for at in 0..name.len() {
+            let _ = name_text(&name[..at]);
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::Value;
 
+use crate::control::roots_of_nodes;
 use crate::expr::{Var, Vars};
 use crate::model::resources::Resources;
 use crate::model::settings::{RouterKind, Settings};
@@ -101,7 +102,8 @@ pub(super) fn differences(
 fn compiled(resources: &Resources, settings: &Settings) -> (std::sync::Arc<Snapshot>, Vec<ConfigError>) {
     // Where a name leads is not what routes are found by.
     let resolve = |_: &str| Ok(vec![ANY_CLIENT]);
-    let outcome = Compiler::new(settings, Box::new(resolve)).compile(resources);
+    let outcome =
+        Compiler::new(settings, Box::new(resolve)).trusting(roots_of_nodes(settings)).compile(resources);
     let faults = outcome.quarantined.into_iter().flat_map(|object| object.faults);
     // What references stand for is not known here, and not asked.
     (outcome.snapshot, faults.filter(|fault| !fault.may_pass).collect())

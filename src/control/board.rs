@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::base::clock::{self, Moment, UnixMs};
 use crate::link::stats::{CoreStats, Series};
 use crate::model::{ConfigError, object_name};
-use crate::snapshot::Upstream;
 use crate::snapshot::compile::Quarantined;
+use crate::snapshot::{Certificates, Upstream};
 
 use super::source::etcd::Sight;
 
@@ -36,6 +36,7 @@ pub(crate) struct Board {
     busy: Mutex<Busy>,
     etcd: Mutex<Option<Sight>>,
     checked: Mutex<Vec<Arc<Upstream>>>,
+    certificates: Mutex<Certificates>,
 }
 
 /// An object that is not in force as it is wanted.
@@ -77,6 +78,7 @@ impl Board {
             busy: Mutex::default(),
             etcd: Mutex::default(),
             checked: Mutex::default(),
+            certificates: Mutex::default(),
         }
     }
 
@@ -124,6 +126,16 @@ impl Board {
     /// The nodes of these upstreams are checked from here on.
     pub(crate) fn watch(&self, checked: Vec<Arc<Upstream>>) {
         *lock(&self.checked) = checked;
+    }
+
+    /// These certificates are shown to clients from here on.
+    pub(crate) fn show(&self, certificates: &Certificates) {
+        lock(&self.certificates).clone_from(certificates);
+    }
+
+    /// The certificates that are shown to clients.
+    pub(crate) fn certificates(&self) -> Certificates {
+        lock(&self.certificates).clone()
     }
 
     /// The upstreams whose nodes are checked.

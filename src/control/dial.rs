@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::model::settings::{EtcdSettings, Settings, Trusted};
+use crate::snapshot::ReadRoots;
 
 /// A connection, whatever carries it.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -151,28 +152,38 @@ impl Dialer {
         Ok(config)
     }
 
-    /// Those who vouch for others.
     fn roots(&self) -> io::Result<RootCertStore> {
-        let mut roots = RootCertStore::empty();
-        for trusted in &self.trusted {
-            match trusted {
-                Trusted::System => {
-                    // Systems carry certificates that nobody can use; the others count.
-                    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                }
-                Trusted::File(path) => {
-                    for certificate in certificates(path)? {
-                        roots.add(certificate).map_err(|error| named(path, error))?;
-                    }
+        roots(&self.trusted)
+    }
+}
+
+/// Reads the certificates of those who vouch for nodes, by these settings.
+pub fn roots_of_nodes(settings: &Settings) -> ReadRoots {
+    let trusted = settings.ssl.trusted_certificate.list().to_vec();
+    Box::new(move || roots(&trusted).map_err(|error| error.to_string()))
+}
+
+/// Those who vouch for others.
+fn roots(all: &[Trusted]) -> io::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for trusted in all {
+        match trusted {
+            Trusted::System => {
+                // Systems carry certificates that nobody can use; the others count.
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            }
+            Trusted::File(path) => {
+                for certificate in certificates(path)? {
+                    roots.add(certificate).map_err(|error| named(path, error))?;
                 }
             }
         }
-        if roots.is_empty() {
-            let why = "ssl.trusted_certificate: this system has no certificates that others are known by; name a file of them";
-            return Err(io::Error::new(io::ErrorKind::NotFound, why));
-        }
-        Ok(roots)
     }
+    if roots.is_empty() {
+        let why = "ssl.trusted_certificate: this system has no certificates that others are known by; name a file of them";
+        return Err(io::Error::new(io::ErrorKind::NotFound, why));
+    }
+    Ok(roots)
 }
 
 /// An error with what is behind it: that a peer refused our certificate is known to the innermost only.

@@ -76,6 +76,7 @@ use source::file::{self, LOOK_EVERY, Source};
 use store::{Author, Change, Revision};
 use write::{Done, Refusal, Write};
 
+pub use dial::roots_of_nodes;
 pub use export::process::kernel_release;
 pub use holdings::Holdings;
 pub(crate) use mask::{MASK, masked};
@@ -429,6 +430,7 @@ impl Control {
         let generation = outcome.snapshot.generation;
         self.board.reloaded(clock::wall(), generation, &outcome.quarantined, limits);
         log::info(format!("configuration {generation} taken over; set aside: {}", outcome.quarantined.len()));
+        self.board.show(&outcome.snapshot.certificates);
         self.prober.follow(outcome.snapshot.upstreams.checked(), &self.board);
         self.publisher.publish(outcome.snapshot, now);
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::Hall;
 use super::drain::empty;
 use super::h1::{self, Connection};
-use crate::link::handover::Handed;
+use crate::link::handover::{Handed, Spoken};
 use crate::link::mailbox::Letterbox;
 use crate::link::outbox::Level;
 use crate::runtime::listener::{Accepted, Listener};
@@ -38,7 +38,7 @@ async fn accept(hall: Rc<Hall>, listener: Rc<Listener>) {
         match listener.accept().await {
             Ok((accepted, peer)) => {
                 core.stats.accepted.add(1);
-                place(&hall, accepted, peer, listener.local());
+                place(&hall, accepted, peer, &listener);
             }
             // The listener was closed: a drain.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return,
@@ -52,12 +52,13 @@ async fn accept(hall: Rc<Hall>, listener: Rc<Listener>) {
 }
 
 /// Serves a connection, here or on another core.
-fn place(hall: &Rc<Hall>, accepted: Accepted, peer: SocketAddr, local: SocketAddr) {
+fn place(hall: &Rc<Hall>, accepted: Accepted, peer: SocketAddr, listener: &Listener) {
+    let (local, spoken) = (listener.local(), listener.spoken());
     let core = &hall.core;
     let Some(other) = core.dice(|dice| hall.neighbours.idler(dice, core.limits.connections_max)) else {
-        return serve(hall, accepted, peer, local);
+        return serve(hall, accepted, peer, local, spoken);
     };
-    match hall.neighbours.hand(other, Handed { stream: accepted.leave(), peer, local }) {
+    match hall.neighbours.hand(other, Handed { stream: accepted.leave(), peer, local, spoken }) {
         Ok(()) => core.stats.handed_over.add(1),
         Err(handed) => take_in(hall, handed),
     }
@@ -71,7 +72,7 @@ pub(super) async fn take_in_handed(hall: Rc<Hall>, letterbox: Letterbox<Handed>)
 /// Serves a connection that was accepted elsewhere.
 fn take_in(hall: &Rc<Hall>, handed: Handed) {
     match Accepted::take(handed.stream) {
-        Ok(accepted) => serve(hall, accepted, handed.peer, handed.local),
+        Ok(accepted) => serve(hall, accepted, handed.peer, handed.local, handed.spoken),
         Err(error) => {
             hall.core.stats.accept_errors.add(1);
             hall.core
@@ -80,8 +81,9 @@ fn take_in(hall: &Rc<Hall>, handed: Handed) {
     }
 }
 
-fn serve(hall: &Rc<Hall>, accepted: Accepted, peer: SocketAddr, local: SocketAddr) {
-    let connection = Box::new(Connection::new(accepted.keep(&hall.core.wheel), peer, local));
+fn serve(hall: &Rc<Hall>, accepted: Accepted, peer: SocketAddr, local: SocketAddr, spoken: Spoken) {
+    let socket = accepted.keep(&hall.core.wheel);
+    let connection = Box::new(Connection { awaits: spoken, ..Connection::new(socket, peer, local) });
     monoio::spawn(attend(Rc::clone(hall), connection));
 }
 

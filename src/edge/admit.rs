@@ -16,5 +16,12 @@ pub(super) fn admit(
 ) -> Result<(), Refusal> {
     let ahead = intake::body_ahead(ex)?;
     upload.begin(ahead.framing, ex.request.line.head.end(), ahead.awaits_continue);
-    intake::admit(&view.house, hall.core.limits.body_bytes_max, ex)
+    intake::admit(&view.house, hall.core.limits.body_bytes_max, ex)?;
+    match &ex.security {
+        None => Ok(()),
+        Some(security) => {
+            let (request, now) = (&ex.request, ex.timing.received_at);
+            view.certificates.admit(security, &request.host, &request.path, now)
+        }
+    }
 }

@@ -12,11 +12,14 @@ use std::time::Duration;
 
 use super::Hall;
 use super::admit::{self, Refusal};
+use super::greet::{self, Greeted};
 use super::pipeline::{After, Run};
 use super::respond;
 use super::stage::Stages;
 use super::upload::Upload;
-use crate::exchange::{Client, Exchange};
+use super::vouch;
+use crate::exchange::{Client, Exchange, Security};
+use crate::link::handover::Spoken;
 use crate::proto::h1::HeadFault;
 use crate::proto::h1::parse::{self, Parsed, find_head_end};
 use crate::runtime::socket::{Socket, Waited};
@@ -32,6 +35,9 @@ pub(super) struct Connection {
     pub(super) client: Client,
     /// Requests so far.
     pub(super) requests: u32,
+    /// What is to come before the first request.
+    pub(super) awaits: Spoken,
+    pub(super) security: Option<Rc<Security>>,
 }
 
 /// What comes after a spell of activity.
@@ -46,7 +52,7 @@ impl Connection {
     pub(super) fn new(socket: Socket, peer: SocketAddr, local: SocketAddr) -> Self {
         let client =
             Client { ip: peer.ip().to_canonical(), port: peer.port(), peer, local, ..Client::unknown() };
-        Self { socket, client, requests: 0 }
+        Self { socket, client, requests: 0, awaits: Spoken::default(), security: None }
     }
 }
 
@@ -96,6 +102,12 @@ fn end_rest(hall: &Hall, connection: &Connection) -> bool {
 pub(super) async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
     let core = &hall.core;
     let mut at_hand = None;
+    if connection.awaits != Spoken::default() {
+        match begin(hall, connection).await {
+            Begun::Ready(received) => at_hand = received.map(|received| (received, 0)),
+            Begun::Not(next) => return next,
+        }
+    }
     loop {
         let (buffer, start) = at_hand.take().unwrap_or_else(|| (core.buffers.small(), 0));
         let mut ex = core.exchange();
@@ -138,6 +150,40 @@ pub(super) async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
     }
 }
 
+/// What comes before the first request.
+enum Begun {
+    /// It came, and maybe the first bytes of a request with it.
+    Ready(Option<Vec<u8>>),
+    Not(Next),
+}
+
+/// Hears whose connection it is from a load balancer, and agrees with the client on TLS, as far as either is spoken here.
+async fn begin(hall: &Hall, connection: &mut Connection) -> Begun {
+    let core = &hall.core;
+    let spoken = std::mem::take(&mut connection.awaits);
+    let mut received = None;
+    if spoken.is_proxied {
+        match vouch::hear(hall, connection, spoken.is_tls).await {
+            Some(behind) => received = (!behind.is_empty()).then_some(behind),
+            None => return Begun::Not(Next::Close),
+        }
+    }
+    if spoken.is_tls {
+        match greet::greet(hall, connection, received.take().unwrap_or_default()).await {
+            Greeted::Agreed if connection.socket.holds_bytes() => return Begun::Ready(None),
+            Greeted::Agreed => {}
+            Greeted::InClear(received) => {
+                let mut ex = core.exchange();
+                ex.request.headers.hold_received(received);
+                refuse(hall, connection, ex, Refusal::PLAIN_HTTP).await;
+                return Begun::Not(Next::Close);
+            }
+            Greeted::Gone => return Begun::Not(Next::Close),
+        }
+    }
+    if received.is_some() { Begun::Ready(received) } else { Begun::Not(Next::Rest(Duration::ZERO)) }
+}
+
 /// What staying for another request came to.
 enum Stay {
     /// Its first bytes.
@@ -151,7 +197,8 @@ enum Stay {
 async fn stay(hall: &Hall, connection: &mut Connection) -> Stay {
     let core = &hall.core;
     let staying = &hall.staying;
-    if staying.get() >= STAYING_MAX || core.limits.keepalive_timeout <= STAY {
+    let is_here = connection.socket.holds_bytes();
+    if !is_here && (staying.get() >= STAYING_MAX || core.limits.keepalive_timeout <= STAY) {
         return Stay::Silent(Duration::ZERO);
     }
     let socket = &mut connection.socket;
@@ -190,6 +237,7 @@ async fn serve_one(
     ex.timing.received = core.now();
     ex.timing.received_at = core.wall(ex.timing.received);
     ex.client = connection.client;
+    ex.security.clone_from(&connection.security);
     ex.connection_requests = connection.requests;
     ex.core = core.id;
     ex.bytes_in = u64::from(ex.request.line.head.len);
@@ -275,7 +323,11 @@ async fn receive_more(
     let socket = &mut connection.socket;
     let room = buffer.capacity();
     if buffer.len() == start {
-        // The connection was found readable, so this does not wait, and needs no way to end it but the last.
+        // The connection was found readable, so this does not wait, and needs no way to end it but the last. What can be read
+        // of TLS may be no more than part of a record.
+        if socket.is_secure() {
+            socket.watch().arm(&core.wheel, core.limits.head_timeout);
+        }
         let (received, buffer) = socket.reader.receive(buffer, room).await;
         return (received.map_or_else(Waited::Failed, Waited::Received), buffer);
     }

@@ -14,6 +14,7 @@ mod deliver;
 mod download;
 mod drain;
 mod forward_head;
+mod greet;
 mod h1;
 mod health;
 mod hold;
@@ -23,15 +24,17 @@ mod proxy;
 mod respond;
 mod response_head;
 mod retry_budget;
+mod secure;
 mod stage;
 mod tunnel;
 mod upload;
+mod vouch;
 
 pub use respond::REASONS;
 use retry_budget::RetryBudget;
 
 use std::cell::{Cell, RefCell};
-use std::net::{IpAddr, TcpListener};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,14 +43,14 @@ use crate::base::clock::Moment;
 use crate::base::hash::Map;
 use crate::link::handover::{Handed, Neighbours};
 use crate::link::mailbox::Letterbox;
-use crate::link::outbox::{Outbox, Report};
+use crate::link::outbox::{Level, Outbox, Report};
 use crate::plugin::Env;
 use crate::runtime::Core;
 use crate::runtime::deadline::TICK;
 use crate::runtime::driver::Driver;
 use crate::runtime::errand;
 use crate::runtime::event::Event;
-use crate::runtime::listener::Listener;
+use crate::runtime::listener::{Listener, Open};
 use crate::snapshot::{Chain, Order, Snapshot};
 
 /// Chains kept for pairs of route and consumer; beyond, the table starts over.
@@ -111,11 +114,25 @@ struct Hall {
     staying: Cell<u32>,
     /// The other cores.
     neighbours: Neighbours,
+    /// When something was noted that may come often.
+    noted: Cell<Option<Moment>>,
+    /// How nodes are spoken to over TLS, and what tells their names apart.
+    node_configs: RefCell<secure::Configs>,
+    names: ahash::RandomState,
 }
 
 impl Hall {
     fn view(&self) -> View {
         self.view.borrow().clone()
+    }
+
+    /// Notes what may happen as often as anybody likes: at most once a second.
+    fn note_seldom(&self, level: Level, text: impl FnOnce() -> String) {
+        let now = self.core.now();
+        if self.noted.get().is_none_or(|noted| now.since(noted) >= CHORES) {
+            self.noted.set(Some(now));
+            self.core.note(level, text());
+        }
     }
 
     fn env<'a>(&'a self, view: &'a View) -> Env<'a> {
@@ -138,7 +155,7 @@ impl Hall {
 pub struct Start {
     pub core: Core,
     pub snapshot: Arc<Snapshot>,
-    pub listeners: Vec<TcpListener>,
+    pub listeners: Vec<Open>,
     pub letterbox: Letterbox<Order>,
     pub neighbours: Neighbours,
     /// Connections from other cores.
@@ -170,6 +187,9 @@ pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
             stages: stage::Stages::default(),
             staying: Cell::new(0),
             neighbours,
+            noted: Cell::default(),
+            node_configs: RefCell::default(),
+            names: ahash::RandomState::new(),
         });
         hall.core.stats.generation.set(generation);
         monoio::spawn(keep_time(Rc::clone(&hall)));

@@ -6,13 +6,14 @@ use std::io::Write as _;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::Hall;
+use super::proxy::Plan;
+use super::{Hall, secure};
 use crate::balance::{Balancer, Context, TriedSet};
 use crate::base::clock::Moment;
 use crate::exchange::Exchange;
 use crate::runtime::connect;
 use crate::runtime::pool::{Leased, PoolKey};
-use crate::snapshot::{HashKey, Timeouts, Upstream};
+use crate::snapshot::{HashKey, Upstream, host_for};
 
 /// A node that failed is passed over for so long, if another is there to serve: whoever lost one request to it
 /// need not be followed by thousands.
@@ -105,25 +106,57 @@ pub(super) fn note_failure(hall: &Hall, upstream: &Upstream, node: usize, now: M
     }
 }
 
+/// Why there is no connection to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unreached {
+    Timeout,
+    Refused,
+    /// There is one, but no agreement on TLS.
+    Mistrusted,
+}
+
 /// A connection to a node: an idle one, or a new one. `fresh` insists on a new one.
 pub(super) async fn connection(
     hall: &Hall,
-    upstream: &Upstream,
+    ex: &Exchange,
+    plan: &Plan<'_>,
     node: usize,
-    timeouts: &Timeouts,
-    end: Option<Moment>,
     fresh: bool,
-) -> io::Result<Leased> {
+) -> Result<Leased, Unreached> {
     let core = &hall.core;
-    let key = PoolKey { node: upstream.nodes[node].address };
+    let upstream = plan.upstream;
+    let address = upstream.nodes[node].address;
+    let key = match &upstream.tls {
+        None => PoolKey { node: address, tls: 0 },
+        Some(tls) => PoolKey { node: address, tls: secure::key(hall, tls, server_name(upstream, node, ex)) },
+    };
     if !fresh && let Some(leased) = core.pool.lease(&key, &core.stats) {
         core.stats.upstream_reuses.add(1);
         return Ok(leased);
     }
-    let within = end.map_or(timeouts.connect, |end| timeouts.connect.min(end.since(core.now())));
-    let socket = connect::dial(key.node, within, &core.wheel).await.inspect_err(|_| {
+    let connect = plan.timeouts.connect;
+    let within = plan.end.map_or(connect, |end| connect.min(end.since(core.now())));
+    let dialled = connect::dial(key.node, within, &core.wheel).await;
+    let mut socket = dialled.map_err(|error| {
         core.stats.upstream_connect_errors.add(1);
+        if error.kind() == io::ErrorKind::TimedOut { Unreached::Timeout } else { Unreached::Refused }
     })?;
+    if let Some(tls) = &upstream.tls {
+        // Large, and as seldom as a new connection is.
+        let name = server_name(upstream, node, ex);
+        let secured = Box::pin(secure::secure(hall, &mut socket, tls, name, within)).await;
+        secured.inspect_err(|_| core.stats.upstream_connect_errors.add(1))?;
+    }
     core.stats.upstream_connects.add(1);
-    Ok(Leased { socket, requests: 0, reused: false })
+    Ok(Leased { socket, requests: 0, reused: false, key })
+}
+
+/// The name that a node goes by over TLS: that of the `Host` it is sent, without the port.
+fn server_name<'a>(upstream: &'a Upstream, node: usize, ex: &'a Exchange) -> &'a [u8] {
+    let host = host_for(upstream, &upstream.nodes[node], &ex.request);
+    match host.strip_prefix(b"[") {
+        // An address of IPv6 has colons of its own.
+        Some(rest) => &rest[..memchr::memchr(b']', rest).unwrap_or(rest.len())],
+        None => &host[..memchr::memchr(b':', host).unwrap_or(host.len())],
+    }
 }

@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::deliver::Relayed;
+use super::pick::Unreached;
 use super::pipeline::{After, Run};
 use super::respond::{Fault, Retry};
 use super::upload::{Ends, UploadFault};
@@ -28,7 +29,7 @@ pub(super) struct Plan<'a> {
     pub(super) tunnel: bool,
     started: Moment,
     /// When all tries together must be over, if ever.
-    end: Option<Moment>,
+    pub(super) end: Option<Moment>,
 }
 
 /// A try that came to nothing.
@@ -129,8 +130,7 @@ impl Run<'_> {
             total: Duration::ZERO,
             reused: false,
         });
-        let connected =
-            pick::connection(self.hall, plan.upstream, node, &plan.timeouts, plan.end, fresh).await;
+        let connected = pick::connection(self.hall, &self.ex, plan, node, fresh).await;
         let result = match connected {
             Ok(mut leased) => {
                 let reused = leased.reused;
@@ -144,8 +144,11 @@ impl Run<'_> {
                 result.map_err(|fault| Failed { fault, reused })
             }
             Err(error) => {
-                let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
-                let fault = if timed_out { Fault::ConnectTimeout } else { Fault::ConnectRefused };
+                let fault = match error {
+                    Unreached::Timeout => Fault::ConnectTimeout,
+                    Unreached::Refused => Fault::ConnectRefused,
+                    Unreached::Mistrusted => Fault::TlsRefused,
+                };
                 Err(Failed { fault, reused: false })
             }
         };
@@ -217,16 +220,15 @@ impl Run<'_> {
         }
         if self.upload.is_done() {
             let relayed = self.converse(plan, &mut leased, &Cell::new(false), began).await?;
-            return Ok(self.part(plan, node, leased, relayed).await);
+            return Ok(self.part(plan, leased, relayed).await);
         }
-        self.exchange_both_ways(plan, node, leased, began).await
+        self.exchange_both_ways(plan, leased, began).await
     }
 
     /// The request body still flows: it goes up while the answer is awaited, and may come down.
     async fn exchange_both_ways(
         &mut self,
         plan: &Plan<'_>,
-        node: usize,
         mut leased: Leased,
         began: Moment,
     ) -> Result<After, Fault> {
@@ -254,7 +256,7 @@ impl Run<'_> {
         leased.socket.writer.take_back(to);
         self.upload = upload;
         match (relayed, uploaded) {
-            (Some(Ok(relayed)), _) => Ok(self.part(plan, node, leased, relayed).await),
+            (Some(Ok(relayed)), _) => Ok(self.part(plan, leased, relayed).await),
             // The client broke the body off, or broke its rules: whatever the upstream says is moot.
             (_, Some(Err(fault))) if !matches!(fault, UploadFault::Upstream) => {
                 if self.head_sent {
@@ -269,7 +271,7 @@ impl Run<'_> {
     }
 
     /// After the answer: keeps the connection if it can serve again, or turns it into a tunnel.
-    async fn part(&mut self, plan: &Plan<'_>, node: usize, leased: Leased, relayed: Relayed) -> After {
+    async fn part(&mut self, plan: &Plan<'_>, leased: Leased, relayed: Relayed) -> After {
         let core = &self.hall.core;
         if relayed.tunnel {
             leased.socket.watch().unfollow();
@@ -277,8 +279,7 @@ impl Run<'_> {
         }
         if relayed.reusable && self.upload.is_done() {
             leased.socket.watch().unfollow();
-            let key = crate::runtime::pool::PoolKey { node: plan.upstream.nodes[node].address };
-            core.pool.give_back(key, leased, &plan.upstream.keep, &core.wheel, || download::net(core));
+            core.pool.give_back(leased, &plan.upstream.keep, &core.wheel, || download::net(core));
         }
         if self.upload.is_done() || relayed.after == After::Close { relayed.after } else { After::Linger }
     }

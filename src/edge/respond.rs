@@ -61,6 +61,8 @@ faults! {
     NoNodes = 503 "no_nodes" "destination_unavailable" Never,
     ConnectRefused = 502 "upstream_connect_failed" "connection_refused" Unsent,
     ConnectTimeout = 504 "upstream_connect_timeout" "connection_timeout" Unsent,
+    /// The node and we did not agree on TLS: it is not who it should be, or wants to know who we are.
+    TlsRefused = 502 "upstream_tls_failed" "tls_certificate_error" Unsent,
     /// The connection broke while the request was sent.
     SendFailed = 502 "upstream_send_failed" "connection_terminated" Safe,
     SendTimeout = 504 "upstream_send_timeout" "connection_write_timeout" Safe,
@@ -95,6 +97,7 @@ impl Fault {
         match self {
             Self::ConnectTimeout | Self::SendTimeout | Self::ReadTimeout => Some(News::Timeout),
             Self::ConnectRefused
+            | Self::TlsRefused
             | Self::SendFailed
             | Self::NoResponse
             | Self::BadResponse

@@ -10,6 +10,7 @@ mod posted;
 mod reply;
 mod request;
 mod response;
+mod security;
 mod slots;
 mod vars;
 
@@ -18,9 +19,11 @@ pub use labels::{ConsumerLabels, Labels, RouteLabels};
 pub use reply::{Reply, ReplyBody};
 pub use request::{Forward, Request};
 pub use response::{Response, ResponseBody, Source};
+pub use security::{ClientCertificate, Security, Verdict};
 pub use slots::{SlotId, Slots};
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::base::clock::{Moment, UnixMs};
@@ -95,6 +98,8 @@ pub struct Attempt {
 #[derive(Debug)]
 pub struct Exchange {
     pub client: Client,
+    /// Of the client's connection, where it speaks TLS.
+    pub security: Option<Rc<Security>>,
     pub request: Request,
     pub response: Response,
     pub route: RouteLabels,
@@ -128,6 +133,7 @@ impl Exchange {
     pub fn new() -> Self {
         Self {
             client: Client::unknown(),
+            security: None,
             request: Request::default(),
             response: Response::default(),
             route: RouteLabels::default(),
@@ -150,6 +156,7 @@ impl Exchange {
     /// Makes it as new but for the memory it keeps. Receive buffers still held are dropped: take them first.
     pub fn clear(&mut self) {
         self.client = Client::unknown();
+        self.security = None;
         self.request.clear();
         self.response.clear();
         self.route.clear();

@@ -3,7 +3,7 @@
 //! What is a stretch of the request, the labels or the response is borrowed; only what must be written first
 //! (addresses, numbers, decoded arguments) is allocated. A header that comes in several lines is all of them,
 //! joined by a comma as nginx does, so that no rule judges only the first. What a variable of nginx or APISIX
-//! means nothing for here (`hostname`, `server_name`, `ssl_*`, `graphql_*`, `llm_*`) is unset.
+//! means nothing for here (`hostname`, `server_name`, `graphql_*`, `llm_*`) is unset.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Attempt, Body, Exchange, Source, posted};
+use super::{Attempt, Body, ClientCertificate, Exchange, Source, posted};
 use crate::base::clock::{self, Moment};
 use crate::expr::{Literal, Var, Vars};
 use crate::proto::head::{HeaderId, HeaderList};
@@ -89,6 +89,16 @@ impl Exchange {
             Var::RealipRemotePort => digits(self.client.peer.port().into()),
             Var::ServerAddr => address(self.client.local.ip()),
             Var::ServerPort => digits(self.client.local.port().into()),
+            Var::SslServerName => {
+                self.security.as_ref()?.server_name.as_ref().and_then(|name| set(name.as_bytes()))
+            }
+            Var::SslProtocol => set(self.security.as_ref()?.protocol.as_bytes()),
+            Var::SslCipher => set(self.security.as_ref()?.cipher.as_bytes()),
+            Var::SslClientVerify => set(self.security.as_ref()?.client_verify().as_bytes()),
+            Var::SslClientSubject => self.certificate(|certificate| &certificate.subject),
+            Var::SslClientIssuer => self.certificate(|certificate| &certificate.issuer),
+            Var::SslClientSerial => self.certificate(|certificate| &certificate.serial),
+            Var::SslClientFingerprint => self.certificate(|certificate| &certificate.fingerprint),
             Var::ConnectionRequests => digits(self.connection_requests.into()),
             Var::Pid => digits(std::process::id().into()),
             Var::TimeIso8601 => self.date(clock::write_rfc3339),
@@ -126,6 +136,11 @@ impl Exchange {
             Var::ApisixUpstreamResponseTime if !self.attempts.is_empty() => seconds(self.timing.upstream),
             _ => None,
         }
+    }
+
+    /// Of the certificate that the client has shown.
+    fn certificate<'a>(&'a self, field: impl Fn(&'a ClientCertificate) -> &'a String) -> Answer<'a> {
+        set(field(self.security.as_ref()?.certificate.as_ref()?).as_bytes())
     }
 
     fn request_uri(&self) -> Answer<'_> {

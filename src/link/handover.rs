@@ -22,6 +22,15 @@ pub struct Handed {
     pub stream: TcpStream,
     pub peer: SocketAddr,
     pub local: SocketAddr,
+    pub spoken: Spoken,
+}
+
+/// What comes before HTTP on a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spoken {
+    /// A load balancer says whose it is, before anything else.
+    pub is_proxied: bool,
+    pub is_tls: bool,
 }
 
 /// All cores as one of them sees them.

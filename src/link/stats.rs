@@ -154,6 +154,9 @@ core_stats! {
     /// Accepts that failed, and connections closed because their address had too many.
     accept_errors,
     connections_refused,
+    /// TLS handshakes with clients that came to an agreement, and those that did not.
+    tls_handshakes,
+    tls_handshake_errors,
     /// Requests received, ever.
     requests,
     /// Requests under way.
@@ -164,6 +167,8 @@ core_stats! {
     /// Upstream connections opened, reused, found dead when wanted, and idle now.
     upstream_connects,
     upstream_connect_errors,
+    /// Of those, the ones where TLS was not agreed on.
+    upstream_tls_errors,
     upstream_reuses,
     upstream_stale,
     upstream_idle,

@@ -21,7 +21,7 @@ mod etcd;
 pub mod limits;
 mod listen;
 mod logs;
-mod trust;
+mod ssl;
 
 use std::path::{Path, PathBuf};
 
@@ -43,9 +43,9 @@ pub use discovery::DiscoverySettings;
 pub use encryption::DataEncryption;
 pub use etcd::{Endpoint, EtcdSettings, EtcdTls};
 pub use limits::Limits;
-pub use listen::{Listen, Listeners};
+pub use listen::{Listen, Listeners, OptionalListeners, ProxyProtocolSettings};
 pub use logs::{AccessFormat, AccessLogSettings, LogFormat, LogLevel, LogOutput, LogSettings};
-pub use trust::{SslSettings, Trusted, TrustedCertificates};
+pub use ssl::{SslSettings, Trusted, TrustedCertificates};
 
 /// What environment variables that set a key start with.
 pub const ENV_PREFIX: &str = "RINGWAY_";
@@ -63,6 +63,8 @@ pub struct Settings {
     /// Where requests come in: an address with port, a port (all IPv4 addresses), `{address, port}`, or a list of these.
     /// Port 0 is any free one.
     pub listen: Listeners,
+    /// Where load balancers say for whom they pass bytes on.
+    pub proxy_protocol: ProxyProtocolSettings,
     /// How many event loops, and on which processors: `auto` (one on each the process may use), a number, or processors
     /// such as `0-3,6`.
     pub cores: Cores,
@@ -75,7 +77,7 @@ pub struct Settings {
     pub etcd: Option<EtcdSettings>,
     /// Registries that know the nodes of upstreams, for `discovery_type`.
     pub discovery: Box<DiscoverySettings>,
-    /// TLS of the connections that the gateway itself makes.
+    /// TLS: where it is spoken, and whom the gateway believes.
     pub ssl: SslSettings,
     /// The folder where the store of objects and its keys are kept.
     pub state_dir: PathBuf,
@@ -119,6 +121,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: Listeners::default(),
+            proxy_protocol: ProxyProtocolSettings::default(),
             cores: Cores::Auto,
             driver: Driver::Auto,
             resources: None,

@@ -1,4 +1,4 @@
-//! An ssl: a certificate and for which names. Kept, not acted upon yet.
+//! An ssl: a certificate, its key, and for which names.
 
 use serde::{Deserialize, Serialize};
 

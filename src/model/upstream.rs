@@ -58,8 +58,8 @@ stored! {
         pub pass_host: PassHost,
         /// The `Host` sent with `pass_host: rewrite`, which needs it.
         pub upstream_host: Option<HostPattern>,
-        /// What is spoken with the nodes. Absent: `http`. An upstream of another scheme has no nodes for now: 503, never in
-        /// clear.
+        /// What is spoken with the nodes: `http` or `https`. Absent: `http`. An upstream of another scheme has no nodes for now:
+        /// 503, never in clear.
         pub scheme: Option<Scheme>,
         /// The registry that tells the nodes, in place of `nodes`: `consul`, `eureka` or `nacos`, set up in `discovery` of the
         /// settings.
@@ -68,7 +68,7 @@ stored! {
         pub service_name: Option<ShortText>,
         /// What else the discovery is told.
         pub discovery_args: Option<DiscoveryArgs>,
-        /// TLS with the nodes. Kept for now.
+        /// TLS with the nodes, where the scheme is `https`.
         pub tls: Option<UpstreamTls>,
         /// The idle connections that are kept for the next requests.
         pub keepalive_pool: Option<KeepalivePool>,
@@ -179,7 +179,8 @@ pub struct UpstreamTls {
     pub client_key: Option<Secret>,
     /// The id of the ssl of type `client` whose certificate is shown to nodes.
     pub client_cert_id: Option<ObjectId>,
-    /// Is the node's certificate checked? Absent: as the process is set.
+    /// Is the node's certificate checked, by `ssl.trusted_certificate` of the settings, for the `Host` it is sent? Absent: yes.
+    /// `false` lets anybody between the gateway and the node read and change everything.
     pub verify: Option<bool>,
 }
 

@@ -2,6 +2,8 @@
 
 pub mod h1;
 pub mod head;
+pub mod hello;
 mod names;
+pub mod proxy_protocol;
 mod start_line;
 pub mod uri;

@@ -19,6 +19,7 @@ use super::errand::Errands;
 use super::local::{LocalId, Locals};
 use super::pool::Pool;
 use super::socket::Sending;
+use super::tls::{Stock, Turnstile};
 
 /// With so many requests under way a core is quiet: see [`Sending`].
 const QUIET_MAX: u64 = 4;
@@ -52,6 +53,8 @@ pub struct Core {
     pub wheel: Wheel,
     pub pool: Pool,
     pub errands: Errands,
+    pub tls_buffers: Rc<Stock>,
+    pub turnstile: Turnstile,
     /// Connections being served.
     pub in_flight: Cell<usize>,
     rng: RefCell<Rng>,
@@ -78,6 +81,8 @@ impl Core {
             wheel: Wheel::new(clock::now()),
             pool: Pool::default(),
             errands: Errands::default(),
+            tls_buffers: Rc::default(),
+            turnstile: Turnstile::default(),
             in_flight: Cell::new(0),
             rng: RefCell::new(Rng::seeded(seed)),
             anchor: WallAnchor::new(),

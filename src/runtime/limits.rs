@@ -6,6 +6,8 @@ use crate::proto::h1::parse::HeadLimits;
 
 /// A head must be complete this long after its first byte: slower clients are attacks or lost.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A TLS handshake must be over so long after a connection's first byte.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest pause between two reads of a request body.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest pause between two writes of a response: what a reader may stall us.
@@ -51,6 +53,7 @@ pub struct Limits {
     pub head: HeadLimits,
     pub upstream_head: HeadLimits,
     pub head_timeout: Duration,
+    pub handshake_timeout: Duration,
     pub body_timeout: Duration,
     pub write_timeout: Duration,
     pub keepalive_timeout: Duration,
@@ -87,6 +90,7 @@ impl Default for Limits {
             head: HeadLimits::REQUEST,
             upstream_head: HeadLimits::REQUEST,
             head_timeout: HEAD_TIMEOUT,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
             body_timeout: BODY_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
             keepalive_timeout: KEEPALIVE_TIMEOUT,

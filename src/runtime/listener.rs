@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, Socket as RawSocket, TcpKeepalive, Type};
 use super::deadline::Wheel;
 use super::socket::Socket;
 use super::sys;
+use crate::link::handover::Spoken;
 
 /// Connections the kernel may queue for a core that is busy.
 pub const BACKLOG: i32 = 4096;
@@ -78,10 +79,18 @@ impl Accepted {
     }
 }
 
+/// An open listening socket, before its core has it.
+#[derive(Debug)]
+pub struct Open {
+    pub listener: TcpListener,
+    pub spoken: Spoken,
+}
+
 /// A listening socket on its core.
 pub struct Listener {
     inner: monoio::net::TcpListener,
     local: SocketAddr,
+    spoken: Spoken,
 }
 
 impl Listener {
@@ -89,15 +98,20 @@ impl Listener {
     ///
     /// # Errors
     /// When the loop has no room for it.
-    pub fn new(listener: TcpListener, nonblocking: bool) -> io::Result<Self> {
+    pub fn new(Open { listener, spoken }: Open, nonblocking: bool) -> io::Result<Self> {
         listener.set_nonblocking(nonblocking)?;
         let local = listener.local_addr()?;
-        Ok(Self { inner: monoio::net::TcpListener::from_std(listener)?, local })
+        Ok(Self { inner: monoio::net::TcpListener::from_std(listener)?, local, spoken })
     }
 
     /// The address it listens on.
     pub const fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// What comes before HTTP on its connections.
+    pub const fn spoken(&self) -> Spoken {
+        self.spoken
     }
 
     /// The next connection and its peer. Never dropped while it waits: see [`Self::close`].

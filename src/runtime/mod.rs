@@ -15,6 +15,7 @@ pub mod local;
 pub mod pool;
 pub mod socket;
 pub mod sys;
+pub mod tls;
 
 pub use self::core::Core;
 pub use limits::Limits;

@@ -18,10 +18,16 @@ use crate::link::stats::CoreStats;
 /// Idle connections that have a buffer for what comes. Worst case 2 MiB a core.
 const NETS_MAX: usize = 128;
 
+/// Idle connections beyond which no more over TLS are kept: a client that may choose the name it is asked for by could have as
+/// many as it thinks of names.
+const SECURE_MAX: usize = 4096;
+
 /// What tells connections apart: those with equal keys may stand in for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolKey {
     pub node: SocketAddr,
+    /// 0 in clear; else the same for those that speak TLS by the same rules, with the same name.
+    pub tls: u64,
 }
 
 impl Hash for PoolKey {
@@ -29,10 +35,10 @@ impl Hash for PoolKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let port = u64::from(self.node.port());
         match self.node.ip() {
-            IpAddr::V4(ip) => state.write_u64(u64::from(ip.to_bits()) << 16 | port),
+            IpAddr::V4(ip) => state.write_u64((u64::from(ip.to_bits()) << 16 | port) ^ self.tls),
             IpAddr::V6(ip) => {
                 state.write_u128(ip.to_bits());
-                state.write_u64(port);
+                state.write_u64(port ^ self.tls);
             }
         }
     }
@@ -62,6 +68,8 @@ pub struct Leased {
     pub requests: u32,
     /// Whether it has carried one before this lease.
     pub reused: bool,
+    /// By which it is found again.
+    pub key: PoolKey,
 }
 
 /// The pool of one core.
@@ -90,15 +98,13 @@ impl Pool {
 
     /// Keeps a connection for the next request, if it may serve one. The oldest makes room. The answer to that request
     /// goes into a net, unless many connections have one.
-    pub fn give_back(
-        &self,
-        key: PoolKey,
-        mut leased: Leased,
-        keep: &Keep,
-        wheel: &Wheel,
-        net: impl FnOnce() -> Net,
-    ) {
-        if leased.requests >= keep.requests || keep.size == 0 || leased.socket.watch().fired() {
+    pub fn give_back(&self, mut leased: Leased, keep: &Keep, wheel: &Wheel, net: impl FnOnce() -> Net) {
+        let key = leased.key;
+        let is_full = key.tls != 0 && self.count.get() >= SECURE_MAX;
+        if leased.requests >= keep.requests || keep.size == 0 || leased.socket.watch().fired() || is_full {
+            return;
+        }
+        if !leased.socket.is_settled() {
             return;
         }
         leased.socket.watch().arm(wheel, keep.idle);

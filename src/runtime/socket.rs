@@ -21,6 +21,7 @@ use super::deadline::{Watch, Wheel};
 use super::ear::Ear;
 pub use super::ear::{Caught, Net};
 use super::sys;
+use super::tls::{self, Tls};
 
 /// A cancelled wait, as the kernel reports it.
 const CANCELED: i32 = libc::ECANCELED;
@@ -39,10 +40,16 @@ pub struct Socket {
 }
 
 /// The receiving direction.
-pub struct Reader(Option<OwnedReadHalf<TcpStream>>);
+pub struct Reader {
+    half: Option<OwnedReadHalf<TcpStream>>,
+    tls: Option<Rc<Tls>>,
+}
 
 /// The sending direction.
-pub struct Writer(Option<OwnedWriteHalf<TcpStream>>);
+pub struct Writer {
+    half: Option<OwnedWriteHalf<TcpStream>>,
+    tls: Option<Rc<Tls>>,
+}
 
 /// By which way bytes go to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +78,28 @@ impl Socket {
     pub fn new(stream: TcpStream, wheel: &Wheel) -> Self {
         let fd = stream.as_raw_fd();
         let (reader, writer) = stream.into_split();
-        Self { reader: Reader(Some(reader)), writer: Writer(Some(writer)), watch: wheel.watch(fd), ear: None }
+        Self {
+            reader: Reader { half: Some(reader), tls: None },
+            writer: Writer { half: Some(writer), tls: None },
+            watch: wheel.watch(fd),
+            ear: None,
+        }
+    }
+
+    /// Talks TLS from here on.
+    pub(super) fn secure(&mut self, tls: Rc<Tls>) {
+        self.writer.tls = Some(Rc::clone(&tls));
+        self.reader.tls = Some(tls);
+    }
+
+    /// Whether bytes were received that nobody has taken: the socket need not become readable for them.
+    pub fn holds_bytes(&self) -> bool {
+        self.reader.tls.as_ref().is_some_and(|tls| tls.holds_bytes())
+    }
+
+    /// Whether what is said on it is secret.
+    pub const fn is_secure(&self) -> bool {
+        self.reader.tls.is_some()
     }
 
     /// The deadline over this socket's waits.
@@ -86,7 +114,14 @@ impl Socket {
     /// Listens from now on, so that [`Self::is_quiet`] can tell what comes while nobody waits; it goes into the net, if
     /// there is one.
     pub fn listen(&mut self, net: Option<Net>) {
-        self.ear().listen(net);
+        match &self.reader.tls {
+            None => self.ear().listen(net),
+            // What comes is to be decrypted, which a net can not do.
+            Some(tls) => {
+                tls.rest();
+                self.ear().listen(None);
+            }
+        }
     }
 
     /// What came into the net that was given to [`Self::listen`], once it was heard.
@@ -97,10 +132,27 @@ impl Socket {
     /// Whether an idle socket that is listened to is as it was left: open, nothing to read, as far as the loop
     /// has been told.
     pub fn is_quiet(&mut self) -> bool {
-        !self.watch.fired()
-            && !self.ear().has_heard()
-            // With epoll, requests may come and go without the loop asking what else has happened.
-            && (!monoio::utils::is_legacy() || sys::is_quiet(self.fd()))
+        if self.watch.fired() {
+            return false;
+        }
+        // With epoll, requests may come and go without the loop asking what else has happened.
+        let is_quiet = !self.ear().has_heard() && (!monoio::utils::is_legacy() || sys::is_quiet(self.fd()));
+        is_quiet || self.has_only_tls_spoken()
+    }
+
+    /// Whether all that came was for TLS itself, such as a ticket for the next connection.
+    fn has_only_tls_spoken(&mut self) -> bool {
+        let half = self.reader.half.as_ref().expect(OPEN);
+        let is_quiet = self.reader.tls.as_ref().is_some_and(|tls| tls.settle(half));
+        if is_quiet {
+            self.ear().listen(None);
+        }
+        is_quiet
+    }
+
+    /// Whether a connection over which an answer has just come whole may carry another request.
+    pub fn is_settled(&self) -> bool {
+        self.reader.tls.as_ref().is_none_or(|tls| tls.is_settled())
     }
 
     /// Waits until there is something to read (or the end), holding no buffer. Goes on with the wait that
@@ -130,7 +182,7 @@ impl Socket {
     }
 
     fn ear(&mut self) -> &mut Ear {
-        let half = self.reader.0.as_ref().expect(OPEN);
+        let half = self.reader.half.as_ref().expect(OPEN);
         self.ear.get_or_insert_with(|| {
             let stream = Rc::clone(&half.0);
             Box::new(Ear::new(move |net| {
@@ -148,6 +200,7 @@ impl Socket {
 
     /// Sends the end of the stream after what was sent.
     pub fn finish_sending(&self) {
+        self.writer.say_goodbye();
         sys::shutdown_write(self.fd());
     }
 
@@ -161,22 +214,38 @@ impl Socket {
     /// # Errors
     /// When the socket breaks.
     pub fn readable(&mut self) -> impl Future<Output = io::Result<()>> {
-        readable(self.reader.0.as_ref().expect(OPEN))
+        if let Some(tls) = &self.reader.tls {
+            tls.rest();
+        }
+        readable(self.reader.half.as_ref().expect(OPEN))
     }
 
     /// [`Reader::receive`] that gives up, without losing a byte, when the watch was armed with `arm_spare` and
     /// its deadline passes.
     pub async fn receive_or_idle(&mut self, buffer: Vec<u8>, room: usize) -> (Waited, Vec<u8>) {
-        let (start, end) = (buffer.len(), room_end(&buffer, room));
-        let handle = self.watch.cancel_handle();
-        let half = self.reader.0.as_mut().expect(OPEN);
-        let (result, slice) = half.cancelable_read(buffer.slice_mut(start..end), handle).await;
-        let buffer = slice.into_inner();
-        match result {
-            Ok(count) => (Waited::Received(count), buffer),
-            Err(error) if error.raw_os_error() == Some(CANCELED) => (Waited::Idle, buffer),
-            Err(error) => (Waited::Failed(error), buffer),
+        let Reader { half, tls } = &mut self.reader;
+        let half = half.as_mut().expect(OPEN);
+        match tls {
+            None => receive_or_idle(half, &self.watch, buffer, room).await,
+            Some(tls) => tls::receive_or_idle(tls, half, &self.watch, buffer, room).await,
         }
+    }
+}
+
+pub(super) async fn receive_or_idle(
+    half: &mut OwnedReadHalf<TcpStream>,
+    watch: &Watch,
+    buffer: Vec<u8>,
+    room: usize,
+) -> (Waited, Vec<u8>) {
+    let (start, end) = (buffer.len(), room_end(&buffer, room));
+    let handle = watch.cancel_handle();
+    let (result, slice) = half.cancelable_read(buffer.slice_mut(start..end), handle).await;
+    let buffer = slice.into_inner();
+    match result {
+        Ok(count) => (Waited::Received(count), buffer),
+        Err(error) if error.raw_os_error() == Some(CANCELED) => (Waited::Idle, buffer),
+        Err(error) => (Waited::Failed(error), buffer),
     }
 }
 
@@ -186,7 +255,7 @@ fn readable(half: &OwnedReadHalf<TcpStream>) -> impl Future<Output = io::Result<
     sys::stream_of(half).readable(false)
 }
 
-async fn receive(half: &mut OwnedReadHalf<TcpStream>, buffer: Vec<u8>, room: usize) -> Caught {
+pub(super) async fn receive(half: &mut OwnedReadHalf<TcpStream>, buffer: Vec<u8>, room: usize) -> Caught {
     let (start, end) = (buffer.len(), room_end(&buffer, room));
     debug_assert!(start < end, "a receive needs room");
     let (result, slice) = half.read(buffer.slice_mut(start..end)).await;
@@ -206,69 +275,89 @@ impl Reader {
     /// Moves the direction out, so that both directions can be used at once; give it back with
     /// [`Self::take_back`].
     pub fn lend(&mut self) -> Self {
-        Self(self.0.take())
+        Self { half: self.half.take(), tls: self.tls.clone() }
     }
 
     /// Takes back what was lent.
     pub fn take_back(&mut self, lent: Self) {
-        self.0 = lent.0;
+        self.half = lent.half;
     }
 
     /// Appends at most `room` bytes to the buffer's spare capacity; 0 is the end.
     pub async fn receive(&mut self, buffer: Vec<u8>, room: usize) -> (io::Result<usize>, Vec<u8>) {
-        receive(self.0.as_mut().expect(OPEN), buffer, room).await
+        let half = self.half.as_mut().expect(OPEN);
+        match &self.tls {
+            None => receive(half, buffer, room).await,
+            Some(tls) => tls::receive(tls, half, buffer, room).await,
+        }
     }
 }
 
 impl Writer {
     /// Sends the end of the stream.
     pub fn finish(&self) {
-        if let Some(half) = &self.0 {
+        if let Some(half) = &self.half {
+            self.say_goodbye();
             sys::finish_sending(half);
+        }
+    }
+
+    /// Over TLS, what must be said before the end.
+    fn say_goodbye(&self) {
+        if let (Some(tls), Some(half)) = (&self.tls, &self.half) {
+            tls.say_goodbye(half);
         }
     }
 
     /// Moves the direction out; give it back with [`Self::take_back`].
     pub fn lend(&mut self) -> Self {
-        Self(self.0.take())
+        Self { half: self.half.take(), tls: self.tls.clone() }
     }
 
     /// Takes back what was lent.
     pub fn take_back(&mut self, lent: Self) {
-        self.0 = lent.0;
+        self.half = lent.half;
     }
 
     /// Sends the buffer from `from` to its end, all of it.
-    pub async fn send(
-        &mut self,
-        mut buffer: Vec<u8>,
-        mut from: usize,
-        how: Sending,
-    ) -> (io::Result<()>, Vec<u8>) {
-        let half = self.0.as_mut().expect(OPEN);
-        if how == Sending::Alone {
-            // What is left, or wrong, is for the ring to find.
-            from += sys::send_now(half, &buffer[from..]);
+    pub async fn send(&mut self, buffer: Vec<u8>, from: usize, how: Sending) -> (io::Result<()>, Vec<u8>) {
+        let half = self.half.as_mut().expect(OPEN);
+        match &self.tls {
+            None => send(half, buffer, from, how).await,
+            Some(tls) => tls::send(tls, half, buffer, from, how).await,
         }
-        while from < buffer.len() {
-            let (result, slice) = half.write(buffer.slice(from..)).await;
-            buffer = slice.into_inner();
-            match result {
-                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
-                Ok(count) => from += count,
-                Err(error) => return (Err(error), buffer),
-            }
-        }
-        (Ok(()), buffer)
     }
+}
+
+pub(super) async fn send(
+    half: &mut OwnedWriteHalf<TcpStream>,
+    mut buffer: Vec<u8>,
+    mut from: usize,
+    how: Sending,
+) -> (io::Result<()>, Vec<u8>) {
+    if how == Sending::Alone {
+        // What is left, or wrong, is for the ring to find.
+        from += sys::send_now(half, &buffer[from..]);
+    }
+    while from < buffer.len() {
+        let (result, slice) = half.write(buffer.slice(from..)).await;
+        buffer = slice.into_inner();
+        match result {
+            Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
+            Ok(count) => from += count,
+            Err(error) => return (Err(error), buffer),
+        }
+    }
+    (Ok(()), buffer)
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
+        self.writer.say_goodbye();
         // First the watch: from here on the descriptor's number may be somebody else's.
         let fd = self.fd();
         self.watch.close();
-        let (Some(reader), Some(writer)) = (self.reader.0.take(), self.writer.0.take()) else { return };
+        let (Some(reader), Some(writer)) = (self.reader.half.take(), self.writer.half.take()) else { return };
         match self.ear.take() {
             // The kernel still waits on the descriptor: end that first, and close it when that is over.
             Some(mut ear) if ear.is_listening() => {

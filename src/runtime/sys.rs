@@ -59,6 +59,28 @@ pub(super) fn send_now(half: &OwnedWriteHalf<TcpStream>, bytes: &[u8]) -> usize 
     usize::try_from(sent).unwrap_or(0)
 }
 
+/// Appends what has come already to the buffer's spare room, and waits for nothing; 0 bytes when nothing has.
+///
+/// # Errors
+/// When the socket is broken, or at its end.
+pub(super) fn receive_now(half: &OwnedReadHalf<TcpStream>, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    let fd = stream_of(half).as_raw_fd();
+    let room = buffer.spare_capacity_mut();
+    // SAFETY: the kernel writes at most as many bytes as there is room for, into memory of the buffer; the descriptor is
+    // open.
+    let received = unsafe { libc::recv(fd, room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) };
+    let Ok(count) = usize::try_from(received) else {
+        let error = io::Error::last_os_error();
+        return if error.kind() == io::ErrorKind::WouldBlock { Ok(0) } else { Err(error) };
+    };
+    if count == 0 && !room.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    // SAFETY: so many bytes behind the length were written just now.
+    unsafe { buffer.set_len(buffer.len() + count) };
+    Ok(count)
+}
+
 /// Whether there is nothing to read: no byte, no end, no fault.
 pub(super) fn is_quiet(fd: RawFd) -> bool {
     peek(fd) == Some(io::ErrorKind::WouldBlock)

@@ -1,10 +1,12 @@
-//! What is known of nodes between snapshots: who they are, the addresses of their names, and how they fare.
+//! What is known of nodes between snapshots: who they are, the addresses of their names, and how they fare, and how
+//! they are spoken to over TLS.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use super::names::{Names, Resolve};
 use super::services::Services;
+use super::tls::Outward;
 use crate::base::hash::Map;
 use crate::link::health::Cell;
 
@@ -17,12 +19,18 @@ pub(super) struct NodeBook {
     pub(super) names: Names,
     pub(super) services: Services,
     pub(super) cells: Cells,
+    pub(super) outward: Outward,
 }
 
 impl NodeBook {
     /// `registries` are those that services may be asked of.
     pub(super) fn new(resolve: Resolve, registries: Vec<&'static str>) -> Self {
-        Self { names: Names::new(resolve), services: Services::new(registries), cells: Cells::default() }
+        Self {
+            names: Names::new(resolve),
+            services: Services::new(registries),
+            cells: Cells::default(),
+            outward: Outward::new(),
+        }
     }
 }
 

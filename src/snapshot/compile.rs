@@ -22,6 +22,7 @@ use serde_json::Value;
 use super::cells::NodeBook;
 use super::names::Resolve;
 use super::references::{Learnt, ReadEnv, References, Wanted};
+use super::tls::{Forge, ReadRoots};
 use super::{House, LogFormat, Service, Snapshot, merge};
 use crate::base::cidr::{Cidr, CidrSet};
 use crate::base::hash::{Map, Set};
@@ -72,6 +73,7 @@ pub struct Compiler {
     book: NodeBook,
     references: References,
     surroundings: Surroundings,
+    forge: Forge,
     /// The plugins that may be used, if the objects say so.
     plugins: Option<Vec<String>>,
     state: State,
@@ -86,7 +88,8 @@ const RETIRED_TOLD: usize = 256;
 impl Compiler {
     /// A compiler that has seen no object yet.
     pub fn new(settings: &Settings, resolve: Resolve) -> Self {
-        let mut surroundings = Surroundings::default();
+        let https_port = settings.ssl.listen.first().map(|listen| listen.address().port());
+        let mut surroundings = Surroundings { https_port, ..Surroundings::default() };
         for (plugin, attributes) in &settings.plugin_attr {
             surroundings.attributes.insert(plugin.clone(), attributes.clone());
         }
@@ -96,6 +99,7 @@ impl Compiler {
             book: NodeBook::new(resolve, settings.discovery.kinds()),
             references: References::new(),
             surroundings,
+            forge: Forge::new(&settings.ssl),
             plugins: None,
             state: State::new(Parts::new(router_mode(settings))),
             generation: 0,
@@ -107,6 +111,13 @@ impl Compiler {
     #[must_use]
     pub fn reading_env(mut self, env: ReadEnv) -> Self {
         self.references.read_env(env);
+        self
+    }
+
+    /// Has those who vouch for nodes be read this way; without it, nobody does.
+    #[must_use]
+    pub fn trusting(mut self, read: ReadRoots) -> Self {
+        self.book.outward.read_roots(read);
         self
     }
 
@@ -294,6 +305,7 @@ impl Compiler {
             book: &mut self.book,
             references: &mut self.references,
             surroundings: &self.surroundings,
+            forge: &self.forge,
             enabled: enabled.as_deref(),
         });
     }
@@ -380,10 +392,15 @@ fn house_of(settings: &Settings) -> House {
             servlet: settings.router.normalize_uri_like_servlet,
         },
         trusted: set_of(settings.trusted_addresses.iter()),
+        balancers: match &settings.proxy_protocol.from {
+            own if own.is_empty() => set_of(settings.trusted_addresses.iter()),
+            own => set_of(own.iter()),
+        },
         via: settings.via,
         show_upstream_status: false,
         log_format: format,
         keep_sent_head,
+        fallback_sni: settings.ssl.fallback_sni.as_deref().map(|name| name.to_ascii_lowercase().into()),
         server: if settings.server_tokens {
             concat!("ringway/", env!("CARGO_PKG_VERSION")).to_owned()
         } else {

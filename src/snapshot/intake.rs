@@ -24,6 +24,14 @@ pub struct Refusal {
 impl Refusal {
     pub const HEAD_TIMEOUT: Self = Self { status: 408, word: "head_timeout" };
     pub const BODY_TOO_LARGE: Self = Self { status: 413, word: "body_too_large" };
+    /// A request in clear where TLS is spoken.
+    pub const PLAIN_HTTP: Self = Self { status: 400, word: "plain_http_over_tls" };
+    /// The host is not the one whose rules the client was let in by; RFC 9110 15.5.20.
+    pub const MISDIRECTED: Self = Self { status: 421, word: "misdirected" };
+    /// The client has shown its certificate to another host; APISIX's status.
+    pub const SNI_MISMATCH: Self = Self { status: 400, word: "sni_mismatch" };
+    /// The client has no certificate, or one that nobody vouches for; APISIX's status.
+    pub const CLIENT_CERTIFICATE: Self = Self { status: 400, word: "client_certificate" };
     const METHOD_REFUSED: Self = Self { status: 405, word: "method_refused" };
     const AUTHORITY_MISMATCH: Self = Self { status: 400, word: "authority_mismatch" };
 }
@@ -129,7 +137,8 @@ fn read_target(house: &House, ex: &mut Exchange) -> Result<(), Refusal> {
     match (host, authority) {
         (Some(host), Some((scheme, authority))) => {
             // RFC 9112 3.2.2 lets the target win; two names for one request are refused here.
-            if scheme != Scheme::Http || !uri::same_authority(authority, host, scheme) {
+            let own = if ex.security.is_some() { Scheme::Https } else { Scheme::Http };
+            if scheme != own || !uri::same_authority(authority, host, scheme) {
                 return Err(Refusal::AUTHORITY_MISMATCH);
             }
             request.host_port = uri::authority(host, &mut request.host)?;

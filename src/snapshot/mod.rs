@@ -28,7 +28,7 @@ pub use names::Resolve;
 pub use references::{Learnt, ReadEnv, Wanted};
 pub use route::{Bar, Consumer, Route, Target, enter_route, host_for, is_new, query_of, show_consumer};
 pub use services::Service;
-pub use tls::validity;
+pub use tls::{Certificates, NodeTls, ReadRoots, ServerRules, validity};
 pub use upstream::{HashKey, Node, PassHost, Timeouts, Upstream};
 pub use upstreams::Upstreams;
 
@@ -77,6 +77,8 @@ pub struct House {
     pub uri: UriOptions,
     /// Peers whose `X-Forwarded-*` is believed.
     pub trusted: CidrSet,
+    /// Load balancers whose PROXY header is believed.
+    pub balancers: CidrSet,
     /// Whether `Via` is sent on.
     pub via: bool,
     /// Whether the upstream's status is shown on every answer, not only on its errors.
@@ -84,6 +86,8 @@ pub struct House {
     pub log_format: LogFormat,
     /// Whether the log asks for headers of responses.
     pub keep_sent_head: bool,
+    /// The name that a client is taken to ask for which asks for none.
+    pub fallback_sni: Option<Box<str>>,
     /// The `Server` line's value.
     pub server: String,
 }
@@ -100,6 +104,8 @@ pub struct Snapshot {
     pub upstreams: Upstreams,
     pub consumers: Slots<Consumer>,
     pub index: ConsumerIndex,
+    /// By which rules clients are answered over TLS.
+    pub certificates: Certificates,
     /// Plugins of all global rules.
     pub global: Arc<Chain>,
     /// Ids of the per-core state its plugins and upstreams use.

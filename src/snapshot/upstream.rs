@@ -7,11 +7,12 @@ use std::time::Duration;
 use super::cells::NodeBook;
 use super::checks::Checks;
 use super::services::Service;
+use super::tls::{Identity, NodeTls};
 use crate::balance::{Balancer, Kind, Weighted};
 use crate::base::hash::stable;
 use crate::expr::Template;
 use crate::link::health::Cell;
-use crate::model::upstream::{Algorithm, HashOn, NodeSpec};
+use crate::model::upstream::{Algorithm, HashOn, NodeSpec, Scheme};
 use crate::model::{self, ConfigError};
 use crate::runtime::LocalId;
 use crate::runtime::pool::Keep;
@@ -86,6 +87,8 @@ pub struct Upstream {
     /// The same as long as the nodes and the way they are chosen are.
     fingerprint: u64,
     pub pass_host: PassHost,
+    /// How nodes are spoken to; `None`: in clear.
+    pub tls: Option<NodeTls>,
     pub timeouts: Timeouts,
     /// Further tries after the first, if the user says so,
     pub retries: Option<u32>,
@@ -103,15 +106,16 @@ pub(super) fn compile(
     name: &str,
     upstream: &model::Upstream,
     book: &mut NodeBook,
+    own: Option<Arc<Identity>>,
 ) -> Result<(Upstream, Vec<ConfigError>), Vec<ConfigError>> {
-    let Absent { faults: mut lacks, is_mute } = absent_features(upstream);
-    let specs = match Service::of(upstream) {
-        None => upstream.nodes().map_err(|fault| vec![fault])?,
-        Some(service) => book.services.nodes(&service).unwrap_or_else(|why| {
-            lacks.push(ConfigError::at("discovery_type", format!("{why}; requests to it are answered 503")));
-            Vec::new()
-        }),
-    };
+    let Absent { faults: mut lacks, mut is_mute } = absent_features(upstream);
+    let port = if upstream.scheme() == Scheme::Https { 443 } else { 80 };
+    let tls = tls_of(upstream, book, own.as_deref()).unwrap_or_else(|problem| {
+        is_mute = true;
+        lacks.push(ConfigError::at("scheme", problem));
+        None
+    });
+    let specs = specs_of(upstream, book, &mut lacks).map_err(|fault| vec![fault])?;
     let kind = kind_of(upstream.algorithm);
     let pass_host = pass_host_of(upstream);
     let checks = upstream.checks.as_ref().map(|checks| {
@@ -126,10 +130,10 @@ pub(super) fn compile(
         match book.names.addresses(&spec.host) {
             Ok(addresses) => {
                 for address in addresses {
-                    let address = SocketAddr::new(address, spec.port.unwrap_or(80));
+                    let address = SocketAddr::new(address, spec.port.unwrap_or(port));
                     nodes.push(Node {
                         address,
-                        host: host_of(spec),
+                        host: host_of(spec, port),
                         name: spec.host.as_str().into(),
                         cell: has_cells.then(|| book.cells.of(name, address, rules)),
                     });
@@ -159,6 +163,7 @@ pub(super) fn compile(
         nodes,
         turn: LocalId::default(),
         pass_host,
+        tls,
         timeouts: upstream.timeout.map_or_else(Timeouts::default, |timeout| Timeouts {
             connect: timeout.connect.get(),
             send: timeout.send.get(),
@@ -180,6 +185,34 @@ impl Upstream {
     pub(super) const fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
+}
+
+/// The nodes that are written, or that a registry tells.
+fn specs_of(
+    upstream: &model::Upstream,
+    book: &mut NodeBook,
+    lacks: &mut Vec<ConfigError>,
+) -> Result<Vec<NodeSpec>, ConfigError> {
+    let Some(service) = Service::of(upstream) else { return upstream.nodes() };
+    Ok(book.services.nodes(&service).unwrap_or_else(|why| {
+        lacks.push(ConfigError::at("discovery_type", format!("{why}; requests to it are answered 503")));
+        Vec::new()
+    }))
+}
+
+/// How the nodes of an upstream are spoken to.
+fn tls_of(
+    upstream: &model::Upstream,
+    book: &mut NodeBook,
+    own: Option<&Identity>,
+) -> Result<Option<NodeTls>, String> {
+    if upstream.scheme() != Scheme::Https {
+        return Ok(None);
+    }
+    let verify = upstream.tls.as_ref().and_then(|tls| tls.verify).unwrap_or(true);
+    let told =
+        |why| format!("expected to know who vouches for its nodes: {why}; requests to it are answered 503");
+    book.outward.for_nodes(verify, own).map(Some).map_err(told)
 }
 
 fn kind_of(algorithm: Algorithm) -> Kind {
@@ -230,22 +263,19 @@ struct Absent {
 }
 
 fn absent_features(upstream: &model::Upstream) -> Absent {
-    use model::upstream::Scheme;
     let mut faults = Vec::new();
     let mut absent = |field: &str, expected: &str, found: String, instead: &str| {
         let problem = format!("expected {expected} in this version, got {found}; {instead}");
         faults.push(ConfigError::at(field, problem));
     };
     let filter = upstream.discovery_args.as_ref().and_then(|args| args.metadata.as_ref());
-    let is_mute = upstream.scheme() != Scheme::Http || filter.is_some();
-    if upstream.scheme() != Scheme::Http {
-        absent("scheme", "http", text_of(&upstream.scheme()), "requests to it are answered 503");
+    let is_spoken = matches!(upstream.scheme(), Scheme::Http | Scheme::Https);
+    let is_mute = !is_spoken || filter.is_some();
+    if !is_spoken {
+        absent("scheme", "http or https", text_of(&upstream.scheme()), "requests to it are answered 503");
     }
     if let Some(filter) = filter {
         absent("discovery_args.metadata", "none", text_of(filter), "requests to it are answered 503");
-    }
-    if upstream.tls.is_some() {
-        absent("tls", "none", "some".to_owned(), "it is kept for when it is");
     }
     Absent { faults, is_mute }
 }
@@ -255,10 +285,10 @@ fn text_of(value: &impl serde::Serialize) -> String {
 }
 
 /// `Host` for `pass_host: node`: the port is written unless it is the scheme's own.
-fn host_of(spec: &NodeSpec) -> Box<[u8]> {
+fn host_of(spec: &NodeSpec, own_port: u16) -> Box<[u8]> {
     let host = if spec.host.contains(':') { format!("[{}]", spec.host) } else { spec.host.clone() };
     match spec.port {
-        None | Some(80) => host.into_bytes().into(),
-        Some(port) => format!("{host}:{port}").into_bytes().into(),
+        Some(port) if port != own_port => format!("{host}:{port}").into_bytes().into(),
+        None | Some(_) => host.into_bytes().into(),
     }
 }

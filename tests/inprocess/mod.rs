@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ringway::edge::{self, Start};
-use ringway::link::handover;
+use ringway::link::handover::{self, Spoken};
 use ringway::link::ledger::Ledger;
 use ringway::link::mailbox::{Mailbox, mailbox};
 use ringway::link::outbox::{Inbox, Report, outbox};
@@ -21,7 +21,8 @@ use ringway::model::resources::{Format, parse};
 use ringway::proto::h1::chunked::Decoder;
 use ringway::runtime::core::Hatches;
 use ringway::runtime::driver::{Driver, Wanted};
-use ringway::runtime::{Core, Limits, listener};
+use ringway::runtime::listener::{self, Open};
+use ringway::runtime::{Core, Limits};
 use ringway::snapshot::{Compiler, Order};
 
 /// Longest wait for anything before a test is over.
@@ -58,7 +59,7 @@ impl House {
             let core = Core::new(0, limits, hatches, 1);
             let (neighbours, handed) = alone;
             let snapshot = outcome.snapshot;
-            let listeners = vec![listeners.remove(0)];
+            let listeners = vec![Open { listener: listeners.remove(0), spoken: Spoken::default() }];
             let start = Start { core, snapshot, listeners, letterbox, neighbours, handed };
             edge::run_core(driver, start).expect("a core runs to its end");
         });

@@ -201,6 +201,7 @@ fn configuration(page: &mut Page, board: &Board) {
         "Objects set aside for their faults",
         board.quarantined_count(),
     );
+    certificates(page, board);
     let Some(etcd) = board.etcd() else { return };
     let reachable = "Whether the etcd that holds the objects answers";
     page.single("apisix_etcd_reachable", Kind::Gauge, reachable, u8::from(etcd.is_reachable));
@@ -211,6 +212,26 @@ fn configuration(page: &mut Page, board: &Board) {
         "Objects that are served though etcd has lost them all, until that is confirmed",
         etcd.missing,
     );
+}
+
+/// Most certificates of which the end is told.
+const CERTIFICATES_MAX: usize = 10_000;
+
+fn certificates(page: &mut Page, board: &Board) {
+    let shown = board.certificates();
+    let mut ends: Vec<_> = shown.ends().collect();
+    if ends.is_empty() {
+        return;
+    }
+    ends.sort_unstable_by_key(|(_, end)| *end);
+    let mut family = page.family(
+        "ringway_certificate_not_after_seconds",
+        Kind::Gauge,
+        "Until when a certificate that is shown to clients holds, in seconds since 1970",
+    );
+    for (id, end) in ends.into_iter().take(CERTIFICATES_MAX) {
+        family.sample(&format!("ssl=\"{}\"", escaped(id)), end);
+    }
 }
 
 fn cores(page: &mut Page, board: &Board) {
@@ -261,8 +282,60 @@ fn per_core(page: &mut Page, board: &Board, name: &str, kind: Kind, help: &str, 
     }
 }
 
+/// One of a core's counters.
+type Of = fn(&CoreStats) -> &Cell;
+
+/// What each core counts: the metric, what it says, and where.
+const COUNTERS: [(&str, &str, Kind, Of); 18] = [
+    (
+        "ringway_connections_refused_total",
+        "Client connections closed unheard: too many of an address, or no load balancer",
+        Kind::Counter,
+        |c| &c.connections_refused,
+    ),
+    ("ringway_tls_handshakes_total", "TLS handshakes with clients", Kind::Counter, |c| &c.tls_handshakes),
+    ("ringway_tls_handshake_errors_total", "Connections that came to no TLS handshake", Kind::Counter, |c| {
+        &c.tls_handshake_errors
+    }),
+    (
+        "ringway_upstream_tls_errors_total",
+        "Upstream connections without an agreement on TLS",
+        Kind::Counter,
+        |c| &c.upstream_tls_errors,
+    ),
+    (
+        "ringway_connections_handed_over_total",
+        "Client connections left to an idler core",
+        Kind::Counter,
+        |c| &c.handed_over,
+    ),
+    ("ringway_connections_accepted_total", "Client connections accepted", Kind::Counter, |c| &c.accepted),
+    ("ringway_accept_errors_total", "Accepts that failed", Kind::Counter, |c| &c.accept_errors),
+    ("ringway_requests_total", "Requests received", Kind::Counter, |c| &c.requests),
+    ("ringway_requests_active", "Requests under way", Kind::Gauge, |c| &c.requests_active),
+    ("ringway_received_bytes_total", "Bytes received from clients", Kind::Counter, |c| &c.bytes_in),
+    ("ringway_sent_bytes_total", "Bytes sent to clients", Kind::Counter, |c| &c.bytes_out),
+    ("ringway_upstream_connects_total", "Upstream connections opened", Kind::Counter, |c| {
+        &c.upstream_connects
+    }),
+    (
+        "ringway_upstream_connect_errors_total",
+        "Upstream connections that could not be opened",
+        Kind::Counter,
+        |c| &c.upstream_connect_errors,
+    ),
+    ("ringway_upstream_reuses_total", "Requests on a pooled connection", Kind::Counter, |c| {
+        &c.upstream_reuses
+    }),
+    ("ringway_upstream_stale_total", "Pooled connections found dead", Kind::Counter, |c| &c.upstream_stale),
+    ("ringway_upstream_idle", "Upstream connections in the pool", Kind::Gauge, |c| &c.upstream_idle),
+    ("ringway_retries_total", "Second and further attempts", Kind::Counter, |c| &c.retries),
+    ("ringway_breaker_openings_total", "Times a circuit breaker was opened", Kind::Counter, |c| {
+        &c.breakers_opened
+    }),
+];
+
 fn connections(page: &mut Page, board: &Board) {
-    type Of = fn(&CoreStats) -> &Cell;
     let states: [(&str, Of); 3] = [
         ("active", |c| &c.connections_active),
         ("idle", |c| &c.connections_idle),
@@ -278,41 +351,7 @@ fn connections(page: &mut Page, board: &Board) {
             family.sample(&format!("core=\"{core}\",state=\"{state}\""), of(stats).get());
         }
     }
-    let counters: [(&str, &str, Kind, Of); 14] = [
-        (
-            "ringway_connections_handed_over_total",
-            "Client connections left to an idler core",
-            Kind::Counter,
-            |c| &c.handed_over,
-        ),
-        ("ringway_connections_accepted_total", "Client connections accepted", Kind::Counter, |c| &c.accepted),
-        ("ringway_accept_errors_total", "Accepts that failed", Kind::Counter, |c| &c.accept_errors),
-        ("ringway_requests_total", "Requests received", Kind::Counter, |c| &c.requests),
-        ("ringway_requests_active", "Requests under way", Kind::Gauge, |c| &c.requests_active),
-        ("ringway_received_bytes_total", "Bytes received from clients", Kind::Counter, |c| &c.bytes_in),
-        ("ringway_sent_bytes_total", "Bytes sent to clients", Kind::Counter, |c| &c.bytes_out),
-        ("ringway_upstream_connects_total", "Upstream connections opened", Kind::Counter, |c| {
-            &c.upstream_connects
-        }),
-        (
-            "ringway_upstream_connect_errors_total",
-            "Upstream connections that could not be opened",
-            Kind::Counter,
-            |c| &c.upstream_connect_errors,
-        ),
-        ("ringway_upstream_reuses_total", "Requests on a pooled connection", Kind::Counter, |c| {
-            &c.upstream_reuses
-        }),
-        ("ringway_upstream_stale_total", "Pooled connections found dead", Kind::Counter, |c| {
-            &c.upstream_stale
-        }),
-        ("ringway_upstream_idle", "Upstream connections in the pool", Kind::Gauge, |c| &c.upstream_idle),
-        ("ringway_retries_total", "Second and further attempts", Kind::Counter, |c| &c.retries),
-        ("ringway_breaker_openings_total", "Times a circuit breaker was opened", Kind::Counter, |c| {
-            &c.breakers_opened
-        }),
-    ];
-    for (name, help, kind, of) in counters {
+    for (name, help, kind, of) in COUNTERS {
         per_core(page, board, name, kind, help, of);
     }
     let reuses = board.sum(|core| core.upstream_reuses.get());

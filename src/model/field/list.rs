@@ -43,6 +43,12 @@ impl<T: Eq + Hash, const MIN: usize> Unique<T, MIN> {
     }
 }
 
+impl<T> Default for Unique<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for NonEmpty<T> {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         let items = Vec::deserialize(input)?;

@@ -15,6 +15,8 @@
 //! | `discovery.consul`, `.eureka`, `.nacos` | the same; of other registries a warning |
 //! | `deployment.admin`: `admin_listen`, `allow_admin`, `admin_key`, `admin_key_required`, `enable_admin_cors` | `admin` |
 //! | `deployment.etcd`: `host`, `prefix`, `timeout`, `watch_timeout`, `startup_retry`, `user`, `password`, `tls` | `etcd` |
+//! | `apisix.ssl.listen`, `enable`, `ssl_protocols`, `ssl_session_tickets`, `fallback_sni` | `ssl.listen`, `protocols`, … |
+//! | `apisix.proxy_protocol.listen_http_port`, `listen_https_port` | `proxy_protocol.listen`, `ssl_listen` |
 //! | `apisix.ssl.ssl_trusted_certificate` | `ssl.trusted_certificate` |
 //! | `deployment.*.config_provider` | `etcd`: the objects are there; `yaml` or `json`: in a file; any other is a fault |
 //! | `nginx_config.*` and what else there is | nothing; a warning each |
@@ -182,10 +184,9 @@ impl Translated {
                         let theirs = "apisix.ssl.ssl_trusted_certificate";
                         self.place(settings, "ssl.trusted_certificate", theirs, trusted, faults);
                     }
-                    for (name, value) in ssl {
-                        self.ignore(&format!("apisix.ssl.{name}"), &value);
-                    }
+                    self.ssl(settings, ssl, faults);
                 }
+                ("proxy_protocol", Value::Object(fields)) => self.proxy_protocol(settings, fields, faults),
                 ("data_encryption", Value::Object(fields)) => self.encryption(settings, fields, faults),
                 ("proxy_mode", Value::String(mode)) if mode == "http" => {}
                 ("proxy_mode", Value::String(mode)) if mode.contains("stream") => {
@@ -203,6 +204,58 @@ impl Translated {
                 }
                 (name, value) => self.ignore(&format!("apisix.{name}"), &value),
             }
+        }
+    }
+
+    /// Where TLS is spoken, and how.
+    fn ssl(&mut self, settings: &mut Value, ssl: Map<String, Value>, faults: &mut Vec<ConfigError>) {
+        let is_off = ssl.get("enable") == Some(&Value::Bool(false));
+        for (name, value) in ssl {
+            let theirs = format!("apisix.ssl.{name}");
+            match (name.as_str(), value) {
+                ("enable", _) if is_off => {
+                    self.place(settings, "ssl.listen", &theirs, Value::Array(Vec::new()), faults);
+                }
+                ("enable", _) => {}
+                ("listen", value) if is_off => self.ignore(&theirs, &value),
+                ("listen", value) => {
+                    let listen = self.listen(value);
+                    self.place(settings, "ssl.listen", &theirs, listen, faults);
+                }
+                // nginx's list has spaces.
+                ("ssl_protocols", Value::String(words)) => {
+                    let versions = words.split_whitespace().map(Value::from).collect();
+                    self.place(settings, "ssl.protocols", &theirs, versions, faults);
+                }
+                ("ssl_session_tickets", value) => {
+                    self.place(settings, "ssl.session_tickets", &theirs, value, faults);
+                }
+                ("fallback_sni", value) => {
+                    self.place(settings, "ssl.fallback_sni", &theirs, value, faults);
+                }
+                (_, value) => self.ignore(&theirs, &value),
+            }
+        }
+    }
+
+    /// Ports of load balancers that say for whom they speak.
+    fn proxy_protocol(
+        &mut self,
+        settings: &mut Value,
+        fields: Map<String, Value>,
+        faults: &mut Vec<ConfigError>,
+    ) {
+        for (name, value) in fields {
+            let theirs = format!("apisix.proxy_protocol.{name}");
+            let ours = match name.as_str() {
+                "listen_http_port" => "proxy_protocol.listen",
+                "listen_https_port" => "proxy_protocol.ssl_listen",
+                _ => {
+                    self.ignore(&theirs, &value);
+                    continue;
+                }
+            };
+            self.place(settings, ours, &theirs, value, faults);
         }
     }
 

@@ -15,6 +15,8 @@ pub const HEADERS: usize = 100;
 /// From a head's first byte to its last. A head fits a few packets: who needs longer holds a connection on
 /// purpose.
 pub const HEAD_TIMEOUT_SECONDS: u64 = 10;
+/// From a connection's first byte until both sides have agreed on how to speak TLS. A handshake is two round trips.
+pub const HANDSHAKE_TIMEOUT_SECONDS: u64 = 10;
 /// Between two reads of a request's body. Longer than a phone's dead spot, shorter than a proxy's patience.
 pub const BODY_TIMEOUT_SECONDS: u64 = 30;
 /// A request's body; 0 is no bound: bodies flow through and are not held, so they cost no memory.
@@ -72,6 +74,8 @@ pub struct Limits {
     pub headers: usize,
     /// Seconds from the first byte of a head to its last; beyond: 408.
     pub head_timeout: Seconds,
+    /// Seconds that a TLS handshake may take; beyond: the connection is closed.
+    pub handshake_timeout: Seconds,
     /// Seconds between two reads of a request's body; beyond: 408.
     pub body_timeout: Seconds,
     /// Most bytes of a request's body; beyond: 413. 0: no bound.
@@ -129,6 +133,7 @@ impl Default for Limits {
             line_bytes: LINE_BYTES,
             headers: HEADERS,
             head_timeout: Seconds::literal(HEAD_TIMEOUT_SECONDS),
+            handshake_timeout: Seconds::literal(HANDSHAKE_TIMEOUT_SECONDS),
             body_timeout: Seconds::literal(BODY_TIMEOUT_SECONDS),
             body_bytes: BODY_BYTES,
             held_body_bytes: HELD_BODY_BYTES,

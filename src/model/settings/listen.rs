@@ -7,8 +7,22 @@ use std::ops::Deref;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::model::field::{AddressRange, Unique};
+
 /// APISIX's port, so that clients need not be told of the change.
 const HTTP_PORT: u16 = 9080;
+
+/// Where load balancers say for whom they pass bytes on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProxyProtocolSettings {
+    /// Where a connection in clear begins with a PROXY header, version 1 or 2, as in `listen`. Without one it is closed.
+    pub listen: OptionalListeners,
+    /// The same where TLS follows.
+    pub ssl_listen: OptionalListeners,
+    /// Addresses of the load balancers; others are not served there. Empty: those of `trusted_addresses`.
+    pub from: Unique<AddressRange>,
+}
 
 /// An address with a port. Written as `0.0.0.0:9080`, as `{address, port}`, or as a port of all addresses. Port 0
 /// asks the system for a free one.
@@ -111,18 +125,63 @@ impl JsonSchema for Listen {
     }
 }
 
+/// Places to listen; maybe none, as by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct OptionalListeners(Vec<Listen>);
+
+impl OptionalListeners {
+    /// One place.
+    pub(super) fn one(place: Listen) -> Self {
+        Self(vec![place])
+    }
+}
+
+impl Deref for OptionalListeners {
+    type Target = [Listen];
+
+    fn deref(&self) -> &[Listen] {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for OptionalListeners {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        one_or_many(input).map(Self)
+    }
+}
+
+impl JsonSchema for OptionalListeners {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "OptionalListeners".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<Listen>();
+        json_schema!({ "anyOf": [{ "type": "array", "items": one, "uniqueItems": true }, one] })
+    }
+}
+
+/// A place, or a list of places.
+fn one_or_many<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<Listen>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(Listen),
+        Many(Vec<Listen>),
+    }
+    Ok(match OneOrMany::deserialize(input)? {
+        OneOrMany::One(place) => vec![place],
+        OneOrMany::Many(places) => places,
+    })
+}
+
 impl<'de> Deserialize<'de> for Listeners {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum OneOrMany {
-            One(Listen),
-            Many(Vec<Listen>),
-        }
-        let places = match OneOrMany::deserialize(input)? {
-            OneOrMany::One(place) => vec![place],
-            OneOrMany::Many(places) => places,
-        };
+        let places = one_or_many(input)?;
         if places.is_empty() {
             return Err(serde::de::Error::custom("expected a list of at least 1, got an empty list"));
         }

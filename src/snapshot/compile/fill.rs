@@ -1,14 +1,17 @@
 //! References in the configuration of plugins, replaced by what they stand for before a plugin reads it.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::work::Work;
 use crate::model::field::PluginMap;
 use crate::model::reference::{Filled, Reference, beside_references, fill, has_reference};
 use crate::model::schema::check;
+use crate::model::ssl::Purpose;
 use crate::model::{ConfigError, Kind, Ssl};
 use crate::snapshot::merge::Mounts;
-use crate::snapshot::tls::{check_client, check_pair};
+use crate::snapshot::tls::{Identity, Pair, check_client, check_pair};
 
 impl Work<'_> {
     /// A configuration with what its references stand for. Without it all that is wrong besides, and each reference
@@ -80,29 +83,63 @@ impl Work<'_> {
         }
     }
 
-    /// Whether the certificates of an ssl and their keys are what they should be.
-    pub(super) fn check_ssl(&mut self, name: &str, ssl: &Ssl) -> Result<(), Vec<ConfigError>> {
+    /// Shows the certificates of an ssl from now on, if they and their keys are what they should be. One whose value is
+    /// awaited is not shown, and neither is any where it is awaited who may vouch for clients.
+    pub(super) fn add_ssl(&mut self, name: &str, id: &str, ssl: &Ssl) -> Result<(), Vec<ConfigError>> {
         let mut faults = Vec::new();
+        let mut ca = None;
         if let Some(client) = &ssl.client {
             let filled = self.fill_ssl(name, json!({"client": {"ca": client.ca.as_str()}}), &mut faults);
-            let ca = filled.as_ref().map(|filled| text_of(&filled["client"], "ca"));
-            faults.extend(check_client(client, ca));
+            ca = filled.map(|filled| text_of(&filled["client"], "ca").to_owned());
+            faults.extend(check_client(client, ca.as_deref()));
         }
+        let pairs = self.pairs(name, ssl, &mut faults);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        if pairs.is_empty() || ssl.status.get() == 0 || ssl.client.is_some() && ca.is_none() {
+            return Ok(());
+        }
+        match ssl.purpose {
+            Purpose::Client => {
+                let (cert, key) = &pairs[0];
+                let identity = Identity::of(self.forge.provider(), cert, key)
+                    .map_err(|problem| vec![ConfigError::at("key", problem)])?;
+                self.parts.identities.insert_mut(id.into(), Arc::new(identity));
+            }
+            Purpose::Server => {
+                let mut lacks = Vec::new();
+                let rules = self.forge.rules(ssl, &pairs, ca.as_deref(), &mut lacks)?;
+                self.lacks.extend(lacks.into_iter().map(|lack| lack.in_object(name)));
+                let names = ssl.sni.iter().chain(ssl.snis.iter().flatten());
+                let names = names.map(|name| name.as_str().to_owned()).collect();
+                self.parts.certificates.put(self.age, id, names, Arc::new(rules));
+            }
+        }
+        Ok(())
+    }
+
+    /// The certificates of an ssl with their keys, each checked; without those whose value is awaited.
+    fn pairs(&mut self, name: &str, ssl: &Ssl, faults: &mut Vec<ConfigError>) -> Vec<Pair> {
+        let mut pairs = Vec::new();
         let further = ssl.certs.iter().flatten().zip(ssl.keys.iter().flatten()).enumerate();
         let further =
             further.map(|(at, (cert, key))| (format!("certs[{at}]"), cert, format!("keys[{at}]"), key));
         let first = ("cert".to_owned(), &ssl.cert, "key".to_owned(), &ssl.key);
         for (cert_field, cert, key_field, key) in std::iter::once(first).chain(further) {
             let written = json!({&*cert_field: cert.as_str(), &*key_field: key.expose()});
-            let Some(filled) = self.fill_ssl(name, written, &mut faults) else { continue };
+            let Some(filled) = self.fill_ssl(name, written, faults) else { continue };
             let (cert, key) = (text_of(&filled, &cert_field), text_of(&filled, &key_field));
             match check_pair((&cert_field, cert), (&key_field, key)) {
-                Ok(lacks) => self.lacks.extend(lacks.into_iter().map(|lack| lack.in_object(name))),
+                Ok(lacks) => {
+                    self.lacks.extend(lacks.into_iter().map(|lack| lack.in_object(name)));
+                    pairs.push((cert.to_owned(), key.to_owned()));
+                }
                 // They tell nothing of what they are about.
                 Err(more) => faults.extend(more),
             }
         }
-        if faults.is_empty() { Ok(()) } else { Err(faults) }
+        pairs
     }
 
     /// Fields of an ssl with what their references stand for; nothing where a value is awaited, which is told, or is

@@ -14,6 +14,7 @@ use crate::proto::head::Method;
 use crate::router::{Mode, Pattern, Router, RouterError};
 use crate::runtime::LocalId;
 use crate::snapshot::merge::Mounts;
+use crate::snapshot::tls::{Certificates, Identity};
 use crate::snapshot::{Chain, Consumer, Route, Snapshot, Target, Upstream, Upstreams};
 
 /// A service as its routes take it over.
@@ -55,6 +56,10 @@ pub(super) struct Parts {
     pub(super) consumers: Slots<Consumer>,
     pub(super) consumer_ids: HashTrieMapSync<Arc<str>, u32>,
     pub(super) index: ConsumerIndex,
+    /// What clients are shown.
+    pub(super) certificates: Certificates,
+    /// What nodes are shown, by the id of its ssl.
+    pub(super) identities: HashTrieMapSync<Arc<str>, Arc<Identity>>,
     /// Of global rules, oldest first, each with its id.
     global: BTreeMap<u64, (Arc<str>, Vec<Mount<AnyPlugin>>)>,
     global_chain: Arc<Chain>,
@@ -74,6 +79,8 @@ impl Parts {
             consumers: Slots::default(),
             consumer_ids: HashTrieMapSync::default(),
             index: ConsumerIndex::default(),
+            certificates: Certificates::default(),
+            identities: HashTrieMapSync::default(),
             global: BTreeMap::new(),
             global_chain: Arc::default(),
         }
@@ -95,6 +102,7 @@ impl Parts {
             upstreams: self.upstreams.clone(),
             consumers: self.consumers.clone(),
             index: self.index.clone(),
+            certificates: self.certificates.clone(),
             global: Arc::clone(&self.global_chain),
             live: registry.live().clone(),
             retired,
@@ -201,12 +209,11 @@ impl Parts {
                     self.remove_route(&route, place, made.service_hosts.as_deref());
                 }
             }
-            Kind::PluginMetadata
-            | Kind::Upstream
-            | Kind::Credential
-            | Kind::Ssl
-            | Kind::StreamRoute
-            | Kind::Proto => {}
+            Kind::Ssl => {
+                self.certificates.remove(id);
+                self.identities.remove_mut(id);
+            }
+            Kind::PluginMetadata | Kind::Upstream | Kind::Credential | Kind::StreamRoute | Kind::Proto => {}
         }
     }
 }

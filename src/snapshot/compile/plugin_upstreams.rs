@@ -1,6 +1,7 @@
 //! Upstreams of an object's plugins: those they name, and those that are written in their configuration.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::parts::{Made, Parts};
 use super::state::Need;
@@ -9,6 +10,7 @@ use crate::model::{self, ConfigError, Kind, ObjectId};
 use crate::plugin::{Holds, Registry, Upstreams};
 use crate::snapshot::Upstream;
 use crate::snapshot::cells::NodeBook;
+use crate::snapshot::tls::{Identity, check_pair};
 use crate::snapshot::upstream::compile;
 
 /// What the plugins of one object may do with upstreams.
@@ -48,11 +50,41 @@ impl Upstreams for PluginUpstreams<'_> {
         upstream: &model::Upstream,
     ) -> Result<u32, Vec<ConfigError>> {
         let name = format!("{}#{field}", self.owner);
-        let (compiled, lacks) = upstream_of(holder, &name, upstream, self.book)?;
+        let own = Shown { parts: self.parts, needs: self.needs };
+        let (compiled, lacks) = upstream_of(holder, &name, upstream, self.book, own)?;
         self.lacks.extend(lacks);
         let place = self.parts.upstreams.add(compiled);
         self.made.inline.push(place);
         Ok(place)
+    }
+}
+
+/// The certificates that nodes may be shown.
+pub(super) struct Shown<'w> {
+    pub(super) parts: &'w Parts,
+    pub(super) needs: &'w mut Vec<Need>,
+}
+
+impl Shown<'_> {
+    /// The one that the nodes of an upstream are shown: an ssl's, or its own. Without the ssl it names, none: nodes that
+    /// ask for one refuse us, which is safer than to take another.
+    fn identity(
+        self,
+        upstream: &model::Upstream,
+        book: &NodeBook,
+    ) -> Result<Option<Arc<Identity>>, Vec<ConfigError>> {
+        let Some(tls) = &upstream.tls else { return Ok(None) };
+        if let Some(id) = &tls.client_cert_id {
+            self.needs.push(Need::Object((Kind::Ssl, id.as_str().into())));
+            return match self.parts.identities.get(id.as_str()) {
+                Some(identity) => Ok(Some(Arc::clone(identity))),
+                None => Err(vec![dangling("tls.client_cert_id", "an ssl of type client", id)]),
+            };
+        }
+        let (Some(cert), Some(key)) = (&tls.client_cert, &tls.client_key) else { return Ok(None) };
+        check_pair(("tls.client_cert", cert.as_str()), ("tls.client_key", key.expose()))?;
+        let own = Identity::of(book.outward.provider(), cert.as_str(), key.expose());
+        own.map(|own| Some(Arc::new(own))).map_err(|problem| vec![ConfigError::at("tls.client_key", problem)])
     }
 }
 
@@ -63,8 +95,10 @@ pub(super) fn upstream_of(
     name: &str,
     upstream: &model::Upstream,
     book: &mut NodeBook,
+    shown: Shown<'_>,
 ) -> Result<(Upstream, Vec<ConfigError>), Vec<ConfigError>> {
-    let (mut compiled, lacks) = compile(name, upstream, book)?;
+    let own = shown.identity(upstream, book)?;
+    let (mut compiled, lacks) = compile(name, upstream, book, own)?;
     compiled.turn = registry.local(holds, name, "upstream", compiled.fingerprint());
     let (object, field) = name.split_once('#').unwrap_or((name, ""));
     let of_object = |fault: ConfigError| match field {

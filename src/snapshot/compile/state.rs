@@ -23,11 +23,13 @@ use crate::plugin::{Registry, Surroundings};
 use crate::snapshot::Service;
 use crate::snapshot::cells::NodeBook;
 use crate::snapshot::references::References;
+use crate::snapshot::tls::Forge;
 
 /// What refers comes after what it refers to.
 const ORDER: [Kind; 13] = [
     Kind::PluginMetadata,
     Kind::Secret,
+    Kind::Ssl,
     Kind::Upstream,
     Kind::PluginConfig,
     Kind::Service,
@@ -36,7 +38,6 @@ const ORDER: [Kind; 13] = [
     Kind::Credential,
     Kind::GlobalRule,
     Kind::Route,
-    Kind::Ssl,
     Kind::StreamRoute,
     Kind::Proto,
 ];
@@ -152,6 +153,7 @@ pub(super) struct Tools<'a> {
     pub(super) book: &'a mut NodeBook,
     pub(super) references: &'a mut References,
     pub(super) surroundings: &'a Surroundings,
+    pub(super) forge: &'a Forge,
     /// The plugins that may be used; `None` is all.
     pub(super) enabled: Option<&'a [String]>,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 pub(super) use super::parts::Made;
 use super::parts::{Parts, Service, hosts_of};
-use super::plugin_upstreams::{PluginUpstreams, upstream_of};
+use super::plugin_upstreams::{PluginUpstreams, Shown, upstream_of};
 use super::state::{Need, Tools};
 use super::{Registry, is_reference_to_nothing, set_of};
 use crate::exchange::RouteLabels;
@@ -17,6 +17,7 @@ use crate::plugin::Holds;
 use crate::snapshot::cells::NodeBook;
 use crate::snapshot::merge::{Mounts, Workbench, lay_over, metadata};
 use crate::snapshot::references::References;
+use crate::snapshot::tls::Forge;
 use crate::snapshot::{Chain, Route, Target, Timeouts};
 
 /// The compilation of one object.
@@ -25,8 +26,9 @@ pub(super) struct Work<'a> {
     book: &'a mut NodeBook,
     pub(super) references: &'a mut References,
     pub(super) parts: &'a mut Parts,
+    pub(super) forge: &'a Forge,
     /// Orders what nothing else does: who is older comes first.
-    age: u64,
+    pub(super) age: u64,
     /// Whether no other version of the object is in force that could stay.
     pub(super) is_alone: bool,
     pub(super) made: Made,
@@ -42,13 +44,14 @@ impl<'a> Work<'a> {
         tools: &'a mut Tools<'_>,
         age: u64,
     ) -> Self {
-        let Tools { book, references, surroundings, enabled } = tools;
+        let Tools { book, references, surroundings, forge, enabled } = tools;
         let bench = Workbench { registry, holds: Holds::default(), surroundings, enabled: *enabled };
         Self {
             bench,
             book,
             references,
             parts,
+            forge,
             age,
             is_alone: true,
             made: Made::default(),
@@ -86,8 +89,8 @@ impl<'a> Work<'a> {
             Object::Route(route) => self.add_route(&name, id, &route),
             Object::StreamRoute(route) => self.check_plugins(route.plugins.as_ref()),
             Object::Secret(store) => self.add_secret_store(&name, id, *store),
+            Object::Ssl(ssl) => self.add_ssl(&name, id, &ssl),
             // Checked and kept, not acted upon.
-            Object::Ssl(ssl) => self.check_ssl(&name, &ssl),
             Object::Proto(_) => Ok(()),
         };
         let mut holds = std::mem::take(&mut self.bench.holds);
@@ -129,7 +132,8 @@ impl<'a> Work<'a> {
         upstream: &model::Upstream,
     ) -> Result<crate::snapshot::Upstream, Vec<ConfigError>> {
         let holder = (&mut *self.bench.registry, &mut self.bench.holds);
-        let (compiled, lacks) = upstream_of(holder, name, upstream, self.book)?;
+        let own = Shown { parts: self.parts, needs: &mut self.needs };
+        let (compiled, lacks) = upstream_of(holder, name, upstream, self.book, own)?;
         self.lacks.extend(lacks);
         Ok(compiled)
     }

@@ -22,15 +22,24 @@ impl Certs {
     /// A key and its certificate for 127.0.0.1, by the key `issuer` that has one by itself; in files.
     #[track_caller]
     pub(crate) fn here(&self, issuer: &str, name: &str) {
+        self.issued(issuer, name, "IP:127.0.0.1,DNS:here.test");
+    }
+
+    /// A key and its certificate for these names, as openssl writes them, by the key `issuer`; in files. The certificate, and
+    /// the key, in PEM.
+    #[track_caller]
+    pub(crate) fn issued(&self, issuer: &str, name: &str, names: &str) -> (String, String) {
         let (request, extension) = (self.path("request"), self.path("extension"));
-        fs::write(&extension, "subjectAltName=IP:127.0.0.1,DNS:here.test\n").unwrap();
+        fs::write(&extension, format!("subjectAltName={names}\nbasicConstraints=CA:FALSE\n")).unwrap();
         self.key(name, &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
         let (key, path) = (self.path(name), self.path(&format!("{name}.crt")));
-        openssl(&["req", "-new", "-key", text(&key), "-subj", "/CN=here", "-out", text(&request)]);
+        let subject = format!("/O=Ringway/CN={name}");
+        openssl(&["req", "-new", "-key", text(&key), "-subj", &subject, "-out", text(&request)]);
         let (ca, ca_key) = (self.path(&format!("{issuer}.crt")), self.path(issuer));
         let by = ["-CA", text(&ca), "-CAkey", text(&ca_key), "-CAcreateserial", "-days", "30"];
         let with = ["-extfile", text(&extension), "-in", text(&request), "-out", text(&path)];
         openssl(&[&["x509", "-req"], by.as_slice(), with.as_slice()].concat());
+        (fs::read_to_string(path).unwrap(), fs::read_to_string(key).unwrap())
     }
 
     /// A private key in PEM, by the arguments of `openssl genpkey`.

@@ -56,6 +56,7 @@ impl Setup {
     fn new(resources: Value) -> Self {
         let settings = json!({
             "listen": ["127.0.0.1:0"],
+            "ssl": {"listen": []},
             "cores": 1,
             "metrics": {"listen": "127.0.0.1:0"},
             "status": {"listen": "127.0.0.1:0"},
@@ -154,6 +155,8 @@ impl Setup {
             control: None,
             driver: self.driver,
             http: Vec::new(),
+            https: Vec::new(),
+            proxied: [None, None],
             metrics: None,
             status: None,
             may_panic: self.may_panic,
@@ -210,6 +213,9 @@ pub(crate) struct Gateway {
     listeners: Vec<JoinHandle<()>>,
     driver: Driver,
     http: Vec<SocketAddr>,
+    https: Vec<SocketAddr>,
+    /// Where load balancers connect: in clear, and over TLS.
+    proxied: [Option<SocketAddr>; 2],
     metrics: Option<SocketAddr>,
     status: Option<SocketAddr>,
     admin: Option<SocketAddr>,
@@ -321,6 +327,8 @@ impl Gateway {
         assert!(!self.http.is_empty(), "no address to connect to in {ready}");
         let driver = ready["driver"].as_str().unwrap_or_default();
         assert!(driver.starts_with(self.driver.name()), "told {:?}, runs on {driver}", self.driver);
+        self.https = ready["https"].as_array().into_iter().flatten().filter_map(address).collect();
+        self.proxied = ["proxied_http", "proxied_https"].map(|name| address(&ready[name][0]));
         self.metrics = address(&ready["metrics"]);
         self.status = address(&ready["status"]);
         self.admin = address(&ready["admin"]);
@@ -336,6 +344,16 @@ impl Gateway {
     /// Where clients connect.
     pub(crate) fn address(&self) -> SocketAddr {
         self.http[0]
+    }
+
+    /// Where clients connect over TLS.
+    pub(crate) fn secure_address(&self) -> SocketAddr {
+        self.https[0]
+    }
+
+    /// Where a load balancer connects that says for whom, in clear or with TLS behind.
+    pub(crate) fn proxied_address(&self, is_tls: bool) -> SocketAddr {
+        self.proxied[usize::from(is_tls)].expect("the gateway told where load balancers connect")
     }
 
     pub(crate) fn pid(&self) -> u32 {

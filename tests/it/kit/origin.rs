@@ -37,6 +37,14 @@ pub(crate) struct Origin {
 impl Origin {
     /// Runs `serve` on a thread for every connection, which ends when it returns.
     pub(crate) fn serving(serve: impl Fn(&mut Conn) + Send + Sync + 'static) -> Self {
+        Self::serving_over(|wire| wire, serve)
+    }
+
+    /// The same, over what `over` makes of a connection.
+    pub(crate) fn serving_over(
+        over: impl Fn(Wire) -> Wire + Send + 'static,
+        serve: impl Fn(&mut Conn) + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let origin = Self::at(listener.local_addr().unwrap());
         let record = Arc::clone(&origin.record);
@@ -48,7 +56,7 @@ impl Origin {
                 }
                 let Ok(stream) = stream else { continue };
                 let number = record.accepted.fetch_add(1, Ordering::SeqCst);
-                let wire = Wire::new(stream, IDLE);
+                let wire = over(Wire::new(stream, IDLE));
                 record.streams.lock().unwrap().push(Arc::downgrade(wire.stream()));
                 let (serve, record) = (Arc::clone(&serve), Arc::clone(&record));
                 thread::spawn(move || {

@@ -44,6 +44,61 @@ pub(crate) struct Wire {
     ahead: Vec<u8>,
     /// Whether it ends with a reset.
     resets: bool,
+    tls: Option<Tls>,
+}
+
+/// TLS over a wire.
+struct Tls {
+    session: rustls::Connection,
+    /// Most bytes of one write, so that what is sent arrives in such pieces.
+    piece: usize,
+}
+
+impl Tls {
+    fn say(&mut self, mut bytes: &[u8], pieces: &mut Pieces<'_>) -> io::Result<()> {
+        while !bytes.is_empty() || self.session.wants_write() {
+            let taken = self.session.writer().write(bytes)?;
+            bytes = &bytes[taken..];
+            self.session.complete_io(pieces)?;
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, into: &mut [u8], pieces: &mut Pieces<'_>) -> io::Result<usize> {
+        loop {
+            match self.session.reader().read(into) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.session.complete_io(pieces)?.0 == 0 {
+                        return self.session.reader().read(into);
+                    }
+                }
+                read => return read,
+            }
+        }
+    }
+}
+
+/// A socket that takes no more than a piece at a time.
+struct Pieces<'a>(&'a TcpStream, usize);
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read(into)
+    }
+}
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.0.write(&bytes[..bytes.len().min(self.1)])?;
+        if count < bytes.len() {
+            std::thread::yield_now();
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Wire {
@@ -52,7 +107,42 @@ impl Wire {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(patience)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream: Arc::new(stream), ahead: Vec::new(), resets: false }
+        Self { stream: Arc::new(stream), ahead: Vec::new(), resets: false, tls: None }
+    }
+
+    /// Speaks TLS from here on, in pieces of so many bytes.
+    pub(crate) fn secured(mut self, session: impl Into<rustls::Connection>, piece: usize) -> Self {
+        self.tls = Some(Tls { session: session.into(), piece });
+        self
+    }
+
+    /// What was agreed on over TLS.
+    pub(crate) fn tls(&self) -> &rustls::Connection {
+        &self.tls.as_ref().expect("a wire over TLS").session
+    }
+
+    /// The session itself, for a test that does by hand what a client does not.
+    pub(crate) fn tls_mut(&mut self) -> &mut rustls::Connection {
+        &mut self.tls.as_mut().expect("a wire over TLS").session
+    }
+
+    /// Sends what comes before TLS.
+    pub(crate) fn send_in_clear(&mut self, bytes: &[u8]) {
+        let _ = (&*self.stream).write_all(bytes);
+    }
+
+    /// Agrees on TLS before anything is said.
+    pub(crate) fn shake(&mut self) -> io::Result<()> {
+        let tls = self.tls.as_mut().expect("a wire over TLS");
+        while tls.session.is_handshaking() {
+            tls.session.complete_io(&mut Pieces(&self.stream, tls.piece))?;
+        }
+        Ok(())
+    }
+
+    /// Leaves without a word, as if the connection broke.
+    pub(crate) fn break_off(mut self) {
+        self.tls = None;
     }
 
     /// The socket; it closes when the wire goes, unless this is kept.
@@ -61,7 +151,13 @@ impl Wire {
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        (&*self.stream).write_all(bytes)
+        match &mut self.tls {
+            None => (&*self.stream).write_all(bytes),
+            Some(tls) => {
+                let mut pieces = Pieces(&self.stream, tls.piece);
+                tls.say(bytes, &mut pieces)
+            }
+        }
     }
 
     /// No more bytes from us; the other direction stays.
@@ -79,7 +175,14 @@ impl Wire {
     fn fill(&mut self) -> io::Result<usize> {
         let mut piece = [0; 16 * 1024];
         let count = loop {
-            match (&*self.stream).read(&mut piece) {
+            let read = match &mut self.tls {
+                None => (&*self.stream).read(&mut piece),
+                Some(tls) => {
+                    let mut pieces = Pieces(&self.stream, tls.piece);
+                    tls.hear(&mut piece, &mut pieces)
+                }
+            };
+            match read {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 outcome => break outcome?,
             }
@@ -199,6 +302,10 @@ impl Drop for Wire {
     /// Says the end rather than leaving it to the closing of the descriptor: a process that another test starts at
     /// this moment holds a copy of it until it runs its own program, and the other side would see the end late.
     fn drop(&mut self) {
+        if let (Some(tls), false) = (&mut self.tls, self.resets) {
+            tls.session.send_close_notify();
+            let _ = tls.session.write_tls(&mut &*self.stream);
+        }
         if !self.resets {
             let _ = self.stream.shutdown(Shutdown::Both);
         }

@@ -1,17 +1,47 @@
-//! Whose certificates are believed when the gateway is the client: the system's, or those of a file.
+//! What TLS goes by: where it is spoken, and whose certificates are believed when the gateway is the client: the system's,
+//! or those of a file.
 
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What TLS of our own connections goes by.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+use super::listen::{Listen, OptionalListeners};
+use crate::model::field::{ShortText, Unique};
+use crate::model::ssl::TlsVersion;
+
+/// APISIX's port for it.
+const HTTPS_PORT: u16 = 9443;
+
+/// What TLS goes by.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SslSettings {
-    /// Files of certificates, in PEM, of those who vouch for the services that the gateway itself asks (etcd, Vault);
+    /// Where requests come in over TLS, as in `listen`; an empty list: nowhere. Certificates are objects of kind ssl.
+    pub listen: OptionalListeners,
+    /// The versions that are spoken where an ssl does not say: `TLSv1.2`, `TLSv1.3`.
+    pub protocols: Unique<TlsVersion, 1>,
+    /// Are clients given tickets, with which their next connection begins sooner?
+    pub session_tickets: bool,
+    /// The host that a client is taken to ask for which asks for none.
+    pub fallback_sni: Option<ShortText>,
+    /// Files of certificates, in PEM, of those who vouch for the services that the gateway itself asks (etcd, Vault) and for
+    /// nodes of upstreams;
     /// `system` stands for what the system has of them. A list, or a text with commas.
     pub trusted_certificate: TrustedCertificates,
+}
+
+impl Default for SslSettings {
+    fn default() -> Self {
+        let spoken = vec![TlsVersion::V1_2, TlsVersion::V1_3];
+        Self {
+            listen: OptionalListeners::one(Listen::everywhere(HTTPS_PORT)),
+            protocols: Unique::new(spoken).unwrap_or_else(|| unreachable!("two different ones")),
+            session_tickets: true,
+            fallback_sni: None,
+            trusted_certificate: TrustedCertificates::default(),
+        }
+    }
 }
 
 /// Those who vouch for others.

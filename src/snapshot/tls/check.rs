@@ -23,7 +23,7 @@ pub fn validity(cert: &str) -> Option<(i64, i64)> {
 
 /// What is wrong with a certificate, its chain and its key, by the fields they stand in; and what is only not as it
 /// should be.
-pub(super) fn check_pair(
+pub(crate) fn check_pair(
     (cert_field, cert): (&str, &str),
     (key_field, key): (&str, &str),
 ) -> Result<Vec<ConfigError>, Vec<ConfigError>> {
@@ -59,7 +59,7 @@ pub(super) fn check_pair(
 
 /// What is wrong with what is asked of a client's certificate; `ca` are the certificates in `client.ca`, where they are
 /// known.
-pub(super) fn check_client(client: &ClientCertificates, ca: Option<&str>) -> Vec<ConfigError> {
+pub(crate) fn check_client(client: &ClientCertificates, ca: Option<&str>) -> Vec<ConfigError> {
     let ca = ca.and_then(|ca| certificates(ca).err()).map(|problem| ConfigError::at("client.ca", problem));
     let paths = client.skip_mtls_uri_regex.iter().flatten().enumerate().filter_map(|(at, text)| {
         let problem = format!("expected a regular expression, got {text:?}");

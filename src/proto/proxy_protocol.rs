@@ -1,0 +1,206 @@
+//! The header by which a load balancer that passes bytes on says for whom: HAProxy's PROXY protocol, versions 1 and 2. It
+//! stands before everything else, TLS included.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// What version 2 begins with.
+const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+/// What version 1 begins with.
+const WORD: &[u8] = b"PROXY ";
+/// Bytes of the longest header of version 1, its line end counted.
+const LINE_BYTES_MAX: usize = 107;
+/// Bytes of the fixed part of version 2.
+const FIXED: usize = 16;
+/// Bytes of a whole header. Version 2 may carry 64 KiB of remarks; load balancers send some hundred bytes of them.
+pub const HEADER_BYTES_MAX: usize = 4096;
+
+/// A header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Whose connection it is; `None`: the sender's own, such as a check of whether we are there.
+    pub client: Option<SocketAddr>,
+    /// Its bytes.
+    pub len: usize,
+}
+
+/// Bytes that begin with no header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoHeader;
+
+/// Reads the header at the start of what has come so far; `None`: some of it is still to come.
+///
+/// # Errors
+/// When it is none, whatever comes behind.
+pub fn read(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
+    let begins = |with: &[u8]| bytes.iter().zip(with).all(|(one, other)| one == other);
+    if begins(SIGNATURE) {
+        return if bytes.len() < FIXED { Ok(None) } else { binary(bytes) };
+    }
+    if begins(WORD) { line(bytes) } else { Err(NoHeader) }
+}
+
+/// Version 1: a line of text.
+fn line(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
+    let within = &bytes[..bytes.len().min(LINE_BYTES_MAX)];
+    let Some(end) = within.windows(2).position(|two| two == b"\r\n") else {
+        return if bytes.len() < LINE_BYTES_MAX { Ok(None) } else { Err(NoHeader) };
+    };
+    let text = std::str::from_utf8(&bytes[WORD.len()..end]).map_err(|_| NoHeader)?;
+    let len = end + 2;
+    let mut words = text.split(' ');
+    let family = words.next().unwrap_or_default();
+    if family == "UNKNOWN" {
+        return Ok(Some(Header { client: None, len }));
+    }
+    let [from, to, from_port, to_port] = std::array::from_fn(|_| words.next().unwrap_or_default());
+    if words.next().is_some() {
+        return Err(NoHeader);
+    }
+    let address = |word: &str| -> Result<IpAddr, NoHeader> {
+        match family {
+            "TCP4" => word.parse().map(IpAddr::V4).map_err(|_| NoHeader),
+            "TCP6" => word.parse().map(IpAddr::V6).map_err(|_| NoHeader),
+            _ => Err(NoHeader),
+        }
+    };
+    // A sign or a leading zero is no port.
+    let port = |word: &str| {
+        let is_plain =
+            word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
+        word.parse::<u16>().ok().filter(|_| is_plain).ok_or(NoHeader)
+    };
+    let client = SocketAddr::new(address(from)?, port(from_port)?);
+    address(to)?;
+    port(to_port)?;
+    Ok(Some(Header { client: Some(client), len }))
+}
+
+/// Version 2: fixed fields, addresses, and remarks, which are passed over.
+fn binary(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
+    let [command, family, high, low] = [bytes[12], bytes[13], bytes[14], bytes[15]];
+    let len = FIXED + usize::from(u16::from_be_bytes([high, low]));
+    if command >> 4 != 2 || len > HEADER_BYTES_MAX {
+        return Err(NoHeader);
+    }
+    let Some(addresses) = bytes.get(FIXED..len) else { return Ok(None) };
+    let is_proxied = match command & 0xf {
+        0 => false,
+        1 => true,
+        _ => return Err(NoHeader),
+    };
+    let port = |at: usize| u16::from_be_bytes([addresses[at], addresses[at + 1]]);
+    let client = match (is_proxied, family) {
+        (false, _) => None,
+        // TCP, or what says it is, over IPv4 and IPv6.
+        (true, 0x11) => {
+            let parts: [u8; 4] = addresses.get(..4).and_then(|ip| ip.try_into().ok()).ok_or(NoHeader)?;
+            if addresses.len() < 12 {
+                return Err(NoHeader);
+            }
+            Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::from(parts)), port(8)))
+        }
+        (true, 0x21) => {
+            let parts: [u8; 16] = addresses.get(..16).and_then(|ip| ip.try_into().ok()).ok_or(NoHeader)?;
+            if addresses.len() < 36 {
+                return Err(NoHeader);
+            }
+            Some(SocketAddr::new(IpAddr::V6(Ipv6Addr::from(parts)), port(32)))
+        }
+        // Nobody knows whose, or it came over a Unix socket.
+        (true, 0x00 | 0x31) => None,
+        _ => return Err(NoHeader),
+    };
+    Ok(Some(Header { client, len }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::rng::Rng;
+
+    fn binary_of(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+        [SIGNATURE.as_slice(), &[0x20 | command, family], &(rest.len() as u16).to_be_bytes(), rest].concat()
+    }
+
+    fn samples() -> Vec<(Vec<u8>, Option<&'static str>)> {
+        let four = [&[192, 0, 2, 7], &[10, 0, 0, 1], &[0xd4, 0x31][..], &[0x01, 0xbb]].concat();
+        let mut six = [0; 36];
+        six[15] = 1;
+        six[32..34].copy_from_slice(&[0x1f, 0x90]);
+        vec![
+            (b"PROXY TCP4 192.0.2.7 10.0.0.1 54321 443\r\n".to_vec(), Some("192.0.2.7:54321")),
+            (b"PROXY TCP6 2001:db8::1 ::1 1 2\r\n".to_vec(), Some("[2001:db8::1]:1")),
+            (b"PROXY UNKNOWN\r\n".to_vec(), None),
+            (b"PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n".to_vec(), None),
+            (binary_of(1, 0x11, &four), Some("192.0.2.7:54321")),
+            (
+                binary_of(1, 0x11, &[four.as_slice(), &[3, 0, 4, 1, 2, 3, 4]].concat()),
+                Some("192.0.2.7:54321"),
+            ),
+            (binary_of(1, 0x21, &six), Some("[::1]:8080")),
+            (binary_of(1, 0x00, &[]), None),
+            (binary_of(0, 0x11, &four), None),
+            (binary_of(0, 0x00, &[]), None),
+        ]
+    }
+
+    #[test]
+    fn both_versions_tell_the_client_however_they_are_cut() {
+        for (header, client) in samples() {
+            let client = client.map(|text| text.parse().expect("an address"));
+            let whole = [header.as_slice(), b"GET / HTTP/1.1\r\n"].concat();
+            assert_eq!(
+                read(&whole),
+                Ok(Some(Header { client, len: header.len() })),
+                "{}",
+                whole.escape_ascii()
+            );
+            for at in 0..header.len() {
+                assert_eq!(read(&header[..at]), Ok(None), "{} cut at {at}", header.escape_ascii());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_header_is_refused() {
+        for bytes in [
+            &b"GET / HTTP/1.1\r\n"[..],
+            b"\x16\x03\x01\x02\x00",
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 54321\r\n",
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 54321 443 1\r\n",
+            b"PROXY TCP4 192.0.2.7  10.0.0.1 54321 443\r\n",
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 054321 443\r\n",
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 +1 443\r\n",
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 65536 443\r\n",
+            b"PROXY TCP4 ::1 ::1 1 2\r\n",
+            b"PROXY TCP6 192.0.2.7 10.0.0.1 1 2\r\n",
+            b"PROXY UDP4 192.0.2.7 10.0.0.1 1 2\r\n",
+            b"PROXY \r\n",
+            &[b"PROXY TCP4 ".as_slice(), &[b'1'; 120]].concat(),
+            &binary_of(2, 0x11, &[0; 12]),
+            &binary_of(1, 0x11, &[0; 11]),
+            &binary_of(1, 0x21, &[0; 35]),
+            &binary_of(1, 0x12, &[0; 12]),
+            &binary_of(1, 0x11, &[0; HEADER_BYTES_MAX]),
+            b"\r\n\r\n\0\r\nQUIT\n\x11\x11\0\0",
+        ] {
+            assert_eq!(read(bytes), Err(NoHeader), "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn no_bytes_panic() {
+        let seed = 6;
+        let mut rng = Rng::seeded(seed);
+        let samples = samples();
+        for _ in 0..20_000 {
+            let mut bytes = samples[rng.below(samples.len() as u64) as usize].0.clone();
+            for _ in 0..=rng.below(3) {
+                let at = rng.below(bytes.len() as u64) as usize;
+                bytes[at] = rng.below(256) as u8;
+            }
+            bytes.truncate(rng.below(bytes.len() as u64 + 1) as usize);
+            let _ = read(&bytes);
+        }
+    }
+}

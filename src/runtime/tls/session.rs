@@ -1,0 +1,512 @@
+//! A TLS conversation as bytes in and bytes out: rustls without its buffers. No socket, no clock.
+//!
+//! What comes in lies in the *inbox* until it makes a whole record, and is decrypted there. What TLS itself has to say (a
+//! key update, an alert) waits in the *outbox* and leaves before anything else does. Both are lent, and given back as
+//! soon as they are empty.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{
+    AppDataRecord, ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
+};
+use rustls::{ClientConfig, CommonState, ServerConfig};
+
+use super::stock::{self, Stock};
+
+/// Bytes of a record's header.
+const RECORD_HEAD: usize = 5;
+/// Bytes in clear that one call encrypts: two records.
+pub(super) const PIECE_BYTES: usize = 2 << 14;
+/// Bytes that encryption adds to a record, at most, with every cipher there is.
+const RECORD_EXTRA: usize = 64;
+
+/// Why a conversation can not go on.
+#[derive(Debug)]
+pub enum Fault {
+    /// The other side broke the rules, or is not who it should be.
+    Tls(rustls::Error),
+    /// It cut a message of the handshake into records though the handshake is over. Nobody does; rustls holds such pieces
+    /// where they were received, which is not for long here.
+    Fragmented,
+    /// What it sent is longer than anything that may be.
+    TooLong,
+}
+
+impl From<rustls::Error> for Fault {
+    fn from(error: rustls::Error) -> Self {
+        Self::Tls(error)
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tls(error) => error.fmt(f),
+            Self::Fragmented => f.write_str("a message in pieces after the handshake"),
+            Self::TooLong => f.write_str("a message that is too long"),
+        }
+    }
+}
+
+enum Conversation {
+    Server(UnbufferedServerConnection),
+    Client(UnbufferedClientConnection),
+}
+
+/// What looking at the inbox came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// So many bytes were decrypted.
+    Bytes(usize),
+    /// None, for now: more must be received.
+    Hungry,
+    /// The other side has said that it is done.
+    End,
+}
+
+/// What one turn of rustls came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// There is more to do with what is there.
+    On,
+    /// The handshake goes on when more has come.
+    Handshake,
+    /// The handshake is over, and nothing more is there.
+    Open,
+    End,
+    /// Both sides are done.
+    Over,
+}
+
+/// What to do once bytes may be sent.
+enum Wish<'a> {
+    Nothing,
+    Send(&'a [u8]),
+    SayGoodbye,
+}
+
+/// One conversation.
+pub struct Session {
+    conversation: Conversation,
+    stock: Rc<Stock>,
+    inbox: Vec<u8>,
+    /// Bytes of the inbox that are done with.
+    inbox_from: usize,
+    /// Decrypted and not taken yet, because there was no room.
+    plain: Vec<u8>,
+    plain_from: usize,
+    outbox: Vec<u8>,
+    has_ended: bool,
+    is_open: bool,
+    is_broken: bool,
+}
+
+impl Session {
+    /// The answering side.
+    ///
+    /// # Errors
+    /// When rustls can not work by this configuration.
+    pub fn server(config: Arc<ServerConfig>, stock: &Rc<Stock>) -> Result<Self, Fault> {
+        let conversation = Conversation::Server(UnbufferedServerConnection::new(config)?);
+        Ok(Self::of(conversation, stock))
+    }
+
+    /// The asking side.
+    ///
+    /// # Errors
+    /// When rustls can not work by this configuration.
+    pub fn client(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        stock: &Rc<Stock>,
+    ) -> Result<Self, Fault> {
+        let conversation = Conversation::Client(UnbufferedClientConnection::new(config, name)?);
+        Ok(Self::of(conversation, stock))
+    }
+
+    fn of(conversation: Conversation, stock: &Rc<Stock>) -> Self {
+        Self {
+            conversation,
+            stock: Rc::clone(stock),
+            inbox: Vec::new(),
+            inbox_from: 0,
+            plain: Vec::new(),
+            plain_from: 0,
+            outbox: Vec::new(),
+            has_ended: false,
+            is_open: false,
+            is_broken: false,
+        }
+    }
+
+    /// What was agreed on.
+    pub fn agreed(&self) -> &CommonState {
+        match &self.conversation {
+            Conversation::Server(server) => server,
+            Conversation::Client(client) => client,
+        }
+    }
+
+    /// The other side's certificate and its issuers', if it has shown one.
+    pub fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.agreed().peer_certificates()
+    }
+
+    /// Whether bytes are here that nobody has looked at, or taken.
+    pub(super) fn holds_bytes(&self) -> bool {
+        !self.inbox.is_empty() || !self.plain.is_empty()
+    }
+
+    /// Whether anybody may say anything more.
+    pub(super) const fn is_usable(&self) -> bool {
+        self.is_open && !self.is_broken && !self.has_ended
+    }
+
+    /// The inbox, to be received into; to be given back by [`Self::put_inbox`].
+    pub(super) fn take_inbox(&mut self) -> Result<Vec<u8>, Fault> {
+        if self.inbox.capacity() < stock::BYTES {
+            let mut larger = self.stock.lend();
+            larger.extend_from_slice(&self.inbox[self.inbox_from..]);
+            (self.inbox, self.inbox_from) = (larger, 0);
+        } else if self.inbox_from > 0 {
+            self.inbox.drain(..self.inbox_from);
+            self.inbox_from = 0;
+        }
+        if self.inbox.len() == self.inbox.capacity() {
+            return Err(Fault::TooLong);
+        }
+        Ok(std::mem::take(&mut self.inbox))
+    }
+
+    pub(super) fn put_inbox(&mut self, inbox: Vec<u8>) {
+        self.inbox = inbox;
+        if self.inbox.is_empty() {
+            self.stock.give_back(std::mem::take(&mut self.inbox));
+        }
+    }
+
+    /// From here on the connection may be silent for long: part of a record keeps no more memory than it needs.
+    pub(super) fn rest(&mut self) {
+        if !self.inbox.is_empty() {
+            let part = self.inbox[self.inbox_from..].to_vec();
+            self.inbox_from = 0;
+            self.stock.give_back(std::mem::replace(&mut self.inbox, part));
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) const fn inbox_capacity(&self) -> usize {
+        self.inbox.capacity()
+    }
+
+    /// What TLS itself has to say, if anything; to be sent before anything else.
+    pub(super) fn take_outbox(&mut self) -> Option<Vec<u8>> {
+        (!self.outbox.is_empty()).then(|| std::mem::take(&mut self.outbox))
+    }
+
+    /// Goes on with the handshake as far as what was received allows. Whether it is over; if not, more must be received.
+    /// What is in the outbox must be sent in any case, be it an error.
+    pub(super) fn shake(&mut self) -> Result<bool, Fault> {
+        let mut nowhere = Vec::new();
+        loop {
+            match self.turn(&mut nowhere, 0)? {
+                Turn::On if self.plain.is_empty() => {}
+                Turn::On | Turn::Open => {
+                    self.is_open = true;
+                    return Ok(true);
+                }
+                Turn::Handshake => return Ok(false),
+                Turn::End | Turn::Over => return Err(Fault::Tls(rustls::Error::HandshakeNotComplete)),
+            }
+        }
+    }
+
+    /// Appends what the other side says to `into`, at most `room` bytes.
+    pub(super) fn take(&mut self, into: &mut Vec<u8>, room: usize) -> Result<Taken, Fault> {
+        let before = into.len();
+        let end = before + room.min(into.capacity() - before);
+        loop {
+            self.take_plain(into, end);
+            if into.len() == end {
+                break;
+            }
+            if self.inbox.is_empty() || self.has_ended {
+                break;
+            }
+            let room = end - into.len();
+            match self.turn(into, room)? {
+                Turn::On => {}
+                Turn::Handshake | Turn::Open => break,
+                Turn::End | Turn::Over => self.has_ended = true,
+            }
+        }
+        Ok(match into.len() - before {
+            0 if self.has_ended => Taken::End,
+            0 => Taken::Hungry,
+            count => Taken::Bytes(count),
+        })
+    }
+
+    /// Looks at what has come though nobody expects anything. Whether it was nothing but TLS's own affairs.
+    pub(super) fn settle(&mut self) -> bool {
+        while !self.inbox.is_empty() && self.plain.is_empty() && !self.has_ended {
+            match self.turn(&mut Vec::new(), 0) {
+                Ok(Turn::On) => {}
+                Ok(Turn::Open) => break,
+                Ok(Turn::Handshake | Turn::End | Turn::Over) | Err(_) => return false,
+            }
+        }
+        self.is_usable() && !self.holds_bytes()
+    }
+
+    fn take_plain(&mut self, into: &mut Vec<u8>, end: usize) {
+        if self.plain.is_empty() {
+            return;
+        }
+        let waiting = &self.plain[self.plain_from..];
+        let count = waiting.len().min(end - into.len());
+        into.extend_from_slice(&waiting[..count]);
+        self.plain_from += count;
+        if self.plain_from == self.plain.len() {
+            self.plain_from = 0;
+            self.stock.give_back(std::mem::take(&mut self.plain));
+        }
+    }
+
+    /// Encrypts at most [`PIECE_BYTES`] behind what is in the outbox already.
+    ///
+    /// # Errors
+    /// When nothing may be sent any more.
+    pub(super) fn encrypt(&mut self, plain: &[u8]) -> Result<Vec<u8>, Fault> {
+        self.write(Wish::Send(plain))?;
+        Ok(std::mem::take(&mut self.outbox))
+    }
+
+    /// The last that is said, if anything may be said.
+    pub(super) fn goodbye(&mut self) -> Option<Vec<u8>> {
+        if !self.is_open || self.is_broken {
+            return None;
+        }
+        self.is_open = false;
+        self.write(Wish::SayGoodbye).ok()?;
+        self.take_outbox()
+    }
+
+    fn write(&mut self, wish: Wish<'_>) -> Result<(), Fault> {
+        if self.is_broken {
+            return Err(over());
+        }
+        self.lend_outbox();
+        let mut plain = Plain { into: &mut Vec::new(), room: 0, rest: &mut self.plain, stock: &self.stock };
+        // Nothing is received here, so this comes to its end: what TLS has to say, then what we have.
+        loop {
+            let (_, turn) = self.conversation.turn(&mut [], &mut plain, &mut self.outbox, &wish);
+            match turn.inspect_err(|_| self.is_broken = true)? {
+                Turn::On => {}
+                Turn::Open => return Ok(()),
+                // The other side may be done and still listen.
+                Turn::End => self.has_ended = true,
+                Turn::Handshake | Turn::Over => {
+                    return Err(Fault::Tls(rustls::Error::HandshakeNotComplete));
+                }
+            }
+        }
+    }
+
+    fn lend_outbox(&mut self) {
+        if self.outbox.capacity() == 0 {
+            self.outbox = self.stock.lend();
+        }
+    }
+
+    /// One turn of rustls over the inbox. Bytes in clear go into `into`, and what there is no room for waits.
+    fn turn(&mut self, into: &mut Vec<u8>, room: usize) -> Result<Turn, Fault> {
+        if self.is_broken {
+            return Err(over());
+        }
+        self.lend_outbox();
+        let mut plain = Plain { into, room, rest: &mut self.plain, stock: &self.stock };
+        let incoming = &mut self.inbox[self.inbox_from..];
+        let (done, turn) = self.conversation.turn(incoming, &mut plain, &mut self.outbox, &Wish::Nothing);
+        self.inbox_from = self.inbox.len().min(self.inbox_from + done);
+        if turn.is_err() {
+            self.is_broken = true;
+            // What is to be told of it is in rustls still.
+            let incoming = &mut self.inbox[self.inbox_from..];
+            let _ = self.conversation.turn(incoming, &mut plain, &mut self.outbox, &Wish::Nothing);
+        }
+        if self.inbox_from == self.inbox.len() {
+            self.inbox_from = 0;
+            self.stock.give_back(std::mem::take(&mut self.inbox));
+        }
+        if self.outbox.is_empty() {
+            self.stock.give_back(std::mem::take(&mut self.outbox));
+        }
+        let turn = turn?;
+        if turn == Turn::Open && self.has_whole_record() {
+            self.is_broken = true;
+            return Err(Fault::Fragmented);
+        }
+        Ok(turn)
+    }
+
+    /// Whether the first record of the inbox is complete.
+    fn has_whole_record(&self) -> bool {
+        let waiting = &self.inbox[self.inbox_from..];
+        let Some((head, rest)) = waiting.split_at_checked(RECORD_HEAD) else { return false };
+        rest.len() >= usize::from(head[3]) << 8 | usize::from(head[4])
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for buffer in [&mut self.inbox, &mut self.plain, &mut self.outbox] {
+            self.stock.give_back(std::mem::take(buffer));
+        }
+    }
+}
+
+/// Where bytes in clear go.
+struct Plain<'a> {
+    into: &'a mut Vec<u8>,
+    room: usize,
+    rest: &'a mut Vec<u8>,
+    stock: &'a Stock,
+}
+
+impl Plain<'_> {
+    fn add(&mut self, bytes: &[u8]) {
+        let (fits, beyond) = bytes.split_at(bytes.len().min(self.room));
+        self.into.extend_from_slice(fits);
+        self.room -= fits.len();
+        if !beyond.is_empty() {
+            if self.rest.capacity() == 0 {
+                *self.rest = self.stock.lend();
+            }
+            self.rest.extend_from_slice(beyond);
+        }
+    }
+}
+
+impl Conversation {
+    fn turn(
+        &mut self,
+        incoming: &mut [u8],
+        plain: &mut Plain<'_>,
+        out: &mut Vec<u8>,
+        wish: &Wish<'_>,
+    ) -> (usize, Result<Turn, Fault>) {
+        match self {
+            Self::Server(server) => turn(server.process_tls_records(incoming), plain, out, wish),
+            Self::Client(client) => turn(client.process_tls_records(incoming), plain, out, wish),
+        }
+    }
+}
+
+/// How many bytes are done with, and what comes next.
+fn turn<Data>(
+    status: UnbufferedStatus<'_, '_, Data>,
+    plain: &mut Plain<'_>,
+    out: &mut Vec<u8>,
+    wish: &Wish<'_>,
+) -> (usize, Result<Turn, Fault>) {
+    let mut done = status.discard;
+    let state = match status.state {
+        Ok(state) => state,
+        Err(error) => return (done, Err(error.into())),
+    };
+    let turn = match state {
+        ConnectionState::ReadTraffic(mut traffic) => {
+            let mut result = Ok(Turn::On);
+            while let Some(record) = traffic.next_record() {
+                match record {
+                    Ok(AppDataRecord { discard, payload, .. }) => {
+                        done += discard;
+                        plain.add(payload);
+                    }
+                    Err(error) => {
+                        result = Err(error.into());
+                        break;
+                    }
+                }
+            }
+            result
+        }
+        ConnectionState::EncodeTlsData(mut data) => {
+            // The first try says how much it takes.
+            append(out, 0, |room| match data.encode(room) {
+                Ok(count) => Written::Bytes(count),
+                Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => {
+                    Written::Needs(required_size)
+                }
+                Err(EncodeError::AlreadyEncoded) => Written::Bytes(0),
+            });
+            Ok(Turn::On)
+        }
+        ConnectionState::TransmitTlsData(data) => {
+            data.done();
+            Ok(Turn::On)
+        }
+        ConnectionState::BlockedHandshake => Ok(Turn::Handshake),
+        ConnectionState::WriteTraffic(mut traffic) => {
+            let mut encrypted = |guess, encrypt: &mut dyn FnMut(&mut [u8]) -> Result<usize, EncryptError>| {
+                append(out, guess, |room| match encrypt(room) {
+                    Ok(count) => Written::Bytes(count),
+                    Err(EncryptError::InsufficientSize(InsufficientSizeError { required_size })) => {
+                        Written::Needs(required_size)
+                    }
+                    Err(EncryptError::EncryptExhausted) => Written::Never,
+                })
+            };
+            let is_written = match wish {
+                Wish::Nothing => true,
+                Wish::Send(bytes) => {
+                    encrypted(bytes.len() + 2 * RECORD_EXTRA, &mut |room| traffic.encrypt(bytes, room))
+                }
+                Wish::SayGoodbye => encrypted(RECORD_EXTRA, &mut |room| traffic.queue_close_notify(room)),
+            };
+            let worn = || Fault::Tls(rustls::Error::EncryptError);
+            is_written.then_some(Turn::Open).ok_or_else(worn)
+        }
+        ConnectionState::PeerClosed => Ok(Turn::End),
+        ConnectionState::Closed => Ok(Turn::Over),
+        // Early data is never offered, and what rustls may learn to ask for is not known here.
+        _ => Err(Fault::Tls(rustls::Error::General("an unknown state".to_owned()))),
+    };
+    (done, turn)
+}
+
+/// The conversation has ended with a fault before.
+fn over() -> Fault {
+    Fault::Tls(rustls::Error::General("it is over".to_owned()))
+}
+
+/// What writing came to.
+enum Written {
+    Bytes(usize),
+    Needs(usize),
+    Never,
+}
+
+/// Appends what `write` writes, in so much room as it needs. False when it will never write again.
+fn append(out: &mut Vec<u8>, guess: usize, mut write: impl FnMut(&mut [u8]) -> Written) -> bool {
+    let (start, mut room) = (out.len(), guess);
+    loop {
+        out.resize(start + room, 0);
+        match write(&mut out[start..]) {
+            Written::Bytes(count) => {
+                out.truncate(start + count);
+                return true;
+            }
+            Written::Needs(size) if size > room => room = size,
+            Written::Needs(_) | Written::Never => {
+                out.truncate(start);
+                return false;
+            }
+        }
+    }
+}

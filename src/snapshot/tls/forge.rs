@@ -1,0 +1,258 @@
+//! From an ssl to the rules by which its clients are answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use regex::bytes::RegexSet;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureAlgorithm,
+    SignatureScheme, SupportedProtocolVersion,
+};
+
+use super::check::validity;
+use super::identity::Identity;
+use crate::base::clock::UnixMs;
+use crate::base::hash::stable;
+use crate::base::pem;
+use crate::model::ConfigError;
+use crate::model::settings::SslSettings;
+use crate::model::ssl::{ClientCertificates, Ssl, TlsVersion};
+
+/// A certificate and its key, both in PEM.
+pub(crate) type Pair = (String, String);
+
+/// Tickets sent after a handshake, each good for one more connection.
+const TICKETS: usize = 1;
+
+/// By which rules the clients of some names are answered.
+#[derive(Debug)]
+pub struct ServerRules {
+    pub config: Arc<ServerConfig>,
+    /// Until when all of its certificates hold, in seconds since 1970.
+    pub not_after: i64,
+    /// What is asked of clients, if they are asked.
+    pub client: Option<ClientRules>,
+}
+
+/// What is asked of clients.
+#[derive(Debug)]
+pub struct ClientRules {
+    /// The same as long as they say the same.
+    pub id: u64,
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// Most certificates between the client's and one that is trusted, that one counted.
+    depth: usize,
+    /// Paths for which nothing is asked.
+    free: RegexSet,
+}
+
+impl ClientRules {
+    /// Whether a certificate, with those that came with it, is vouched for at that time.
+    pub fn trusts(&self, chain: &[Box<[u8]>], now: UnixMs) -> bool {
+        let chain: Vec<CertificateDer<'_>> = chain.iter().map(|der| CertificateDer::from(&**der)).collect();
+        let Some((own, issuers)) = chain.split_first() else { return false };
+        let issuers = &issuers[..issuers.len().min(self.depth.saturating_sub(1))];
+        let now = UnixTime::since_unix_epoch(Duration::from_millis(now));
+        self.verifier.verify_client_cert(own, issuers, now).is_ok()
+    }
+
+    /// Whether a path is open to everybody.
+    pub fn lets_pass(&self, path: &[u8]) -> bool {
+        self.free.is_match(path)
+    }
+}
+
+/// Makes rules.
+#[derive(Debug)]
+pub(crate) struct Forge {
+    provider: Arc<CryptoProvider>,
+    versions: Vec<TlsVersion>,
+    /// Of all rules that ask clients for nothing. Of the others each has its own, so that a ticket says no more of a client
+    /// than the rules it was given by.
+    tickets: Option<Arc<dyn ProducesTickets>>,
+    has_tickets: bool,
+}
+
+impl Forge {
+    pub(crate) fn new(settings: &SslSettings) -> Self {
+        let has_tickets = settings.session_tickets;
+        Self {
+            provider: Arc::new(aws_lc_rs::default_provider()),
+            versions: settings.protocols.iter().copied().collect(),
+            tickets: if has_tickets { aws_lc_rs::Ticketer::new().ok() } else { None },
+            has_tickets,
+        }
+    }
+
+    pub(crate) fn provider(&self) -> &CryptoProvider {
+        &self.provider
+    }
+
+    /// The rules of an ssl with these certificates, and `ca` the certificates of those who vouch for its clients. `lacks`
+    /// gets what it asks for and does not get.
+    pub(crate) fn rules(
+        &self,
+        ssl: &Ssl,
+        pairs: &[Pair],
+        ca: Option<&str>,
+        lacks: &mut Vec<ConfigError>,
+    ) -> Result<ServerRules, Vec<ConfigError>> {
+        let at = |field: &str| {
+            let field = field.to_owned();
+            move |problem: String| vec![ConfigError::at(field, problem)]
+        };
+        let identities: Result<Vec<_>, _> =
+            pairs.iter().map(|(cert, key)| Identity::of(&self.provider, cert, key)).collect();
+        let keys = Keys::new(identities.map_err(at("key"))?.into_iter().map(|identity| identity.key));
+        let versions = self.versions(ssl, lacks).map_err(at("ssl_protocols"))?;
+        let client = match (&ssl.client, ca) {
+            (Some(client), Some(ca)) => Some(self.client_rules(client, ca).map_err(at("client"))?),
+            _ => None,
+        };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&versions)
+            .map_err(|error| at("ssl_protocols")(error.to_string()))?;
+        let builder = match &client {
+            Some(rules) => {
+                builder.with_client_cert_verifier(Arc::new(JudgedLater(Arc::clone(&rules.verifier))))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(keys));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        let tickets = match &client {
+            Some(_) if self.has_tickets => aws_lc_rs::Ticketer::new().ok(),
+            _ => self.tickets.clone(),
+        };
+        match tickets {
+            Some(tickets) => (config.ticketer, config.send_tls13_tickets) = (tickets, TICKETS),
+            None => config.send_tls13_tickets = 0,
+        }
+        let not_after = pairs.iter().filter_map(|(cert, _)| validity(cert)).map(|(_, end)| end).min();
+        Ok(ServerRules { config: Arc::new(config), not_after: not_after.unwrap_or(i64::MAX), client })
+    }
+
+    /// The versions that are spoken: those of the ssl, else of the process.
+    fn versions(
+        &self,
+        ssl: &Ssl,
+        lacks: &mut Vec<ConfigError>,
+    ) -> Result<Vec<&'static SupportedProtocolVersion>, String> {
+        let wanted: Vec<TlsVersion> = ssl
+            .ssl_protocols
+            .as_ref()
+            .map_or_else(|| self.versions.clone(), |own| own.iter().copied().collect());
+        if ssl.ssl_protocols.is_some() && wanted.contains(&TlsVersion::V1_1) {
+            let problem =
+                "expected TLSv1.2 or TLSv1.3, found TLSv1.1 as well, which is no longer safe and not spoken";
+            lacks.push(ConfigError::at("ssl_protocols", problem));
+        }
+        let versions: Vec<_> = wanted.iter().filter_map(|version| version_of(*version)).collect();
+        if versions.is_empty() {
+            Err("expected TLSv1.2 or TLSv1.3, found neither".to_owned())
+        } else {
+            Ok(versions)
+        }
+    }
+
+    fn client_rules(&self, client: &ClientCertificates, ca: &str) -> Result<ClientRules, String> {
+        let mut roots = RootCertStore::empty();
+        for block in pem::read(ca)? {
+            roots.add(CertificateDer::from(block.der)).map_err(|error| format!("ca: {error}"))?;
+        }
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+                .build()
+                .map_err(|error| format!("ca: {error}"))?;
+        let free = client.skip_mtls_uri_regex.iter().flatten();
+        Ok(ClientRules {
+            id: stable(format!("{}\0{ca}", client.depth).as_bytes()),
+            verifier,
+            depth: client.depth as usize,
+            free: RegexSet::new(free).map_err(|error| format!("skip_mtls_uri_regex: {error}"))?,
+        })
+    }
+}
+
+const fn version_of(version: TlsVersion) -> Option<&'static SupportedProtocolVersion> {
+    match version {
+        TlsVersion::V1_1 => None,
+        TlsVersion::V1_2 => Some(&rustls::version::TLS12),
+        TlsVersion::V1_3 => Some(&rustls::version::TLS13),
+    }
+}
+
+/// Certificates for the same names, each of another kind of key.
+#[derive(Debug)]
+struct Keys(Vec<Arc<CertifiedKey>>);
+
+impl Keys {
+    /// Those that cost the least to sign with come first.
+    fn new(keys: impl Iterator<Item = Arc<CertifiedKey>>) -> Self {
+        let mut keys: Vec<_> = keys.collect();
+        keys.sort_by_key(|key| key.key.algorithm() == SignatureAlgorithm::RSA);
+        Self(keys)
+    }
+}
+
+impl ResolvesServerCert for Keys {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let schemes = hello.signature_schemes();
+        self.0.iter().find(|key| key.key.choose_scheme(schemes).is_some()).map(Arc::clone)
+    }
+}
+
+/// Lets every certificate through the handshake, so that who has none, or one that nobody vouches for, can be told by an
+/// answer, and may see what is open to all. That a client has the key of its certificate is made sure of here.
+#[derive(Debug)]
+struct JudgedLater(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for JudgedLater {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
