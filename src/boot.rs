@@ -10,7 +10,8 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use crate::cli::Launch;
-use crate::control::discovery::{self, Discovery};
+use crate::control::discovery::Discovery;
+use crate::control::names::{self, Names};
 use crate::control::secrets::{Secrets, environment};
 use crate::control::source::etcd::Etcd;
 use crate::control::{self, Ended, Holdings, Parts, Ports};
@@ -21,6 +22,7 @@ use crate::link::mailbox::{Letterbox, Mailbox, mailbox};
 use crate::link::outbox::{Outbox, outbox};
 use crate::link::stats::CoreStats;
 use crate::model::Settings;
+use crate::model::resources::Resources;
 use crate::model::settings::{self, Cores};
 use crate::runtime::core::Hatches;
 use crate::runtime::driver::{Driver, Wanted};
@@ -32,13 +34,32 @@ use crate::snapshot::{Compiler, Order, Snapshot, limits_of};
 fn complete(
     settings: &Settings,
     compiler: &mut Compiler,
+    names: &Names,
     first: Outcome,
 ) -> io::Result<(Secrets, Discovery, Outcome)> {
     let mut secrets = Secrets::new(settings);
     let first = secrets.first(compiler)?.unwrap_or(first);
-    let mut discovery = Discovery::new(settings);
+    let mut discovery = Discovery::new(settings, names);
     let first = discovery.first(compiler)?.unwrap_or(first);
+    compiler.resolve_by(names.resolve_within(names::CHANGE));
     Ok((secrets, discovery, first))
+}
+
+/// The first snapshot, of objects from wherever they are.
+fn compile_first(
+    compiler: &mut Compiler,
+    etcd: Option<&mut Etcd>,
+    holdings: &Holdings,
+    of_files: Option<&Resources>,
+) -> io::Result<Outcome> {
+    Ok(match (etcd, of_files) {
+        (Some(etcd), _) => holdings.follow(etcd, compiler),
+        (None, Some(resources)) => {
+            holdings.show(resources)?;
+            compiler.compile(resources)
+        }
+        (None, None) => compiler.compile(&holdings.resources()),
+    })
 }
 
 /// Starts everything, and returns when everything has ended.
@@ -51,17 +72,12 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     sys::use_small_pages();
     let mut etcd = Etcd::open(&settings)?;
     let holdings = Holdings::open(&settings, source.as_ref())?;
+    let names = Names::new(&settings);
     let mut compiler =
-        Compiler::new(&settings, Box::new(discovery::dns::resolve)).reading_env(Box::new(environment));
-    let first = match &mut etcd {
-        Some(etcd) => holdings.follow(etcd, &mut compiler),
-        None if source.is_some() => {
-            holdings.show(&resources)?;
-            compiler.compile(&resources)
-        }
-        None => compiler.compile(&holdings.resources()),
-    };
-    let (secrets, discovery, first) = complete(&settings, &mut compiler, first)?;
+        Compiler::new(&settings, names.resolve_within(names::START)).reading_env(Box::new(environment));
+    let objects = source.is_some().then_some(&resources);
+    let first = compile_first(&mut compiler, etcd.as_mut(), &holdings, objects)?;
+    let (secrets, discovery, first) = complete(&settings, &mut compiler, &names, first)?;
     let processors = processors(&settings.cores);
     let ports = Ports::bind(&settings, &holdings)?;
     let (addresses, mut sockets) = bind_all(&settings, processors.len())?;
@@ -106,6 +122,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
         ports,
         compiler,
         secrets,
+        names,
         discovery,
         first,
         mailboxes,

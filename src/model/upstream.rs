@@ -61,8 +61,8 @@ stored! {
         /// What is spoken with the nodes. Absent: `http`. An upstream of another scheme has no nodes for now: 503, never in
         /// clear.
         pub scheme: Option<Scheme>,
-        /// The registry that tells the nodes, in place of `nodes`: `consul`, `eureka` or `nacos`, set up in `discovery` of the
-        /// settings.
+        /// The registry that tells the nodes, in place of `nodes`: `consul`, `dns`, `eureka` or `nacos`, set up in `discovery` of
+        /// the settings.
         pub discovery_type: Option<ShortText>,
         /// The name by which the discovery knows the nodes.
         pub service_name: Option<ShortText>,

@@ -32,6 +32,7 @@ mod memory;
 mod mirror;
 mod mishaps;
 mod mutants;
+mod names;
 mod panic;
 mod plugins;
 mod probes_chunks;
