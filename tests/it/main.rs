@@ -47,6 +47,7 @@ mod road_bodies;
 mod road_upstream;
 mod secrets;
 mod seeing;
+mod shares;
 mod spread;
 mod stop;
 mod traffic;
