@@ -15,6 +15,7 @@ use crate::snapshot::{Route, Target, Upstream, at_once};
 mod incremental;
 mod merging;
 mod references;
+mod whole;
 
 /// A compiler and what was last compiled with it.
 struct Desk {
