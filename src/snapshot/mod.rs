@@ -29,7 +29,7 @@ pub use references::{Learnt, ReadEnv, Wanted};
 pub use route::{Bar, Consumer, Route, Target, enter_route, host_for, is_new, query_of, show_consumer};
 pub use services::Service;
 pub use tls::validity;
-pub use upstream::{HashKey, Node, PassHost, Timeouts, Upstream};
+pub use upstream::{HashKey, Node, PassHost, SlowStart, Timeouts, Upstream};
 pub use upstreams::Upstreams;
 
 use std::sync::Arc;

@@ -15,6 +15,7 @@ on_both_drivers!(
     turns_are_shared_by_weight_on_one_core_and_on_two,
     requests_that_stay_are_shared_by_weight_on_one_core_and_on_two,
     a_node_that_becomes_slow_loses_its_requests_within_a_second,
+    a_new_node_comes_to_its_share_by_and_by,
 );
 
 const WEIGHTS: [u32; 3] = [5, 3, 2];
@@ -135,4 +136,41 @@ fn a_node_that_becomes_slow_loses_its_requests_within_a_second() {
             assert!(slow * 10 <= quick, "{algorithm}: {slow} beside {quick}");
         });
     }
+}
+
+fn a_new_node_comes_to_its_share_by_and_by() {
+    const WINDOW: Duration = Duration::from_secs(3);
+    let [old, new] = [(); 2].map(|()| Origin::replying("a"));
+    let text = |nodes: &str| {
+        let window = WINDOW.as_secs();
+        format!(
+            "routes:
+  - {{id: '1', uri: /*, upstream: {{nodes: {{{nodes}}}, slow_start: {{window: {window}, min_weight_percent: 1}}}}}}
+  - {{id: '2', uri: /mark, plugins: {{mocking: {{response_example: '{nodes}'}}}}}}"
+        )
+    };
+    let names = [("OLD", &old), ("NEW", &new)];
+    let gateway = Gateway::resources(&text("OLD: 1"), &names)
+        .settings("{access_log: {enabled: false}, limits: {keepalive_requests: 1000000000}}")
+        .start();
+    let (mut client, since) = (gateway.client(), Instant::now());
+    eventually("the first node is warm", || (since.elapsed() > WINDOW).then_some(()));
+    client.get("/").expect_status(200);
+    let both = "OLD: 1, NEW: 1";
+    let since = Instant::now();
+    gateway.reload_until(&text(both), &names, |gateway| gateway.get("/mark").text().contains(&new.node()));
+    // How many of a hundred requests went to it.
+    let mut hundred = || {
+        let before = new.requests();
+        for _ in 0..100 {
+            client.get("/").expect_status(200);
+        }
+        new.requests() - before
+    };
+    let first = hundred();
+    // As much as it has grown by now, and what the dice do.
+    let grown = (since.elapsed().as_secs_f64() / WINDOW.as_secs_f64()).min(1.0);
+    assert!(first as f64 <= 100.0 * grown / (1.0 + grown) + 15.0, "{first} when {grown} is over");
+    eventually("it has its whole share", || (hundred() == 50).then_some(()));
+    assert!(since.elapsed() >= WINDOW / 2, "{:?}", since.elapsed());
 }
