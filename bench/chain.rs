@@ -24,7 +24,7 @@ use ringway::proto::h1::parse::{self, HeadLimits, Parsed};
 use ringway::proto::head::HeaderId;
 use ringway::runtime::core::Hatches;
 use ringway::runtime::{Core, Limits};
-use ringway::snapshot::{Compiler, Snapshot};
+use ringway::snapshot::{Compiler, Snapshot, at_once};
 
 const HEAD: &[u8] = b"GET /orders/42 HTTP/1.1\r\n\
     Host: shop.example.com\r\n\
@@ -59,7 +59,7 @@ impl Stage {
              consumers: [{{username: jack, plugins: {{key-auth: {{key: 0f3b6c1e9a7d4582}}}}}}]",
         );
         let objects = resources::parse(&objects, Format::Yaml, &|_| None).expect("a file of objects");
-        let mut compiler = Compiler::new(&Settings::default(), Box::new(|_| Err("no names here".to_owned())));
+        let mut compiler = Compiler::new(&Settings::default(), at_once(|_| Err("no names here".to_owned())));
         let outcome = compiler.compile(&objects);
         assert_eq!(outcome.faults, []);
         let (outbox, inbox) = outbox();

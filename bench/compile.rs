@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use kit::{Case, Scale, Work};
 use ringway::model::Settings;
 use ringway::model::resources::{self, Change, Format, Resources};
-use ringway::snapshot::Compiler;
+use ringway::snapshot::{Compiler, at_once};
 
 /// Routes of a usual shape, every tenth with plugins, on a hundred shared upstreams.
 fn objects(routes: usize) -> Resources {
@@ -43,7 +43,7 @@ fn objects(routes: usize) -> Resources {
 }
 
 fn compiler() -> Compiler {
-    Compiler::new(&Settings::default(), Box::new(|_| Err("no names here".to_owned())))
+    Compiler::new(&Settings::default(), at_once(|_| Err("no names here".to_owned())))
 }
 
 /// All of them, by a compiler that has seen none.

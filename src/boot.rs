@@ -10,7 +10,8 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use crate::cli::Launch;
-use crate::control::discovery::{self, Discovery};
+use crate::control::discovery::Discovery;
+use crate::control::names::{self, Names};
 use crate::control::secrets::{Secrets, environment};
 use crate::control::source::etcd::Etcd;
 use crate::control::{self, Ended, Holdings, Parts, Ports, roots_of_nodes};
@@ -21,32 +22,50 @@ use crate::link::mailbox::{Letterbox, Mailbox, mailbox};
 use crate::link::outbox::{Outbox, outbox};
 use crate::link::stats::CoreStats;
 use crate::model::Settings;
+use crate::model::resources::Resources;
 use crate::model::settings::{self, Cores, Listen};
 use crate::runtime::core::Hatches;
 use crate::runtime::driver::{Driver, Wanted};
 use crate::runtime::listener::{self, Open};
 use crate::runtime::{Core, Limits, affinity, sys};
 use crate::snapshot::compile::Outcome;
-use crate::snapshot::{Compiler, Order, Snapshot, limits_of};
+use crate::snapshot::{Compiler, Order, Resolve, Snapshot, limits_of};
 
 /// What a first snapshot needs to learn of others, and the snapshot with what they have told in time.
 fn complete(
     settings: &Settings,
     compiler: &mut Compiler,
+    names: &Names,
     first: Outcome,
 ) -> io::Result<(Secrets, Discovery, Outcome)> {
     let mut secrets = Secrets::new(settings);
     let first = secrets.first(compiler)?.unwrap_or(first);
-    let mut discovery = Discovery::new(settings);
+    let mut discovery = Discovery::new(settings, names);
     let first = discovery.first(compiler)?.unwrap_or(first);
+    compiler.resolve_by(names.resolve_within(names::CHANGE));
     Ok((secrets, discovery, first))
 }
 
 /// A compiler that asks this machine.
-fn compiler(settings: &Settings) -> Compiler {
-    Compiler::new(settings, Box::new(discovery::dns::resolve))
-        .reading_env(Box::new(environment))
-        .trusting(roots_of_nodes(settings))
+fn compiler(settings: &Settings, resolve: Resolve) -> Compiler {
+    Compiler::new(settings, resolve).reading_env(Box::new(environment)).trusting(roots_of_nodes(settings))
+}
+
+/// The first snapshot, of objects from wherever they are.
+fn compile_first(
+    compiler: &mut Compiler,
+    etcd: Option<&mut Etcd>,
+    holdings: &Holdings,
+    of_files: Option<&Resources>,
+) -> io::Result<Outcome> {
+    Ok(match (etcd, of_files) {
+        (Some(etcd), _) => holdings.follow(etcd, compiler),
+        (None, Some(resources)) => {
+            holdings.show(resources)?;
+            compiler.compile(resources)
+        }
+        (None, None) => compiler.compile(&holdings.resources()),
+    })
 }
 
 /// Starts everything, and returns when everything has ended.
@@ -59,16 +78,11 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     sys::use_small_pages();
     let mut etcd = Etcd::open(&settings)?;
     let holdings = Holdings::open(&settings, source.as_ref())?;
-    let mut compiler = compiler(&settings);
-    let first = match &mut etcd {
-        Some(etcd) => holdings.follow(etcd, &mut compiler),
-        None if source.is_some() => {
-            holdings.show(&resources)?;
-            compiler.compile(&resources)
-        }
-        None => compiler.compile(&holdings.resources()),
-    };
-    let (secrets, discovery, first) = complete(&settings, &mut compiler, first)?;
+    let names = Names::new(&settings);
+    let mut compiler = compiler(&settings, names.resolve_within(names::START));
+    let objects = source.is_some().then_some(&resources);
+    let first = compile_first(&mut compiler, etcd.as_mut(), &holdings, objects)?;
+    let (secrets, discovery, first) = complete(&settings, &mut compiler, &names, first)?;
     let processors = processors(&settings.cores);
     let ports = Ports::bind(&settings, &holdings)?;
     let (addresses, mut sockets) = bind_all(&settings, processors.len())?;
@@ -113,6 +127,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
         ports,
         compiler,
         secrets,
+        names,
         discovery,
         first,
         mailboxes,

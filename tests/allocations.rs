@@ -1,4 +1,5 @@
-//! A warm core serves proxied requests without asking the heap for anything (docs/performance.md, "Budgets").
+//! A warm core serves proxied requests without asking the heap for anything, and a route is small (docs/performance.md,
+//! "Budgets").
 //!
 //! The allocator of this binary counts, per thread, so that origin, client and the control thread's part do not
 //! matter. When a count is not zero, the test prints where the first allocations were made.
@@ -15,8 +16,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use inprocess::{House, ask, origin};
+use ringway::model::Settings;
+use ringway::model::resources::{self, Format, Resources};
 use ringway::runtime::Limits;
 use ringway::runtime::driver::Wanted;
+use ringway::snapshot::{Compiler, at_once};
 
 /// Requests before counting begins, and those counted.
 const WARM_UP: usize = 200;
@@ -31,6 +35,12 @@ struct Counting;
 thread_local! {
     /// Whether allocations of this thread count. Constant and without a drop, so reading it allocates nothing.
     static WATCHED: Cell<bool> = const { Cell::new(false) };
+    /// Bytes that this thread has taken and not given back.
+    static HELD: Cell<isize> = const { Cell::new(0) };
+}
+
+fn hold(bytes: isize) {
+    HELD.set(HELD.get().wrapping_add(bytes));
 }
 
 /// Allocations of watched threads, while `COUNT` is set.
@@ -68,23 +78,27 @@ fn place_of(trace: &str) -> String {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note();
+        hold(layout.size() as isize);
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         note();
+        hold(layout.size() as isize);
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         note();
+        hold(size as isize - layout.size() as isize);
         // SAFETY: as above.
         unsafe { System.realloc(pointer, layout, size) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        hold(-(layout.size() as isize));
         // SAFETY: as above.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -206,4 +220,46 @@ fn a_plugin_that_allocates_is_caught_and_named() {
     let (count, places) = count(Wanted::Epoll, "proxy-rewrite: {regex_uri: ['^/a/(.*)', '/x/$1']}", GET);
     assert!(count >= COUNTED as u64, "{count}");
     assert!(places.contains("regex_uri.rs"), "{places}");
+}
+
+/// Routes of the slope.
+const ROUTES: usize = 10_000;
+/// What a route may cost, compiled and as it is kept for the next change.
+const BYTES_PER_ROUTE: usize = 2048;
+
+/// So many routes of a usual shape, on a hundred shared upstreams.
+fn routes(count: usize) -> Resources {
+    let mut text = String::from("upstreams:\n");
+    for number in 0..100 {
+        text += &format!("  - {{id: u{number}, nodes: {{'127.0.0.1:{}': 1}}}}\n", 2000 + number);
+    }
+    text += "routes:\n";
+    for number in 0..count {
+        text += &format!(
+            "  - {{id: r{number}, uri: /api/v1/resource-{number}/*, host: shop-{}.example.com, methods: [GET, POST], upstream_id: u{}}}\n",
+            number % 1000,
+            number % 100
+        );
+    }
+    resources::parse(&text, Format::Yaml, &|_| None).expect("a file of objects")
+}
+
+/// What a compiler and its snapshot hold of so many routes.
+fn held_by(count: usize) -> usize {
+    let objects = routes(count);
+    let before = HELD.get();
+    let mut compiler = Compiler::new(&Settings::default(), at_once(|_| Err("no names here".to_owned())));
+    let outcome = compiler.compile(&objects);
+    assert_eq!((outcome.faults.len(), outcome.snapshot.routes.len()), (0, count));
+    let held = HELD.get() - before;
+    drop((compiler, outcome, objects));
+    held as usize
+}
+
+#[test]
+fn a_route_costs_no_more_memory_than_is_promised() {
+    // What is paid once is in both.
+    let each = (held_by(ROUTES + 1) - held_by(1)) / ROUTES;
+    println!("{each} bytes a route");
+    assert!(each <= BYTES_PER_ROUTE, "{each} bytes a route, at most {BYTES_PER_ROUTE} are promised");
 }

@@ -14,6 +14,8 @@ mod least_conn;
 mod priority;
 mod round_robin;
 #[cfg(test)]
+mod shares;
+#[cfg(test)]
 mod testing;
 
 use chash::Chash;

@@ -9,7 +9,7 @@ use super::args::{CheckArgs, ReportFormat};
 use super::load::{self, Loaded, Overrides, Surroundings, Trouble, in_file};
 use super::places::Places;
 use super::{INVALID, OK, Told, UNREADABLE, sarif};
-use crate::control::discovery::dns;
+use crate::control::names::{self, Names};
 use crate::control::roots_of_nodes;
 use crate::control::secrets::environment;
 use crate::model::position::Position;
@@ -196,9 +196,10 @@ fn of_warning(warning: &str) -> ConfigError {
 
 fn compile(loaded: &Loaded) -> Vec<(Rule, ConfigError)> {
     // As `run` does: a node whose name is unknown is a fault that is better met here.
-    let mut compiler = Compiler::new(&loaded.settings, Box::new(dns::resolve))
-        .reading_env(Box::new(environment))
-        .trusting(roots_of_nodes(&loaded.settings));
+    let mut compiler =
+        Compiler::new(&loaded.settings, Names::new(&loaded.settings).resolve_within(names::START))
+            .reading_env(Box::new(environment))
+            .trusting(roots_of_nodes(&loaded.settings));
     let outcome = compiler.compile(&loaded.resources);
     let set_aside: Vec<String> =
         outcome.quarantined.iter().map(|object| object_name(object.kind, &object.id)).collect();

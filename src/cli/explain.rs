@@ -12,9 +12,10 @@ use super::args::{ExplainArgs, OutputFormat};
 use super::load::{self, FileArgs, Overrides, Surroundings};
 use super::node::Node;
 use super::{OK, Told, USAGE};
+use crate::control::explain as question;
+use crate::control::names::{self, Names};
 use crate::control::roots_of_nodes;
 use crate::control::secrets::environment;
-use crate::control::{discovery, explain as question};
 use crate::snapshot::Compiler;
 
 /// Asks, and tells the answer.
@@ -78,7 +79,7 @@ fn offline(
     let files = FileArgs { config: args.node.config.clone(), resources: args.resources.clone() };
     let loaded = load::load(&files, &Overrides::default(), around)
         .map_err(|trouble| Told { code: trouble.code(), text: trouble.lines().join("\n") + "\n" })?;
-    let compiler = Compiler::new(&loaded.settings, Box::new(discovery::dns::resolve))
+    let compiler = Compiler::new(&loaded.settings, Names::new(&loaded.settings).resolve_within(names::START))
         .trusting(roots_of_nodes(&loaded.settings));
     let mut compiler = compiler.reading_env(Box::new(environment));
     compiler.compile(&loaded.resources);

@@ -17,7 +17,7 @@ use crate::model::settings::{RouterKind, Settings};
 use crate::model::{ConfigError, Kind, Object, Route, typed};
 use crate::proto::head::Method;
 use crate::router::Query;
-use crate::snapshot::{Compiler, Snapshot};
+use crate::snapshot::{Compiler, Snapshot, at_once};
 
 /// Requests of one route, at most; one with a hundred hosts and paths would give ten thousand.
 const REQUESTS_OF_ROUTE_MAX: usize = 64;
@@ -103,7 +103,7 @@ fn compiled(resources: &Resources, settings: &Settings) -> (std::sync::Arc<Snaps
     // Where a name leads is not what routes are found by.
     let resolve = |_: &str| Ok(vec![ANY_CLIENT]);
     let outcome =
-        Compiler::new(settings, Box::new(resolve)).trusting(roots_of_nodes(settings)).compile(resources);
+        Compiler::new(settings, at_once(resolve)).trusting(roots_of_nodes(settings)).compile(resources);
     let faults = outcome.quarantined.into_iter().flat_map(|object| object.faults);
     // What references stand for is not known here, and not asked.
     (outcome.snapshot, faults.filter(|fault| !fault.may_pass).collect())

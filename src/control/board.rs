@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::base::clock::{self, Moment, UnixMs};
 use crate::link::stats::{CoreStats, Series};
@@ -11,6 +11,7 @@ use crate::model::{ConfigError, object_name};
 use crate::snapshot::compile::Quarantined;
 use crate::snapshot::{Certificates, Upstream};
 
+use super::names::tally::Tally;
 use super::source::etcd::Sight;
 
 /// The board.
@@ -35,6 +36,7 @@ pub(crate) struct Board {
     limits: Mutex<Vec<ConfigError>>,
     busy: Mutex<Busy>,
     etcd: Mutex<Option<Sight>>,
+    names: OnceLock<Arc<Tally>>,
     checked: Mutex<Vec<Arc<Upstream>>>,
     certificates: Mutex<Certificates>,
 }
@@ -77,6 +79,7 @@ impl Board {
             limits: Mutex::default(),
             busy: Mutex::default(),
             etcd: Mutex::default(),
+            names: OnceLock::new(),
             checked: Mutex::default(),
             certificates: Mutex::default(),
         }
@@ -111,6 +114,16 @@ impl Board {
     pub(crate) fn refused(&self) {
         self.reload_ok.store(false, Ordering::Relaxed);
         self.reloads_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Where it is counted what becomes of names; for good.
+    pub(crate) fn see_names(&self, tally: Arc<Tally>) {
+        let _ = self.names.set(tally);
+    }
+
+    /// The same; `None`: nobody asks for names.
+    pub(crate) fn names(&self) -> Option<&Tally> {
+        self.names.get().map(|tally| &**tally)
     }
 
     /// What is seen of the etcd that holds the objects.

@@ -22,7 +22,7 @@ use super::helm::Helm;
 use super::secrets::environment;
 use super::socket::ControlSocket;
 use super::write::Desk;
-use super::{Parts, Waiting, discovery, log, status};
+use super::{Parts, Waiting, log, names, status};
 use crate::model::resources::Resources;
 use crate::snapshot::Compiler;
 
@@ -105,8 +105,10 @@ impl Floor {
 fn admin_of(parts: &Parts, keys: Option<admin::Keys>, desk: Desk) -> Admin {
     let (settings, holdings) = (&parts.settings, &parts.holdings);
     let own = settings.clone();
+    let names = parts.names.asker();
     let check = Box::new(move |resources: &Resources| {
-        let compiler = Compiler::new(&own, Box::new(discovery::dns::resolve)).trusting(roots_of_nodes(&own));
+        let compiler =
+            Compiler::new(&own, names.resolve_within(names::CHANGE)).trusting(roots_of_nodes(&own));
         let mut faults = compiler.reading_env(Box::new(environment)).compile(resources).faults;
         // What is only awaited would be taken all the same.
         faults.retain(|fault| !fault.may_pass);

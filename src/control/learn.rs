@@ -1,15 +1,14 @@
 //! What the loop learns of the world beside the objects: addresses of names, values of secrets, nodes of services.
 
 use super::discovery::Told;
+use super::names::News;
 use super::{Control, log};
 use crate::base::clock::Moment;
 
 impl Control {
     /// Takes in newer addresses of nodes that are known by name.
-    pub(super) fn look_at_names(&mut self, now: Moment) {
-        let compiler = &self.compiler;
-        let Some(answers) = self.lookup.advance(now, || compiler.names()) else { return };
-        if let Some(outcome) = self.compiler.learn(answers) {
+    pub(super) fn on_names(&mut self, news: News, now: Moment) {
+        if let Some(outcome) = self.compiler.learn(news) {
             log::info("addresses of nodes have changed");
             self.take_over(outcome, now);
         }

@@ -29,6 +29,7 @@ mod holdings;
 mod learn;
 pub mod log;
 mod mask;
+pub mod names;
 pub mod origin;
 mod ports;
 mod probe;
@@ -63,9 +64,9 @@ use crate::snapshot::{Compiler, Order};
 use ask::Question;
 use board::Board;
 use discovery::Discovery;
-use discovery::lookup::Lookup;
 use export::reports;
 use floor::{Doors, Floor};
+use names::Names;
 use probe::Prober;
 use publish::Publisher;
 use ready_file::Ready;
@@ -113,6 +114,8 @@ pub struct Parts {
     pub compiler: Compiler,
     /// What stores of secrets have said, and when.
     pub secrets: Secrets,
+    /// Names of nodes, and who resolves them.
+    pub names: Names,
     /// What registries have told.
     pub discovery: Discovery,
     /// What `compiler` made of the resources at start. Posted to the cores that do not serve it yet.
@@ -188,7 +191,7 @@ struct Control {
     stage: Stage,
     deadline: Option<Deadline>,
     done: Times,
-    lookup: Lookup,
+    names: Names,
     secrets: Secrets,
     discovery: Discovery,
     holdings: Holdings,
@@ -227,7 +230,7 @@ impl Control {
             stage: Stage::Serving,
             deadline: None,
             done: Times::default(),
-            lookup: Lookup::default(),
+            names: parts.names,
             secrets: parts.secrets,
             discovery: parts.discovery,
             holdings: parts.holdings,
@@ -235,6 +238,7 @@ impl Control {
             told: BTreeSet::new(),
             unanswered: VecDeque::new(),
         };
+        control.board.see_names(control.names.tally());
         if let Some(etcd) = &control.etcd {
             control.board.see_etcd(etcd.sight());
         }
@@ -261,6 +265,7 @@ impl Control {
                 Some(news) = Etcd::next(&mut self.etcd), if self.stage == Stage::Serving => {
                     self.on_news(news, clock::now());
                 }
+                Some(news) = self.names.next() => self.on_names(news, clock::now()),
                 Some(told) = self.discovery.next() => self.on_told(told, clock::now()),
                 Some(question) = self.waiting.questions.recv() => question(&self.compiler),
                 Some(asked) = self.waiting.wishes.recv() => self.on_wish(asked, clock::now()),
@@ -292,9 +297,9 @@ impl Control {
         if now.since(self.done.looked) >= LOOK_EVERY {
             self.done.looked = now;
             self.look_at_resources(now);
-            self.look_at_names(now);
             self.look_at_secrets(now);
             self.prober.tell();
+            self.names.follow(&self.compiler);
             self.discovery.follow(&self.compiler);
             if let Some(etcd) = &mut self.etcd {
                 etcd.keep(now, &admin::held(&self.holdings.store));

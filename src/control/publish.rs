@@ -125,7 +125,7 @@ mod tests {
     use crate::link::mailbox::{Letterbox, ORDERS_MAX, mailbox};
     use crate::model::Settings;
     use crate::model::resources::Resources;
-    use crate::snapshot::Compiler;
+    use crate::snapshot::{Compiler, at_once};
 
     struct House {
         publisher: Publisher,
@@ -137,7 +137,7 @@ mod tests {
     fn house(cores: usize) -> House {
         let (mailboxes, boxes): (Vec<_>, Vec<_>) = (0..cores).map(|_| mailbox().expect("a pair")).unzip();
         let stats: Vec<Arc<CoreStats>> = (0..cores).map(|_| Arc::default()).collect();
-        let compiler = Compiler::new(&Settings::default(), Box::new(|_| Ok(Vec::new())));
+        let compiler = Compiler::new(&Settings::default(), at_once(|_| Ok(Vec::new())));
         House { publisher: Publisher::new(mailboxes, &stats), boxes, stats, compiler }
     }
 

@@ -10,6 +10,7 @@ use super::*;
 use crate::link::mailbox::{Letterbox, mailbox};
 use crate::link::outbox::{Outbox, outbox};
 use crate::model::settings::AccessLogSettings;
+use crate::snapshot::at_once;
 
 /// Cores that do what the test says, under a control plane that is driven turn by turn.
 struct Scene {
@@ -37,7 +38,7 @@ impl Scene {
         )
         .expect("valid");
         settings.access_log = AccessLogSettings { enabled: false, ..AccessLogSettings::default() };
-        let mut compiler = Compiler::new(&settings, Box::new(|_| Ok(Vec::new())));
+        let mut compiler = Compiler::new(&settings, at_once(|_| Ok(Vec::new())));
         let (source, objects) = match resources {
             Some(path) => Source::open(path).map(|(source, objects)| (Some(source), objects)).expect("valid"),
             None => (None, crate::model::resources::Resources::default()),
@@ -47,7 +48,8 @@ impl Scene {
         let asked = Rc::clone(&are_done);
         let (doors, waiting) = Doors::new();
         let secrets = Secrets::new(&settings);
-        let discovery = Discovery::new(&settings);
+        let names = Names::new(&settings);
+        let discovery = Discovery::new(&settings, &names);
         let holdings = Holdings::open(&settings, source.as_ref()).expect("a file holds the objects");
         let mut parts = Parts {
             ports: Ports::bind(&settings, &holdings).expect("ports are free"),
@@ -58,6 +60,7 @@ impl Scene {
             etcd: None,
             compiler,
             secrets,
+            names,
             discovery,
             mailboxes,
             stats: stats.clone(),

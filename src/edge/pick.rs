@@ -1,6 +1,6 @@
 //! Upstream to node to connection: balance, then pool, then dialling.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{self, RefCell};
 use std::io;
 use std::io::Write as _;
 use std::rc::Rc;
@@ -11,9 +11,10 @@ use super::{Hall, secure};
 use crate::balance::{Balancer, Context, TriedSet};
 use crate::base::clock::Moment;
 use crate::exchange::Exchange;
+use crate::link::health::Cell;
 use crate::runtime::connect;
 use crate::runtime::pool::{Leased, PoolKey};
-use crate::snapshot::{HashKey, Upstream, host_for};
+use crate::snapshot::{HashKey, SlowStart, Upstream, host_for};
 
 /// A node that failed is passed over for so long, if another is there to serve: whoever lost one request to it
 /// need not be followed by thousands.
@@ -23,7 +24,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 struct Turn {
     balancer: RefCell<Balancer>,
     /// When each node last failed; `Moment::ZERO` for never.
-    failed: Box<[Cell<Moment>]>,
+    failed: Box<[cell::Cell<Moment>]>,
     /// Where the text of a hash is written.
     text: RefCell<Vec<u8>>,
 }
@@ -31,7 +32,7 @@ struct Turn {
 fn turn(hall: &Hall, upstream: &Upstream) -> Rc<Turn> {
     hall.core.local(upstream.turn, || Turn {
         balancer: RefCell::new(upstream.balancer.clone()),
-        failed: upstream.nodes.iter().map(|_| Cell::default()).collect(),
+        failed: upstream.nodes.iter().map(|_| cell::Cell::default()).collect(),
         text: RefCell::default(),
     })
 }
@@ -43,14 +44,16 @@ struct Asked<'a> {
     turn: &'a Turn,
     ex: &'a Exchange,
     now: Moment,
+    /// Nodes that have less of their weight are passed over; thrown anew for each choice.
+    thrown: u64,
 }
 
 impl Context for Asked<'_> {
     fn is_up(&self, node: usize) -> bool {
-        let failed = self.turn.failed.get(node).map_or(Moment::ZERO, Cell::get);
+        let failed = self.turn.failed.get(node).map_or(Moment::ZERO, cell::Cell::get);
         let is_paused = failed != Moment::ZERO && self.now.since(failed) < PAUSE;
         let cell = self.upstream.nodes.get(node).and_then(|node| node.cell.as_deref());
-        !is_paused && cell.is_none_or(|cell| cell.is_up())
+        !is_paused && cell.is_none_or(|cell| cell.is_up() && self.may_begin(cell))
     }
 
     fn key(&self) -> u32 {
@@ -81,6 +84,22 @@ impl Context for Asked<'_> {
     }
 }
 
+impl Asked<'_> {
+    /// Whether a node that is new has grown into this request.
+    fn may_begin(&self, cell: &Cell) -> bool {
+        self.upstream.slow_start.is_none_or(|slow| slow.share(cell, self.now) > self.thrown)
+    }
+
+    /// Throws for this choice: nodes get requests by what they have of their weight, against the one that has most of
+    /// those that are up and left. So there always is one to choose, and health is not ignored for who is only new.
+    fn throw(&mut self, slow: SlowStart, tried: &TriedSet) {
+        let left = (0..self.upstream.nodes.len()).filter(|node| !tried.contains(*node) && self.is_up(*node));
+        let cells = left.filter_map(|node| self.upstream.nodes[node].cell.as_deref());
+        let most = cells.map(|cell| slow.share(cell, self.now)).max();
+        self.thrown = most.map_or(0, |most| self.below(most.max(1)));
+    }
+}
+
 /// The next node to try. `None` when all were tried, or there is none.
 pub(super) fn node(
     hall: &Hall,
@@ -94,7 +113,11 @@ pub(super) fn node(
         return tried.is_empty().then_some(0);
     }
     let turn = turn(hall, upstream);
-    turn.balancer.borrow_mut().pick(tried, &Asked { hall, upstream, turn: &turn, ex, now })
+    let mut asked = Asked { hall, upstream, turn: &turn, ex, now, thrown: 0 };
+    if let Some(slow) = upstream.slow_start {
+        asked.throw(slow, tried);
+    }
+    turn.balancer.borrow_mut().pick(tried, &asked)
 }
 
 /// Notes that a node failed, for the next requests' choice.

@@ -193,6 +193,8 @@ pub struct Cell {
     in_flight: AtomicU32,
     /// Microseconds as an `f32` (high half), and the milliseconds at which they were true (low half); 0 is unknown.
     latency: AtomicU64,
+    /// In nanoseconds: since when it is there, or healthy again; 0 is from the next look at it.
+    since: AtomicU64,
 }
 
 impl Cell {
@@ -212,7 +214,24 @@ impl Cell {
             let next = record.after(news, thresholds);
             (next != record).then(|| next.pack())
         };
-        let _ = self.record.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+        let changed = self.record.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+        if let Ok(before) = changed.map(Record::unpack)
+            && !before.health.is_up()
+            && before.after(news, thresholds).health.is_up()
+        {
+            self.since.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Since when the node is there, or healthy again: as of the first look at it then.
+    pub fn since(&self, now: Moment) -> Moment {
+        let since = self.since.load(Ordering::Relaxed);
+        if since != 0 {
+            return Moment::from_nanos(since);
+        }
+        let first = now.as_nanos().max(1);
+        let seen = self.since.compare_exchange(0, first, Ordering::Relaxed, Ordering::Relaxed);
+        Moment::from_nanos(seen.map_or_else(|since| since, |_| first))
     }
 
     /// Requests under way, of all cores.
@@ -310,6 +329,21 @@ mod tests {
         );
         // Kinds are counted apart.
         check("hth.", &[MostlyHealthy, MostlyHealthy, MostlyHealthy, MostlyHealthy]);
+    }
+
+    #[test]
+    fn a_node_is_there_since_it_was_first_looked_at_and_anew_when_it_is_healthy_again() {
+        let (cell, at) = (Cell::default(), |seconds| Moment::ZERO.plus(Duration::from_secs(seconds)));
+        assert_eq!(cell.since(at(5)), at(5));
+        assert_eq!(cell.since(at(9)), at(5));
+        cell.note(News::Timeout, &THRESHOLDS);
+        cell.note(News::Success, &THRESHOLDS);
+        assert_eq!(cell.since(at(10)), at(5), "it was up all the time");
+        for news in [News::Timeout, News::Timeout, News::Success, News::Success] {
+            assert_eq!(cell.since(at(11)), at(5));
+            cell.note(news, &THRESHOLDS);
+        }
+        assert_eq!(cell.since(at(12)), at(12));
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod admin;
 mod apisix;
 mod cores;
 pub mod discovery;
+mod dns;
 mod encryption;
 mod etcd;
 pub mod limits;
@@ -40,6 +41,7 @@ pub use admin::{AdminKey, AdminRole, AdminSettings};
 pub use apisix::keys_of_apisix;
 pub use cores::Cores;
 pub use discovery::DiscoverySettings;
+pub use dns::{DnsRegistry, DnsSettings, NameServer, RecordType};
 pub use encryption::DataEncryption;
 pub use etcd::{Endpoint, EtcdSettings, EtcdTls};
 pub use limits::Limits;
@@ -77,6 +79,8 @@ pub struct Settings {
     pub etcd: Option<EtcdSettings>,
     /// Registries that know the nodes of upstreams, for `discovery_type`.
     pub discovery: Box<DiscoverySettings>,
+    /// How names of nodes are resolved.
+    pub dns: Box<DnsSettings>,
     /// TLS: where it is spoken, and whom the gateway believes.
     pub ssl: SslSettings,
     /// The folder where the store of objects and its keys are kept.
@@ -127,6 +131,7 @@ impl Default for Settings {
             resources: None,
             etcd: None,
             discovery: Box::default(),
+            dns: Box::default(),
             ssl: SslSettings::default(),
             state_dir: PathBuf::from(STATE_DIR),
             data_encryption: DataEncryption::default(),

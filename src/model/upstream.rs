@@ -46,6 +46,8 @@ stored! {
         pub key: Option<ShortText>,
         /// How the health of nodes is told. Absent: all count as healthy.
         pub checks: Option<Checks>,
+        /// How a node that is new, or healthy again by `checks`, comes to its share. Absent: it has it at once.
+        pub slow_start: Option<SlowStart>,
         /// How often another node is tried when one fails; 0: never. Absent: as often as there are other nodes. Never more
         /// often than `limits.retries` of the settings.
         pub retries: Option<u32>,
@@ -61,8 +63,8 @@ stored! {
         /// What is spoken with the nodes: `http` or `https`. Absent: `http`. An upstream of another scheme has no nodes for now:
         /// 503, never in clear.
         pub scheme: Option<Scheme>,
-        /// The registry that tells the nodes, in place of `nodes`: `consul`, `eureka` or `nacos`, set up in `discovery` of the
-        /// settings.
+        /// The registry that tells the nodes, in place of `nodes`: `consul`, `dns`, `eureka` or `nacos`, set up in `discovery` of
+        /// the settings.
         pub discovery_type: Option<ShortText>,
         /// The name by which the discovery knows the nodes.
         pub service_name: Option<ShortText>,
@@ -163,6 +165,22 @@ pub struct DiscoveryArgs {
     pub group_name: Option<String>,
     /// What nodes must be labelled with. An upstream that asks for it has no nodes for now: 503.
     pub metadata: Option<Map<String, Value>>,
+}
+
+/// How a node comes to its share of the requests by and by: its weight grows evenly over the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SlowStart {
+    /// Seconds until it has its whole weight, from when it is in the configuration or healthy again.
+    pub window: Seconds,
+    /// What it has of its weight at least, in percent.
+    #[serde(default = "least_percent")]
+    pub min_weight_percent: InRange<1, 100>,
+}
+
+/// Enough for a node to become warm by.
+const fn least_percent() -> InRange<1, 100> {
+    InRange::literal(10)
 }
 
 /// TLS with the nodes.

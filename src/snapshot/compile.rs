@@ -121,6 +121,11 @@ impl Compiler {
         self
     }
 
+    /// Has names be resolved another way from here on.
+    pub fn resolve_by(&mut self, resolve: Resolve) {
+        self.book.names.resolve_by(resolve);
+    }
+
     /// The number of the last snapshot.
     pub const fn generation(&self) -> u64 {
         self.generation

@@ -24,12 +24,12 @@ pub use checks::{ActiveCheck, CheckScheme, Checks};
 pub use compile::{Compiler, Outcome, Quarantined, is_reference_to_nothing};
 pub use limits::limits_of;
 pub use merge::meta_schema;
-pub use names::Resolve;
+pub use names::{Answers, Resolve, at_once};
 pub use references::{Learnt, ReadEnv, Wanted};
 pub use route::{Bar, Consumer, Route, Target, enter_route, host_for, is_new, query_of, show_consumer};
 pub use services::Service;
 pub use tls::{Certificates, NodeTls, ReadRoots, ServerRules, validity};
-pub use upstream::{HashKey, Node, PassHost, Timeouts, Upstream};
+pub use upstream::{HashKey, Node, PassHost, SlowStart, Timeouts, Upstream};
 pub use upstreams::Upstreams;
 
 use std::sync::Arc;

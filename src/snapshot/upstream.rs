@@ -9,6 +9,7 @@ use super::checks::Checks;
 use super::services::Service;
 use super::tls::{Identity, NodeTls};
 use crate::balance::{Balancer, Kind, Weighted};
+use crate::base::clock::{self, Moment};
 use crate::base::hash::stable;
 use crate::expr::Template;
 use crate::link::health::Cell;
@@ -47,6 +48,26 @@ impl Default for Timeouts {
     }
 }
 
+/// How a node comes to its share by and by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowStart {
+    pub window: Duration,
+    /// Of [`Self::WHOLE`].
+    pub least: u64,
+}
+
+impl SlowStart {
+    /// The weight of a node that has come to all of it.
+    pub const WHOLE: u64 = 10_000;
+
+    /// What a node has of its weight, of [`Self::WHOLE`].
+    pub fn share(self, cell: &Cell, now: Moment) -> u64 {
+        let age = now.since(cell.since(now)).as_millis();
+        let grown = u128::from(Self::WHOLE) * age / self.window.as_millis().max(1);
+        self.least.max(grown.min(u128::from(Self::WHOLE)) as u64)
+    }
+}
+
 /// One address.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -82,6 +103,8 @@ pub struct Upstream {
     pub hash_key: HashKey,
     /// How the health of its nodes is told, if at all.
     pub checks: Option<Arc<Checks>>,
+    /// How new nodes begin, if not at once.
+    pub slow_start: Option<SlowStart>,
     /// Whether its balancer asks how busy and how quick nodes are.
     pub is_measured: bool,
     /// The same as long as the nodes and the way they are chosen are.
@@ -124,7 +147,8 @@ pub(super) fn compile(
         Arc::new(Checks::new(checks, rewritten))
     });
     let rules = checks.as_ref().map_or(0, |checks| stable(format!("{checks:?}").as_bytes()));
-    let has_cells = checks.is_some() || kind.asks_of_nodes();
+    let slow_start = slow_start_of(upstream);
+    let has_cells = checks.is_some() || slow_start.is_some() || kind.asks_of_nodes();
     let (mut nodes, mut shares) = (Vec::new(), Vec::new());
     for spec in specs.iter().filter(|_| !is_mute) {
         match book.names.addresses(&spec.host) {
@@ -135,7 +159,7 @@ pub(super) fn compile(
                         address,
                         host: host_of(spec, port),
                         name: spec.host.as_str().into(),
-                        cell: has_cells.then(|| book.cells.of(name, address, rules)),
+                        cell: has_cells.then(|| cell_of(book, name, address, rules)),
                     });
                     shares.push((spec.weight, spec.priority, id_of(address)));
                 }
@@ -157,6 +181,7 @@ pub(super) fn compile(
         fingerprint: stable(format!("{kind:?}{weights:?}").as_bytes()),
         hash_key: hash_key_of(upstream),
         checks,
+        slow_start,
         is_measured: kind.asks_of_nodes(),
         retries: upstream.retries,
         other_nodes: weights.iter().filter(|node| node.weight > 0).count().saturating_sub(1) as u32,
@@ -164,11 +189,7 @@ pub(super) fn compile(
         turn: LocalId::default(),
         pass_host,
         tls,
-        timeouts: upstream.timeout.map_or_else(Timeouts::default, |timeout| Timeouts {
-            connect: timeout.connect.get(),
-            send: timeout.send.get(),
-            read: timeout.read.get(),
-        }),
+        timeouts: timeouts_of(upstream),
         retry_timeout: upstream.retry_timeout.and_then(|timeout| timeout.bound()).unwrap_or(Duration::ZERO),
         keep: Keep {
             size: keep.size.usize(),
@@ -213,6 +234,28 @@ fn tls_of(
     let told =
         |why| format!("expected to know who vouches for its nodes: {why}; requests to it are answered 503");
     book.outward.for_nodes(verify, own).map(Some).map_err(told)
+}
+
+fn cell_of(book: &mut NodeBook, upstream: &str, node: SocketAddr, rules: u64) -> Arc<Cell> {
+    let cell = book.cells.of(upstream, node, rules);
+    // It is there from now on, also where it is the only one and no balancer looks at it.
+    cell.since(clock::now());
+    cell
+}
+
+fn timeouts_of(upstream: &model::Upstream) -> Timeouts {
+    upstream.timeout.map_or_else(Timeouts::default, |timeout| Timeouts {
+        connect: timeout.connect.get(),
+        send: timeout.send.get(),
+        read: timeout.read.get(),
+    })
+}
+
+fn slow_start_of(upstream: &model::Upstream) -> Option<SlowStart> {
+    upstream.slow_start.map(|slow| SlowStart {
+        window: slow.window.get(),
+        least: SlowStart::WHOLE * u64::from(slow.min_weight_percent.u32()) / 100,
+    })
 }
 
 fn kind_of(algorithm: Algorithm) -> Kind {
@@ -290,5 +333,19 @@ fn host_of(spec: &NodeSpec, own_port: u16) -> Box<[u8]> {
     match spec.port {
         Some(port) if port != own_port => format!("{host}:{port}").into_bytes().into(),
         None | Some(_) => host.into_bytes().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_weight_of_a_new_node_grows_evenly_from_the_least_to_the_whole() {
+        let slow = SlowStart { window: Duration::from_secs(10), least: SlowStart::WHOLE / 10 };
+        let (cell, begin) = (Cell::default(), Moment::ZERO.plus(Duration::from_secs(3)));
+        let shares = [0, 500, 1_000, 2_500, 5_000, 9_999, 10_000, 60_000]
+            .map(|millis| slow.share(&cell, begin.plus(Duration::from_millis(millis))));
+        assert_eq!(shares, [1_000, 1_000, 1_000, 2_500, 5_000, 9_999, 10_000, 10_000]);
     }
 }

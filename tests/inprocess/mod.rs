@@ -23,7 +23,7 @@ use ringway::runtime::core::Hatches;
 use ringway::runtime::driver::{Driver, Wanted};
 use ringway::runtime::listener::{self, Open};
 use ringway::runtime::{Core, Limits};
-use ringway::snapshot::{Compiler, Order};
+use ringway::snapshot::{Compiler, Order, at_once};
 
 /// Longest wait for anything before a test is over.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ pub(crate) struct House {
 impl House {
     /// Starts a core with these objects. `begin` runs first on its thread.
     pub(crate) fn open(wanted: Wanted, limits: Limits, objects: &str, begin: fn()) -> Self {
-        let mut compiler = Compiler::new(&Settings::default(), Box::new(|_| Err("no names here".to_owned())));
+        let mut compiler = Compiler::new(&Settings::default(), at_once(|_| Err("no names here".to_owned())));
         let objects = parse(objects, Format::Yaml, &|_| None).expect("a file of objects");
         let outcome = compiler.compile(&objects);
         assert_eq!(outcome.faults, []);

@@ -1,25 +1,44 @@
-//! Names by the system's resolver. It may block: never on a core.
+//! DNS as a registry: the nodes of a service are what its SRV records say, or its addresses.
 
-#![allow(clippy::disallowed_methods)] // The control thread may wait for a resolver.
+use std::sync::Arc;
+use std::time::Duration;
 
-use std::net::{IpAddr, ToSocketAddrs as _};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
 
-/// The addresses of a name.
-///
-/// # Errors
-/// What the resolver says.
-pub fn resolve(name: &str) -> Result<Vec<IpAddr>, String> {
-    let found = (name, 0).to_socket_addrs().map_err(|error| error.to_string())?;
-    Ok(found.map(|address| address.ip()).collect())
+use super::Told;
+use crate::control::names::resolver::{Before, Resolver};
+use crate::model::upstream::NodeSpec;
+use crate::snapshot::Service;
+
+/// After a failure: so long, then twice as long, up to the second.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// The nodes of a service, asked for once.
+pub(super) async fn once(resolver: &Arc<Resolver>, service: &Service) -> Result<Vec<NodeSpec>, String> {
+    let found = resolver.nodes(&service.name, &mut Before::default()).await;
+    found.map(|found| found.held).map_err(|trouble| trouble.to_string())
 }
 
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn localhost_has_an_address_and_nonsense_has_none() {
-        assert!(
-            super::resolve("localhost").expect("it resolves").iter().all(|address| address.is_loopback())
-        );
-        assert!(super::resolve("no-such-name.invalid").is_err());
+/// Asks after a service whenever its answer has run out, for as long as anybody hears.
+pub(super) async fn watch(resolver: &Arc<Resolver>, service: Service, tell: &mpsc::Sender<Told>) {
+    let (mut before, mut patience) = (Before::default(), RETRY);
+    loop {
+        let (told, pause) = match resolver.nodes(&service.name, &mut before).await {
+            Ok(found) => {
+                patience = RETRY;
+                (Ok(found.held), found.valid)
+            }
+            Err(trouble) => {
+                let pause = patience;
+                patience = (patience * 2).min(RETRY_MAX);
+                (Err(trouble.to_string()), pause)
+            }
+        };
+        if tell.send((service.clone(), told)).await.is_err() {
+            return;
+        }
+        sleep(pause).await;
     }
 }

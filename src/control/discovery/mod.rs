@@ -1,14 +1,13 @@
-//! Nodes of upstreams that are found: by name, and in registries.
+//! Nodes of upstreams that are found in registries.
 //!
 //! Every service that an upstream in force names is asked after by a task of its own, which tells the control loop
 //! what it hears. A registry that fails takes nothing away: the last nodes stay, the failure is logged once, and so is
 //! its end.
 
 mod consul;
-pub mod dns;
+mod dns;
 mod eureka;
 mod http;
-pub mod lookup;
 mod nacos;
 
 use std::collections::BTreeMap;
@@ -23,6 +22,8 @@ use tokio::time::sleep;
 
 use super::dial::Dialer;
 use super::log;
+use super::names::Names;
+use super::names::resolver::Resolver;
 use crate::model::Settings;
 use crate::model::settings::{DiscoverySettings, Endpoint};
 use crate::model::upstream::NodeSpec;
@@ -70,13 +71,20 @@ pub(crate) type Told = (Service, Result<Vec<NodeSpec>, String>);
 /// Keeps a task for each service that is wanted.
 #[derive(Debug)]
 pub struct Discovery {
-    settings: Arc<DiscoverySettings>,
-    dialer: Dialer,
+    ways: Ways,
     running: BTreeMap<Service, Running>,
     /// Of which snapshot `running` is true.
     at: u64,
     tell: mpsc::Sender<Told>,
     hear: mpsc::Receiver<Told>,
+}
+
+/// How registries are asked.
+#[derive(Clone, Debug)]
+struct Ways {
+    settings: Arc<DiscoverySettings>,
+    dialer: Dialer,
+    dns: Option<Arc<Resolver>>,
 }
 
 #[derive(Debug)]
@@ -94,11 +102,13 @@ impl Drop for Running {
 
 impl Discovery {
     /// Nothing is known yet.
-    pub fn new(settings: &Settings) -> Self {
+    pub fn new(settings: &Settings, names: &Names) -> Self {
         let (tell, hear) = mpsc::channel(TOLD_MAX);
+        let dns = settings.discovery.dns.as_ref();
+        let dns = dns.map(|dns| Arc::new(Resolver::of_services(&settings.dns, dns, names.tally())));
+        let settings_of = Arc::new((*settings.discovery).clone());
         Self {
-            settings: Arc::new((*settings.discovery).clone()),
-            dialer: Dialer::new(settings),
+            ways: Ways { settings: settings_of, dialer: Dialer::new(settings), dns },
             running: BTreeMap::new(),
             at: 0,
             tell,
@@ -120,9 +130,9 @@ impl Discovery {
         let told = runtime.block_on(async {
             let mut asked = JoinSet::new();
             for service in services {
-                let (settings, dialer) = (Arc::clone(&self.settings), self.dialer.clone());
+                let ways = self.ways.clone();
                 asked.spawn(async move {
-                    let told = tokio::time::timeout(START, once(&settings, &service, dialer)).await;
+                    let told = tokio::time::timeout(START, once(&ways, &service)).await;
                     Some((service, told.ok()?.ok()?))
                 });
             }
@@ -152,10 +162,9 @@ impl Discovery {
         }
         for service in services {
             let running = before.remove(&service).unwrap_or_else(|| {
-                let (settings, dialer, tell) =
-                    (Arc::clone(&self.settings), self.dialer.clone(), self.tell.clone());
+                let (ways, tell) = (self.ways.clone(), self.tell.clone());
                 let asked = service.clone();
-                let task = tokio::spawn(async move { follow(&settings, asked, dialer, tell).await });
+                let task = tokio::spawn(async move { follow(&ways, asked, tell).await });
                 Running { task: task.abort_handle(), trouble: None }
             });
             self.running.insert(service, running);
@@ -215,11 +224,11 @@ macro_rules! with_registry {
 }
 
 /// The nodes of a service, asked of one server after the other.
-async fn once(
-    settings: &DiscoverySettings,
-    service: &Service,
-    dialer: Dialer,
-) -> Result<Vec<NodeSpec>, String> {
+async fn once(ways: &Ways, service: &Service) -> Result<Vec<NodeSpec>, String> {
+    let Ways { settings, dialer, dns } = ways;
+    if let Some(resolver) = dns.as_ref().filter(|_| service.kind == "dns") {
+        return dns::once(resolver, service).await;
+    }
     with_registry!(settings, service, |registry| {
         let mut last = Err("no server".to_owned());
         for server in registry.servers() {
@@ -233,9 +242,13 @@ async fn once(
 }
 
 /// Asks after a service for as long as anybody hears.
-async fn follow(settings: &DiscoverySettings, service: Service, dialer: Dialer, tell: mpsc::Sender<Told>) {
+async fn follow(ways: &Ways, service: Service, tell: mpsc::Sender<Told>) {
+    let Ways { settings, dialer, dns } = ways;
+    if let Some(resolver) = dns.as_ref().filter(|_| service.kind == "dns") {
+        return dns::watch(resolver, service, &tell).await;
+    }
     let ended: Result<(), String> = with_registry!(settings, service, |registry| {
-        watch(registry, &service, &dialer, &tell).await;
+        watch(registry, &service, dialer, &tell).await;
         Ok(())
     });
     if let Err(why) = ended {

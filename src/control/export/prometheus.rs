@@ -40,6 +40,7 @@ fn page(board: &Board) -> String {
     series(&mut page, &board.registry.all());
     compatible(&mut page, board);
     configuration(&mut page, board);
+    names(&mut page, board);
     cores(&mut page, board);
     connections(&mut page, board);
     copies(&mut page, board);
@@ -231,6 +232,22 @@ fn certificates(page: &mut Page, board: &Board) {
     );
     for (id, end) in ends.into_iter().take(CERTIFICATES_MAX) {
         family.sample(&format!("ssl=\"{}\"", escaped(id)), end);
+    }
+}
+
+/// Names of nodes and of services, where any was asked for.
+fn names(page: &mut Page, board: &Board) {
+    let Some(tally) = board.names() else { return };
+    let failed: Vec<_> = tally.failed().collect();
+    if tally.answered() == 0 && failed.iter().all(|(_, count)| *count == 0) {
+        return;
+    }
+    let answered = "Names that name servers or the file of hosts had an answer for";
+    page.single("ringway_dns_answers_total", Kind::Counter, answered, tally.answered());
+    let help = "Names that had no answer, by why; what was known of them stays";
+    let mut family = page.family("ringway_dns_failures_total", Kind::Counter, help);
+    for (reason, count) in failed {
+        family.sample(&format!("reason=\"{reason}\""), count);
     }
 }
 

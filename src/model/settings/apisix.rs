@@ -12,7 +12,8 @@
 //! | `apisix.data_encryption`: `enable_encrypt_fields`, `keyring` (a key, or a list) | `data_encryption` |
 //! | `apisix.proxy_mode` with `stream` in it | `admin.stream_routes`, and a warning |
 //! | `plugins`, `plugin_attr` | the same |
-//! | `discovery.consul`, `.eureka`, `.nacos` | the same; of other registries a warning |
+//! | `apisix.dns_resolver`, `.dns_resolver_valid`, `.enable_resolv_search_opt` | `dns.servers`, `.valid`, `.search` |
+//! | `discovery.consul`, `.dns`, `.eureka`, `.nacos` | the same; of other registries a warning |
 //! | `deployment.admin`: `admin_listen`, `allow_admin`, `admin_key`, `admin_key_required`, `enable_admin_cors` | `admin` |
 //! | `deployment.etcd`: `host`, `prefix`, `timeout`, `watch_timeout`, `startup_retry`, `user`, `password`, `tls` | `etcd` |
 //! | `apisix.ssl.listen`, `enable`, `ssl_protocols`, `ssl_session_tickets`, `fallback_sni` | `ssl.listen`, `protocols`, … |
@@ -43,7 +44,7 @@ const IGNORED: [&str; 7] =
     ["stream_plugins", "ext-plugin", "wasm", "xrpc", "graphql", "tracing", "nginx_config"];
 
 /// Registries of APISIX that are not asked here.
-const OTHER_REGISTRIES: [&str; 5] = ["dns", "consul_kv", "kubernetes", "tars", "zookeeper"];
+const OTHER_REGISTRIES: [&str; 4] = ["consul_kv", "kubernetes", "tars", "zookeeper"];
 
 /// Keys of registries that mean nothing here.
 const OF_REGISTRIES: [&str; 8] = [
@@ -58,12 +59,15 @@ const OF_REGISTRIES: [&str; 8] = [
 ];
 
 /// Keys below `apisix` that mean the same here.
-const SAME: [(&str, &str); 5] = [
+const SAME: [(&str, &str); 8] = [
     ("delete_uri_tail_slash", "router.delete_uri_tail_slash"),
     ("normalize_uri_like_servlet", "router.normalize_uri_like_servlet"),
     ("match_uri_encoded_slash", "router.match_uri_encoded_slash"),
     ("trusted_addresses", "trusted_addresses"),
     ("enable_server_tokens", "server_tokens"),
+    ("dns_resolver", "dns.servers"),
+    ("dns_resolver_valid", "dns.valid"),
+    ("enable_resolv_search_opt", "dns.search"),
 ];
 
 /// The keys that only APISIX's files have.

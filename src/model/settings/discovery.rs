@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Endpoint;
+use super::{DnsRegistry, Endpoint};
 use crate::model::ConfigError;
 use crate::model::field::{InRange, Seconds, Secret, Text};
 
@@ -15,6 +15,8 @@ use crate::model::field::{InRange, Seconds, Secret, Text};
 pub struct DiscoverySettings {
     /// HashiCorp's Consul: its catalogue of healthy instances.
     pub consul: Option<ConsulSettings>,
+    /// DNS: services with SRV records, or names with several addresses.
+    pub dns: Option<DnsRegistry>,
     /// Netflix's Eureka.
     pub eureka: Option<EurekaSettings>,
     /// Alibaba's Nacos.
@@ -149,6 +151,7 @@ impl DiscoverySettings {
     pub fn kinds(&self) -> Vec<&'static str> {
         let kinds = [
             ("consul", self.consul.is_some()),
+            ("dns", self.dns.is_some()),
             ("eureka", self.eureka.is_some()),
             ("nacos", self.nacos.is_some()),
         ];

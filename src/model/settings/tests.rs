@@ -30,7 +30,10 @@ fn nothing_written_is_the_defaults() {
         "driver": "auto",
         "resources": null,
         "etcd": null,
-        "discovery": {"consul": null, "eureka": null, "nacos": null},
+        "discovery": {"consul": null, "dns": null, "eureka": null, "nacos": null},
+        "dns": {
+            "servers": [], "valid": null, "resolv_conf": "/etc/resolv.conf", "hosts": "/etc/hosts", "search": true
+        },
         "ssl": {"trusted_certificate": ["system"]},
         "state_dir": "/var/lib/ringway",
             "data_encryption": {"enable": true, "keyring": []},
@@ -182,6 +185,9 @@ apisix:
   trusted_addresses: [10.0.0.0/8]
   status: {ip: 0.0.0.0, port: 7086}
   enable_server_tokens: true
+  dns_resolver: [10.0.0.53]
+  dns_resolver_valid: 30
+  enable_resolv_search_opt: false
 nginx_config:
   worker_processes: auto
   error_log_level: warn
@@ -194,7 +200,7 @@ deployment:
   role: data_plane
   role_data_plane: {config_provider: yaml}
   etcd: {host: ['http://127.0.0.1:2379']}
-discovery: {dns: {servers: ['127.0.0.1:8600']}}
+discovery: {dns: {servers: ['127.0.0.1:8600'], order: [last, SRV]}, kubernetes: {}}
 plugins: [cors, key-auth]
 stream_plugins: [mqtt-proxy]
 plugin_attr: {prometheus: {export_addr: {ip: 127.0.0.1, port: 9091}}}
@@ -209,6 +215,10 @@ fn apisix_config_yaml_means_what_it_meant_and_the_rest_is_warned_of() {
     assert_eq!(settings.trusted_addresses[0].as_str(), "10.0.0.0/8");
     assert_eq!(settings.status.listen.address(), "0.0.0.0:7086".parse::<SocketAddr>().unwrap());
     assert_eq!(&settings.plugins[..], ["cors", "key-auth"]);
+    assert_eq!(settings.dns.servers[0].to_string(), "10.0.0.53:53");
+    assert_eq!(settings.dns.valid.map(|valid| valid.get().as_secs()), Some(30));
+    assert!(!settings.dns.search);
+    assert_eq!(settings.discovery.kinds(), ["dns"]);
     assert_eq!(settings.plugin_attr["prometheus"]["export_addr"]["port"], 9091);
     let nginx = "is ignored: it speaks to nginx, which is not here";
     let other = "is ignored: it has no meaning here";
@@ -221,7 +231,7 @@ fn apisix_config_yaml_means_what_it_meant_and_the_rest_is_warned_of() {
             format!("nginx_config.http.keepalive_timeout {nginx}"),
             format!("nginx_config.http.client_header_timeout {nginx}"),
             format!("nginx_config.http_server_configuration_snippet {nginx}"),
-            format!("discovery.dns.servers {other}"),
+            format!("discovery.kubernetes {other}"),
             format!("deployment.etcd.host {other}"),
             format!("apisix.node_listen.enable_http2 {other}"),
             format!("apisix.enable_admin {other}"),

@@ -327,8 +327,16 @@ impl State {
 
     /// Looks at what is due until nothing is.
     fn work_off(&mut self, mut agenda: Agenda, tools: &mut Tools<'_>) {
-        while let Some((_, key)) = agenda.next() {
-            self.look_at(&key, &mut agenda, tools);
+        loop {
+            while let Some((_, key)) = agenda.next() {
+                self.look_at(&key, &mut agenda, tools);
+            }
+            // All together: whoever resolves them may take a while.
+            let names = tools.book.names.ask_new();
+            if names.is_empty() {
+                break;
+            }
+            names.into_iter().for_each(|name| self.call(&Need::Name(name), &mut agenda));
         }
         self.parts.settle();
     }

@@ -10,11 +10,12 @@ use crate::model::resources::{Format, parse};
 use crate::plugin::Hooks as _;
 use crate::proto::head::Method;
 use crate::router::Query;
-use crate::snapshot::{Route, Target, Upstream};
+use crate::snapshot::{Route, Target, Upstream, at_once};
 
 mod incremental;
 mod merging;
 mod references;
+mod whole;
 
 /// A compiler and what was last compiled with it.
 struct Desk {
@@ -29,7 +30,7 @@ impl Desk {
             "empty.test" => Ok(vec![]),
             _ => Err("no such name".to_owned()),
         };
-        Self { compiler: Compiler::new(&Settings::default(), Box::new(resolve)), outcome: None }
+        Self { compiler: Compiler::new(&Settings::default(), at_once(resolve)), outcome: None }
     }
 
     /// Compiles a file.

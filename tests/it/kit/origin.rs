@@ -45,7 +45,14 @@ impl Origin {
         over: impl Fn(Wire) -> Wire + Send + 'static,
         serve: impl Fn(&mut Conn) + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::serving_on(TcpListener::bind("127.0.0.1:0").unwrap(), over, serve)
+    }
+
+    fn serving_on(
+        listener: TcpListener,
+        over: impl Fn(Wire) -> Wire + Send + 'static,
+        serve: impl Fn(&mut Conn) + Send + Sync + 'static,
+    ) -> Self {
         let origin = Self::at(listener.local_addr().unwrap());
         let record = Arc::clone(&origin.record);
         let serve = Arc::new(serve);
@@ -78,25 +85,54 @@ impl Origin {
     /// Answers every request with what `answer` makes of it, on connections kept open unless the answer or the
     /// request says otherwise.
     pub(crate) fn answering<T: AsRef<[u8]>>(answer: impl Fn(&Seen) -> T + Send + Sync + 'static) -> Self {
-        Self::serving(move |conn| {
-            while let Some(seen) = conn.request() {
-                let bytes = answer(&seen);
-                let bytes = bytes.as_ref();
-                let head =
-                    bytes.windows(4).position(|four| four == b"\r\n\r\n").map_or(bytes, |at| &bytes[..at]);
-                let says_close =
-                    head.to_ascii_lowercase().windows(17).any(|part| part == b"connection: close");
-                if !conn.send(bytes) || says_close || values(&seen.headers, "connection") == ["close"] {
-                    return;
+        Self::answering_on(TcpListener::bind("127.0.0.1:0").unwrap(), answer)
+    }
+
+    fn answering_on<T: AsRef<[u8]>>(
+        listener: TcpListener,
+        answer: impl Fn(&Seen) -> T + Send + Sync + 'static,
+    ) -> Self {
+        Self::serving_on(
+            listener,
+            |wire| wire,
+            move |conn| {
+                while let Some(seen) = conn.request() {
+                    let bytes = answer(&seen);
+                    let bytes = bytes.as_ref();
+                    let head = bytes
+                        .windows(4)
+                        .position(|four| four == b"\r\n\r\n")
+                        .map_or(bytes, |at| &bytes[..at]);
+                    let says_close =
+                        head.to_ascii_lowercase().windows(17).any(|part| part == b"connection: close");
+                    if !conn.send(bytes) || says_close || values(&seen.headers, "connection") == ["close"] {
+                        return;
+                    }
                 }
-            }
-        })
+            },
+        )
     }
 
     /// 200 and this body.
     pub(crate) fn replying(body: &str) -> Self {
         let bytes = reply("200 OK", body);
         Self::answering(move |_| bytes.clone())
+    }
+
+    /// At 127.0.0.1, 127.0.0.2 and so on, all on one port: 200 and the last number of the address.
+    pub(crate) fn neighbours<const COUNT: usize>() -> [Self; COUNT] {
+        loop {
+            let first = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = first.local_addr().unwrap().port();
+            let others = (2..=COUNT).map(|last| TcpListener::bind(format!("127.0.0.{last}:{port}")));
+            let Ok(others) = others.collect::<Result<Vec<_>, _>>() else { continue };
+            let origins = std::iter::once(first).chain(others).enumerate().map(|(place, listener)| {
+                let bytes = reply("200 OK", &(place + 1).to_string());
+                Self::answering_on(listener, move |_| bytes.clone())
+            });
+            let origins: Vec<Self> = origins.collect();
+            return origins.try_into().ok().unwrap();
+        }
     }
 
     /// 200 and, as body, the request line without its version: an answer can not be taken for another's.

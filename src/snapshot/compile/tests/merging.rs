@@ -4,7 +4,7 @@
 use super::*;
 
 /// Plugins that need nothing, with their priorities.
-const PLUGINS: [(&str, i32, &str); 7] = [
+pub(super) const PLUGINS: [(&str, i32, &str); 7] = [
     ("cors", 4000, ""),
     ("request-id", 12015, ""),
     ("uri-blocker", 2900, "block_rules: [nothing]"),
@@ -15,9 +15,9 @@ const PLUGINS: [(&str, i32, &str); 7] = [
 ];
 
 /// A plugin of an object: whether it is disabled, and what priority it was given.
-type Uses = BTreeMap<&'static str, (bool, Option<i32>)>;
+pub(super) type Uses = BTreeMap<&'static str, (bool, Option<i32>)>;
 
-fn uses(rng: &mut Rng) -> Uses {
+pub(super) fn uses(rng: &mut Rng) -> Uses {
     let mut uses = Uses::new();
     for (name, ..) in PLUGINS {
         if rng.below(3) == 0 {
@@ -28,7 +28,7 @@ fn uses(rng: &mut Rng) -> Uses {
     uses
 }
 
-fn written(uses: &Uses) -> String {
+pub(super) fn written(uses: &Uses) -> String {
     let each = uses.iter().map(|(name, (is_disabled, priority))| {
         let (_, _, config) = PLUGINS.iter().find(|(known, ..)| known == name).expect("it is one of them");
         let priority = priority.map_or(String::new(), |priority| format!(", priority: {priority}"));
