@@ -278,7 +278,7 @@ fn connections(page: &mut Page, board: &Board) {
             family.sample(&format!("core=\"{core}\",state=\"{state}\""), of(stats).get());
         }
     }
-    let counters: [(&str, &str, Kind, Of); 14] = [
+    let counters: [(&str, &str, Kind, Of); 16] = [
         (
             "ringway_connections_handed_over_total",
             "Client connections left to an idler core",
@@ -308,6 +308,10 @@ fn connections(page: &mut Page, board: &Board) {
         }),
         ("ringway_upstream_idle", "Upstream connections in the pool", Kind::Gauge, |c| &c.upstream_idle),
         ("ringway_retries_total", "Second and further attempts", Kind::Counter, |c| &c.retries),
+        ("ringway_limit_refusals_total", "Requests that a limit refused", Kind::Counter, |c| {
+            &c.limit_refusals
+        }),
+        ("ringway_limit_waits_total", "Requests that a limit had wait", Kind::Counter, |c| &c.limit_waits),
         ("ringway_breaker_openings_total", "Times a circuit breaker was opened", Kind::Counter, |c| {
             &c.breakers_opened
         }),

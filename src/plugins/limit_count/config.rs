@@ -1,13 +1,13 @@
 //! What a user of `limit-count` writes.
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::field::{HeaderName, InRange, NonEmpty, Port, ShortText, Text};
+use crate::plugin::limits::{AMOUNT_MAX, Amount};
+use crate::plugin::redis::with_redis;
 
-/// Most of either requests or seconds.
-pub(super) const AMOUNT_MAX: i64 = u32::MAX as i64;
-
+with_redis! {
 /// So many requests in a window of time, for each value of a key.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -15,12 +15,11 @@ pub(super) const AMOUNT_MAX: i64 = u32::MAX as i64;
     "anyOf" = [{"required": ["count", "time_window"]}, {"required": ["rules"]}],
     "dependentRequired" = {"count": ["time_window"], "time_window": ["count"]}
 ))]
-#[allow(dead_code)] // What belongs to the other policies is read, and refused with them.
 pub struct Config {
     /// How many requests a window admits.
-    pub(super) count: Option<Amount>,
+    pub(super) count: Option<Amount<1>>,
     /// How many seconds a window lasts.
-    pub(super) time_window: Option<Amount>,
+    pub(super) time_window: Option<Amount<1>>,
     /// Several limits, asked one after the other, in place of `count` and `time_window`.
     pub(super) rules: Option<NonEmpty<Rule>>,
     /// How windows lie in time.
@@ -52,34 +51,6 @@ pub struct Config {
     /// Seconds between two exchanges with Redis. Like all that follows it is for policies other than `local`, and has
     /// no effect.
     sync_interval: Option<f64>,
-    /// Where Redis is.
-    redis_host: Option<ShortText>,
-    /// The port of Redis.
-    redis_port: Option<Port>,
-    /// The user of Redis.
-    redis_username: Option<String>,
-    /// The password of Redis.
-    redis_password: Option<String>,
-    /// The number of the database.
-    redis_database: Option<InRange<0, AMOUNT_MAX>>,
-    /// Milliseconds that Redis may take.
-    redis_timeout: Option<InRange<1, AMOUNT_MAX>>,
-    /// Is TLS spoken with Redis?
-    redis_ssl: Option<bool>,
-    /// Is the certificate of Redis checked?
-    redis_ssl_verify: Option<bool>,
-    /// Milliseconds that an idle connection to Redis is kept.
-    redis_keepalive_timeout: Option<InRange<1, AMOUNT_MAX>>,
-    /// Most idle connections to Redis.
-    redis_keepalive_pool: Option<InRange<1, AMOUNT_MAX>>,
-    /// Nodes of the cluster, as `host:port`.
-    redis_cluster_nodes: Option<NonEmpty<ShortText>>,
-    /// The name of the cluster.
-    redis_cluster_name: Option<ShortText>,
-    /// Is TLS spoken with the cluster?
-    redis_cluster_ssl: Option<bool>,
-    /// Are the certificates of the cluster checked?
-    redis_cluster_ssl_verify: Option<bool>,
     /// Where the sentinels are.
     redis_sentinels: Option<NonEmpty<Sentinel>>,
     /// The name of the master that the sentinels watch.
@@ -95,6 +66,7 @@ pub struct Config {
     /// Milliseconds that an answer of Redis may take.
     redis_read_timeout: Option<InRange<1, AMOUNT_MAX>>,
 }
+}
 
 /// One limit of several.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -102,9 +74,9 @@ pub struct Config {
 #[schemars(inline)]
 pub(super) struct Rule {
     /// How many requests a window admits.
-    pub(super) count: Amount,
+    pub(super) count: Amount<1>,
     /// How many seconds a window lasts.
-    pub(super) time_window: Amount,
+    pub(super) time_window: Amount<1>,
     /// What is counted apart; a template.
     pub(super) key: Text<1, 4096>,
     /// What stands for the rule in the names of headers, `X-<prefix>-RateLimit-Limit`; its number otherwise.
@@ -120,34 +92,6 @@ struct Sentinel {
     host: ShortText,
     /// The port of a sentinel.
     port: Port,
-}
-
-/// A number, or a template that comes to one.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub(super) enum Amount {
-    Number(InRange<1, AMOUNT_MAX>),
-    Template(Text<1, 256>),
-}
-
-impl JsonSchema for Amount {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Amount".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "x-expected": "a whole number above 0 or a template",
-            "anyOf": [
-                { "type": "integer", "minimum": 1, "maximum": AMOUNT_MAX },
-                { "type": "string", "minLength": 1, "maxLength": 256 },
-            ],
-        })
-    }
 }
 
 /// How windows lie in time.
