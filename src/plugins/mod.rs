@@ -175,6 +175,7 @@ plugins! {
     ip_restriction: IpRestriction,
     key_auth: KeyAuth,
     limit_count: LimitCount,
+    limit_req: LimitReq,
     mocking: Mocking,
     prometheus: Prometheus,
     proxy_buffering: ProxyBuffering,
