@@ -174,6 +174,7 @@ plugins! {
     fault_injection: FaultInjection,
     ip_restriction: IpRestriction,
     key_auth: KeyAuth,
+    limit_conn: LimitConn,
     limit_count: LimitCount,
     limit_req: LimitReq,
     mocking: Mocking,

@@ -26,6 +26,7 @@ mod explain;
 mod explain_agrees;
 mod guards;
 mod health;
+mod limiting;
 mod limits;
 mod made_up;
 mod memory;
