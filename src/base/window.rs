@@ -232,6 +232,11 @@ impl Leaky {
         Turn::Mine { next: turn, after: Duration::from_nanos(ahead) }
     }
 
+    /// The spacing, rounded up, and how far ahead a turn may be, in microseconds.
+    pub const fn micros(&self) -> [u64; 2] {
+        [self.spacing_ns.div_ceil(1000), self.ahead_ns / 1000]
+    }
+
     /// Nanoseconds between two turns.
     pub const fn spacing_ns(&self) -> u64 {
         self.spacing_ns

@@ -188,6 +188,20 @@ impl LimitKey {
         found
     }
 
+    /// The same as text that others can read, without a mark; with `or_nothing` the address stands for no value.
+    pub fn write_text(&self, ex: &Exchange, or_nothing: bool, out: &mut Vec<u8>) -> bool {
+        let before = out.len();
+        if !matches!(self, Self::Address) && self.resolve(ex, out) {
+            out.remove(before);
+            return true;
+        }
+        if or_nothing && !matches!(self, Self::Address) {
+            return false;
+        }
+        out.extend_from_slice(ex.client.ip.to_canonical().to_string().as_bytes());
+        true
+    }
+
     /// Appends the value; the client's address where it has none.
     pub fn write(&self, ex: &Exchange, out: &mut Vec<u8>) {
         if !self.resolve(ex, out) {

@@ -11,8 +11,8 @@
 //!
 //! Counting is exact for the whole process: every core spends from the same account. Every answer tells what is
 //! left. Uses that name a `group` share their counters; any other counts for itself. Of several `rules`, those
-//! before the one that refuses have counted the request. Differs from APISIX: only policy `local` is there, the
-//! others are refused when configuration is read; a refusal also carries `Retry-After`.
+//! before the one that refuses have counted the request. With `policy: redis` gateways share their counters. Differs from
+//! APISIX: other policies are refused when configuration is read; a refusal also carries `Retry-After`.
 
 use std::time::Duration;
 
@@ -22,13 +22,15 @@ use crate::base::window::{Fixed, Sliding, Spent};
 use crate::exchange::{Exchange, Reply, SlotId};
 use crate::model::field::HeaderName;
 use crate::plugin::limits::{Amount, LimitKey, Number, Till, refusal};
-use crate::plugin::redis::elsewhere;
+use crate::plugin::redis::{Script, Store};
 use crate::plugin::{CompileCx, ConfigError, Edit, Env, Gate, Plugin, Step, limits};
 use crate::runtime::LocalId;
 use crate::runtime::limits::HELD_BODY_BYTES;
 
 use self::config::{Config, KeyType, Metadata, Rule, WindowType};
 
+#[path = "limit_count/afar.rs"]
+mod afar;
 #[path = "limit_count/config.rs"]
 mod config;
 
@@ -40,6 +42,8 @@ pub struct LimitCount {
     /// Whether requests pass whose limit cannot be told.
     degrade: bool,
     tell: bool,
+    /// Where counters are kept outside of this process, and how they are counted there.
+    afar: Option<(Store, Script)>,
     till: LocalId,
     /// Tells this use from others in the slot they share.
     me: LocalId,
@@ -55,6 +59,8 @@ struct Limit {
     is_for_some: bool,
     /// What the names of its accounts begin with.
     scope: Vec<u8>,
+    /// What its keys in a Redis begin with.
+    keys: Vec<u8>,
     limit_header: String,
     remaining_header: String,
     reset_header: String,
@@ -97,9 +103,7 @@ impl Plugin for LimitCount {
     const HEADER_FILTER: Edit<Self> = Some(Self::tell);
 
     fn compile(config: Config, metadata: Metadata, cx: &mut CompileCx<'_>) -> Result<Self, ConfigError> {
-        if let Some(policy) = config.policy.elsewhere() {
-            return Err(elsewhere(policy));
-        }
+        let store = config.policy.store(&config.redis(), cx)?;
         let scope = match &config.group {
             Some(_) if cx.is_action() => return Err(ConfigError::at("group", "group is not supported")),
             // What is compared is what was meant, not how it was written.
@@ -109,7 +113,7 @@ impl Plugin for LimitCount {
             Some(group) => format!("{}\ngroup\n{}", Self::NAME, group.as_str()),
             None => format!("{}\n{}\n{:x}", Self::NAME, cx.owner(), cx.fingerprint()),
         };
-        let limits = match (&config.count, &config.time_window, &config.rules) {
+        let mut limits = match (&config.count, &config.time_window, &config.rules) {
             (Some(count), Some(window), None) => {
                 let text = config.key.as_str();
                 let key = match config.key_type {
@@ -138,13 +142,17 @@ impl Plugin for LimitCount {
         if limits.iter().any(Limit::asks_for_body) {
             cx.needs_request_body(HELD_BODY_BYTES);
         }
+        limits.iter_mut().for_each(|limit| limit.keys = afar::keys_of(&limit.scope));
+        let sliding = matches!(config.window_type, WindowType::Sliding);
+        let script = if sliding { afar::SLIDING } else { afar::FIXED };
         let status = config.rejected_code.u16();
         Ok(Self {
             limits,
-            sliding: matches!(config.window_type, WindowType::Sliding),
+            sliding,
             refusal: refusal(status, config.rejected_msg.as_deref()),
             degrade: config.allow_degradation,
             tell: config.show_limit_quota_header,
+            afar: store.map(|store| (store, Script::new(script))),
             till: cx.local_of_all_uses(),
             me: cx.local(),
             seen: cx.slot(),
@@ -166,6 +174,7 @@ impl Limit {
             key,
             is_for_some: false,
             scope: scope.into_bytes(),
+            keys: Vec::new(),
             limit_header: metadata.limit_header.as_str().to_owned(),
             remaining_header: metadata.remaining_header.as_str().to_owned(),
             reset_header: metadata.reset_header.as_str().to_owned(),
@@ -240,6 +249,9 @@ impl Limit {
 
 impl LimitCount {
     fn spend<'a>(&'a self, ex: &'a mut Exchange, env: Env<'a>) -> Step<'a> {
+        if let Some(afar) = &self.afar {
+            return Step::Wait(Box::pin(self.spend_afar(afar, ex, env)));
+        }
         let till = env.core.local(self.till, || Till::new(&env.core.ledger));
         let now = env.core.now();
         let mut judged = false;
@@ -254,21 +266,29 @@ impl LimitCount {
                 Judged::Unknown => return Step::Reply(Reply::status(500)),
             };
             judged = true;
-            if self.tell {
-                let told = Told { by: self.me, limit_at, count, spent };
-                let seen = ex.slots.of::<Seen>(self.seen);
-                match seen.first {
-                    None => seen.first = Some(told),
-                    Some(_) => seen.more.push(told),
-                }
-            }
-            if !spent.admitted {
-                env.core.stats.limit_refusals.add(1);
-                return Step::Reply(self.refusal.clone());
+            if let Some(refusal) = self.note(ex, limit_at, (count, spent), env) {
+                return Step::Reply(refusal);
             }
         }
         // Rules of which none is for the request: whoever wrote them thought of all there are.
         if judged || self.degrade { Step::Next } else { Step::Reply(Reply::status(500)) }
+    }
+
+    /// Keeps what a limit said for the head of the response; the answer, if it was a refusal.
+    fn note(&self, ex: &mut Exchange, limit_at: usize, (count, spent): (u64, Spent), env: Env<'_>) -> Option<Reply> {
+        if self.tell {
+            let told = Told { by: self.me, limit_at, count, spent };
+            let seen = ex.slots.of::<Seen>(self.seen);
+            match seen.first {
+                None => seen.first = Some(told),
+                Some(_) => seen.more.push(told),
+            }
+        }
+        if spent.admitted {
+            return None;
+        }
+        env.core.stats.limit_refusals.add(1);
+        Some(self.refusal.clone())
     }
 
     fn tell(&self, ex: &mut Exchange, _: Env<'_>) {

@@ -12,8 +12,8 @@
 //! A request has its turn `1 / rate` seconds after the one before. One that comes early waits for its turn, or goes on at
 //! once with `nodelay`; one that is more than `burst` turns early is refused. Exact for the whole process: all cores take
 //! turns from the same word, so nobody has more than `rate * time + burst + 1`. A request that waits costs one
-//! allocation and a timer. Differs from APISIX: only policy `local` is there, the others are refused when
-//! configuration is read; nobody waits longer than a minute; a refusal also carries `Retry-After`.
+//! allocation and a timer. With `policy: redis` turns are taken from a Redis that gateways share. Differs from APISIX:
+//! other policies are refused when configuration is read; nobody waits longer than a minute; a refusal also carries `Retry-After`.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::base::window::{Leaky, Turn};
 use crate::exchange::{Exchange, Reply, SlotId};
 use crate::model::field::{InRange, Text};
 use crate::plugin::limits::{KeyType, LimitKey, Till, refusal};
-use crate::plugin::redis::{Policy, with_redis};
+use crate::plugin::redis::{Policy, Script, Store, with_redis};
 use crate::plugin::{CompileCx, ConfigError, Edit, Env, Gate, NoMetadata, Plugin, Step, Verdict};
 use crate::runtime::LocalId;
 use crate::runtime::limits::HELD_BODY_BYTES;
@@ -32,6 +32,20 @@ use crate::runtime::limits::HELD_BODY_BYTES;
 /// Longest that a request waits for its turn: whoever would wait longer is told at once. It holds a connection and its
 /// request all the while.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// `spacing ahead`, both in microseconds; whether there is a turn, and how far away it is or how much too far.
+const TAKE_TURN: &str = "\
+local spacing, most = tonumber(ARGV[1]), tonumber(ARGV[2])
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local last = tonumber(redis.call('GET', KEYS[1]))
+local turn = now
+if last and last + spacing > now then turn = last + spacing end
+local ahead = turn - now
+if ahead > most then return {0, ahead - most} end
+redis.call('SET', KEYS[1], string.format('%.0f', turn), 'PX', math.ceil((ahead + spacing) / 1000))
+return {1, ahead}";
+/// What the keys in a Redis begin with.
+const PREFIX: &str = "limit_req:";
 /// What is not worth a timer.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 
@@ -60,10 +74,10 @@ pub struct Config {
     rejected_code: InRange<200, 599>,
     /// What a refused client is told, as `{"error_msg":"…"}`. Absent: the page of the status.
     rejected_msg: Option<Text<1, 4096>>,
-    /// Where counters are kept; only `local` is accepted.
+    /// Where counters are kept; `local` and `redis` are accepted.
     #[serde(default)]
     policy: Policy,
-    /// Do requests pass when the counters can not be reached? Those of `local` always can.
+    /// Do requests pass when Redis gives no answer?
     #[serde(default)]
     allow_degradation: bool,
 }
@@ -79,8 +93,14 @@ pub struct LimitReq {
     key: LimitKey,
     /// What the names of its accounts begin with.
     scope: Vec<u8>,
+    /// What its keys in a Redis begin with.
+    keys: Vec<u8>,
     refusal: Reply,
     nodelay: bool,
+    /// Whether requests pass when Redis gives no answer.
+    degrade: bool,
+    /// Where turns are taken outside of this process.
+    afar: Option<(Store, Script)>,
     till: LocalId,
     /// Tells this use from others in the slot they share.
     me: LocalId,
@@ -101,7 +121,7 @@ impl Plugin for LimitReq {
     const HEADER_FILTER: Edit<Self> = Some(Self::tell);
 
     fn compile(config: Config, _: NoMetadata, cx: &mut CompileCx<'_>) -> Result<Self, ConfigError> {
-        config.policy.is_here()?;
+        let store = config.policy.store(&config.redis(), cx)?;
         if !(config.rate > 0.0 && config.rate.is_finite()) {
             return Err(ConfigError::at("rate", format!("expected a number above 0, got {}", config.rate)));
         }
@@ -117,8 +137,11 @@ impl Plugin for LimitReq {
             bucket: Leaky::new(config.rate, config.burst, ahead_max),
             key,
             scope: format!("{}\n{}\n{:x}\n", Self::NAME, cx.owner(), cx.fingerprint()).into_bytes(),
+            keys: format!("{PREFIX}{}:{:x}:", cx.owner().replace('\n', ":"), cx.fingerprint()).into_bytes(),
             refusal: refusal(config.rejected_code.u16(), config.rejected_msg.as_deref()),
             nodelay: config.nodelay,
+            degrade: config.allow_degradation,
+            afar: store.map(|store| (store, Script::new(TAKE_TURN))),
             till: cx.local_of_all_uses(),
             me: cx.local(),
             seen: cx.slot(),
@@ -128,6 +151,9 @@ impl Plugin for LimitReq {
 
 impl LimitReq {
     fn take_turn<'a>(&'a self, ex: &'a mut Exchange, env: Env<'a>) -> Step<'a> {
+        if let Some((store, script)) = &self.afar {
+            return Step::Wait(Box::pin(self.take_turn_afar(store, script, ex, env)));
+        }
         let till = env.core.local(self.till, || Till::new(&env.core.ledger));
         let now = env.core.now();
         let name = |name: &mut Vec<u8>| {
@@ -136,9 +162,7 @@ impl LimitReq {
         };
         match till.with(now, &self.scope, name, |account| account.take_turn(&self.bucket, now)) {
             Some(Turn::Full { retry_in }) => {
-                env.core.stats.limit_refusals.add(1);
-                ex.slots.of::<Refused>(self.seen).0 = Some((self.me, retry_in.as_millis().div_ceil(1000) as u64));
-                Step::Reply(self.refusal.clone())
+                Step::Reply(self.refuse(ex, retry_in, env))
             }
             Some(Turn::Mine { after, .. }) if after >= WAIT_MIN && !self.nodelay => {
                 env.core.stats.limit_waits.add(1);
@@ -149,6 +173,31 @@ impl LimitReq {
             }
             Some(Turn::Mine { .. }) | None => Step::Next,
         }
+    }
+
+    fn refuse(&self, ex: &mut Exchange, retry_in: Duration, env: Env<'_>) -> Reply {
+        env.core.stats.limit_refusals.add(1);
+        ex.slots.of::<Refused>(self.seen).0 = Some((self.me, retry_in.as_millis().div_ceil(1000) as u64));
+        self.refusal.clone()
+    }
+
+    /// Takes a turn from a Redis.
+    async fn take_turn_afar(&self, store: &Store, script: &Script, ex: &mut Exchange, env: Env<'_>) -> Verdict {
+        let mut key = self.keys.clone();
+        self.key.write_text(ex, false, &mut key);
+        let told = store.run(env.core, script, &key, &self.bucket.micros()).await;
+        let Some([is_mine, micros]) = told.ok().and_then(|told| <[i64; 2]>::try_from(told).ok()) else {
+            return if self.degrade { Verdict::Next } else { Verdict::Reply(Reply::status(500)) };
+        };
+        let time = Duration::from_micros(micros.max(0) as u64);
+        if is_mine != 1 {
+            return Verdict::Reply(self.refuse(ex, time, env));
+        }
+        if time >= WAIT_MIN && !self.nodelay {
+            env.core.stats.limit_waits.add(1);
+            env.core.sleep(time.min(WAIT_MAX)).await;
+        }
+        Verdict::Next
     }
 
     /// Says when to come again.
@@ -241,6 +290,7 @@ mod tests {
                 (&with(r#""count": 1"#), "count"),
             ],
         );
-        refuses::<LimitReq>(&with(r#""policy": "redis", "redis_host": "a""#), "expected local, got redis");
+        refuses::<LimitReq>(&with(r#""policy": "redis""#), "redis_host is required");
+        refuses::<LimitReq>(&with(r#""policy": "redis-cluster""#), "policy redis-cluster is not there yet");
     }
 }

@@ -3,5 +3,6 @@
 pub mod h1;
 pub mod head;
 mod names;
+pub mod resp;
 mod start_line;
 pub mod uri;

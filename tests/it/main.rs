@@ -40,6 +40,7 @@ mod probes_framing;
 mod probes_paths;
 mod probes_responses;
 mod probes_trust;
+mod redis;
 mod reference;
 mod reload;
 mod road;

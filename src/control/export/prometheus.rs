@@ -278,7 +278,7 @@ fn connections(page: &mut Page, board: &Board) {
             family.sample(&format!("core=\"{core}\",state=\"{state}\""), of(stats).get());
         }
     }
-    let counters: [(&str, &str, Kind, Of); 16] = [
+    let counters: [(&str, &str, Kind, Of); 17] = [
         (
             "ringway_connections_handed_over_total",
             "Client connections left to an idler core",
@@ -312,6 +312,9 @@ fn connections(page: &mut Page, board: &Board) {
             &c.limit_refusals
         }),
         ("ringway_limit_waits_total", "Requests that a limit had wait", Kind::Counter, |c| &c.limit_waits),
+        ("ringway_redis_failures_total", "Times a Redis with counters gave no reply", Kind::Counter, |c| {
+            &c.redis_failures
+        }),
         ("ringway_breaker_openings_total", "Times a circuit breaker was opened", Kind::Counter, |c| {
             &c.breakers_opened
         }),

@@ -3,9 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::field::{HeaderName, InRange, NonEmpty, Port, ShortText, Text};
+use crate::model::field::{HeaderName, InRange, NonEmpty, Port, Secret, ShortText, Text};
 use crate::plugin::limits::{AMOUNT_MAX, Amount};
-use crate::plugin::redis::with_redis;
+use crate::plugin::redis::{self, Store, Written, not_yet, with_redis};
+use crate::plugin::{CompileCx, ConfigError};
 
 with_redis! {
 /// So many requests in a window of time, for each value of a key.
@@ -39,17 +40,17 @@ pub struct Config {
     pub(super) rejected_code: InRange<200, 599>,
     /// What a refused client is told, as `{"error_msg":"…"}`. Absent: the page of the status.
     pub(super) rejected_msg: Option<Text<1, 4096>>,
-    /// Where counters are kept; only `local` is accepted.
+    /// Where counters are kept; `local` and `redis` are accepted.
     #[serde(default)]
     pub(super) policy: Policy,
-    /// Do requests pass whose count or window does not come to a number?
+    /// Do requests pass whose count or window does not come to a number, and when Redis gives no answer?
     #[serde(default)]
     pub(super) allow_degradation: bool,
     /// Do answers say what is left?
     #[serde(default = "yes")]
     pub(super) show_limit_quota_header: bool,
-    /// Seconds between two exchanges with Redis. Like all that follows it is for policies other than `local`, and has
-    /// no effect.
+    /// Seconds between two exchanges with Redis. It is asked for every request, whatever is written. Like all that
+    /// follows this is for policies other than `local`.
     sync_interval: Option<f64>,
     /// Where the sentinels are.
     redis_sentinels: Option<NonEmpty<Sentinel>>,
@@ -60,7 +61,7 @@ pub struct Config {
     /// The user of the sentinels.
     sentinel_username: Option<String>,
     /// The password of the sentinels.
-    sentinel_password: Option<String>,
+    sentinel_password: Option<Secret>,
     /// Milliseconds that connecting to Redis may take.
     redis_connect_timeout: Option<InRange<1, AMOUNT_MAX>>,
     /// Milliseconds that an answer of Redis may take.
@@ -137,13 +138,13 @@ pub(super) enum Policy {
 }
 
 impl Policy {
-    /// The name of a policy that keeps counters outside of this process.
-    pub(super) const fn elsewhere(self) -> Option<&'static str> {
+    /// The Redis that keeps the counters; `None` where they are kept here.
+    pub(super) fn store(self, written: &Written<'_>, cx: &mut CompileCx<'_>) -> Result<Option<Store>, ConfigError> {
         match self {
-            Self::Local => None,
-            Self::Redis => Some("redis"),
-            Self::RedisCluster => Some("redis-cluster"),
-            Self::RedisSentinel => Some("redis-sentinel"),
+            Self::Local => Ok(None),
+            Self::Redis => redis::Policy::Redis.store(written, cx),
+            Self::RedisCluster => redis::Policy::RedisCluster.store(written, cx),
+            Self::RedisSentinel => Err(not_yet("redis-sentinel")),
         }
     }
 }

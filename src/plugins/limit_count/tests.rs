@@ -201,16 +201,17 @@ fn an_exchange_used_again_starts_afresh() {
 }
 
 #[test]
-fn other_policies_are_known_and_refused() {
-    for policy in ["redis", "redis-cluster", "redis-sentinel"] {
-        refuses::<LimitCount>(
-            &format!(
-                r#"{{"count":1,"time_window":1,"policy":"{policy}","redis_host":"127.0.0.1","redis_port":6379,
-                    "redis_cluster_nodes":["127.0.0.1:1"],"redis_sentinels":[{{"host":"a","port":1}}]}}"#
-            ),
-            &format!("policy: this build counts in its own process only: expected local, got {policy}"),
-        );
+fn a_redis_needs_a_host_and_other_policies_are_known_and_refused() {
+    let of = |policy: &str, more: &str| format!(r#"{{"count":1,"time_window":1,"policy":"{policy}"{more}}}"#);
+    refuses::<LimitCount>(&of("redis", ""), "redis_host is required");
+    let tls = r#","redis_host":"127.0.0.1","redis_ssl":true"#;
+    refuses::<LimitCount>(&of("redis", tls), "redis_ssl: TLS is not spoken with Redis yet");
+    let all = r#","redis_cluster_nodes":["127.0.0.1:1"],"redis_cluster_name":"c",
+        "redis_sentinels":[{"host":"a","port":1}],"redis_master_name":"m""#;
+    for policy in ["redis-cluster", "redis-sentinel"] {
+        refuses::<LimitCount>(&of(policy, all), &format!("policy: policy {policy} is not there yet"));
     }
+    bench(&of("redis", r#","redis_host":"127.0.0.1","redis_password":"p","redis_database":1"#));
 }
 
 #[test]
