@@ -182,6 +182,12 @@ const STEERED: &str = "real-ip: {source: http_x_client}, api-breaker: {break_res
                        actions: [[limit-count, {count: 1000000, time_window: 60}]]}]}";
 const FROM_A_PROXY: &str = "GET / HTTP/1.1\r\nHost: example.test\r\nX-Client: 10.1.2.3\r\n\r\n";
 
+const LIMITED: &str = "limit-conn: {conn: 100, burst: 0, default_conn_delay: 1, key: http_x_own}, \
+                       limit-req: {rate: 1000000, burst: 1000, key: '$remote_addr $http_x_own', \
+                       key_type: var_combination, nodelay: true}, \
+                       limit-count: {rules: [{count: '${http_x_none ?? 1000000}', time_window: 3600, key: $http_x_own}], \
+                       window_type: sliding}";
+
 macro_rules! on_both_drivers {
     ($($name:ident($plugins:expr, $request:expr);)*) => {
         $(mod $name {
@@ -212,6 +218,7 @@ on_both_drivers! {
     a_split_request_allocates_nothing(SPLIT, GET);
     a_request_that_passes_all_fences_allocates_nothing(FENCED, FROM_A_PAGE);
     a_steered_request_allocates_nothing(STEERED, FROM_A_PROXY);
+    a_request_that_every_limit_admits_allocates_nothing(LIMITED, GET);
 }
 
 /// So that zero means none rather than none seen: a plugin that is known to allocate.

@@ -8,4 +8,5 @@ pub mod pem;
 pub mod rng;
 pub mod slots;
 pub mod text;
+pub mod window;
 pub mod x509;

@@ -50,12 +50,12 @@ impl Counted {
 impl Account {
     /// Whether requests are to be kept away.
     pub fn is_open(&self, now: Moment, longest: Duration) -> bool {
-        let counted = Counted::unpack(self.current.load(Ordering::Acquire));
+        let counted = Counted::unpack(self.first.load(Ordering::Acquire));
         if counted.opened == 0 {
             return false;
         }
         // A moment after the count may come the time; who looks in between finds an old one and passes.
-        let (opened, now) = (self.previous.load(Ordering::Acquire), now.as_millis());
+        let (opened, now) = (self.second.load(Ordering::Acquire), now.as_millis());
         let longest_ms = longest.as_millis() as u64;
         now < opened.saturating_add(longest_ms)
             && now / 1000 <= (opened / 1000).saturating_add(counted.seconds(longest.as_secs()))
@@ -72,7 +72,7 @@ impl Account {
             })
         });
         if opens {
-            self.previous.store(now.as_millis(), Ordering::Release);
+            self.second.store(now.as_millis(), Ordering::Release);
         }
         opens.then(|| counted.seconds(longest.as_secs()))
     }
@@ -88,11 +88,17 @@ impl Account {
 
     /// Changes what was counted; `change` may be asked several times. What it came to.
     fn count(&self, mut change: impl FnMut(Counted) -> Option<Counted>) -> Counted {
-        let mut seen = self.current.load(Ordering::Acquire);
+        let mut seen = self.first.load(Ordering::Acquire);
         loop {
             let Some(next) = change(Counted::unpack(seen)) else { return Counted::unpack(seen) };
-            match self.current.compare_exchange_weak(seen, next.pack(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return next,
+            match self.first.compare_exchange_weak(seen, next.pack(), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    // No clock ends what was counted.
+                    if seen == 0 {
+                        self.matters_always();
+                    }
+                    return next;
+                }
                 Err(other) => seen = other,
             }
         }
@@ -171,9 +177,9 @@ mod tests {
     #[test]
     fn a_count_as_large_as_can_be_written_keeps_to_its_bits() {
         let account = Account::default();
-        account.current.store(Counted { opened: 1, bad: ANSWERS_MAX - 1, good: 7 }.pack(), Ordering::Relaxed);
+        account.first.store(Counted { opened: 1, bad: ANSWERS_MAX - 1, good: 7 }.pack(), Ordering::Relaxed);
         assert_eq!(account.count_bad(at(1000), ANSWERS_MAX, LONGEST), Some(4));
-        let counted = Counted::unpack(account.current.load(Ordering::Relaxed));
+        let counted = Counted::unpack(account.first.load(Ordering::Relaxed));
         assert_eq!((counted.opened, counted.bad, counted.good), (2, 0, 0));
     }
 

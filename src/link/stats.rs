@@ -195,6 +195,11 @@ core_stats! {
     copies_dropped,
     /// Times a circuit breaker was opened here.
     breakers_opened,
+    /// Requests that a limit refused, and that it had wait.
+    limit_refusals,
+    limit_waits,
+    /// Times a Redis that keeps counters gave no reply that could be used.
+    redis_failures,
 }
 
 #[cfg(test)]

@@ -259,6 +259,11 @@ impl<'a> CompileCx<'a> {
         self.registry.local(self.holds, "", self.plugin, 0)
     }
 
+    /// State on each core that all who ask for it by name and number share, whatever plugin they are.
+    pub fn local_of(&mut self, name: &str, fingerprint: u64) -> LocalId {
+        self.registry.local(self.holds, "", name, fingerprint)
+    }
+
     /// State of a request, private to the plugin (all its uses share the slot).
     pub fn slot(&mut self) -> SlotId {
         self.registry.slot(self.plugin)

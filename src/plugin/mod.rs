@@ -14,7 +14,9 @@ pub mod compile;
 pub mod consumers;
 pub mod header_edits;
 pub mod inner;
+pub mod limits;
 pub mod phase;
+pub mod redis;
 pub mod regex_uri;
 #[cfg(test)]
 pub mod testing;

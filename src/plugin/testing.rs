@@ -95,7 +95,7 @@ struct Stage {
 
 /// One plugin, ready to be tried.
 pub(crate) struct Bench<P> {
-    plugin: P,
+    pub(crate) plugin: P,
     stage: Rc<Stage>,
     pub(crate) request_body_max: Option<usize>,
 }

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exchange::{Exchange, Reply};
 use crate::link::breaker::ANSWERS_MAX;
-use crate::link::ledger::{Account, Purse};
+use crate::link::ledger::{Account, Name, Purse};
 use crate::link::outbox::Level;
 use crate::model::field::{HeaderName, InRange, Text, Unique};
 use crate::plugin::header_edits::{HeaderChanges, HeaderEdits};
@@ -107,7 +107,6 @@ struct Judgement {
 }
 
 /// A core's way to the accounts.
-#[derive(Default)]
 struct Panel {
     purse: Purse,
     name: RefCell<Vec<u8>>,
@@ -184,12 +183,16 @@ impl ApiBreaker {
     }
 
     fn with_account<R>(&self, ex: &Exchange, env: Env<'_>, act: impl FnOnce(&Account) -> R) -> R {
-        let panel = env.core.local(self.panel, Panel::default);
+        let panel = env.core.local(self.panel, || Panel {
+            purse: Purse::new(&env.core.ledger),
+            name: RefCell::default(),
+        });
         let mut name = panel.name.borrow_mut();
         name.clear();
         name.extend_from_slice(&self.scope);
         name.extend_from_slice(ex.route.route_id().as_bytes());
-        panel.purse.with(&env.core.ledger, &name, act)
+        let name = Name { bytes: &name, limit: self.scope.len() };
+        panel.purse.with(env.core.now(), name, |account| act(account))
     }
 }
 

@@ -11,26 +11,26 @@
 //!
 //! Counting is exact for the whole process: every core spends from the same account. Every answer tells what is
 //! left. Uses that name a `group` share their counters; any other counts for itself. Of several `rules`, those
-//! before the one that refuses have counted the request. Differs from APISIX: only policy `local` is there, the
-//! others are refused when configuration is read; a refusal also carries `Retry-After`.
+//! before the one that refuses have counted the request. With `policy: redis` gateways share their counters. Differs from
+//! APISIX: other policies are refused when configuration is read; a refusal also carries `Retry-After`.
 
-use std::cell::RefCell;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::base::clock::Moment;
 use crate::base::hash::stable;
-use crate::base::text::parse_u64;
+use crate::base::window::{Fixed, Sliding, Spent};
 use crate::exchange::{Exchange, Reply, SlotId};
-use crate::expr::{Template, Var, Vars as _};
-use crate::link::ledger::{Account, Purse, Spent};
 use crate::model::field::HeaderName;
-use crate::plugin::{CompileCx, ConfigError, Edit, Env, Gate, Plugin, Step};
+use crate::plugin::limits::{Amount, LimitKey, Number, Till, refusal};
+use crate::plugin::redis::{Script, Store};
+use crate::plugin::{CompileCx, ConfigError, Edit, Env, Gate, Plugin, Step, limits};
 use crate::runtime::LocalId;
 use crate::runtime::limits::HELD_BODY_BYTES;
 
-use self::config::{Amount, Config, KeyType, Metadata, Rule, WindowType};
+use self::config::{Config, KeyType, Metadata, Rule, WindowType};
 
+#[path = "limit_count/afar.rs"]
+mod afar;
 #[path = "limit_count/config.rs"]
 mod config;
 
@@ -42,6 +42,8 @@ pub struct LimitCount {
     /// Whether requests pass whose limit cannot be told.
     degrade: bool,
     tell: bool,
+    /// Where counters are kept outside of this process, and how they are counted there.
+    afar: Option<(Store, Script)>,
     till: LocalId,
     /// Tells this use from others in the slot they share.
     me: LocalId,
@@ -52,31 +54,26 @@ pub struct LimitCount {
 struct Limit {
     count: Number,
     window: Number,
-    key: Key,
+    key: LimitKey,
+    /// Whether a request without a value is none of its business, rather than counted by its address.
+    is_for_some: bool,
     /// What the names of its accounts begin with.
     scope: Vec<u8>,
+    /// What its keys in a Redis begin with.
+    keys: Vec<u8>,
     limit_header: String,
     remaining_header: String,
     reset_header: String,
 }
 
-enum Number {
-    Fixed(u64),
-    Asked(Template),
-}
-
-enum Key {
-    Address,
-    Constant,
-    Var(Var),
-    Template(Template),
-}
-
-/// A core's way to the accounts.
-#[derive(Default)]
-struct Till {
-    purse: Purse,
-    name: RefCell<Vec<u8>>,
+/// What a limit makes of a request.
+enum Judged {
+    /// It is not for it.
+    Passed,
+    /// Its count or its window is no number.
+    Unknown,
+    /// What it was held against, and what is left.
+    Spent(u64, Spent),
 }
 
 /// What a limit said of the request.
@@ -106,10 +103,7 @@ impl Plugin for LimitCount {
     const HEADER_FILTER: Edit<Self> = Some(Self::tell);
 
     fn compile(config: Config, metadata: Metadata, cx: &mut CompileCx<'_>) -> Result<Self, ConfigError> {
-        if let Some(policy) = config.policy.elsewhere() {
-            let problem = format!("this build counts in its own process only: expected local, got {policy}");
-            return Err(ConfigError::at("policy", problem));
-        }
+        let store = config.policy.store(&config.redis(), cx)?;
         let scope = match &config.group {
             Some(_) if cx.is_action() => return Err(ConfigError::at("group", "group is not supported")),
             // What is compared is what was meant, not how it was written.
@@ -119,22 +113,21 @@ impl Plugin for LimitCount {
             Some(group) => format!("{}\ngroup\n{}", Self::NAME, group.as_str()),
             None => format!("{}\n{}\n{:x}", Self::NAME, cx.owner(), cx.fingerprint()),
         };
-        let limits = match (&config.count, &config.time_window, &config.rules) {
+        let mut limits = match (&config.count, &config.time_window, &config.rules) {
             (Some(count), Some(window), None) => {
-                let key = Key::of(config.key.as_str(), config.key_type);
+                let text = config.key.as_str();
+                let key = match config.key_type {
+                    KeyType::Constant => LimitKey::Constant,
+                    KeyType::Var => LimitKey::of(text, limits::KeyType::Var),
+                    KeyType::VarCombination => LimitKey::of(text, limits::KeyType::VarCombination),
+                };
                 let mut limit = Limit::new(count, window, key, format!("{scope}\n\n"), &metadata)?;
-                if let Key::Constant = limit.key {
+                if let LimitKey::Constant = limit.key {
                     limit.scope.extend_from_slice(config.key.as_bytes());
                 }
                 vec![limit]
             }
-            (None, None, Some(rules)) => rules
-                .iter()
-                .enumerate()
-                .map(|(at, rule)| {
-                    Limit::of_rule(rule, at, &scope).map_err(|fault| fault.under(&format!("rules[{at}]")))
-                })
-                .collect::<Result<_, _>>()?,
+            (None, None, Some(rules)) => Limit::of_rules(rules, &scope)?,
             (None, None, None) => {
                 return Err(ConfigError::new("expected at least one of `count` with `time_window` and `rules`"));
             }
@@ -149,16 +142,17 @@ impl Plugin for LimitCount {
         if limits.iter().any(Limit::asks_for_body) {
             cx.needs_request_body(HELD_BODY_BYTES);
         }
+        limits.iter_mut().for_each(|limit| limit.keys = afar::keys_of(&limit.scope));
+        let sliding = matches!(config.window_type, WindowType::Sliding);
+        let script = if sliding { afar::SLIDING } else { afar::FIXED };
         let status = config.rejected_code.u16();
         Ok(Self {
             limits,
-            sliding: matches!(config.window_type, WindowType::Sliding),
-            refusal: match &config.rejected_msg {
-                Some(message) => Reply::error_msg(status, message.as_str()),
-                None => Reply::status(status),
-            },
+            sliding,
+            refusal: refusal(status, config.rejected_msg.as_deref()),
             degrade: config.allow_degradation,
             tell: config.show_limit_quota_header,
+            afar: store.map(|store| (store, Script::new(script))),
             till: cx.local_of_all_uses(),
             me: cx.local(),
             seen: cx.slot(),
@@ -168,9 +162,9 @@ impl Plugin for LimitCount {
 
 impl Limit {
     fn new(
-        count: &Amount,
-        window: &Amount,
-        key: Key,
+        count: &Amount<1>,
+        window: &Amount<1>,
+        key: LimitKey,
         scope: String,
         metadata: &Metadata,
     ) -> Result<Self, ConfigError> {
@@ -178,15 +172,28 @@ impl Limit {
             count: Number::of(count).map_err(|why| ConfigError::at("count", why))?,
             window: Number::of(window).map_err(|why| ConfigError::at("time_window", why))?,
             key,
+            is_for_some: false,
             scope: scope.into_bytes(),
+            keys: Vec::new(),
             limit_header: metadata.limit_header.as_str().to_owned(),
             remaining_header: metadata.remaining_header.as_str().to_owned(),
             reset_header: metadata.reset_header.as_str().to_owned(),
         })
     }
 
+    fn of_rules(rules: &[Rule], scope: &str) -> Result<Vec<Self>, ConfigError> {
+        let mut limits = Vec::with_capacity(rules.len());
+        for (at, rule) in rules.iter().enumerate() {
+            if rules[..at].iter().any(|other| other.key == rule.key) {
+                return Err(ConfigError::new(format!("duplicate key '{}' in rules", rule.key)));
+            }
+            limits.push(Self::of_rule(rule, at, scope).map_err(|fault| fault.under(&format!("rules[{at}]")))?);
+        }
+        Ok(limits)
+    }
+
     fn of_rule(rule: &Rule, at: usize, scope: &str) -> Result<Self, ConfigError> {
-        let key = Key::of(rule.key.as_str(), KeyType::VarCombination);
+        let key = LimitKey::combination(rule.key.as_str());
         // Rules are numbered from 1 in headers, as APISIX does.
         let prefix = rule.header_prefix.as_ref().map_or_else(|| (at + 1).to_string(), |text| text.to_string());
         let name = |what: &str| -> Result<HeaderName, ConfigError> {
@@ -198,64 +205,90 @@ impl Limit {
             reset_header: name("Reset")?,
         };
         let mut limit = Self::new(&rule.count, &rule.time_window, key, format!("{scope}\n{at}\n"), &metadata)?;
-        if let Key::Constant = limit.key {
+        limit.is_for_some = true;
+        if let LimitKey::Constant = limit.key {
             limit.scope.extend_from_slice(rule.key.as_bytes());
         }
         Ok(limit)
     }
 
     fn asks_for_body(&self) -> bool {
-        let in_number = |number: &Number| match number {
-            Number::Fixed(_) => false,
-            Number::Asked(template) => template.vars().any(Var::needs_request_body),
-        };
-        let in_key = match &self.key {
-            Key::Address | Key::Constant => false,
-            Key::Var(var) => var.needs_request_body(),
-            Key::Template(template) => template.vars().any(Var::needs_request_body),
-        };
-        in_key || in_number(&self.count) || in_number(&self.window)
+        self.key.asks_for_body() || self.count.asks_for_body() || self.window.asks_for_body()
     }
 
-    /// Counts the request; the count it is held against, and what is left. `None`: the limit cannot be told.
-    fn spend(&self, ex: &Exchange, (now, sliding): (Moment, bool), till: &Till, env: Env<'_>) -> Option<(u64, Spent)> {
-        let mut name = till.name.borrow_mut();
-        let count = self.count.ask(ex, &mut name)?;
-        let window = Duration::from_secs(self.window.ask(ex, &mut name)?);
-        name.clear();
-        name.extend_from_slice(&self.scope);
-        self.key.write(ex, &mut name);
-        let spend = |account: &Account| match sliding {
-            true => account.spend_sliding(now, window, count, 1),
-            false => account.spend_fixed(now, window, count, 1),
+    /// Counts the request.
+    fn spend(&self, ex: &Exchange, (now, sliding): (Moment, bool), till: &Till) -> Judged {
+        let numbers = till.ask(|scratch| Some((self.count.ask(ex, scratch)?, self.window.ask(ex, scratch)?)));
+        let name = |name: &mut Vec<u8>| {
+            // Windows of different lengths can not be counted in one account.
+            if let (true, Some((_, seconds))) = (self.window.is_asked(), numbers) {
+                name.extend_from_slice(&seconds.to_le_bytes());
+            }
+            if self.is_for_some {
+                return self.key.resolve(ex, name);
+            }
+            self.key.write(ex, name);
+            true
         };
-        Some((count, till.purse.with(&env.core.ledger, &name, spend)))
+        let spent = till.with(now, &self.scope, name, |account| {
+            let (count, seconds) = numbers?;
+            let window = Duration::from_secs(seconds);
+            let spent = match sliding {
+                true => account.spend_sliding(&Sliding::new(count, window), now, till.since_epoch(), 1),
+                false => account.spend_fixed(&Fixed::new(count, window), window, now, 1),
+            };
+            Some((count, spent))
+        });
+        match spent {
+            None => Judged::Passed,
+            Some(None) => Judged::Unknown,
+            Some(Some((count, spent))) => Judged::Spent(count, spent),
+        }
     }
 }
 
 impl LimitCount {
     fn spend<'a>(&'a self, ex: &'a mut Exchange, env: Env<'a>) -> Step<'a> {
-        let till = env.core.local(self.till, Till::default);
+        if let Some(afar) = &self.afar {
+            return Step::Wait(Box::pin(self.spend_afar(afar, ex, env)));
+        }
+        let till = env.core.local(self.till, || Till::new(&env.core.ledger));
         let now = env.core.now();
+        let mut judged = false;
         for (limit_at, limit) in self.limits.iter().enumerate() {
-            let (count, spent) = match limit.spend(ex, (now, self.sliding), &till, env) {
-                Some(told) => told,
-                None if self.degrade => continue,
-                None => return Step::Reply(Reply::status(500)),
-            };
-            if self.tell {
-                let told = Told { by: self.me, limit_at, count, spent };
-                let seen = ex.slots.of::<Seen>(self.seen);
-                match seen.first {
-                    None => seen.first = Some(told),
-                    Some(_) => seen.more.push(told),
+            let (count, spent) = match limit.spend(ex, (now, self.sliding), &till) {
+                Judged::Spent(count, spent) => (count, spent),
+                Judged::Passed => continue,
+                Judged::Unknown if self.degrade => {
+                    judged = true;
+                    continue;
                 }
-            }
-            if !spent.admitted {
-                return Step::Reply(self.refusal.clone());
+                Judged::Unknown => return Step::Reply(Reply::status(500)),
+            };
+            judged = true;
+            if let Some(refusal) = self.note(ex, limit_at, (count, spent), env) {
+                return Step::Reply(refusal);
             }
         }
-        Step::Next
+        // Rules of which none is for the request: whoever wrote them thought of all there are.
+        if judged || self.degrade { Step::Next } else { Step::Reply(Reply::status(500)) }
+    }
+
+    /// Keeps what a limit said for the head of the response; the answer, if it was a refusal.
+    fn note(&self, ex: &mut Exchange, limit_at: usize, (count, spent): (u64, Spent), env: Env<'_>) -> Option<Reply> {
+        if self.tell {
+            let told = Told { by: self.me, limit_at, count, spent };
+            let seen = ex.slots.of::<Seen>(self.seen);
+            match seen.first {
+                None => seen.first = Some(told),
+                Some(_) => seen.more.push(told),
+            }
+        }
+        if spent.admitted {
+            return None;
+        }
+        env.core.stats.limit_refusals.add(1);
+        Some(self.refusal.clone())
     }
 
     fn tell(&self, ex: &mut Exchange, _: Env<'_>) {
@@ -278,90 +311,23 @@ impl LimitCount {
     }
 }
 
-impl Number {
-    fn of(amount: &Amount) -> Result<Self, String> {
-        match amount {
-            Amount::Number(number) => Ok(Self::Fixed(number.u64())),
-            Amount::Template(text) => {
-                let template = Template::parse(text.as_str());
-                match template.as_constant() {
-                    None => Ok(Self::Asked(template)),
-                    Some(constant) => positive(constant.as_bytes())
-                        .map(Self::Fixed)
-                        .ok_or_else(|| format!("expected a whole number above 0 or a template, got {constant:?}")),
-                }
-            }
-        }
-    }
-
-    fn ask(&self, ex: &Exchange, scratch: &mut Vec<u8>) -> Option<u64> {
-        match self {
-            Self::Fixed(number) => Some(*number),
-            Self::Asked(template) => {
-                scratch.clear();
-                template.render(ex, scratch);
-                positive(scratch)
-            }
-        }
-    }
-}
-
-fn positive(text: &[u8]) -> Option<u64> {
-    parse_u64(text.trim_ascii()).filter(|number| (1..=config::AMOUNT_MAX as u64).contains(number))
-}
-
-impl Key {
-    fn of(text: &str, key_type: KeyType) -> Self {
-        let var = match key_type {
-            KeyType::Constant => return Self::Constant,
-            KeyType::Var => Var::parse(text),
-            KeyType::VarCombination => match Template::parse(text) {
-                template if template.is_constant() => return Self::Constant,
-                template => match text.strip_prefix('$').map(Var::parse) {
-                    Some(Var::RemoteAddr) => Var::RemoteAddr,
-                    _ => return Self::Template(template),
-                },
-            },
-        };
-        if var == Var::RemoteAddr { Self::Address } else { Self::Var(var) }
-    }
-
-    /// Appends the value; the client's address where it has none.
-    fn write(&self, ex: &Exchange, out: &mut Vec<u8>) {
-        // The first byte keeps values that look like an address apart from addresses.
-        out.push(b'v');
-        let before = out.len();
-        let found = match self {
-            Self::Constant => return,
-            Self::Address => false,
-            Self::Var(var) => {
-                out.extend_from_slice(ex.var(var).as_deref().unwrap_or(b""));
-                out.len() > before
-            }
-            Self::Template(template) => template.render(ex, out) > 0 && out.len() > before,
-        };
-        if !found {
-            out.truncate(before - 1);
-            out.push(b'a');
-            match ex.client.ip.to_canonical() {
-                IpAddr::V4(v4) => out.extend_from_slice(&v4.octets()),
-                IpAddr::V6(v6) => out.extend_from_slice(&v6.octets()),
-            }
-        }
-    }
-}
-
 /// Room for seconds with two decimals.
 const SECONDS_BYTES: usize = 24;
 
+/// Seconds with as many decimals as they have, at most two.
 fn seconds(time: Duration, text: &mut [u8; SECONDS_BYTES]) -> &[u8] {
     let mut digits = itoa::Buffer::new();
     let whole = digits.format(time.as_secs()).as_bytes();
     let hundredths = (time.subsec_millis() / 10) as u8;
     let behind = [b'.', b'0' + hundredths / 10, b'0' + hundredths % 10];
-    let length = whole.len() + behind.len();
+    let decimals = match hundredths {
+        0 => 0,
+        tenths if tenths % 10 == 0 => 2,
+        _ => 3,
+    };
+    let length = whole.len() + decimals;
     text[..whole.len()].copy_from_slice(whole);
-    text[whole.len()..length].copy_from_slice(&behind);
+    text[whole.len()..length].copy_from_slice(&behind[..decimals]);
     &text[..length]
 }
 

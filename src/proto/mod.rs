@@ -5,5 +5,6 @@ pub mod head;
 pub mod hello;
 mod names;
 pub mod proxy_protocol;
+pub mod resp;
 mod start_line;
 pub mod uri;

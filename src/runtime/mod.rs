@@ -13,6 +13,7 @@ pub mod limits;
 pub mod listener;
 pub mod local;
 pub mod pool;
+pub mod redis;
 pub mod socket;
 pub mod sys;
 pub mod tls;

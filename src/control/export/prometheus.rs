@@ -303,7 +303,7 @@ fn per_core(page: &mut Page, board: &Board, name: &str, kind: Kind, help: &str, 
 type Of = fn(&CoreStats) -> &Cell;
 
 /// What each core counts: the metric, what it says, and where.
-const COUNTERS: [(&str, &str, Kind, Of); 18] = [
+const COUNTERS: [(&str, &str, Kind, Of); 21] = [
     (
         "ringway_connections_refused_total",
         "Client connections closed unheard: too many of an address, or no load balancer",
@@ -347,6 +347,11 @@ const COUNTERS: [(&str, &str, Kind, Of); 18] = [
     ("ringway_upstream_stale_total", "Pooled connections found dead", Kind::Counter, |c| &c.upstream_stale),
     ("ringway_upstream_idle", "Upstream connections in the pool", Kind::Gauge, |c| &c.upstream_idle),
     ("ringway_retries_total", "Second and further attempts", Kind::Counter, |c| &c.retries),
+    ("ringway_limit_refusals_total", "Requests that a limit refused", Kind::Counter, |c| &c.limit_refusals),
+    ("ringway_limit_waits_total", "Requests that a limit had wait", Kind::Counter, |c| &c.limit_waits),
+    ("ringway_redis_failures_total", "Times a Redis with counters gave no reply", Kind::Counter, |c| {
+        &c.redis_failures
+    }),
     ("ringway_breaker_openings_total", "Times a circuit breaker was opened", Kind::Counter, |c| {
         &c.breakers_opened
     }),

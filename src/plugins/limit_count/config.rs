@@ -1,13 +1,14 @@
 //! What a user of `limit-count` writes.
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::field::{HeaderName, InRange, NonEmpty, Port, ShortText, Text};
+use crate::model::field::{HeaderName, InRange, NonEmpty, Port, Secret, ShortText, Text};
+use crate::plugin::limits::{AMOUNT_MAX, Amount};
+use crate::plugin::redis::{self, Store, Written, not_yet, with_redis};
+use crate::plugin::{CompileCx, ConfigError};
 
-/// Most of either requests or seconds.
-pub(super) const AMOUNT_MAX: i64 = u32::MAX as i64;
-
+with_redis! {
 /// So many requests in a window of time, for each value of a key.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -15,12 +16,11 @@ pub(super) const AMOUNT_MAX: i64 = u32::MAX as i64;
     "anyOf" = [{"required": ["count", "time_window"]}, {"required": ["rules"]}],
     "dependentRequired" = {"count": ["time_window"], "time_window": ["count"]}
 ))]
-#[allow(dead_code)] // What belongs to the other policies is read, and refused with them.
 pub struct Config {
     /// How many requests a window admits.
-    pub(super) count: Option<Amount>,
+    pub(super) count: Option<Amount<1>>,
     /// How many seconds a window lasts.
-    pub(super) time_window: Option<Amount>,
+    pub(super) time_window: Option<Amount<1>>,
     /// Several limits, asked one after the other, in place of `count` and `time_window`.
     pub(super) rules: Option<NonEmpty<Rule>>,
     /// How windows lie in time.
@@ -40,46 +40,18 @@ pub struct Config {
     pub(super) rejected_code: InRange<200, 599>,
     /// What a refused client is told, as `{"error_msg":"…"}`. Absent: the page of the status.
     pub(super) rejected_msg: Option<Text<1, 4096>>,
-    /// Where counters are kept; only `local` is accepted.
+    /// Where counters are kept; `local` and `redis` are accepted.
     #[serde(default)]
     pub(super) policy: Policy,
-    /// Do requests pass whose count or window does not come to a number?
+    /// Do requests pass whose count or window does not come to a number, and when Redis gives no answer?
     #[serde(default)]
     pub(super) allow_degradation: bool,
     /// Do answers say what is left?
     #[serde(default = "yes")]
     pub(super) show_limit_quota_header: bool,
-    /// Seconds between two exchanges with Redis. Like all that follows it is for policies other than `local`, and has
-    /// no effect.
+    /// Seconds between two exchanges with Redis. It is asked for every request, whatever is written. Like all that
+    /// follows this is for policies other than `local`.
     sync_interval: Option<f64>,
-    /// Where Redis is.
-    redis_host: Option<ShortText>,
-    /// The port of Redis.
-    redis_port: Option<Port>,
-    /// The user of Redis.
-    redis_username: Option<String>,
-    /// The password of Redis.
-    redis_password: Option<String>,
-    /// The number of the database.
-    redis_database: Option<InRange<0, AMOUNT_MAX>>,
-    /// Milliseconds that Redis may take.
-    redis_timeout: Option<InRange<1, AMOUNT_MAX>>,
-    /// Is TLS spoken with Redis?
-    redis_ssl: Option<bool>,
-    /// Is the certificate of Redis checked?
-    redis_ssl_verify: Option<bool>,
-    /// Milliseconds that an idle connection to Redis is kept.
-    redis_keepalive_timeout: Option<InRange<1, AMOUNT_MAX>>,
-    /// Most idle connections to Redis.
-    redis_keepalive_pool: Option<InRange<1, AMOUNT_MAX>>,
-    /// Nodes of the cluster, as `host:port`.
-    redis_cluster_nodes: Option<NonEmpty<ShortText>>,
-    /// The name of the cluster.
-    redis_cluster_name: Option<ShortText>,
-    /// Is TLS spoken with the cluster?
-    redis_cluster_ssl: Option<bool>,
-    /// Are the certificates of the cluster checked?
-    redis_cluster_ssl_verify: Option<bool>,
     /// Where the sentinels are.
     redis_sentinels: Option<NonEmpty<Sentinel>>,
     /// The name of the master that the sentinels watch.
@@ -89,11 +61,12 @@ pub struct Config {
     /// The user of the sentinels.
     sentinel_username: Option<String>,
     /// The password of the sentinels.
-    sentinel_password: Option<String>,
+    sentinel_password: Option<Secret>,
     /// Milliseconds that connecting to Redis may take.
     redis_connect_timeout: Option<InRange<1, AMOUNT_MAX>>,
     /// Milliseconds that an answer of Redis may take.
     redis_read_timeout: Option<InRange<1, AMOUNT_MAX>>,
+}
 }
 
 /// One limit of several.
@@ -102,9 +75,9 @@ pub struct Config {
 #[schemars(inline)]
 pub(super) struct Rule {
     /// How many requests a window admits.
-    pub(super) count: Amount,
+    pub(super) count: Amount<1>,
     /// How many seconds a window lasts.
-    pub(super) time_window: Amount,
+    pub(super) time_window: Amount<1>,
     /// What is counted apart; a template.
     pub(super) key: Text<1, 4096>,
     /// What stands for the rule in the names of headers, `X-<prefix>-RateLimit-Limit`; its number otherwise.
@@ -120,34 +93,6 @@ struct Sentinel {
     host: ShortText,
     /// The port of a sentinel.
     port: Port,
-}
-
-/// A number, or a template that comes to one.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub(super) enum Amount {
-    Number(InRange<1, AMOUNT_MAX>),
-    Template(Text<1, 256>),
-}
-
-impl JsonSchema for Amount {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Amount".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "x-expected": "a whole number above 0 or a template",
-            "anyOf": [
-                { "type": "integer", "minimum": 1, "maximum": AMOUNT_MAX },
-                { "type": "string", "minLength": 1, "maxLength": 256 },
-            ],
-        })
-    }
 }
 
 /// How windows lie in time.
@@ -193,13 +138,13 @@ pub(super) enum Policy {
 }
 
 impl Policy {
-    /// The name of a policy that keeps counters outside of this process.
-    pub(super) const fn elsewhere(self) -> Option<&'static str> {
+    /// The Redis that keeps the counters; `None` where they are kept here.
+    pub(super) fn store(self, written: &Written<'_>, cx: &mut CompileCx<'_>) -> Result<Option<Store>, ConfigError> {
         match self {
-            Self::Local => None,
-            Self::Redis => Some("redis"),
-            Self::RedisCluster => Some("redis-cluster"),
-            Self::RedisSentinel => Some("redis-sentinel"),
+            Self::Local => Ok(None),
+            Self::Redis => redis::Policy::Redis.store(written, cx),
+            Self::RedisCluster => redis::Policy::RedisCluster.store(written, cx),
+            Self::RedisSentinel => Err(not_yet("redis-sentinel")),
         }
     }
 }

@@ -1,0 +1,273 @@
+//! The arithmetic of limits: words and a moment in, a decision and the next words out.
+//!
+//! Nothing here is shared, waits or asks for the time. Who keeps the words changes them by compare-and-swap, so a
+//! decision holds only if the word it was made from is still there. A word of zero is one that was never used. Times of
+//! callers may lie a little behind those of the words, because several clocks are read; that can make a decision
+//! stricter, never laxer.
+//!
+//! | kind | words | what they hold |
+//! |---|---|---|
+//! | [`Fixed`] | 1 | start of the window, spent in it |
+//! | [`Sliding`] | 2 | number of the window and spent in it, twice: this window and the one before |
+//! | [`Leaky`] | 1 | when the last admitted request's turn was |
+//! | [`Seats`] | 1 | how many are taken |
+
+use std::time::Duration;
+
+use super::clock::Moment;
+
+/// Most that a window may admit: the bits of a word that count.
+pub const COUNT_MAX: u64 = u32::MAX as u64;
+/// Windows of a fixed kind begin at multiples of this, or of [`LONG_TICK`].
+const TICK: Duration = Duration::from_millis(10);
+/// What windows are measured in that are longer than [`LONG_TICKS`] ticks.
+const LONG_TICK: Duration = Duration::from_secs(1);
+/// 124 days of 10 ms: a quarter of what 32 bits can tell, so that what lies behind is told from what lies ahead.
+const LONG_TICKS: u64 = 1 << 30;
+/// A window that begins at most so many ticks after "now", an hour, began just now on a clock that was read later.
+const AHEAD_TICKS: u64 = 360_000;
+/// Longest spacing of a leaky bucket, and longest time its burst may stand for: 146 years.
+const NANOS_MAX: u64 = 1 << 62;
+
+/// What asking a window came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// Whether the request is within the limit; if not, nothing is counted.
+    pub admitted: bool,
+    /// How many more the window admits.
+    pub remaining: u64,
+    /// When more is admitted, or the window ends.
+    pub reset_in: Duration,
+}
+
+/// A place in time and a count in one word.
+const fn pack(at: u64, count: u64) -> u64 {
+    at << 32 | count
+}
+
+const fn unpack(word: u64) -> (u64, u64) {
+    (word >> 32, word & COUNT_MAX)
+}
+
+/// A window that starts with its first use.
+#[derive(Clone, Copy, Debug)]
+pub struct Fixed {
+    limit: u64,
+    window: u64,
+    tick_ns: u64,
+}
+
+impl Fixed {
+    /// `limit` in each `window`, which is at least 10 ms.
+    pub const fn new(limit: u64, window: Duration) -> Self {
+        let ticks = window.as_nanos() / TICK.as_nanos();
+        let tick = if ticks as u64 <= LONG_TICKS { TICK } else { LONG_TICK };
+        let window = (window.as_nanos() / tick.as_nanos()) as u64;
+        Self {
+            limit: if limit < COUNT_MAX { limit } else { COUNT_MAX },
+            window: if window == 0 {
+                1
+            } else if window < COUNT_MAX {
+                window
+            } else {
+                COUNT_MAX
+            },
+            tick_ns: tick.as_nanos() as u64,
+        }
+    }
+
+    /// What spending `cost` comes to, and the word after it if it is admitted.
+    pub fn spend(&self, word: u64, now: Moment, cost: u64) -> (Spent, Option<u64>) {
+        // 32 bits of ticks come round after 497 days; differences do not mind.
+        let now = (now.as_nanos() / self.tick_ns) & COUNT_MAX;
+        let (start, spent) = unpack(word);
+        let age = now.wrapping_sub(start) & COUNT_MAX;
+        let age = if age > COUNT_MAX - AHEAD_TICKS { 0 } else { age };
+        let is_over = word == 0 || age >= self.window;
+        let (start, age, spent) = if is_over { (now, 0, 0) } else { (start, age, spent) };
+        let reset_in = Duration::from_nanos((self.window - age).saturating_mul(self.tick_ns));
+        match spent.checked_add(cost).filter(|spent| *spent <= self.limit) {
+            Some(spent) => {
+                let told = Spent { admitted: true, remaining: self.limit - spent, reset_in };
+                (told, Some(pack(start, spent)))
+            }
+            None => {
+                let remaining = self.limit.saturating_sub(spent);
+                (Spent { admitted: false, remaining, reset_in }, None)
+            }
+        }
+    }
+}
+
+/// Windows at multiples of their length, of which the one before counts in proportion to how much of it a window that
+/// moves with time still covers.
+///
+/// One word holds the window at hand if its number is even, the other if it is odd; either then holds the one before. A
+/// request is admitted in a window only once the one before is sealed, so that nothing more is spent there, and what it
+/// counts stays what it was: the words can not be changed at once, and so all but one must stand still.
+#[derive(Clone, Copy, Debug)]
+pub struct Sliding {
+    limit: u64,
+    window_ms: u64,
+}
+
+/// Most that a sliding window may admit.
+pub const SLIDING_MAX: u64 = SEALED - 1;
+/// The bit of a count that says that it is final.
+const SEALED: u64 = 1 << 31;
+
+/// What is to be done to one of the two words of a [`Sliding`], if it is still there: `next` is to take its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slide {
+    /// Before anything can be said a window begins or ends. Whether or not that comes off, ask again.
+    Move { word: usize, next: u64 },
+    /// Admitted if it comes off; otherwise ask again.
+    Admit { word: usize, next: u64, spent: Spent },
+    /// Refused; nothing changes.
+    Refuse(Spent),
+}
+
+impl Sliding {
+    /// `limit` in any `window`, which is at least a second and has whole seconds.
+    pub const fn new(limit: u64, window: Duration) -> Self {
+        let seconds = if window.as_secs() == 0 { 1 } else { window.as_secs() };
+        Self {
+            limit: if limit < SLIDING_MAX { limit } else { SLIDING_MAX },
+            window_ms: seconds.saturating_mul(1000),
+        }
+    }
+
+    /// What spending `cost` takes. `now_ms` are milliseconds since 1970, or whatever all callers count from.
+    pub fn step(&self, words: [u64; 2], now_ms: u64, cost: u64) -> Slide {
+        // A window's number is its own plus one, so that none is zero.
+        let (mut number, mut left) = (now_ms / self.window_ms + 1, self.window_ms - now_ms % self.window_ms);
+        // Time never goes back to a window that is over.
+        let read = words.map(Self::read);
+        let latest = read.map(|(at, sealed, _)| at + u64::from(sealed)).into_iter().fold(0, u64::max);
+        if latest > number {
+            (number, left) = (latest, self.window_ms);
+        }
+        let (this, other) = ((number & 1) as usize, (number & 1 ^ 1) as usize);
+        let ((at, _, spent), (before_at, before_sealed, before)) = (read[this], read[other]);
+        let is_before_over = before_at + 1 == number && before_sealed;
+        // First the word of the latest window, where somebody whose clock is behind might still begin or spend.
+        if !is_before_over && (at == number || latest & 1 == other as u64) {
+            let count = if before_at + 1 == number { before } else { 0 };
+            return Slide::Move { word: other, next: pack(number - 1, count | SEALED) };
+        }
+        if at != number {
+            return Slide::Move { word: this, next: pack(number, 0) };
+        }
+        let carried = (u128::from(before) * u128::from(left) / u128::from(self.window_ms)) as u64;
+        let used = carried.saturating_add(spent).saturating_add(cost);
+        if used > self.limit {
+            let reset_in = Duration::from_millis(self.wait_ms(before, spent.saturating_add(cost), left));
+            return Slide::Refuse(Spent { admitted: false, remaining: 0, reset_in });
+        }
+        let reset_in = Duration::from_millis(left);
+        let told = Spent { admitted: true, remaining: self.limit - used, reset_in };
+        Slide::Admit { word: this, next: pack(number, spent + cost), spent: told }
+    }
+
+    /// The number of a window, whether it is sealed, and what was spent in it.
+    const fn read(word: u64) -> (u64, bool, u64) {
+        let (at, count) = unpack(word);
+        (at, count & SEALED != 0, count & SLIDING_MAX)
+    }
+
+    /// Until so much of the window before has gone by that `wanted` fits; at most until this window ends.
+    fn wait_ms(&self, before: u64, wanted: u64, left: u64) -> u64 {
+        if before == 0 || wanted > self.limit {
+            return left;
+        }
+        // `carried` may be `limit - wanted`: as long as `before * left < (that + 1) * window`.
+        let bound = u128::from(self.limit - wanted + 1) * u128::from(self.window_ms);
+        let fits_at = (bound - 1) / u128::from(before);
+        left.saturating_sub(fits_at.min(u128::from(left)) as u64)
+    }
+
+    /// Until when the words matter at least, when a window begins at `now_ms`: that window and the next.
+    pub fn matters_ms(&self, now_ms: u64) -> u64 {
+        (now_ms / self.window_ms + 2).saturating_mul(self.window_ms)
+    }
+}
+
+/// Requests have their turns one by one, evenly spaced; one that comes too early waits for its turn, and one whose turn
+/// is too far away is refused. A word holds the turn of the last one that was admitted.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaky {
+    spacing_ns: u64,
+    ahead_ns: u64,
+}
+
+/// What asking a leaky bucket came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Admitted if `next` takes the place of the word; its turn is `after` now.
+    Mine { next: u64, after: Duration },
+    /// Refused; so much later it would be admitted.
+    Full { retry_in: Duration },
+}
+
+impl Leaky {
+    /// `rate` turns a second (above 0), and turns up to `burst` spacings ahead, but none further than `ahead_max`. The
+    /// spacing is rounded up to a nanosecond, so that the rate is never exceeded.
+    pub fn new(rate: f64, burst: f64, ahead_max: Duration) -> Self {
+        let nanos = |number: f64| if number < NANOS_MAX as f64 { number as u64 } else { NANOS_MAX };
+        let spacing_ns = nanos((1e9 / rate).ceil()).max(1);
+        let most = ahead_max.as_nanos().min(u128::from(NANOS_MAX)) as u64;
+        // A product of two such numbers may be a little below the whole number that it stands for.
+        let ahead_ns = nanos(burst * spacing_ns as f64 + 0.5).min(most);
+        Self { spacing_ns, ahead_ns }
+    }
+
+    /// What a request at `now` comes to.
+    pub fn ask(&self, word: u64, now: Moment) -> Turn {
+        let now = now.as_nanos().max(1);
+        let turn = if word == 0 { now } else { word.saturating_add(self.spacing_ns).max(now) };
+        let ahead = turn - now;
+        if ahead > self.ahead_ns {
+            return Turn::Full { retry_in: Duration::from_nanos(ahead - self.ahead_ns) };
+        }
+        Turn::Mine { next: turn, after: Duration::from_nanos(ahead) }
+    }
+
+    /// The spacing, rounded up, and how far ahead a turn may be, in microseconds.
+    pub const fn micros(&self) -> [u64; 2] {
+        [self.spacing_ns.div_ceil(1000), self.ahead_ns / 1000]
+    }
+
+    /// Nanoseconds between two turns.
+    pub const fn spacing_ns(&self) -> u64 {
+        self.spacing_ns
+    }
+}
+
+/// So many at once. A word holds how many there are.
+#[derive(Clone, Copy, Debug)]
+pub struct Seats {
+    conn: u64,
+    burst: u64,
+}
+
+impl Seats {
+    /// `conn` at once, and `burst` more that have to wait for a while.
+    pub const fn new(conn: u64, burst: u64) -> Self {
+        Self { conn: if conn == 0 { 1 } else { conn }, burst }
+    }
+
+    /// How many there are with one more, if one more may come.
+    pub const fn enter(&self, word: u64) -> Option<u64> {
+        let taken = word.saturating_add(1);
+        if taken > self.conn.saturating_add(self.burst) { None } else { Some(taken) }
+    }
+
+    /// How many spans of time the one that made it `taken` waits.
+    pub const fn waits(&self, taken: u64) -> u64 {
+        if taken > self.conn { (taken - 1) / self.conn } else { 0 }
+    }
+}
+
+#[cfg(test)]
+#[path = "window/tests.rs"]
+mod tests;

@@ -1,0 +1,213 @@
+//! What holds of accounts and of the way to them.
+
+use super::*;
+use crate::base::rng::Rng;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn at(millis: u64) -> Moment {
+    Moment::from_nanos(millis * 1_000_000)
+}
+
+/// A key of limit `l`.
+fn name(key: &[u8]) -> Name<'_> {
+    Name { bytes: key, limit: 1 }
+}
+
+fn key(number: u64) -> Vec<u8> {
+    format!("l{number}").into_bytes()
+}
+
+/// Spends one of `limit` a minute; whether it was admitted.
+fn spend(purse: &Purse, key: &[u8], millis: u64, limit: u64) -> bool {
+    let fixed = Fixed::new(limit, MINUTE);
+    purse.with(at(millis), name(key), |account| account.spend_fixed(&fixed, MINUTE, at(millis), 1).admitted)
+}
+
+fn ledger(room: usize) -> (Arc<Ledger>, Purse) {
+    let ledger = Arc::new(Ledger::with_room(room));
+    let purse = Purse::new(&ledger);
+    (ledger, purse)
+}
+
+#[test]
+fn an_account_fills_a_cache_line_and_no_more() {
+    assert_eq!(size_of::<Account>(), 48, "16 bytes are the counts of its Arc");
+}
+
+#[test]
+fn many_threads_never_spend_more_than_the_limit() {
+    let ledger = Arc::new(Ledger::new());
+    let bucket = Leaky::new(1.0, 999.0, Duration::from_secs(3600));
+    let sliding = Sliding::new(1000, MINUTE);
+    let kinds: [&(dyn Fn(&Purse) -> bool + Sync); 3] = [
+        &|purse| spend(purse, b"lfixed", 1, 1000),
+        &|purse| {
+            purse.with(at(1), name(b"lsliding"), |account| {
+                account.spend_sliding(&sliding, at(1), Epoch(60_000), 1).admitted
+            })
+        },
+        &|purse| {
+            purse.with(at(1), name(b"lleaky"), |account| {
+                matches!(account.take_turn(&bucket, at(1)), Turn::Mine { .. })
+            })
+        },
+    ];
+    for kind in kinds {
+        let admitted: usize = std::thread::scope(|scope| {
+            let spenders: Vec<_> = (0..4)
+                .map(|_| {
+                    let ledger = Arc::clone(&ledger);
+                    scope.spawn(move || {
+                        let purse = Purse::new(&ledger);
+                        (0..5000).filter(|_| kind(&purse)).count()
+                    })
+                })
+                .collect();
+            spenders.into_iter().map(|spender| spender.join().expect("no panic")).sum()
+        });
+        assert_eq!(admitted, 1000);
+    }
+}
+
+#[test]
+fn seats_are_never_more_than_there_are_and_all_come_back() {
+    let ledger = Arc::new(Ledger::new());
+    let seats = Seats::new(3, 2);
+    let most = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let purse = Purse::new(&ledger);
+                for _ in 0..5000 {
+                    let entered = purse.with(at(1), name(b"l"), |account| {
+                        account.enter(&seats).map(|taken| (Arc::clone(account), taken))
+                    });
+                    if let Some((account, taken)) = entered {
+                        most.fetch_max(taken, Ordering::Relaxed);
+                        account.leave();
+                    }
+                }
+            });
+        }
+    });
+    assert!(most.load(Ordering::Relaxed) <= 5);
+    let purse = Purse::new(&ledger);
+    assert_eq!(purse.with(at(1), name(b"l"), |account| account.seated()), 0);
+}
+
+#[test]
+fn a_limit_in_force_outlives_any_number_of_other_keys() {
+    let (ledger, purse) = ledger(4096);
+    let other = Purse::new(&ledger);
+    for _ in 0..3 {
+        assert!(spend(&purse, b"lours", 0, 3));
+    }
+    for number in 0..100_000 {
+        spend(&other, &key(number), 1000, 3);
+    }
+    assert!(ledger.accounts() <= 4096 + SHARDS);
+    assert!(!spend(&other, b"lours", 2000, 3), "the count was forgotten");
+    assert!(!spend(&purse, b"lours", 59_000, 3));
+    assert!(spend(&other, b"lours", 60_001, 3), "the window is over");
+}
+
+#[test]
+fn places_of_limits_that_are_over_are_taken_again() {
+    let (ledger, purse) = ledger(4096);
+    for minute in 0..50 {
+        for number in 0..300 {
+            assert!(
+                spend(&purse, &key(minute * 1000 + number), minute * 61_000, 1),
+                "minute {minute}, {number}"
+            );
+        }
+    }
+    assert_eq!(ledger.crowded(), 0);
+    assert!(ledger.accounts() <= 4096);
+}
+
+#[test]
+fn keys_without_a_place_share_one_count_and_never_get_more_than_their_own() {
+    let seed = 77;
+    let mut rng = Rng::seeded(seed);
+    // One place a shard, and purses that come and go.
+    let ledger = Arc::new(Ledger::with_room(SHARDS));
+    let mut purses: Vec<Purse> = (0..4).map(|_| Purse::new(&ledger)).collect();
+    // Five at once, and one more every twelve seconds.
+    let bucket = Leaky::new(1.0 / 12.0, 4.0, Duration::from_secs(3600));
+    let take = |purse: &Purse, key: &[u8], now: u64| {
+        purse.with(at(now), name(key), |account| {
+            matches!(account.take_turn(&bucket, at(now)), Turn::Mine { .. })
+        })
+    };
+    let mut admitted: Map<u64, Vec<u64>> = Map::default();
+    let mut now = 0;
+    for _ in 0..200_000 {
+        now += rng.below(20);
+        if rng.below(1000) == 0 {
+            now += rng.below(120_000);
+        }
+        let at = rng.below(4) as usize;
+        if rng.below(500) == 0 {
+            purses[at] = Purse::new(&ledger);
+        }
+        let number = rng.below(400);
+        if take(&purses[at], &key(number), now) {
+            admitted.entry(number).or_default().push(now);
+        }
+    }
+    assert!(ledger.crowded() > 1000, "seed {seed}: nobody was without a place");
+    for (number, times) in &admitted {
+        for (first, from) in times.iter().enumerate() {
+            for (last, to) in times.iter().enumerate().skip(first) {
+                let most = (to - from) / 12_000 + 5;
+                assert!(((last - first) as u64) < most, "seed {seed}: key {number}, {first} to {last}");
+            }
+        }
+    }
+    // When all is over, keys have places of their own again.
+    now += 200_000;
+    assert!((0..5).all(|_| take(&purses[0], b"lnew", now)));
+}
+
+#[test]
+fn a_seat_that_is_taken_keeps_its_account() {
+    let (ledger, purse) = ledger(SHARDS);
+    let seats = Seats::new(1, 0);
+    let held =
+        purse.with(at(0), name(b"lheld"), |account| account.enter(&seats).map(|_| Arc::clone(account)));
+    let other = Purse::new(&ledger);
+    for number in 0..10_000 {
+        spend(&other, &key(number), 100_000 * number, 1);
+    }
+    drop(purse);
+    let again = |millis| other.with(at(millis), name(b"lheld"), |account| account.enter(&seats).is_some());
+    assert!(!again(2_000_000_000));
+    held.expect("the first had the seat").leave();
+    assert!(again(2_000_000_001));
+}
+
+#[test]
+fn purses_remember_no_more_than_their_share() {
+    let ledger = Arc::new(Ledger::with_room(6400));
+    let purses: Vec<Purse> = (0..8).map(|_| Purse::new(&ledger)).collect();
+    for number in 0..2000 {
+        spend(&purses[0], &key(number), number, 1);
+    }
+    let held = |purse: &Purse| purse.met.borrow().places.len();
+    assert_eq!(held(&purses[0]), 400);
+    assert_eq!(purses[0].met.borrow().by_print.len(), 400);
+    drop(purses);
+    let alone = Purse::new(&ledger);
+    for number in 0..2000 {
+        spend(&alone, &key(number), number, 1);
+    }
+    assert_eq!(held(&alone), 2000);
+    let more: Vec<Purse> = (0..3).map(|_| Purse::new(&ledger)).collect();
+    for number in 0..5000 {
+        spend(&alone, &key(number + 100_000), 100_000 + number, 1);
+    }
+    assert_eq!(held(&alone), 800, "with three more its share is less");
+    drop(more);
+}

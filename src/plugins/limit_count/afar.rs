@@ -1,0 +1,112 @@
+//! `limit-count` with its counters in a Redis: one script for each kind of window, run in one step for all gateways.
+//!
+//! A fixed window is a number that expires, under the key and with the meaning that APISIX gives it: what was spent. A
+//! sliding one is a hash of the window's number and what was spent in it and before, by the clock of Redis, so that
+//! gateways need not agree on the time.
+
+use std::time::Duration;
+
+use super::{Judged, Limit, LimitCount};
+use crate::base::window::Spent;
+use crate::exchange::{Exchange, Reply};
+use crate::plugin::redis::{Script, Store};
+use crate::plugin::{Env, Verdict};
+
+/// What the keys begin with.
+const PREFIX: &str = "plugin-limit-count:v1:";
+
+/// What the keys of a limit begin with: its scope, whose lines begin with the name of the plugin.
+pub(super) fn keys_of(scope: &[u8]) -> Vec<u8> {
+    let behind = scope.iter().position(|byte| *byte == b'\n').map_or(scope, |end| &scope[end + 1..]);
+    let colons = behind.iter().map(|byte| if *byte == b'\n' { b':' } else { *byte });
+    PREFIX.bytes().chain(colons).collect()
+}
+
+/// `cost limit window`, times in milliseconds; whether it is admitted, what is spent, when the window ends.
+pub(super) const FIXED: &str = "\
+local cost, limit, window = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local left = redis.call('PTTL', KEYS[1])
+local spent = 0
+if left >= 0 then spent = tonumber(redis.call('GET', KEYS[1])) or 0 end
+if spent + cost > limit then return {0, spent, left >= 0 and left or window} end
+if left < 0 then
+  redis.call('SET', KEYS[1], cost, 'PX', window)
+  return {1, cost, window}
+end
+return {1, redis.call('INCRBY', KEYS[1], cost), left}";
+
+/// The same for a window that moves with time; what is spent includes what is carried over.
+pub(super) const SLIDING: &str = "\
+local cost, limit, window = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local number, left = math.floor(now / window), window - now % window
+local kept = redis.call('HMGET', KEYS[1], 'number', 'spent', 'before')
+local at, spent, before = tonumber(kept[1]), tonumber(kept[2]) or 0, tonumber(kept[3]) or 0
+if at and at > number then number, left = at, window end
+if at ~= number then
+  before = at and at + 1 == number and spent or 0
+  spent = 0
+end
+local used = math.floor(before * left / window) + spent
+if used + cost > limit then return {0, used, left} end
+redis.call('HSET', KEYS[1], 'number', number, 'spent', spent + cost, 'before', before)
+redis.call('PEXPIRE', KEYS[1], left + window)
+return {1, used + cost, left}";
+
+impl LimitCount {
+    /// Counts the request, rule by rule.
+    pub(super) async fn spend_afar(
+        &self,
+        (store, script): &(Store, Script),
+        ex: &mut Exchange,
+        env: Env<'_>,
+    ) -> Verdict {
+        let mut judged = false;
+        for (limit_at, limit) in self.limits.iter().enumerate() {
+            let (count, spent) = match limit.spend_afar(store, ex, (script, env)).await {
+                Some(Judged::Spent(count, spent)) => (count, spent),
+                Some(Judged::Passed) => continue,
+                Some(Judged::Unknown) | None if self.degrade => {
+                    judged = true;
+                    continue;
+                }
+                Some(Judged::Unknown) => return Verdict::Reply(Reply::status(500)),
+                None => return Verdict::Reply(Reply::error_msg(500, "failed to limit count")),
+            };
+            judged = true;
+            if let Some(refusal) = self.note(ex, limit_at, (count, spent), env) {
+                return Verdict::Reply(refusal);
+            }
+        }
+        if judged || self.degrade { Verdict::Next } else { Verdict::Reply(Reply::status(500)) }
+    }
+}
+
+impl Limit {
+    /// Counts the request; `None` when Redis gives no answer that could be used.
+    async fn spend_afar(&self, store: &Store, ex: &Exchange, (script, env): (&Script, Env<'_>)) -> Option<Judged> {
+        let mut key = Vec::with_capacity(128);
+        let (Some(count), Some(seconds)) = (self.count.ask(ex, &mut key), self.window.ask(ex, &mut key)) else {
+            key.clear();
+            let is_for_it = !self.is_for_some || self.key.resolve(ex, &mut key);
+            return Some(if is_for_it { Judged::Unknown } else { Judged::Passed });
+        };
+        key.clear();
+        key.extend_from_slice(&self.keys);
+        if self.window.is_asked() {
+            key.extend_from_slice(format!("{seconds}:").as_bytes());
+        }
+        if !self.key.write_text(ex, self.is_for_some, &mut key) {
+            return Some(Judged::Passed);
+        }
+        let told = store.run(env.core, script, &key, &[1, count, seconds.saturating_mul(1000)]).await.ok()?;
+        let [admitted, spent, left] = <[i64; 3]>::try_from(told).ok()?;
+        let spent = Spent {
+            admitted: admitted == 1,
+            remaining: count.saturating_sub(spent.max(0) as u64),
+            reset_in: Duration::from_millis(left.max(0) as u64),
+        };
+        Some(Judged::Spent(count, spent))
+    }
+}
