@@ -138,6 +138,7 @@ impl Sliding {
     }
 
     /// What spending `cost` takes. `now_ms` are milliseconds since 1970, or whatever all callers count from.
+    #[inline]
     pub fn step(&self, words: [u64; 2], now_ms: u64, cost: u64) -> Slide {
         // A window's number is its own plus one, so that none is zero.
         let (mut number, mut left) = (now_ms / self.window_ms + 1, self.window_ms - now_ms % self.window_ms);
@@ -158,7 +159,12 @@ impl Sliding {
         if at != number {
             return Slide::Move { word: this, next: pack(number, 0) };
         }
-        let carried = (u128::from(before) * u128::from(left) / u128::from(self.window_ms)) as u64;
+        let carried = match before {
+            0 => 0,
+            // 31 bits and 32 bits, as with windows of up to 49 days.
+            _ if left <= COUNT_MAX => before * left / self.window_ms,
+            _ => (u128::from(before) * u128::from(left) / u128::from(self.window_ms)) as u64,
+        };
         let used = carried.saturating_add(spent).saturating_add(cost);
         if used > self.limit {
             let reset_in = Duration::from_millis(self.wait_ms(before, spent.saturating_add(cost), left));

@@ -6,6 +6,7 @@
 //! means nothing for here (`hostname`, `server_name`, `graphql_*`, `llm_*`) is unset.
 
 use std::borrow::Cow;
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -33,6 +34,15 @@ impl Vars for Exchange {
             }
             var => self.request_var(var).or_else(|| self.client_var(var)).or_else(|| self.outcome_var(var)),
         }
+    }
+
+    fn append(&self, var: &Var, out: &mut Vec<u8>) -> bool {
+        if *var == Var::RemoteAddr {
+            // What limits are counted by: written where it is wanted.
+            return write!(out, "{}", self.client.ip.to_canonical()).is_ok();
+        }
+        let value = self.var(var);
+        value.inspect(|value| out.extend_from_slice(value)).is_some()
     }
 
     fn has(&self, list: &Var, member: &Literal) -> bool {

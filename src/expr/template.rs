@@ -56,7 +56,22 @@ impl Template {
 
     /// Appends the text to `out`; returns how many references had a value or a default. Captures have none.
     pub fn render<V: Vars + ?Sized>(&self, vars: &V, out: &mut Vec<u8>) -> usize {
-        self.render_with(vars, &[], out)
+        let mut resolved = 0;
+        for piece in &self.pieces {
+            let (found, default) = match piece {
+                Piece::Text(text) => {
+                    out.extend_from_slice(text.as_bytes());
+                    continue;
+                }
+                Piece::Var(var, default) => (vars.append(var, out), default),
+                Piece::Capture(_, default) => (false, default),
+            };
+            if let (false, Some(default)) = (found, default) {
+                out.extend_from_slice(default.as_bytes());
+            }
+            resolved += usize::from(found || default.is_some());
+        }
+        resolved
     }
 
     /// [`Self::render`] with captures: `$0` is the first of them.

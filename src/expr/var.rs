@@ -13,6 +13,13 @@ pub trait Vars {
     /// The value; `None` when it is unset. Set and empty is `Some` of nothing.
     fn var<'a>(&'a self, var: &Var) -> Option<Cow<'a, [u8]>>;
 
+    /// Appends the value; whether there is one. For who has room already, so that a value that is put together needs none of
+    /// its own.
+    fn append(&self, var: &Var, out: &mut Vec<u8>) -> bool {
+        let value = self.var(var);
+        value.inspect(|value| out.extend_from_slice(value)).is_some()
+    }
+
     /// Whether a variable that is a list ([`Var::GraphqlRootFields`], [`Var::PostArgPath`] with `[*]`) has the
     /// member. A variable that is no list has none.
     fn has(&self, _list: &Var, _member: &Literal) -> bool {

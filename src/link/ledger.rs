@@ -22,8 +22,9 @@ use crate::base::window::{Fixed, Leaky, Seats, Slide, Sliding, Turn};
 
 pub use crate::base::window::Spent;
 
-/// Accounts a process keeps. A million take about 100 MB.
-pub const ACCOUNTS_MAX: usize = 1_000_000;
+/// Accounts a process keeps: a million, and some more, because keys do not fall evenly on shards. A million take about
+/// 120 MB.
+pub const ACCOUNTS_MAX: usize = 1 << 20;
 /// Keys a purse remembers accounts for; one more has it forget one that was not used lately. All purses together
 /// remember no more than half of what there is room for, because accounts they remember are not closed.
 pub const PURSE_MAX: usize = 65_536;

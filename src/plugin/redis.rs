@@ -33,6 +33,7 @@ macro_rules! with_redis {
             /// The user of Redis.
             redis_username: Option<String>,
             /// The password of Redis.
+            #[schemars(extend("minLength" = 0))]
             redis_password: Option<$crate::model::field::Secret>,
             /// The number of the database.
             #[serde(default)]

@@ -61,6 +61,7 @@ pub struct Config {
     /// The user of the sentinels.
     sentinel_username: Option<String>,
     /// The password of the sentinels.
+    #[schemars(extend("minLength" = 0))]
     sentinel_password: Option<Secret>,
     /// Milliseconds that connecting to Redis may take.
     redis_connect_timeout: Option<InRange<1, AMOUNT_MAX>>,

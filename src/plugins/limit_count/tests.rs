@@ -211,7 +211,10 @@ fn a_redis_needs_a_host_and_other_policies_are_known_and_refused() {
     for policy in ["redis-cluster", "redis-sentinel"] {
         refuses::<LimitCount>(&of(policy, all), &format!("policy: policy {policy} is not there yet"));
     }
-    bench(&of("redis", r#","redis_host":"127.0.0.1","redis_password":"p","redis_database":1"#));
+    for password in ["", "p"] {
+        let more = format!(r#","redis_host":"127.0.0.1","redis_password":"{password}","redis_database":1"#);
+        bench(&of("redis", &more));
+    }
 }
 
 #[test]
