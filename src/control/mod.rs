@@ -27,6 +27,7 @@ mod health;
 mod helm;
 mod holdings;
 mod learn;
+mod lines;
 pub mod log;
 mod mask;
 pub mod names;

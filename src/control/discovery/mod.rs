@@ -21,9 +21,11 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 
 use super::dial::Dialer;
+use super::lines::Lines;
 use super::log;
 use super::names::Names;
 use super::names::resolver::Resolver;
+use crate::base::clock;
 use crate::model::Settings;
 use crate::model::settings::{DiscoverySettings, Endpoint};
 use crate::model::upstream::NodeSpec;
@@ -77,6 +79,7 @@ pub struct Discovery {
     at: u64,
     tell: mpsc::Sender<Told>,
     hear: mpsc::Receiver<Told>,
+    lines: Lines,
 }
 
 /// How registries are asked.
@@ -113,6 +116,7 @@ impl Discovery {
             at: 0,
             tell,
             hear,
+            lines: Lines::about("services"),
         }
     }
 
@@ -182,14 +186,17 @@ impl Discovery {
         match told {
             Ok(nodes) => {
                 if running.trouble.take().is_some() {
-                    log::info(format!("{service}: the registry answers again"));
+                    let line = format!("{service}: the registry answers again");
+                    self.lines.write(clock::now(), log::Level::Info, &line);
                 }
                 Some((service, nodes))
             }
             Err(why) => {
                 if running.trouble.as_ref() != Some(&why) {
-                    log::warn(format!("{service}: {why}; the last nodes stay"));
-                    running.trouble = Some(why);
+                    let line = format!("{service}: {why}; the last nodes stay");
+                    if self.lines.write(clock::now(), log::Level::Warn, &line) {
+                        running.trouble = Some(why);
+                    }
                 }
                 None
             }

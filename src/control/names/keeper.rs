@@ -13,7 +13,9 @@ use tokio::time::{Instant, sleep_until};
 use super::resolver::{Found, Resolver};
 use super::tally::Trouble;
 use super::{News, Order};
+use crate::base::clock;
 use crate::base::hash::{Map, Set};
+use crate::control::lines::Lines;
 use crate::control::log;
 
 /// Names that are asked for at a time, each with a socket.
@@ -23,9 +25,6 @@ const NAMES_MAX: usize = 65_536;
 /// After a failure: so long, then twice as long, up to the second.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// Lines about names in the log, and in which time: a name server that fails has them all fail.
-const LINES_MAX: u32 = 20;
-const LINES_IN: Duration = Duration::from_secs(60);
 
 type Reply = Sender<(String, Result<Vec<IpAddr>, String>)>;
 
@@ -68,7 +67,7 @@ impl Keeper {
             news: BTreeMap::new(),
             asked: JoinSet::new(),
             began,
-            lines: Lines { since: began, written: 0, left_out: 0 },
+            lines: Lines::about("names"),
         }
     }
 
@@ -155,7 +154,11 @@ impl Keeper {
                 held.sort_unstable();
                 held.dedup();
                 if std::mem::take(&mut entry.is_told) {
-                    self.lines.write(now, log::Level::Info, &format!("name {name}: it is answered again"));
+                    self.lines.write(
+                        clock::now(),
+                        log::Level::Info,
+                        &format!("name {name}: it is answered again"),
+                    );
                 }
                 (entry.failures, entry.trouble) = (0, None);
                 if entry.addresses.as_ref() != Some(&held) {
@@ -171,7 +174,7 @@ impl Keeper {
                         .as_ref()
                         .map_or("it has no address yet", |_| "its last addresses stay");
                     let line = format!("name {name}: {trouble}; {rest}");
-                    entry.is_told |= self.lines.write(now, log::Level::Warn, &line);
+                    entry.is_told |= self.lines.write(clock::now(), log::Level::Warn, &line);
                 }
                 entry.trouble = Some(trouble);
                 let pause = (RETRY * 2u32.saturating_pow(entry.failures.min(16))).min(RETRY_MAX);
@@ -194,31 +197,5 @@ impl Keeper {
 impl Entry {
     const fn new() -> Self {
         Self { addresses: None, failures: 0, trouble: None, is_told: false, waiting: Vec::new() }
-    }
-}
-
-/// Lines that may still be written.
-struct Lines {
-    since: Instant,
-    written: u32,
-    left_out: u64,
-}
-
-impl Lines {
-    /// Writes a line if there were not too many of late; whether it did.
-    fn write(&mut self, now: Instant, level: log::Level, line: &str) -> bool {
-        if now.duration_since(self.since) >= LINES_IN {
-            if self.left_out > 0 {
-                log::warn(format!("names: {} more lines of the last minute are left out", self.left_out));
-            }
-            *self = Self { since: now, written: 0, left_out: 0 };
-        }
-        if self.written == LINES_MAX {
-            self.left_out += 1;
-            return false;
-        }
-        self.written += 1;
-        log::write(level, line);
-        true
     }
 }
