@@ -122,6 +122,10 @@ pub struct Upstream {
     pub keep: Keep,
 }
 
+/// The certificate that nodes are shown, if any is; or what is lacking for it. Without it nothing is sent: they would take us
+/// for somebody else.
+pub(super) type Own = Result<Option<Arc<Identity>>, ConfigError>;
+
 /// Compiles an upstream. What can not be resolved is told and left out, and so is what this build can not do: an
 /// upstream that would have to be spoken to in another way than it says has no nodes, so that requests are answered
 /// 503 rather than sent in clear.
@@ -129,13 +133,13 @@ pub(super) fn compile(
     name: &str,
     upstream: &model::Upstream,
     book: &mut NodeBook,
-    own: Option<Arc<Identity>>,
+    own: Own,
 ) -> Result<(Upstream, Vec<ConfigError>), Vec<ConfigError>> {
     let Absent { faults: mut lacks, mut is_mute } = absent_features(upstream);
     let port = if upstream.scheme() == Scheme::Https { 443 } else { 80 };
-    let tls = tls_of(upstream, book, own.as_deref()).unwrap_or_else(|problem| {
+    let tls = own.and_then(|own| tls_of(upstream, book, own.as_deref())).unwrap_or_else(|lack| {
         is_mute = true;
-        lacks.push(ConfigError::at("scheme", problem));
+        lacks.push(lack);
         None
     });
     let specs = specs_of(upstream, book, &mut lacks).map_err(|fault| vec![fault])?;
@@ -226,14 +230,14 @@ fn tls_of(
     upstream: &model::Upstream,
     book: &mut NodeBook,
     own: Option<&Identity>,
-) -> Result<Option<NodeTls>, String> {
+) -> Result<Option<NodeTls>, ConfigError> {
     if upstream.scheme() != Scheme::Https {
         return Ok(None);
     }
     let verify = upstream.tls.as_ref().and_then(|tls| tls.verify).unwrap_or(true);
     let told =
         |why| format!("expected to know who vouches for its nodes: {why}; requests to it are answered 503");
-    book.outward.for_nodes(verify, own).map(Some).map_err(told)
+    book.outward.for_nodes(verify, own).map(Some).map_err(|why| ConfigError::at("scheme", told(why)))
 }
 
 fn cell_of(book: &mut NodeBook, upstream: &str, node: SocketAddr, rules: u64) -> Arc<Cell> {
@@ -319,6 +323,10 @@ fn absent_features(upstream: &model::Upstream) -> Absent {
     }
     if let Some(filter) = filter {
         absent("discovery_args.metadata", "none", text_of(filter), "requests to it are answered 503");
+    }
+    if upstream.tls.is_some() && upstream.scheme() == Scheme::Http {
+        let problem = "expected scheme: https beside it, found http; nothing of it is done, and nodes are spoken to in clear";
+        faults.push(ConfigError::at("tls", problem));
     }
     Absent { faults, is_mute }
 }

@@ -356,7 +356,7 @@ fn what_is_valid_and_not_there_yet_is_kept_and_told() {
     let answer = admin.ask("PUT", "/upstreams/verified", &[], &verified);
     answer.expect_status(201);
     let told = answer.header("x-config-warning").unwrap_or_default();
-    assert!(told.starts_with("upstreams/verified: tls: expected none"), "{told}");
+    assert!(told.starts_with("upstreams/verified: tls: expected scheme: https"), "{told}");
     assert_eq!(
         admin.ask("GET", "/upstreams/verified", &[], "").json()["value"]["tls"],
         json!({"verify": true})
@@ -364,8 +364,8 @@ fn what_is_valid_and_not_there_yet_is_kept_and_told() {
     admin.put("/routes/1", r#"{"uri":"/verified","upstream_id":"verified"}"#);
     gateway.get("/verified").expect(200, "hello");
 
-    // What asks for TLS is never sent in clear.
-    let route = json!({"uri": "/tls", "upstream": {"scheme": "https", "nodes": {origin.node(): 1}}});
+    // What asks for more than is spoken is never sent in clear.
+    let route = json!({"uri": "/tls", "upstream": {"scheme": "grpcs", "nodes": {origin.node(): 1}}});
     let answer = admin.ask("PUT", "/routes/2", &[], &route.to_string());
     answer.expect_status(201);
     let told = answer.header("x-config-warning").unwrap_or_default();

@@ -21,11 +21,40 @@ fn addresses(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn apisix_says_where_tls_is_spoken_and_where_load_balancers_come_in() {
+    let settings = settings(
+        "apisix:
+          ssl:
+            enable: true
+            listen: [{port: 9443, enable_http3: false}, {ip: 127.0.0.1, port: 9445}]
+            ssl_protocols: TLSv1.2 TLSv1.3
+            ssl_session_tickets: false
+            ssl_ciphers: ECDHE-ECDSA-AES128-GCM-SHA256
+            fallback_sni: a.test
+          proxy_protocol: {listen_http_port: 9181, listen_https_port: 9182, enable_tcp_pp: true}
+        ",
+    );
+    let places = |listeners: &[Listen]| -> Vec<String> {
+        listeners.iter().map(|listen| listen.address().to_string()).collect()
+    };
+    assert_eq!(places(&settings.ssl.listen), ["0.0.0.0:9443", "127.0.0.1:9445"]);
+    assert_eq!(places(&settings.proxy_protocol.listen), ["0.0.0.0:9181"]);
+    assert_eq!(places(&settings.proxy_protocol.ssl_listen), ["0.0.0.0:9182"]);
+    assert_eq!((settings.ssl.protocols.len(), settings.ssl.session_tickets), (2, false));
+    assert_eq!(settings.ssl.fallback_sni.as_deref(), Some("a.test"));
+    assert!(settings.warnings.iter().any(|warning| warning.starts_with("apisix.ssl.ssl_ciphers is ignored")));
+    let off = self::settings("apisix: {ssl: {enable: false, listen: [{port: 9443}]}}");
+    assert!(off.ssl.listen.is_empty());
+    assert_eq!(places(&self::settings("ssl: {listen: 8443}").ssl.listen), ["0.0.0.0:8443"]);
+}
+
+#[test]
 fn nothing_written_is_the_defaults() {
     // A change here is one that operators notice, and wants its line in the change log.
     let expected: Value = serde_json::from_str(
         r#"{
         "listen": ["0.0.0.0:9080"],
+        "proxy_protocol": {"listen": [], "ssl_listen": [], "from": []},
         "cores": "auto",
         "driver": "auto",
         "resources": null,
@@ -34,7 +63,10 @@ fn nothing_written_is_the_defaults() {
         "dns": {
             "servers": [], "valid": null, "resolv_conf": "/etc/resolv.conf", "hosts": "/etc/hosts", "search": true
         },
-        "ssl": {"trusted_certificate": ["system"]},
+        "ssl": {
+            "listen": ["0.0.0.0:9443"], "protocols": ["TLSv1.2", "TLSv1.3"], "session_tickets": true,
+            "fallback_sni": null, "trusted_certificate": ["system"]
+        },
         "state_dir": "/var/lib/ringway",
             "data_encryption": {"enable": true, "keyring": []},
         "log": {"level": "info", "format": "text", "output": "stderr"},
@@ -63,6 +95,7 @@ fn nothing_written_is_the_defaults() {
             "line_bytes": 8192,
             "headers": 100,
             "head_timeout": 10,
+            "handshake_timeout": 10,
             "body_timeout": 30,
             "body_bytes": 0,
             "held_body_bytes": 67108864,

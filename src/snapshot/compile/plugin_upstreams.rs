@@ -11,7 +11,7 @@ use crate::plugin::{Holds, Registry, Upstreams};
 use crate::snapshot::Upstream;
 use crate::snapshot::cells::NodeBook;
 use crate::snapshot::tls::{Identity, check_pair};
-use crate::snapshot::upstream::compile;
+use crate::snapshot::upstream::{Own, compile};
 
 /// What the plugins of one object may do with upstreams.
 #[derive(Debug)]
@@ -66,25 +66,22 @@ pub(super) struct Shown<'w> {
 }
 
 impl Shown<'_> {
-    /// The one that the nodes of an upstream are shown: an ssl's, or its own. Without the ssl it names, none: nodes that
-    /// ask for one refuse us, which is safer than to take another.
-    fn identity(
-        self,
-        upstream: &model::Upstream,
-        book: &NodeBook,
-    ) -> Result<Option<Arc<Identity>>, Vec<ConfigError>> {
-        let Some(tls) = &upstream.tls else { return Ok(None) };
+    /// The one that the nodes of an upstream are shown: an ssl's, or its own; or what is lacking where the ssl is not in
+    /// force.
+    fn identity(self, upstream: &model::Upstream, book: &NodeBook) -> Result<Own, Vec<ConfigError>> {
+        let Some(tls) = &upstream.tls else { return Ok(Ok(None)) };
         if let Some(id) = &tls.client_cert_id {
             self.needs.push(Need::Object((Kind::Ssl, id.as_str().into())));
             return match self.parts.identities.get(id.as_str()) {
-                Some(identity) => Ok(Some(Arc::clone(identity))),
-                None => Err(vec![dangling("tls.client_cert_id", "an ssl of type client", id)]),
+                Some(identity) => Ok(Ok(Some(Arc::clone(identity)))),
+                None => Ok(Err(dangling("tls.client_cert_id", "an ssl of type client", id))),
             };
         }
-        let (Some(cert), Some(key)) = (&tls.client_cert, &tls.client_key) else { return Ok(None) };
+        let (Some(cert), Some(key)) = (&tls.client_cert, &tls.client_key) else { return Ok(Ok(None)) };
         check_pair(("tls.client_cert", cert.as_str()), ("tls.client_key", key.expose()))?;
         let own = Identity::of(book.outward.provider(), cert.as_str(), key.expose());
-        own.map(|own| Some(Arc::new(own))).map_err(|problem| vec![ConfigError::at("tls.client_key", problem)])
+        own.map(|own| Ok(Some(Arc::new(own))))
+            .map_err(|problem| vec![ConfigError::at("tls.client_key", problem)])
     }
 }
 
