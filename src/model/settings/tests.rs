@@ -48,11 +48,8 @@ fn apisix_says_where_tls_is_spoken_and_where_load_balancers_come_in() {
     assert_eq!(places(&self::settings("ssl: {listen: 8443}").ssl.listen), ["0.0.0.0:8443"]);
 }
 
-#[test]
-fn nothing_written_is_the_defaults() {
-    // A change here is one that operators notice, and wants its line in the change log.
-    let expected: Value = serde_json::from_str(
-        r#"{
+/// A change here is one that operators notice, and wants its line in the change log.
+const DEFAULTS: &str = r#"{
         "listen": ["0.0.0.0:9080"],
         "proxy_protocol": {"listen": [], "ssl_listen": [], "from": []},
         "cores": "auto",
@@ -117,9 +114,11 @@ fn nothing_written_is_the_defaults() {
             "drain_body_timeout": 5,
             "tunnel_timeout": 3600
         }
-    }"#,
-    )
-    .unwrap();
+    }"#;
+
+#[test]
+fn nothing_written_is_the_defaults() {
+    let expected: Value = serde_json::from_str(DEFAULTS).unwrap();
     assert_eq!(serde_json::to_value(Settings::default()).unwrap(), expected);
     assert_eq!(serde_json::to_value(settings("# nothing\n")).unwrap(), expected);
     // What is written out reads back.
