@@ -22,6 +22,7 @@ on_both_drivers!(
     a_changed_certificate_is_shown_at_once_and_open_connections_stay,
     a_ticket_is_taken_by_every_core,
     versions_are_those_that_the_ssl_allows,
+    who_can_verify_none_of_the_certificates_is_told_so,
     variables_tell_what_was_agreed_on,
     an_answer_without_length_ends_as_tls_ends,
 );
@@ -360,6 +361,23 @@ fn versions_are_those_that_the_ssl_allows() {
         let caller = Caller::speaking(&certs, "ca", None, versions);
         let shaken = caller.call(gateway.secure_address(), name).wire.shake();
         assert_eq!(shaken.is_ok(), is_spoken, "{name} {versions:?}: {shaken:?}");
+    }
+}
+
+fn who_can_verify_none_of_the_certificates_is_told_so() {
+    let (certs, origin) = (certs(), Origin::naming());
+    let gateway = serving(&origin, &[ssl(&certs, "a", &["a.test"])]).start();
+    let to = gateway.secure_address().to_string();
+    // As a scanner asks, or a client from before there were curves.
+    for only in [
+        ["-tls1_3", "-sigalgs", "rsa_pss_rsae_sha256"],
+        ["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"],
+    ] {
+        let mut openssl = std::process::Command::new("openssl");
+        openssl.args(["s_client", "-connect", &to, "-servername", "a.test"]).args(only);
+        let out = openssl.stdin(std::process::Stdio::null()).output().expect("openssl");
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(said.contains("handshake failure"), "{only:?}: {said}");
     }
 }
 

@@ -335,9 +335,12 @@ impl Session {
         self.inbox_from = self.inbox.len().min(self.inbox_from + done);
         if turn.is_err() {
             self.is_broken = true;
-            // What is to be told of it is in rustls still.
+            // What is to be told of it is in rustls still, behind what was said before it was met.
             let incoming = &mut self.inbox[self.inbox_from..];
-            let _ = self.conversation.turn(incoming, &mut plain, &mut self.outbox, &Wish::Nothing);
+            while self.conversation.has_more_to_say()
+                && self.conversation.turn(incoming, &mut plain, &mut self.outbox, &Wish::Nothing).1.is_ok()
+            {
+            }
         }
         if self.inbox_from == self.inbox.len() {
             self.inbox_from = 0;
@@ -393,6 +396,14 @@ impl Plain<'_> {
 }
 
 impl Conversation {
+    /// Whether something waits to be encoded, which a turn does before anything else.
+    fn has_more_to_say(&self) -> bool {
+        match self {
+            Self::Server(server) => server.wants_write(),
+            Self::Client(client) => client.wants_write(),
+        }
+    }
+
     fn turn(
         &mut self,
         incoming: &mut [u8],

@@ -207,7 +207,9 @@ impl Keys {
 impl ResolvesServerCert for Keys {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let schemes = hello.signature_schemes();
-        self.0.iter().find(|key| key.key.choose_scheme(schemes).is_some()).map(Arc::clone)
+        let fit = self.0.iter().find(|key| key.key.choose_scheme(schemes).is_some());
+        // Where none fits, rustls says what it is that both do not have in common.
+        fit.or_else(|| self.0.first()).map(Arc::clone)
     }
 }
 
