@@ -28,7 +28,7 @@ pub use names::{Answers, Resolve, at_once};
 pub use references::{Learnt, ReadEnv, Wanted};
 pub use route::{Bar, Consumer, Route, Target, enter_route, host_for, is_new, query_of, show_consumer};
 pub use services::Service;
-pub use tls::{Certificates, NodeTls, ReadRoots, ServerRules, validity};
+pub use tls::{Anyone, Certificates, NodeTls, ReadRoots, ServerRules, validity};
 pub use upstream::{HashKey, Node, PassHost, SlowStart, Timeouts, Upstream};
 pub use upstreams::Upstreams;
 

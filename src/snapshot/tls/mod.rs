@@ -14,4 +14,4 @@ pub use forge::ServerRules;
 pub(super) use forge::{Forge, Pair};
 pub(super) use identity::Identity;
 pub(super) use outward::Outward;
-pub use outward::{NodeTls, ReadRoots};
+pub use outward::{Anyone, NodeTls, ReadRoots};
