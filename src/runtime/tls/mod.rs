@@ -1,6 +1,7 @@
 //! TLS over a socket of a core. Who reads and writes a [`super::socket::Socket`] does not notice: what is received is
 //! decrypted on the way in, what is sent is encrypted on the way out. A connection that rests holds no buffer for it.
 
+mod conversation;
 mod session;
 mod stock;
 #[cfg(test)]
