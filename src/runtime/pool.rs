@@ -72,10 +72,19 @@ pub struct Leased {
     pub key: PoolKey,
 }
 
+/// The idle connections to one node.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// The newest last.
+    leased: VecDeque<Leased>,
+    /// Whether one was asked for since the last sweep: it may be on its way back.
+    in_use: bool,
+}
+
 /// The pool of one core.
 #[derive(Debug, Default)]
 pub struct Pool {
-    idle: RefCell<Map<PoolKey, VecDeque<Leased>>>,
+    idle: RefCell<Map<PoolKey, Waiting>>,
     count: Cell<usize>,
 }
 
@@ -84,7 +93,8 @@ impl Pool {
     pub fn lease(&self, key: &PoolKey, stats: &CoreStats) -> Option<Leased> {
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.get_mut(key)?;
-        while let Some(mut leased) = waiting.pop_back() {
+        waiting.in_use = true;
+        while let Some(mut leased) = waiting.leased.pop_back() {
             self.count.set(self.count.get() - 1);
             if leased.socket.is_quiet() {
                 leased.reused = true;
@@ -110,7 +120,7 @@ impl Pool {
         leased.socket.watch().arm(wheel, keep.idle);
         leased.socket.listen((self.count.get() < NETS_MAX).then(net));
         let mut idle = self.idle.borrow_mut();
-        let waiting = idle.entry(key).or_default();
+        let waiting = &mut idle.entry(key).or_default().leased;
         waiting.push_back(leased);
         self.count.set(self.count.get() + 1);
         if waiting.len() > keep.size {
@@ -119,13 +129,13 @@ impl Pool {
         }
     }
 
-    /// Closes what has been idle too long, and forgets nodes without connections; about once a second.
+    /// Closes what has been idle too long, and forgets nodes that nobody uses; about once a second.
     pub fn sweep(&self) {
         let mut count = 0;
         self.idle.borrow_mut().retain(|_, waiting| {
-            waiting.retain(|leased| !leased.socket.watch().fired());
-            count += waiting.len();
-            !waiting.is_empty()
+            waiting.leased.retain(|leased| !leased.socket.watch().fired());
+            count += waiting.leased.len();
+            std::mem::take(&mut waiting.in_use) || !waiting.leased.is_empty()
         });
         self.count.set(count);
     }
