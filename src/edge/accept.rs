@@ -100,11 +100,21 @@ fn attend(hall: Rc<Hall>, connection: Box<Connection>) -> impl Future<Output = (
         let served = Caught(pin!(h1::serve(&hall, connection))).await;
         hall.core.stats.connections_active.sub(1);
         if let Err(panic) = served {
-            let words = words(&*panic);
-            hall.core.stats.panics.add(1);
-            hall.core.note(Level::Error, format!("a panic ended the connection of {}: {words}", place.peer));
+            note_panic(&hall, place.peer, &*panic);
         }
     }
+}
+
+/// Runs what belongs to one client, whose panics end it alone.
+pub(super) async fn catch<F: Future<Output = ()>>(hall: &Hall, peer: SocketAddr, served: Pin<&mut F>) {
+    if let Err(panic) = Caught(served).await {
+        note_panic(hall, peer, &*panic);
+    }
+}
+
+fn note_panic(hall: &Hall, peer: SocketAddr, panic: &(dyn Any + Send)) {
+    hall.core.stats.panics.add(1);
+    hall.core.note(Level::Error, format!("a panic ended the connection of {peer}: {}", words(panic)));
 }
 
 /// A connection's place among those of its core, and of its client's address.

@@ -215,6 +215,7 @@ pub(super) fn silence(leased: &Leased) -> Fault {
     match (watch.is_abandoned(), watch.fired()) {
         (true, _) => Fault::ClientGone,
         (false, true) => Fault::ReadTimeout,
+        (false, false) if leased.socket.was_refused() => Fault::Refused,
         (false, false) => Fault::NoResponse,
     }
 }

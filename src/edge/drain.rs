@@ -72,6 +72,7 @@ async fn drain(hall: Rc<Hall>, listeners: Vec<Rc<Listener>>, accept_for: Duratio
     let core = &hall.core;
     let started = core.now();
     hall.draining.set(true);
+    hall.sessions.leave(started);
     core.stats.ready.set(0);
     monoio::time::sleep(accept_for).await;
     for listener in &listeners {
@@ -85,6 +86,7 @@ async fn drain(hall: Rc<Hall>, listeners: Vec<Rc<Listener>>, accept_for: Duratio
         if core.now() >= grace_over {
             // Idle connections had their chance.
             core.pool.clear();
+            hall.nodes.leave();
             core.wheel.for_each(|watch| {
                 if watch.is_resting() {
                     watch.expire();
@@ -118,5 +120,6 @@ fn close_all(hall: &Hall, listeners: &[Rc<Listener>]) {
         listener.close();
     }
     hall.core.pool.clear();
+    hall.nodes.leave();
     hall.core.wheel.for_each(|watch| watch.expire());
 }

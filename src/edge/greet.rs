@@ -77,6 +77,7 @@ async fn agree(hall: &Hall, connection: &mut Connection, mut received: Vec<u8>) 
         .map_err(|fault| io::Error::other(fault.to_string()))?;
     let agreement = socket.shake(session, received, &core.tls_buffers, &core.turnstile).await?;
     core.stats.tls_handshakes.add(1);
+    connection.is_http2 = agreement.is_http2;
     connection.security = Some(Rc::new(security_of(core, &rules, hello.server_name, agreement)));
     connection.client.https = true;
     Ok(Greeted::Agreed)
@@ -100,7 +101,7 @@ fn security_of(
     server_name: Option<Box<str>>,
     agreement: Agreement,
 ) -> Security {
-    let Agreement { protocol, cipher, certificates } = agreement;
+    let Agreement { protocol, cipher, certificates, .. } = agreement;
     let certificate = rules.client.as_ref().and_then(|client| {
         let verdict =
             Verdict { rules: client.id, is_trusted: client.trusts(&certificates, core.wall(core.now())) };

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::Hall;
 use super::admit::{self, Refusal};
 use super::greet::{self, Greeted};
+use super::h2;
 use super::pipeline::{After, Run};
 use super::respond;
 use super::stage::Stages;
@@ -22,6 +23,7 @@ use crate::exchange::{Client, Exchange, Security};
 use crate::link::handover::Spoken;
 use crate::proto::h1::HeadFault;
 use crate::proto::h1::parse::{self, Parsed, find_head_end};
+use crate::proto::h2::is_preface;
 use crate::runtime::socket::{Socket, Waited};
 
 /// How long a connection stays for its next request before it rests.
@@ -37,6 +39,10 @@ pub(super) struct Connection {
     pub(super) requests: u32,
     /// What is to come before the first request.
     pub(super) awaits: Spoken,
+    /// Both sides have agreed on HTTP/2.
+    pub(super) is_http2: bool,
+    /// It is a stream of HTTP/2, which carries one request.
+    pub(super) is_stream: bool,
     pub(super) security: Option<Rc<Security>>,
 }
 
@@ -44,6 +50,8 @@ pub(super) struct Connection {
 pub(super) enum Next {
     /// The client has been silent for so long.
     Rest(Duration),
+    /// The client speaks HTTP/2, and has said so much.
+    Http2(Vec<u8>),
     Close,
 }
 
@@ -52,7 +60,20 @@ impl Connection {
     pub(super) fn new(socket: Socket, peer: SocketAddr, local: SocketAddr) -> Self {
         let client =
             Client { ip: peer.ip().to_canonical(), port: peer.port(), peer, local, ..Client::unknown() };
-        Self { socket, client, requests: 0, awaits: Spoken::default(), security: None }
+        Self { client, ..Self::over(socket) }
+    }
+
+    /// A connection of which nothing is known.
+    pub(super) fn over(socket: Socket) -> Self {
+        Self {
+            socket,
+            client: Client::unknown(),
+            requests: 0,
+            awaits: Spoken::default(),
+            is_http2: false,
+            is_stream: false,
+            security: None,
+        }
     }
 }
 
@@ -69,9 +90,12 @@ pub(super) fn serve(hall: &Rc<Hall>, mut connection: Box<Connection>) -> impl Fu
                 return;
             }
             let (back, next) = Stages::serve(hall, connection).await;
-            let Next::Rest(silent) = next else { return };
             connection = back;
-            begin_rest(hall, &connection, silent);
+            match next {
+                Next::Rest(silent) => begin_rest(hall, &connection, silent),
+                Next::Http2(received) => return Box::pin(h2::serve(hall, &mut connection, received)).await,
+                Next::Close => return,
+            }
         }
     }
 }
@@ -104,6 +128,9 @@ pub(super) async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
     let mut at_hand = None;
     if connection.awaits != Spoken::default() {
         match begin(hall, connection).await {
+            Begun::Ready(received) if connection.is_http2 => {
+                return Next::Http2(received.unwrap_or_default());
+            }
             Begun::Ready(received) => at_hand = received.map(|received| (received, 0)),
             Begun::Not(next) => return next,
         }
@@ -123,6 +150,10 @@ pub(super) async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
                 core.give_back(ex);
                 return Next::Close;
             }
+            Head::Refused(_) if speaks_http2(hall, connection, &buffer) => {
+                core.give_back(ex);
+                return Next::Http2(buffer);
+            }
             Head::Refused(refusal) => {
                 ex.request.headers.clear();
                 ex.request.headers.hold_received(buffer);
@@ -135,6 +166,7 @@ pub(super) async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
         let (after, beyond) = serve_one(hall, connection, ex, upload).await;
         core.stats.requests_active.sub(1);
         match after {
+            _ if connection.is_stream => return Next::Close,
             After::Keep if beyond.is_some() => at_hand = beyond,
             After::Keep => match stay(hall, connection).await {
                 Stay::Received(buffer) => at_hand = Some((buffer, 0)),
@@ -148,6 +180,12 @@ pub(super) async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
             }
         }
     }
+}
+
+/// Whether what is no request of HTTP/1 is how a client begins that knows HTTP/2 is spoken here (RFC 9113 3.3).
+fn speaks_http2(hall: &Hall, connection: &Connection, received: &[u8]) -> bool {
+    let is_first = connection.requests == 0 && !connection.is_stream && !connection.socket.is_secure();
+    is_first && hall.core.limits.http2.is_some() && is_preface(received)
 }
 
 /// What comes before the first request.
@@ -170,7 +208,9 @@ async fn begin(hall: &Hall, connection: &mut Connection) -> Begun {
     }
     if spoken.is_tls {
         match greet::greet(hall, connection, received.take().unwrap_or_default()).await {
-            Greeted::Agreed if connection.socket.holds_bytes() => return Begun::Ready(None),
+            Greeted::Agreed if connection.is_http2 || connection.socket.holds_bytes() => {
+                return Begun::Ready(None);
+            }
             Greeted::Agreed => {}
             Greeted::InClear(received) => {
                 let mut ex = core.exchange();

@@ -1,7 +1,7 @@
 //! A request's way through. Read `pipeline.rs` first; this file is the loop of one core.
 //!
 //! ```text
-//! accept -> h1 (connection -> requests) -> pipeline (one request) -> proxy (one upstream attempt)
+//! accept -> h1, h2 (connection -> requests) -> pipeline (one request) -> proxy (one upstream attempt)
 //!                                                    |                     |
 //!                                                 respond              deliver -> client
 //! ```
@@ -15,7 +15,9 @@ mod download;
 mod drain;
 mod forward_head;
 mod greet;
+mod grpc_status;
 mod h1;
+mod h2;
 mod health;
 mod hold;
 mod pick;
@@ -35,7 +37,7 @@ use retry_budget::RetryBudget;
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,6 +112,11 @@ struct Hall {
     addresses: RefCell<Map<IpAddr, usize>>,
     log: RefCell<access_log::Batch>,
     stages: stage::Stages,
+    /// Connections that speak HTTP/2.
+    sessions: h2::Sessions,
+    /// Connections to nodes that speak it.
+    nodes: h2::Nodes,
+    itself: Weak<Self>,
     /// Connections that stay on their stage between two requests.
     staying: Cell<u32>,
     /// The other cores.
@@ -122,6 +129,11 @@ struct Hall {
 }
 
 impl Hall {
+    /// For tasks that outlive whoever begins them.
+    fn itself(&self) -> Rc<Self> {
+        self.itself.upgrade().expect("it is there while it is borrowed")
+    }
+
     fn view(&self) -> View {
         self.view.borrow().clone()
     }
@@ -175,7 +187,7 @@ pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
             .map(|listener| Listener::new(listener, nonblocking).map(Rc::new))
             .collect::<std::io::Result<_>>()?;
         let generation = snapshot.generation;
-        let hall = Rc::new(Hall {
+        let hall = Rc::new_cyclic(|itself| Hall {
             view: RefCell::new(View::new(snapshot, core.outbox.clone())),
             log: RefCell::new(access_log::Batch::new(&core)),
             core,
@@ -185,6 +197,9 @@ pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
             retries: RetryBudget::new(),
             addresses: RefCell::default(),
             stages: stage::Stages::default(),
+            sessions: h2::Sessions::default(),
+            nodes: h2::Nodes::default(),
+            itself: Weak::clone(itself),
             staying: Cell::new(0),
             neighbours,
             noted: Cell::default(),
@@ -258,6 +273,8 @@ async fn keep_time(hall: Rc<Hall>) {
             chores_due = now.plus(CHORES);
             core.renew_wall();
             core.pool.sweep();
+            hall.sessions.look(&hall, now);
+            hall.nodes.look(now);
             core.tidy_memory();
             core.stats.upstream_idle.set(core.pool.len() as u64);
         }

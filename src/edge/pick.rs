@@ -7,13 +7,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::proxy::Plan;
-use super::{Hall, secure};
+use super::{Hall, h2, secure};
 use crate::balance::{Balancer, Context, TriedSet};
 use crate::base::clock::Moment;
 use crate::exchange::Exchange;
 use crate::link::health::Cell;
 use crate::runtime::connect;
 use crate::runtime::pool::{Leased, PoolKey};
+use crate::runtime::socket::Socket;
 use crate::snapshot::{HashKey, SlowStart, Upstream, host_for};
 
 /// A node that failed is passed over for so long, if another is there to serve: whoever lost one request to it
@@ -153,13 +154,29 @@ pub(super) async fn connection(
         None => PoolKey { node: address, tls: 0 },
         Some(tls) => PoolKey { node: address, tls: secure::key(hall, tls, server_name(upstream, node, ex)) },
     };
-    if !fresh && let Some(leased) = core.pool.lease(&key, &core.stats) {
+    if !fresh
+        && !upstream.is_http2
+        && let Some(leased) = core.pool.lease(&key, &core.stats)
+    {
         core.stats.upstream_reuses.add(1);
         return Ok(leased);
     }
+    let opened = open(hall, ex, plan, node);
+    if upstream.is_http2 {
+        // Large, and the requests of HTTP/1 have no need of it.
+        return Box::pin(h2::stream_to(hall, key, upstream.keep, opened)).await;
+    }
+    let socket = opened.await?;
+    Ok(Leased { socket, requests: 0, reused: false, key })
+}
+
+/// Opens a connection to a node.
+async fn open(hall: &Hall, ex: &Exchange, plan: &Plan<'_>, node: usize) -> Result<Socket, Unreached> {
+    let core = &hall.core;
+    let upstream = plan.upstream;
     let connect = plan.timeouts.connect;
     let within = plan.end.map_or(connect, |end| connect.min(end.since(core.now())));
-    let dialled = connect::dial(key.node, within, &core.wheel).await;
+    let dialled = connect::dial(upstream.nodes[node].address, within, &core.wheel).await;
     let mut socket = dialled.map_err(|error| {
         core.stats.upstream_connect_errors.add(1);
         if error.kind() == io::ErrorKind::TimedOut { Unreached::Timeout } else { Unreached::Refused }
@@ -171,7 +188,7 @@ pub(super) async fn connection(
         secured.inspect_err(|_| core.stats.upstream_connect_errors.add(1))?;
     }
     core.stats.upstream_connects.add(1);
-    Ok(Leased { socket, requests: 0, reused: false, key })
+    Ok(socket)
 }
 
 /// The name that a node goes by over TLS: that of the `Host` it is sent, without the port.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::admit::Refusal;
 use super::h1::Connection;
 use super::upload::Upload;
-use super::{Hall, View, access_log, consumer, respond};
+use super::{Hall, View, access_log, consumer, grpc_status, respond};
 use crate::base::clock::Moment;
 use crate::exchange::{Body, Exchange, Reply};
 use crate::plugin::{Env, Hooks as _, Phase, Verdict};
@@ -189,6 +189,7 @@ impl<'a> Run<'a> {
     /// An answer of ours, through the plugins' filters, to the client.
     pub(super) async fn answer(&mut self, reply: Reply) -> After {
         respond::place(&mut self.ex, reply);
+        grpc_status::translate(&mut self.ex);
         self.header_filter();
         self.deliver_own().await
     }

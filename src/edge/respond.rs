@@ -68,6 +68,8 @@ faults! {
     SendTimeout = 504 "upstream_send_timeout" "connection_write_timeout" Safe,
     /// The connection ended before the response began.
     NoResponse = 502 "upstream_closed" "connection_terminated" Safe,
+    /// The node has not looked at the request and says so (RFC 9113 8.7).
+    Refused = 502 "upstream_refused" "connection_terminated" Unsent,
     ReadTimeout = 504 "upstream_read_timeout" "http_response_timeout" Safe,
     BadResponse = 502 "upstream_bad_response" "http_protocol_error" Never,
     HeadTooLarge = 502 "upstream_head_too_large" "http_response_header_section_size" Never,
@@ -89,7 +91,7 @@ faults! {
 impl Fault {
     /// Whether it is what comes of a connection that the node has closed in the meantime.
     pub(super) const fn may_be_stale(self) -> bool {
-        matches!(self, Self::SendFailed | Self::NoResponse)
+        matches!(self, Self::SendFailed | Self::NoResponse | Self::Refused)
     }
 
     /// What it tells of the node's health.
@@ -100,6 +102,7 @@ impl Fault {
             | Self::TlsRefused
             | Self::SendFailed
             | Self::NoResponse
+            | Self::Refused
             | Self::BadResponse
             | Self::HeadTooLarge
             | Self::TooManyInterim => Some(News::TcpFailure),

@@ -87,7 +87,7 @@ impl Run<'_> {
 }
 
 /// Runs two futures to their ends.
-async fn join<A, B>(one: impl Future<Output = A>, other: impl Future<Output = B>) -> (A, B) {
+pub(super) async fn join<A, B>(one: impl Future<Output = A>, other: impl Future<Output = B>) -> (A, B) {
     use std::task::Poll;
     let (mut one, mut other) = (pin!(one), pin!(other));
     let (mut a, mut b) = (None, None);

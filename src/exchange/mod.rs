@@ -43,6 +43,7 @@ pub struct Client {
     /// Whether a plugin put `ip` in the place of what was found before, so that it is what is passed on.
     pub replaced: bool,
     pub https: bool,
+    pub http2: bool,
 }
 
 impl Client {
@@ -57,6 +58,7 @@ impl Client {
             trusted: false,
             replaced: false,
             https: false,
+            http2: false,
         }
     }
 
@@ -129,6 +131,11 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// The version of HTTP that the client speaks, such as `HTTP/1.1`.
+    pub const fn protocol(&self) -> &'static str {
+        if self.client.http2 { "HTTP/2.0" } else { self.request.line.version.text() }
+    }
+
     /// An empty exchange; memory comes with use.
     pub fn new() -> Self {
         Self {

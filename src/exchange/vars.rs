@@ -71,8 +71,8 @@ impl Exchange {
             Var::RequestMethod => slice(request.method().text().as_bytes()),
             Var::Scheme => slice(self.client.scheme().as_bytes()),
             Var::Host => set(request.host.as_bytes()),
-            Var::ServerProtocol => slice(request.line.version.text().as_bytes()),
-            Var::RequestLine => self.request_line().map(Cow::Borrowed),
+            Var::ServerProtocol => slice(self.protocol().as_bytes()),
+            Var::RequestLine => self.request_line(),
             Var::RequestLength => digits(self.bytes_in),
             Var::RequestBody => match &request.body {
                 Body::Held(body) => set(body),
@@ -166,11 +166,16 @@ impl Exchange {
         self.request.headers.received().get(start as usize..end).filter(|bytes| !bytes.is_empty())
     }
 
-    fn request_line(&self) -> Option<&[u8]> {
+    /// The request line; of HTTP/2 as it would be in HTTP/1, as nginx has it.
+    fn request_line(&self) -> Answer<'_> {
         let line = self.request.line;
         let head = self.received(line.head.start, line.head.end())?;
         let end = memchr::memchr2(b'\r', b'\n', head).unwrap_or(head.len());
-        Some(&head[..end])
+        let written = &head[..end];
+        match written.strip_suffix(b"HTTP/1.1").filter(|_| self.client.http2) {
+            Some(before) => Some(Cow::Owned([before, self.protocol().as_bytes()].concat())),
+            None => Some(Cow::Borrowed(written)),
+        }
     }
 
     fn uri_param(&self, name: &str) -> Option<&[u8]> {

@@ -133,9 +133,18 @@ macro_rules! core_stats {
             pub loop_lag: LoopLag,
             /// Answers made by the gateway, by the place of their reason in its table.
             pub reasons: [Cell; REASONS_MAX],
+            /// Connections of HTTP/2 that were ended for what came too often, by its place in the table of the meter.
+            pub http2_abuses: [Cell; ABUSES_MAX],
         }
     };
 }
+
+/// Places in [`CoreStats::http2_abuses`]; what is counted is in `proto/h2/meter.rs`.
+pub const ABUSES_MAX: usize = HTTP2_ABUSES.len();
+
+/// What clients of HTTP/2 may do too often.
+pub const HTTP2_ABUSES: [&str; 7] =
+    ["pings", "settings", "priorities", "resets", "empty_frames", "continuations", "unknown_frames"];
 
 /// Places for reasons in [`CoreStats::reasons`]; the table itself is in `edge/respond.rs`.
 pub const REASONS_MAX: usize = 32;
@@ -157,6 +166,10 @@ core_stats! {
     /// TLS handshakes with clients that came to an agreement, and those that did not.
     tls_handshakes,
     tls_handshake_errors,
+    /// Connections of HTTP/2 open now, their streams, ever, and what was wrong with either.
+    http2_connections,
+    http2_streams,
+    http2_errors,
     /// Requests received, ever.
     requests,
     /// Requests under way.

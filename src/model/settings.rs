@@ -19,6 +19,7 @@ pub mod discovery;
 mod dns;
 mod encryption;
 mod etcd;
+mod http2;
 pub mod limits;
 mod listen;
 mod logs;
@@ -44,6 +45,7 @@ pub use discovery::DiscoverySettings;
 pub use dns::{DnsRegistry, DnsSettings, NameServer, RecordType};
 pub use encryption::DataEncryption;
 pub use etcd::{Endpoint, EtcdSettings, EtcdTls};
+pub use http2::Http2Settings;
 pub use limits::Limits;
 pub use listen::{Listen, Listeners, OptionalListeners, ProxyProtocolSettings};
 pub use logs::{AccessFormat, AccessLogSettings, LogFormat, LogLevel, LogOutput, LogSettings};
@@ -83,6 +85,8 @@ pub struct Settings {
     pub dns: Box<DnsSettings>,
     /// TLS: where it is spoken, and whom the gateway believes.
     pub ssl: SslSettings,
+    /// HTTP/2 with clients.
+    pub http2: Http2Settings,
     /// The folder where the store of objects and its keys are kept.
     pub state_dir: PathBuf,
     /// How secrets of objects are kept.
@@ -133,6 +137,7 @@ impl Default for Settings {
             discovery: Box::default(),
             dns: Box::default(),
             ssl: SslSettings::default(),
+            http2: Http2Settings::default(),
             state_dir: PathBuf::from(STATE_DIR),
             data_encryption: DataEncryption::default(),
             log: LogSettings::default(),

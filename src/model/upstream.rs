@@ -60,8 +60,8 @@ stored! {
         pub pass_host: PassHost,
         /// The `Host` sent with `pass_host: rewrite`, which needs it.
         pub upstream_host: Option<HostPattern>,
-        /// What is spoken with the nodes: `http` or `https`. Absent: `http`. An upstream of another scheme has no nodes for now:
-        /// 503, never in clear.
+        /// What is spoken with the nodes: `http`, `https`, or HTTP/2 by `grpc` (in clear) and `grpcs`. Absent: `http`. An upstream
+        /// of another scheme has no nodes for now: 503, never in clear.
         pub scheme: Option<Scheme>,
         /// The registry that tells the nodes, in place of `nodes`: `consul`, `dns`, `eureka` or `nacos`, set up in `discovery` of
         /// the settings.
@@ -70,7 +70,7 @@ stored! {
         pub service_name: Option<ShortText>,
         /// What else the discovery is told.
         pub discovery_args: Option<DiscoveryArgs>,
-        /// TLS with the nodes, where the scheme is `https`.
+        /// TLS with the nodes, where the scheme is `https` or `grpcs`.
         pub tls: Option<UpstreamTls>,
         /// The idle connections that are kept for the next requests.
         pub keepalive_pool: Option<KeepalivePool>,

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use monoio::io::{CancelHandle, Canceller};
 
+use super::pipe::Pipe;
 use super::sys;
 use crate::base::clock::Moment;
 
@@ -30,6 +31,8 @@ const SLOT_ROOM: usize = 8;
 const FOLLOW_TICKS: u64 = 50;
 const NEVER: u64 = u64::MAX;
 const CLOSED: RawFd = -1;
+/// Of a socket that is the end of a pipe.
+const PIPED: RawFd = -2;
 
 /// The deadline of one socket.
 pub struct Watch {
@@ -45,6 +48,8 @@ pub struct Watch {
     canceller: Cell<Option<Canceller>>,
     /// The socket this one works for: when that breaks, there is nobody left to work for.
     client: Cell<Option<Rc<Self>>>,
+    /// What the socket is the end of, if that is not a connection of the system's.
+    pipe: Cell<Option<Rc<Pipe>>>,
     abandoned: Cell<bool>,
 }
 
@@ -100,7 +105,18 @@ impl Watch {
     }
 
     fn is_deserted(&self) -> bool {
-        self.is_following(|client| client.fd.get() != CLOSED && sys::is_broken(client.fd.get()))
+        self.is_following(|client| match client.fd.get() {
+            CLOSED => false,
+            PIPED => client.with_pipe(Pipe::is_broken).unwrap_or(false),
+            fd => sys::is_broken(fd),
+        })
+    }
+
+    fn with_pipe<R>(&self, act: impl FnOnce(&Pipe) -> R) -> Option<R> {
+        let pipe = self.pipe.take();
+        let result = pipe.as_deref().map(act);
+        self.pipe.set(pipe);
+        result
     }
 
     /// Whether it follows one that is so.
@@ -136,9 +152,12 @@ impl Watch {
 
     /// Ends the socket now, as a passed deadline would.
     pub fn expire(&self) {
-        if self.fd.get() != CLOSED {
+        let fd = self.fd.get();
+        if fd != CLOSED {
             self.fired.set(true);
-            sys::shutdown_both(self.fd.get());
+            if self.with_pipe(Pipe::abort).is_none() {
+                sys::shutdown_both(fd);
+            }
         }
     }
 
@@ -151,11 +170,15 @@ impl Watch {
     pub(super) fn close(&self) {
         self.fd.set(CLOSED);
         self.client.take();
+        self.pipe.take();
     }
 
     fn fire(&self) {
         self.due.set(NEVER);
         if self.spare.get() {
+            if self.with_pipe(Pipe::lapse).is_some() {
+                return;
+            }
             let canceller = self.canceller.take();
             self.canceller.set(canceller.map(Canceller::cancel));
         } else {
@@ -185,6 +208,15 @@ impl Wheel {
 
     /// A watch over a socket, without deadline yet.
     pub fn watch(&self, fd: RawFd) -> Rc<Watch> {
+        self.begin(fd, None)
+    }
+
+    /// A watch over the end of a pipe.
+    pub(super) fn watch_pipe(&self, pipe: &Rc<Pipe>) -> Rc<Watch> {
+        self.begin(PIPED, Some(Rc::clone(pipe)))
+    }
+
+    fn begin(&self, fd: RawFd, pipe: Option<Rc<Pipe>>) -> Rc<Watch> {
         let watch = Rc::new(Watch {
             fd: Cell::new(fd),
             due: Cell::new(NEVER),
@@ -194,6 +226,7 @@ impl Wheel {
             resting: Cell::new(false),
             canceller: Cell::default(),
             client: Cell::default(),
+            pipe: Cell::new(pipe),
             abandoned: Cell::new(false),
         });
         self.place(&watch, NEVER);

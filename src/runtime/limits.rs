@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::proto::h1::parse::HeadLimits;
+use crate::proto::h2::H2Limits;
 
 /// A head must be complete this long after its first byte: slower clients are attacks or lost.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,6 +83,8 @@ pub struct Limits {
     pub log_batch_age: Duration,
     pub buffer_bytes: usize,
     pub series_max: usize,
+    /// Of connections that speak HTTP/2; `None` where nobody may.
+    pub http2: Option<H2Limits>,
 }
 
 impl Default for Limits {
@@ -111,6 +114,7 @@ impl Default for Limits {
             log_batch_age: LOG_BATCH_AGE,
             buffer_bytes: BUFFER_BYTES,
             series_max: SERIES_MAX,
+            http2: Some(H2Limits::default()),
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod event;
 pub mod limits;
 pub mod listener;
 pub mod local;
+pub mod pipe;
 pub mod pool;
 pub mod redis;
 pub mod socket;

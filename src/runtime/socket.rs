@@ -20,6 +20,7 @@ use monoio::net::TcpStream;
 use super::deadline::{Watch, Wheel};
 use super::ear::Ear;
 pub use super::ear::{Caught, Net};
+use super::pipe::{FarEnd, Pipe};
 use super::sys;
 use super::tls::{self, Tls};
 
@@ -42,13 +43,37 @@ pub struct Socket {
 /// The receiving direction.
 pub struct Reader {
     half: Option<OwnedReadHalf<TcpStream>>,
-    tls: Option<Rc<Tls>>,
+    layer: Through,
 }
 
 /// The sending direction.
 pub struct Writer {
     half: Option<OwnedWriteHalf<TcpStream>>,
-    tls: Option<Rc<Tls>>,
+    layer: Through,
+}
+
+/// What bytes go through where they do not go to the system as they are.
+enum Layer {
+    Tls(Box<Tls>),
+    /// There is no connection of the system's below.
+    Pipe(Rc<Pipe>),
+}
+
+/// Of one of a socket's directions.
+type Through = Option<Rc<Layer>>;
+
+fn tls_of(through: &Through) -> Option<&Tls> {
+    match through.as_deref() {
+        Some(Layer::Tls(tls)) => Some(tls),
+        _ => None,
+    }
+}
+
+fn pipe_of(through: &Through) -> Option<&Rc<Pipe>> {
+    match through.as_deref() {
+        Some(Layer::Pipe(pipe)) => Some(pipe),
+        _ => None,
+    }
 }
 
 /// By which way bytes go to the kernel.
@@ -79,27 +104,49 @@ impl Socket {
         let fd = stream.as_raw_fd();
         let (reader, writer) = stream.into_split();
         Self {
-            reader: Reader { half: Some(reader), tls: None },
-            writer: Writer { half: Some(writer), tls: None },
+            reader: Reader { half: Some(reader), layer: None },
+            writer: Writer { half: Some(writer), layer: None },
             watch: wheel.watch(fd),
             ear: None,
         }
     }
 
+    /// A socket that leads to the far end, which stays in this core.
+    pub fn piped(wheel: &Wheel) -> (Self, FarEnd) {
+        let pipe = Rc::new(Pipe::default());
+        let layer = Rc::new(Layer::Pipe(Rc::clone(&pipe)));
+        let socket = Self {
+            reader: Reader { half: None, layer: Some(Rc::clone(&layer)) },
+            writer: Writer { half: None, layer: Some(layer) },
+            watch: wheel.watch_pipe(&pipe),
+            ear: None,
+        };
+        (socket, FarEnd::new(pipe))
+    }
+
     /// Talks TLS from here on.
-    pub(super) fn secure(&mut self, tls: Rc<Tls>) {
-        self.writer.tls = Some(Rc::clone(&tls));
-        self.reader.tls = Some(tls);
+    pub(super) fn secure(&mut self, tls: Tls) {
+        let layer = Rc::new(Layer::Tls(Box::new(tls)));
+        self.writer.layer = Some(Rc::clone(&layer));
+        self.reader.layer = Some(layer);
+    }
+
+    fn tls(&self) -> Option<&Tls> {
+        tls_of(&self.reader.layer)
+    }
+
+    fn pipe(&self) -> Option<&Rc<Pipe>> {
+        pipe_of(&self.reader.layer)
     }
 
     /// Whether bytes were received that nobody has taken: the socket need not become readable for them.
     pub fn holds_bytes(&self) -> bool {
-        self.reader.tls.as_ref().is_some_and(|tls| tls.holds_bytes())
+        self.reader.holds_bytes()
     }
 
     /// Whether what is said on it is secret.
-    pub const fn is_secure(&self) -> bool {
-        self.reader.tls.is_some()
+    pub fn is_secure(&self) -> bool {
+        self.tls().is_some()
     }
 
     /// The deadline over this socket's waits.
@@ -114,13 +161,15 @@ impl Socket {
     /// Listens from now on, so that [`Self::is_quiet`] can tell what comes while nobody waits; it goes into the net, if
     /// there is one.
     pub fn listen(&mut self, net: Option<Net>) {
-        match &self.reader.tls {
+        match self.reader.layer.as_deref() {
             None => self.ear().listen(net),
             // What comes is to be decrypted, which a net can not do.
-            Some(tls) => {
+            Some(Layer::Tls(tls)) => {
                 tls.rest();
                 self.ear().listen(None);
             }
+            // It can be asked at any time.
+            Some(Layer::Pipe(_)) => {}
         }
     }
 
@@ -135,6 +184,9 @@ impl Socket {
         if self.watch.fired() {
             return false;
         }
+        if let Some(pipe) = self.pipe() {
+            return pipe.is_quiet();
+        }
         // With epoll, requests may come and go without the loop asking what else has happened.
         let is_quiet = !self.ear().has_heard() && (!monoio::utils::is_legacy() || sys::is_quiet(self.fd()));
         is_quiet || self.has_only_tls_spoken()
@@ -143,7 +195,7 @@ impl Socket {
     /// Whether all that came was for TLS itself, such as a ticket for the next connection.
     fn has_only_tls_spoken(&mut self) -> bool {
         let half = self.reader.half.as_ref().expect(OPEN);
-        let is_quiet = self.reader.tls.as_ref().is_some_and(|tls| tls.settle(half));
+        let is_quiet = self.tls().is_some_and(|tls| tls.settle(half));
         if is_quiet {
             self.ear().listen(None);
         }
@@ -152,13 +204,26 @@ impl Socket {
 
     /// Whether a connection over which an answer has just come whole may carry another request.
     pub fn is_settled(&self) -> bool {
-        self.reader.tls.as_ref().is_none_or(|tls| tls.is_settled())
+        match self.reader.layer.as_deref() {
+            None => true,
+            Some(Layer::Tls(tls)) => tls.is_settled(),
+            // A stream carries one.
+            Some(Layer::Pipe(_)) => false,
+        }
+    }
+
+    /// Whether what was sent came to somebody who did not look at it.
+    pub fn was_refused(&self) -> bool {
+        self.pipe().is_some_and(|pipe| pipe.was_refused())
     }
 
     /// Waits until there is something to read (or the end), holding no buffer. Goes on with the wait that
     /// [`Self::listen`] began, and unlike [`Self::readable`] may be given up.
     pub async fn heard(&mut self) {
-        self.ear().heard().await;
+        match self.reader.layer.as_deref() {
+            Some(Layer::Pipe(pipe)) => pipe.readable().await,
+            _ => self.ear().heard().await,
+        }
     }
 
     /// Sends a whole short message (at most [`ASK_BYTES_MAX`]) and waits until an answer begins to arrive: one
@@ -200,34 +265,41 @@ impl Socket {
 
     /// Sends the end of the stream after what was sent.
     pub fn finish_sending(&self) {
+        if let Some(pipe) = self.pipe() {
+            return pipe.finish();
+        }
         self.writer.say_goodbye();
         sys::shutdown_write(self.fd());
     }
 
     /// Ends both directions: whoever waits on the socket is woken.
     pub fn abort(&self) {
-        sys::shutdown_both(self.fd());
+        match self.pipe() {
+            Some(pipe) => pipe.abort(),
+            None => sys::shutdown_both(self.fd()),
+        }
     }
 
-    /// Waits until there is something to read (or the end), holding no buffer. To be awaited to its end.
+    /// Waits until there is something to read (or the end), holding no buffer. To be awaited to its end. Not for the end of a
+    /// pipe, which nobody leaves to rest.
     ///
     /// # Errors
     /// When the socket breaks.
     pub fn readable(&mut self) -> impl Future<Output = io::Result<()>> {
-        if let Some(tls) = &self.reader.tls {
-            tls.rest();
-        }
-        readable(self.reader.half.as_ref().expect(OPEN))
+        self.reader.readable()
     }
 
     /// [`Reader::receive`] that gives up, without losing a byte, when the watch was armed with `arm_spare` and
     /// its deadline passes.
     pub async fn receive_or_idle(&mut self, buffer: Vec<u8>, room: usize) -> (Waited, Vec<u8>) {
-        let Reader { half, tls } = &mut self.reader;
-        let half = half.as_mut().expect(OPEN);
-        match tls {
-            None => receive_or_idle(half, &self.watch, buffer, room).await,
-            Some(tls) => tls::receive_or_idle(tls, half, &self.watch, buffer, room).await,
+        let Reader { half, layer } = &mut self.reader;
+        match layer.as_deref() {
+            None => receive_or_idle(half.as_mut().expect(OPEN), &self.watch, buffer, room).await,
+            Some(Layer::Tls(tls)) => {
+                let half = half.as_mut().expect(OPEN);
+                tls::receive_or_idle(tls, half, &self.watch, buffer, room).await
+            }
+            Some(Layer::Pipe(pipe)) => pipe.receive_or_idle(buffer, room).await,
         }
     }
 }
@@ -275,7 +347,7 @@ impl Reader {
     /// Moves the direction out, so that both directions can be used at once; give it back with
     /// [`Self::take_back`].
     pub fn lend(&mut self) -> Self {
-        Self { half: self.half.take(), tls: self.tls.clone() }
+        Self { half: self.half.take(), layer: self.layer.clone() }
     }
 
     /// Takes back what was lent.
@@ -285,17 +357,36 @@ impl Reader {
 
     /// Appends at most `room` bytes to the buffer's spare capacity; 0 is the end.
     pub async fn receive(&mut self, buffer: Vec<u8>, room: usize) -> (io::Result<usize>, Vec<u8>) {
-        let half = self.half.as_mut().expect(OPEN);
-        match &self.tls {
-            None => receive(half, buffer, room).await,
-            Some(tls) => tls::receive(tls, half, buffer, room).await,
+        match self.layer.as_deref() {
+            None => receive(self.half.as_mut().expect(OPEN), buffer, room).await,
+            Some(Layer::Tls(tls)) => tls::receive(tls, self.half.as_mut().expect(OPEN), buffer, room).await,
+            Some(Layer::Pipe(pipe)) => pipe.receive(buffer, room).await,
         }
+    }
+
+    /// Whether bytes were received that nobody has taken.
+    pub fn holds_bytes(&self) -> bool {
+        tls_of(&self.layer).is_some_and(Tls::holds_bytes)
+    }
+
+    /// As [`Socket::readable`].
+    ///
+    /// # Errors
+    /// When the socket breaks.
+    pub fn readable(&mut self) -> impl Future<Output = io::Result<()>> {
+        if let Some(tls) = tls_of(&self.layer) {
+            tls.rest();
+        }
+        readable(self.half.as_ref().expect(OPEN))
     }
 }
 
 impl Writer {
     /// Sends the end of the stream.
     pub fn finish(&self) {
+        if let Some(pipe) = pipe_of(&self.layer) {
+            return pipe.finish();
+        }
         if let Some(half) = &self.half {
             self.say_goodbye();
             sys::finish_sending(half);
@@ -304,14 +395,14 @@ impl Writer {
 
     /// Over TLS, what must be said before the end.
     fn say_goodbye(&self) {
-        if let (Some(tls), Some(half)) = (&self.tls, &self.half) {
+        if let (Some(tls), Some(half)) = (tls_of(&self.layer), &self.half) {
             tls.say_goodbye(half);
         }
     }
 
     /// Moves the direction out; give it back with [`Self::take_back`].
     pub fn lend(&mut self) -> Self {
-        Self { half: self.half.take(), tls: self.tls.clone() }
+        Self { half: self.half.take(), layer: self.layer.clone() }
     }
 
     /// Takes back what was lent.
@@ -321,10 +412,10 @@ impl Writer {
 
     /// Sends the buffer from `from` to its end, all of it.
     pub async fn send(&mut self, buffer: Vec<u8>, from: usize, how: Sending) -> (io::Result<()>, Vec<u8>) {
-        let half = self.half.as_mut().expect(OPEN);
-        match &self.tls {
-            None => send(half, buffer, from, how).await,
-            Some(tls) => tls::send(tls, half, buffer, from, how).await,
+        match self.layer.as_deref() {
+            None => send(self.half.as_mut().expect(OPEN), buffer, from, how).await,
+            Some(Layer::Tls(tls)) => tls::send(tls, self.half.as_mut().expect(OPEN), buffer, from, how).await,
+            Some(Layer::Pipe(pipe)) => pipe.send(buffer, from).await,
         }
     }
 }
@@ -354,6 +445,9 @@ pub(super) async fn send(
 impl Drop for Socket {
     fn drop(&mut self) {
         self.writer.say_goodbye();
+        if let Some(pipe) = self.pipe() {
+            pipe.close();
+        }
         // First the watch: from here on the descriptor's number may be somebody else's.
         let fd = self.fd();
         self.watch.close();

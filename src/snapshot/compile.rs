@@ -99,7 +99,7 @@ impl Compiler {
             book: NodeBook::new(resolve, settings.discovery.kinds()),
             references: References::new(),
             surroundings,
-            forge: Forge::new(&settings.ssl),
+            forge: Forge::new(&settings.ssl, settings.http2.enabled),
             plugins: None,
             state: State::new(Parts::new(router_mode(settings))),
             generation: 0,

@@ -2,6 +2,7 @@
 
 use crate::model::Settings;
 use crate::proto::h1::parse::{HeadLimits, Underscores};
+use crate::proto::h2::H2Limits;
 use crate::runtime::Limits;
 
 /// The settings' numbers, as a core reads them.
@@ -36,6 +37,21 @@ pub fn limits_of(settings: &Settings) -> Limits {
         log_batch_age: settings.access_log.flush_interval.get(),
         buffer_bytes: set.buffer_bytes,
         tunnel_timeout: set.tunnel_timeout.bound(),
+        http2: settings.http2.enabled.then(|| http2_of(settings)),
         ..Limits::default()
+    }
+}
+
+fn http2_of(settings: &Settings) -> H2Limits {
+    let set = &settings.http2;
+    H2Limits {
+        streams_max: set.streams,
+        stream_window: set.stream_window,
+        connection_window: set.connection_window,
+        // A head is as large as it may be in HTTP/1; 32 bytes a line are what RFC 9113 adds.
+        header_bytes_max: u32::try_from(settings.limits.head_bytes + 32 * settings.limits.headers)
+            .unwrap_or(u32::MAX),
+        resets_unseen_max: set.resets_unseen,
+        resets_owed_max: set.resets_owed,
     }
 }

@@ -112,6 +112,8 @@ pub struct Upstream {
     pub pass_host: PassHost,
     /// How nodes are spoken to; `None`: in clear.
     pub tls: Option<NodeTls>,
+    /// Whether they speak HTTP/2.
+    pub is_http2: bool,
     pub timeouts: Timeouts,
     /// Further tries after the first, if the user says so,
     pub retries: Option<u32>,
@@ -136,7 +138,7 @@ pub(super) fn compile(
     own: Own,
 ) -> Result<(Upstream, Vec<ConfigError>), Vec<ConfigError>> {
     let Absent { faults: mut lacks, mut is_mute } = absent_features(upstream);
-    let port = if upstream.scheme() == Scheme::Https { 443 } else { 80 };
+    let port = if is_secret(upstream) { 443 } else { 80 };
     let tls = own.and_then(|own| tls_of(upstream, book, own.as_deref())).unwrap_or_else(|lack| {
         is_mute = true;
         lacks.push(lack);
@@ -193,6 +195,7 @@ pub(super) fn compile(
         turn: LocalId::default(),
         pass_host,
         tls,
+        is_http2: is_http2(upstream),
         timeouts: timeouts_of(upstream),
         retry_timeout: upstream.retry_timeout.and_then(|timeout| timeout.bound()).unwrap_or(Duration::ZERO),
         keep: Keep {
@@ -231,13 +234,26 @@ fn tls_of(
     book: &mut NodeBook,
     own: Option<&Identity>,
 ) -> Result<Option<NodeTls>, ConfigError> {
-    if upstream.scheme() != Scheme::Https {
+    if !is_secret(upstream) {
         return Ok(None);
     }
     let verify = upstream.tls.as_ref().and_then(|tls| tls.verify).unwrap_or(true);
     let told =
         |why| format!("expected to know who vouches for its nodes: {why}; requests to it are answered 503");
-    book.outward.for_nodes(verify, own).map(Some).map_err(|why| ConfigError::at("scheme", told(why)))
+    book.outward
+        .for_nodes(verify, own, is_http2(upstream))
+        .map(Some)
+        .map_err(|why| ConfigError::at("scheme", told(why)))
+}
+
+/// Whether its nodes are spoken to over TLS.
+fn is_secret(upstream: &model::Upstream) -> bool {
+    matches!(upstream.scheme(), Scheme::Https | Scheme::Grpcs)
+}
+
+/// Whether they speak HTTP/2, as everything of gRPC does.
+fn is_http2(upstream: &model::Upstream) -> bool {
+    matches!(upstream.scheme(), Scheme::Grpc | Scheme::Grpcs)
 }
 
 fn cell_of(book: &mut NodeBook, upstream: &str, node: SocketAddr, rules: u64) -> Arc<Cell> {
@@ -316,16 +332,21 @@ fn absent_features(upstream: &model::Upstream) -> Absent {
         faults.push(ConfigError::at(field, problem));
     };
     let filter = upstream.discovery_args.as_ref().and_then(|args| args.metadata.as_ref());
-    let is_spoken = matches!(upstream.scheme(), Scheme::Http | Scheme::Https);
+    let is_spoken = matches!(upstream.scheme(), Scheme::Http | Scheme::Https | Scheme::Grpc | Scheme::Grpcs);
     let is_mute = !is_spoken || filter.is_some();
     if !is_spoken {
-        absent("scheme", "http or https", text_of(&upstream.scheme()), "requests to it are answered 503");
+        absent(
+            "scheme",
+            "http, https, grpc or grpcs",
+            text_of(&upstream.scheme()),
+            "requests to it are answered 503",
+        );
     }
     if let Some(filter) = filter {
         absent("discovery_args.metadata", "none", text_of(filter), "requests to it are answered 503");
     }
-    if upstream.tls.is_some() && upstream.scheme() == Scheme::Http {
-        let problem = "expected scheme: https beside it, found http; nothing of it is done, and nodes are spoken to in clear";
+    if upstream.tls.is_some() && is_spoken && !is_secret(upstream) {
+        let problem = "expected scheme: https or grpcs beside it; nothing of it is done, and nodes are spoken to in clear";
         faults.push(ConfigError::at("tls", problem));
     }
     Absent { faults, is_mute }

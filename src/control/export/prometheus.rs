@@ -14,7 +14,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use crate::link::stats::{Cell, CoreStats, LAG_BOUNDS_US, LATENCY_BOUNDS_MS, Latency, Series, SeriesValue};
+use crate::link::stats::{
+    Cell, CoreStats, HTTP2_ABUSES, LAG_BOUNDS_US, LATENCY_BOUNDS_MS, Latency, Series, SeriesValue,
+};
 
 use super::super::board::Board;
 use super::super::health::name_of;
@@ -44,6 +46,7 @@ fn page(board: &Board) -> String {
     cores(&mut page, board);
     connections(&mut page, board);
     copies(&mut page, board);
+    abuses(&mut page, board);
     answers(&mut page, board);
     losses(&mut page, board);
     own_process(&mut page, board);
@@ -303,7 +306,7 @@ fn per_core(page: &mut Page, board: &Board, name: &str, kind: Kind, help: &str, 
 type Of = fn(&CoreStats) -> &Cell;
 
 /// What each core counts: the metric, what it says, and where.
-const COUNTERS: [(&str, &str, Kind, Of); 21] = [
+const COUNTERS: [(&str, &str, Kind, Of); 24] = [
     (
         "ringway_connections_refused_total",
         "Client connections closed unheard: too many of an address, or no load balancer",
@@ -314,6 +317,18 @@ const COUNTERS: [(&str, &str, Kind, Of); 21] = [
     ("ringway_tls_handshake_errors_total", "Connections that came to no TLS handshake", Kind::Counter, |c| {
         &c.tls_handshake_errors
     }),
+    ("ringway_http2_connections", "Client connections that speak HTTP/2", Kind::Gauge, |c| {
+        &c.http2_connections
+    }),
+    ("ringway_http2_streams_total", "Streams of HTTP/2 begun by clients", Kind::Counter, |c| {
+        &c.http2_streams
+    }),
+    (
+        "ringway_http2_errors_total",
+        "Connections and streams of HTTP/2 that broke its rules",
+        Kind::Counter,
+        |c| &c.http2_errors,
+    ),
     (
         "ringway_upstream_tls_errors_total",
         "Upstream connections without an agreement on TLS",
@@ -399,6 +414,16 @@ fn copies(page: &mut Page, board: &Board) {
         for (outcome, of) in outcomes {
             family.sample(&format!("core=\"{core}\",outcome=\"{outcome}\""), of(stats).get());
         }
+    }
+}
+
+/// Connections of HTTP/2 that had to be ended.
+fn abuses(page: &mut Page, board: &Board) {
+    let help = "Connections of HTTP/2 that were ended for what their clients did too often";
+    let mut family = page.family("ringway_http2_abuses_total", Kind::Counter, help);
+    for (at, kind) in HTTP2_ABUSES.iter().enumerate() {
+        let count = board.sum(|core| core.http2_abuses[at].get());
+        family.sample(&format!("kind=\"{kind}\""), count);
     }
 }
 

@@ -59,7 +59,8 @@ const OF_REGISTRIES: [&str; 8] = [
 ];
 
 /// Keys below `apisix` that mean the same here.
-const SAME: [(&str, &str); 8] = [
+const SAME: [(&str, &str); 9] = [
+    ("enable_http2", "http2.enabled"),
     ("delete_uri_tail_slash", "router.delete_uri_tail_slash"),
     ("normalize_uri_like_servlet", "router.normalize_uri_like_servlet"),
     ("match_uri_encoded_slash", "router.match_uri_encoded_slash"),

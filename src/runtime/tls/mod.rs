@@ -195,7 +195,7 @@ impl Socket {
             }
         }
         let agreement = Agreement::of(&session);
-        self.secure(Rc::new(Tls { session: RefCell::new(session), stock: Rc::clone(stock) }));
+        self.secure(Tls { session: RefCell::new(session), stock: Rc::clone(stock) });
         Ok(agreement)
     }
 
@@ -234,6 +234,8 @@ pub struct Agreement {
     pub cipher: &'static str,
     /// The other side's certificate and those of its issuers, in DER.
     pub certificates: Vec<Box<[u8]>>,
+    /// HTTP/2 was agreed on (RFC 7301).
+    pub is_http2: bool,
 }
 
 impl Agreement {
@@ -263,6 +265,7 @@ impl Agreement {
         Self {
             protocol,
             cipher,
+            is_http2: agreed.alpn_protocol() == Some(b"h2"),
             certificates: certificates.iter().map(|certificate| certificate.as_ref().into()).collect(),
         }
     }

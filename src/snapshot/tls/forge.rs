@@ -79,16 +79,19 @@ pub(crate) struct Forge {
     /// than the rules it was given by.
     tickets: Option<Arc<dyn ProducesTickets>>,
     has_tickets: bool,
+    /// What is spoken over TLS, by preference (RFC 7301).
+    spoken: Vec<Vec<u8>>,
 }
 
 impl Forge {
-    pub(crate) fn new(settings: &SslSettings) -> Self {
+    pub(crate) fn new(settings: &SslSettings, http2: bool) -> Self {
         let has_tickets = settings.session_tickets;
         Self {
             provider: Arc::new(aws_lc_rs::default_provider()),
             versions: settings.protocols.iter().copied().collect(),
             tickets: if has_tickets { aws_lc_rs::Ticketer::new().ok() } else { None },
             has_tickets,
+            spoken: [http2.then_some("h2"), Some("http/1.1")].into_iter().flatten().map(Into::into).collect(),
         }
     }
 
@@ -127,7 +130,7 @@ impl Forge {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::new(keys));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols.clone_from(&self.spoken);
         config.session_storage = Arc::new(NoServerSessionStorage {});
         let tickets = match &client {
             Some(_) if self.has_tickets => aws_lc_rs::Ticketer::new().ok(),

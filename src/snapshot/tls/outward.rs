@@ -28,8 +28,8 @@ pub(crate) struct Outward {
     provider: Arc<CryptoProvider>,
     read_roots: Option<ReadRoots>,
     roots: Option<Result<Arc<RootCertStore>, String>>,
-    /// Where we show no certificate: whether nodes are verified, and how they are spoken to.
-    plain: [Option<NodeTls>; 2],
+    /// Where we show no certificate: by whether nodes are verified and speak HTTP/2, and how they are spoken to.
+    plain: [Option<NodeTls>; 4],
 }
 
 impl Outward {
@@ -38,7 +38,7 @@ impl Outward {
             provider: Arc::new(aws_lc_rs::default_provider()),
             read_roots: None,
             roots: None,
-            plain: [None, None],
+            plain: [const { None }; 4],
         }
     }
 
@@ -55,8 +55,13 @@ impl Outward {
     ///
     /// # Errors
     /// When nobody is known who could vouch for them.
-    pub(crate) fn for_nodes(&mut self, verify: bool, own: Option<&Identity>) -> Result<NodeTls, String> {
-        let place = usize::from(verify);
+    pub(crate) fn for_nodes(
+        &mut self,
+        verify: bool,
+        own: Option<&Identity>,
+        http2: bool,
+    ) -> Result<NodeTls, String> {
+        let place = usize::from(verify) | usize::from(http2) << 1;
         if let (None, Some(made)) = (own, &self.plain[place]) {
             return Ok(made.clone());
         }
@@ -72,8 +77,8 @@ impl Outward {
             Some(own) => builder.with_client_cert_resolver(Arc::new(Own(Arc::clone(&own.key)))),
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let id = own.map_or(1, |own| own.id | 2) << 1 | u64::from(verify);
+        config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+        let id = own.map_or(1, |own| own.id | 2) << 2 | place as u64;
         let made = NodeTls { id, config: Arc::new(config) };
         if own.is_none() {
             self.plain[place] = Some(made.clone());

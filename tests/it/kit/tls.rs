@@ -99,6 +99,16 @@ pub(crate) fn as_node(
     move |wire| wire.secured(ServerConnection::new(Arc::clone(&config)).unwrap(), WHOLE)
 }
 
+/// How a server speaks TLS as `own`.
+pub(crate) fn server_config(certs: &Certs, own: &str) -> ServerConfig {
+    ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain(&certs.path(&format!("{own}.crt"))), key(certs, own))
+        .unwrap()
+}
+
 fn chain(path: &Path) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_file_iter(path).unwrap().map(Result::unwrap).collect()
 }

@@ -1,0 +1,348 @@
+//! Connections of HTTP/2 to nodes: few for many requests, each of which is a stream.
+//!
+//! Who forwards a request gets the end of a pipe (`runtime/pipe.rs`) and speaks HTTP/1 to it; here is what makes a stream of
+//! it. A core has connections of its own; another one is opened where all have as many streams as the node allows.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use bytes::Bytes;
+use h2::client::{Connection as Http2, SendRequest};
+
+use super::node_stream;
+use crate::base::clock::Moment;
+use crate::base::hash::Map;
+use crate::edge::Hall;
+use crate::edge::pick::Unreached;
+use crate::proto::h2::wire::{Pump, Wire, wire};
+use crate::runtime::deadline::Watch;
+use crate::runtime::limits::LINGER;
+use crate::runtime::pool::{Keep, Leased, PoolKey};
+use crate::runtime::socket::{Reader, Socket, Writer};
+
+/// Connections of a core to one node. With a hundred streams each, more than a core serves.
+const CONNECTIONS_MAX: usize = 16;
+/// Streams of a connection at a time, if the node allows as many.
+const STREAMS_MAX: usize = 100;
+
+/// One connection.
+pub(super) struct NodeSession {
+    /// `None` once no more streams are begun on it.
+    sender: RefCell<Option<SendRequest<Bytes>>>,
+    key: PoolKey,
+    watch: Rc<Watch>,
+    keep: Keep,
+    pub(super) streams: Cell<u32>,
+    begun: Cell<u32>,
+    pub(super) idle_since: Cell<Moment>,
+}
+
+impl NodeSession {
+    /// Whether another stream may begin on it.
+    fn has_room(&self) -> bool {
+        let sender = self.sender.borrow();
+        let allowed = sender.as_ref().map_or(0, SendRequest::current_max_send_streams);
+        (self.streams.get() as usize) < allowed.min(STREAMS_MAX)
+    }
+
+    pub(super) const fn node(&self) -> SocketAddr {
+        self.key.node
+    }
+
+    pub(super) const fn is_https(&self) -> bool {
+        self.key.tls != 0
+    }
+
+    fn is_open(&self) -> bool {
+        self.sender.borrow().is_some()
+    }
+
+    /// Streams under way end as they would; then the connection does.
+    pub(super) fn leave(&self) {
+        drop(self.sender.take());
+    }
+
+    /// What the stream of one request is begun with.
+    fn begin(&self) -> Option<SendRequest<Bytes>> {
+        let sender = self.sender.borrow().clone()?;
+        self.begun.set(self.begun.get() + 1);
+        if self.begun.get() >= self.keep.requests {
+            self.leave();
+        }
+        Some(sender)
+    }
+}
+
+/// A connection that is being opened, and those who wait for it.
+#[derive(Default)]
+struct Dial {
+    over: Cell<Option<Result<(), Unreached>>>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl Dial {
+    fn end(&self, result: Result<(), Unreached>) {
+        self.over.set(Some(result));
+        self.waiting.take().into_iter().for_each(Waker::wake);
+    }
+
+    async fn wait(&self) -> Result<(), Unreached> {
+        poll_fn(|cx| {
+            if let Some(result) = self.over.get() {
+                return Poll::Ready(result);
+            }
+            self.waiting.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+#[derive(Default)]
+struct ToNode {
+    sessions: Vec<Rc<NodeSession>>,
+    dial: Option<Rc<Dial>>,
+}
+
+/// All of a core.
+#[derive(Default)]
+pub(in crate::edge) struct Nodes(RefCell<Map<PoolKey, ToNode>>);
+
+/// What there is of connections to a node.
+enum Found {
+    Session(Rc<NodeSession>),
+    Dialling(Rc<Dial>),
+    /// One is to be opened, by whoever asked.
+    ToDial(Rc<Dial>),
+}
+
+impl Nodes {
+    fn find(&self, key: &PoolKey) -> Found {
+        let mut nodes = self.0.borrow_mut();
+        let to = nodes.entry(*key).or_default();
+        let open = || to.sessions.iter().filter(|session| session.is_open());
+        if let Some(session) = open().find(|session| session.has_room()) {
+            return Found::Session(Rc::clone(session));
+        }
+        if let Some(dial) = &to.dial {
+            return Found::Dialling(Rc::clone(dial));
+        }
+        // All are full: the least busy of many lets its streams wait.
+        let least = open().min_by_key(|session| session.streams.get());
+        if let Some(session) = least.filter(|_| to.sessions.len() >= CONNECTIONS_MAX) {
+            return Found::Session(Rc::clone(session));
+        }
+        let dial = Rc::new(Dial::default());
+        to.dial = Some(Rc::clone(&dial));
+        Found::ToDial(dial)
+    }
+
+    fn dialled(&self, key: &PoolKey, session: Option<Rc<NodeSession>>) {
+        if let Some(to) = self.0.borrow_mut().get_mut(key) {
+            to.dial = None;
+            to.sessions.extend(session);
+        }
+    }
+
+    fn forget(&self, key: &PoolKey, session: &Rc<NodeSession>) {
+        if let Some(to) = self.0.borrow_mut().get_mut(key) {
+            to.sessions.retain(|other| !Rc::ptr_eq(other, session));
+        }
+    }
+
+    /// Ends those that nobody has used for long, and forgets nodes without any; about once a second.
+    pub(in crate::edge) fn look(&self, now: Moment) {
+        self.0.borrow_mut().retain(|_, to| {
+            for session in &to.sessions {
+                if session.streams.get() == 0 && now.since(session.idle_since.get()) >= session.keep.idle {
+                    session.leave();
+                }
+            }
+            !to.sessions.is_empty() || to.dial.is_some()
+        });
+    }
+
+    /// Ends all as soon as their streams have.
+    pub(in crate::edge) fn leave(&self) {
+        self.0.borrow().values().flat_map(|to| &to.sessions).for_each(|session| session.leave());
+    }
+}
+
+/// Tells those who wait for a connection what became of it, also where whoever opens it is gone.
+struct Dialling<'a> {
+    nodes: &'a Nodes,
+    key: PoolKey,
+    dial: Rc<Dial>,
+    result: Result<(), Unreached>,
+    session: Option<Rc<NodeSession>>,
+}
+
+impl Drop for Dialling<'_> {
+    fn drop(&mut self) {
+        self.nodes.dialled(&self.key, self.session.take());
+        self.dial.end(self.result);
+    }
+}
+
+/// The end of a pipe to a stream of a connection to the node. `dial` opens one in the way that the upstream wants.
+pub(in crate::edge) async fn stream(
+    hall: &Hall,
+    key: PoolKey,
+    keep: Keep,
+    dial: impl Future<Output = Result<Socket, Unreached>>,
+) -> Result<Leased, Unreached> {
+    let mut dial = Some(dial);
+    let mut reused = true;
+    loop {
+        match hall.nodes.find(&key) {
+            Found::Session(session) => {
+                if let Some(sender) = session.begin() {
+                    return Ok(lease(hall, key, &session, sender, reused));
+                }
+            }
+            Found::Dialling(other) => other.wait().await?,
+            Found::ToDial(waited_for) => {
+                let Some(dial) = dial.take() else { return Err(Unreached::Refused) };
+                let nodes = &hall.nodes;
+                let mut dialling =
+                    Dialling { nodes, key, dial: waited_for, result: Err(Unreached::Refused), session: None };
+                match open(hall, key, keep, dial).await {
+                    Ok(session) => (dialling.session, dialling.result) = (Some(session), Ok(())),
+                    Err(unreached) => {
+                        dialling.result = Err(unreached);
+                        return Err(unreached);
+                    }
+                }
+                reused = false;
+            }
+        }
+    }
+}
+
+fn lease(
+    hall: &Hall,
+    key: PoolKey,
+    session: &Rc<NodeSession>,
+    sender: SendRequest<Bytes>,
+    reused: bool,
+) -> Leased {
+    let core = &hall.core;
+    if reused {
+        core.stats.upstream_reuses.add(1);
+    }
+    let (socket, far) = Socket::piped(&core.wheel);
+    node_stream::begin(hall, session, sender, far);
+    Leased { socket, requests: 0, reused, key }
+}
+
+/// Opens a connection, and has it served in a task of its own.
+async fn open(
+    hall: &Hall,
+    key: PoolKey,
+    keep: Keep,
+    dial: impl Future<Output = Result<Socket, Unreached>>,
+) -> Result<Rc<NodeSession>, Unreached> {
+    let socket = dial.await?;
+    let (wire, pump) = wire();
+    let limits = hall.core.limits.http2.unwrap_or_default();
+    // Nothing is waited for: the node's settings come when they come.
+    let (sender, http2) = limits.client().handshake(wire).await.map_err(|_| Unreached::Refused)?;
+    let session = Rc::new(NodeSession {
+        sender: RefCell::new(Some(sender)),
+        key,
+        watch: Rc::clone(socket.watch()),
+        keep,
+        streams: Cell::new(0),
+        begun: Cell::new(0),
+        idle_since: Cell::new(hall.core.now()),
+    });
+    let (hall, served) = (hall.itself(), Rc::clone(&session));
+    monoio::spawn(async move {
+        serve(&hall, &served, socket, http2, pump).await;
+        served.leave();
+        hall.nodes.forget(&key, &served);
+    });
+    Ok(session)
+}
+
+/// Serves a connection to its end.
+async fn serve(
+    hall: &Hall,
+    session: &NodeSession,
+    mut socket: Socket,
+    http2: Http2<Wire, Bytes>,
+    pump: Pump,
+) {
+    let (mut reader, mut writer) = (socket.reader.lend(), socket.writer.lend());
+    {
+        let mut listening = pin!(listen(hall, &mut reader, &pump));
+        let mut has_listened = {
+            let mut talking = pin!(http2);
+            let mut telling = pin!(tell(hall, session, &mut writer, &pump));
+            let (mut has_listened, mut has_talked) = (false, false);
+            poll_fn(|cx| {
+                has_listened = has_listened || listening.as_mut().poll(cx).is_ready();
+                if !has_talked && talking.as_mut().poll(cx).is_ready() {
+                    has_talked = true;
+                    pump.close();
+                }
+                // The node is going, or gone: others begin elsewhere.
+                if has_listened {
+                    session.leave();
+                }
+                telling.as_mut().poll(cx).map(|()| has_listened)
+            })
+            .await
+        };
+        pump.close();
+        socket.writer.take_back(writer);
+        socket.finish_sending();
+        session.watch.arm(&hall.core.wheel, LINGER);
+        poll_fn(|cx| {
+            has_listened = has_listened || listening.as_mut().poll(cx).is_ready();
+            if has_listened { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+    socket.reader.take_back(reader);
+}
+
+/// Receives what the node says, to its end.
+async fn listen(hall: &Hall, reader: &mut Reader, pump: &Pump) {
+    let core = &hall.core;
+    loop {
+        if !reader.holds_bytes() && reader.readable().await.is_err() {
+            break;
+        }
+        let buffer = core.buffers.large();
+        let room = buffer.capacity();
+        let (received, buffer) = reader.receive(buffer, room).await;
+        if !matches!(received, Ok(count) if count > 0) {
+            core.buffers.give_back(buffer);
+            break;
+        }
+        pump.feed(buffer);
+        core.buffers.give_back(pump.emptied().await);
+    }
+    pump.end();
+}
+
+/// Sends what is to be said to the node, until nothing more is.
+async fn tell(hall: &Hall, session: &NodeSession, writer: &mut Writer, pump: &Pump) {
+    let core = &hall.core;
+    let mut spare = Vec::new();
+    while let Some(bytes) = pump.outgoing(spare).await {
+        session.watch.arm(&core.wheel, core.limits.write_timeout);
+        let (sent, mut returned) = writer.send(bytes, 0, core.sending()).await;
+        session.watch.disarm();
+        if sent.is_err() {
+            return;
+        }
+        returned.clear();
+        spare = if session.streams.get() == 0 { Vec::new() } else { returned };
+    }
+}

@@ -1,0 +1,95 @@
+//! HTTP/2 (RFC 9113) by the `h2` crate, fed with bytes and asked for bytes: no sockets, no runtime.
+//!
+//! [`wire`] is what the crate takes for a connection, [`meter`] counts frames that cost much and say little, [`message`]
+//! makes HTTP/1 heads of its messages and messages of HTTP/1 heads.
+
+pub mod message;
+pub mod meter;
+pub mod wire;
+
+#[cfg(test)]
+mod tests;
+
+/// What a client of HTTP/2 says first (RFC 9113 3.4).
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Whether bytes may be the beginning of it, and are enough to be nothing else.
+pub fn is_preface(bytes: &[u8]) -> bool {
+    let count = bytes.len().min(PREFACE.len());
+    count >= b"PRI ".len() && bytes[..count] == PREFACE[..count]
+}
+
+/// How much a connection may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct H2Limits {
+    /// Streams at a time.
+    pub streams_max: u32,
+    /// Bytes of a stream, and of all of them, that may be under way unread.
+    pub stream_window: u32,
+    pub connection_window: u32,
+    /// Bytes of all headers of a message, as RFC 9113 6.5.2 counts them.
+    pub header_bytes_max: u32,
+    /// Streams a client may reset before they were looked at, and those we may have to reset for what it does wrong.
+    pub resets_unseen_max: usize,
+    pub resets_owed_max: usize,
+}
+
+impl H2Limits {
+    /// Largest frame that is taken: the least that must be (RFC 9113 6.5.2).
+    const FRAME_BYTES_MAX: u32 = 16 * 1024;
+    /// Bytes of headers remembered for compression, in each direction.
+    const TABLE_BYTES: u32 = 4096;
+    /// Bytes of answers that are kept for a client's window, a stream.
+    const SEND_BYTES_MAX: usize = 64 * 1024;
+    /// Streams that were reset are remembered so that what still comes for them is known as such.
+    const RESET_REMEMBERED: usize = 50;
+
+    /// How we take clients' connections.
+    pub fn server(&self) -> h2::server::Builder {
+        let mut builder = h2::server::Builder::new();
+        builder
+            .initial_window_size(self.stream_window)
+            .initial_connection_window_size(self.connection_window)
+            .max_frame_size(Self::FRAME_BYTES_MAX)
+            .max_header_list_size(self.header_bytes_max)
+            .header_table_size(Self::TABLE_BYTES)
+            .max_concurrent_streams(self.streams_max)
+            .max_concurrent_reset_streams(Self::RESET_REMEMBERED)
+            .max_local_error_reset_streams(Some(self.resets_owed_max))
+            .max_pending_accept_reset_streams(self.resets_unseen_max)
+            .max_send_buffer_size(Self::SEND_BYTES_MAX)
+            .enable_connect_protocol();
+        builder
+    }
+
+    /// How we open connections to nodes.
+    pub fn client(&self) -> h2::client::Builder {
+        let mut builder = h2::client::Builder::new();
+        builder
+            .initial_window_size(self.stream_window)
+            .initial_connection_window_size(self.connection_window)
+            .max_frame_size(Self::FRAME_BYTES_MAX)
+            .max_header_list_size(self.header_bytes_max)
+            .header_table_size(Self::TABLE_BYTES)
+            .max_concurrent_streams(0)
+            .max_concurrent_reset_streams(Self::RESET_REMEMBERED)
+            .max_local_error_reset_streams(Some(self.resets_owed_max))
+            .max_send_buffer_size(Self::SEND_BYTES_MAX)
+            .initial_max_send_streams(self.streams_max as usize)
+            .enable_push(false);
+        builder
+    }
+}
+
+impl Default for H2Limits {
+    fn default() -> Self {
+        Self {
+            streams_max: 100,
+            stream_window: 64 * 1024 - 1,
+            connection_window: 1024 * 1024,
+            header_bytes_max: 32 * 1024,
+            resets_unseen_max: 50,
+            resets_owed_max: 200,
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Clients of HTTP/2 that break its rules, or keep them to do harm: a stream or a connection ends, and nobody else notices.
+
+use crate::kit::http2::{Http2, block, frame, frames, get, hello};
+use crate::kit::{Ended, Gateway, Origin, Raw, eventually};
+
+on_both_drivers!(
+    what_is_malformed_ends_its_stream_alone,
+    what_nobody_needs_often_ends_the_connection,
+    a_client_that_takes_nothing_of_an_answer_is_let_go,
+    headers_beyond_the_limits_are_refused,
+    no_frame_is_safe_in_pieces,
+);
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const GOAWAY: u8 = 7;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// A GET of a.test with further headers.
+fn asking(more: &[(&str, &[u8])]) -> Vec<u8> {
+    let own: [(&str, &[u8]); 4] =
+        [(":method", b"GET"), (":scheme", b"http"), (":path", b"/x"), (":authority", b"a.test")];
+    block(&[&own[..], more].concat())
+}
+
+/// What the gateway says until it ends the connection, or answers.
+fn said(raw: &mut Raw, is_enough: impl Fn(&[(u8, u8, u32, Vec<u8>)]) -> bool) -> Vec<(u8, u8, u32, Vec<u8>)> {
+    let mut all = Vec::new();
+    loop {
+        let frames = frames(&all);
+        if is_enough(&frames) {
+            return frames;
+        }
+        match raw.wire.some() {
+            Ok(bytes) if !bytes.is_empty() => all.extend_from_slice(&bytes),
+            _ => return frames,
+        }
+    }
+}
+
+fn word(payload: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(payload[at..at + 4].try_into().unwrap())
+}
+
+/// What is no request, and the frames that say it on stream 1.
+fn malformed() -> Vec<(&'static str, Vec<Vec<u8>>)> {
+    let pseudo = |method: &'static [u8], path: &'static [u8], more: &[(&'static str, &'static [u8])]| {
+        let own: [(&str, &[u8]); 4] =
+            [(":method", method), (":scheme", b"http"), (":path", path), (":authority", b"a.test")];
+        block(&[&own[..], more].concat())
+    };
+    let with_body: &[(&str, &[u8])] = &[("content-length", b"5")];
+    vec![
+        ("another host", vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &asking(&[("host", b"b.test")]))]),
+        ("a length and no body", vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &asking(with_body))]),
+        (
+            "less than the length",
+            vec![frame(HEADERS, END_HEADERS, 1, &asking(with_body)), frame(DATA, END_STREAM, 1, b"abc")],
+        ),
+        (
+            "more than the length",
+            vec![
+                frame(HEADERS, END_HEADERS, 1, &asking(with_body)),
+                frame(DATA, END_STREAM, 1, b"abcdefghi"),
+            ],
+        ),
+        (
+            "two lengths",
+            vec![frame(
+                HEADERS,
+                END_HEADERS | END_STREAM,
+                1,
+                &asking(&[("content-length", b"0"), ("content-length", b"1")]),
+            )],
+        ),
+        (
+            "chunks",
+            vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &asking(&[("transfer-encoding", b"chunked")]))],
+        ),
+        (
+            "a connection",
+            vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &asking(&[("connection", b"close")]))],
+        ),
+        ("an upgrade", vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &asking(&[("upgrade", b"h2c")]))]),
+        ("gzip", vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &asking(&[("te", b"gzip")]))]),
+        ("capitals", vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &asking(&[("X-Own", b"v")]))]),
+        ("a line end", vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &asking(&[("x", b"a\r\nb: c")]))]),
+        ("white space around", vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &asking(&[("x", b" v")]))]),
+        ("no path", vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &pseudo(b"GET", b"", &[]))]),
+        (
+            "a path with a space",
+            vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &pseudo(b"GET", b"/a b", &[]))],
+        ),
+        (
+            "a method with a line",
+            vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &pseudo(b"GET / HTTP/1.1\r\nx: y", b"/", &[]))],
+        ),
+        (
+            "a pseudo-header behind",
+            vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &asking(&[("x", b"v"), (":path", b"/y")]))],
+        ),
+        (
+            "an unknown pseudo-header",
+            vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &pseudo(b"GET", b"/", &[(":own", b"v")]))],
+        ),
+    ]
+}
+
+fn what_is_malformed_ends_its_stream_alone() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::routing("/*", [&origin]).start();
+    for (what, said_of_it) in malformed() {
+        let mut raw = Raw::connect(gateway.address());
+        raw.send(hello()).send(said_of_it.concat());
+        // The same connection still serves.
+        raw.send(frame(HEADERS, END_HEADERS | END_STREAM, 3, &asking(&[])));
+        let ends = |frames: &[(u8, u8, u32, Vec<u8>)]| {
+            let of = |stream: u32| {
+                frames.iter().any(|(kind, flags, id, _)| {
+                    *id == stream
+                        && (*kind == RST_STREAM || matches!(*kind, DATA | HEADERS) && flags & END_STREAM != 0)
+                })
+            };
+            frames.iter().any(|(kind, ..)| *kind == GOAWAY) || of(1) && of(3)
+        };
+        let frames = said(&mut raw, ends);
+        let is_reset = frames.iter().any(|(kind, _, id, _)| *kind == RST_STREAM && *id == 1);
+        let is_refused = frames.iter().any(|(kind, _, id, payload)| {
+            // A literal 400, by its place in the static table (RFC 7541 A).
+            *kind == HEADERS && *id == 1 && payload.first() == Some(&0x8c)
+        });
+        let is_over = frames.iter().any(|(kind, ..)| *kind == GOAWAY);
+        assert!(is_reset || is_refused || is_over, "{what}: {frames:?}");
+        if !is_over {
+            assert!(frames.iter().any(|(kind, _, id, _)| *kind == DATA && *id == 3), "{what}: {frames:?}");
+        }
+    }
+    assert!(
+        origin.seen().iter().all(|seen| seen.target == "/x" && seen.body.len() < 5),
+        "{:?}",
+        origin.seen()
+    );
+}
+
+fn what_nobody_needs_often_ends_the_connection() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::routing("/*", [&origin]).start();
+    let mut bystander = Http2::to(&gateway);
+    bystander.get("/").expect(200, "hello");
+    let open = frame(HEADERS, END_HEADERS, 1, &asking(&[]));
+    let block = asking(&[]);
+    let resets: Vec<u8> = (0..400_u32)
+        .flat_map(|at| {
+            let stream = at * 2 + 1;
+            [
+                frame(HEADERS, END_HEADERS | END_STREAM, stream, &block),
+                frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()),
+            ]
+            .concat()
+        })
+        .collect();
+    let storms: Vec<(&str, Vec<u8>)> = vec![
+        ("pings", frame(6, 0, 0, &[0; 8]).repeat(400)),
+        ("settings", frame(4, 0, 0, b"").repeat(100)),
+        ("priorities", frame(2, 0, 1, &[0, 0, 0, 3, 1]).repeat(400)),
+        ("empty_frames", [open, frame(DATA, 0, 1, b"").repeat(400)].concat()),
+        (
+            "continuations",
+            [frame(HEADERS, 0, 1, &block[..4]), frame(9, 0, 1, &block[4..5]).repeat(100)].concat(),
+        ),
+        ("unknown_frames", frame(200, 0, 0, b"").repeat(2000)),
+        ("resets", resets),
+    ];
+    for (what, storm) in storms {
+        let mut raw = Raw::connect(gateway.address());
+        raw.send(hello()).send(&storm);
+        let (all, ended) = raw.rest();
+        assert_ne!(ended, Ended::Open, "{what}");
+        let frames = frames(&all);
+        if let Some((.., payload)) = frames.iter().find(|(kind, ..)| *kind == GOAWAY) {
+            assert_eq!(word(payload, 4), ENHANCE_YOUR_CALM, "{what}: {frames:?}");
+        } else {
+            assert_eq!(ended, Ended::Reset, "{what}: it was told, if it had read on: {frames:?}");
+        }
+        let counted = format!("ringway_http2_abuses_total{{kind=\"{what}\"}}");
+        eventually(&counted, || gateway.metric(&counted).filter(|count| *count >= 1.0));
+    }
+    bystander.get("/").expect(200, "hello");
+}
+
+fn a_client_that_takes_nothing_of_an_answer_is_let_go() {
+    let origin = Origin::replying(&"x".repeat(300_000));
+    let gateway = Gateway::routing("/*", [&origin]).settings("limits: {write_timeout: 0.5}").start();
+    // No window is ever opened, so less than all can be sent.
+    let mut raw = Raw::connect(gateway.address());
+    raw.send(hello()).send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &asking(&[])));
+    let frames = said(&mut raw, |frames| frames.iter().any(|(kind, ..)| *kind == RST_STREAM));
+    assert!(frames.iter().any(|(kind, _, id, _)| *kind == RST_STREAM && *id == 1), "{frames:?}");
+    let mut bystander = Http2::to(&gateway);
+    assert_eq!(bystander.get("/").body.len(), 300_000);
+}
+
+fn headers_beyond_the_limits_are_refused() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::routing("/*", [&origin]).start();
+    let mut client = Http2::to(&gateway);
+    let mut many = get("/");
+    for at in 0..150 {
+        let name: http::HeaderName = format!("x-{at}").parse().unwrap();
+        many.headers_mut().insert(name, "v".parse().unwrap());
+    }
+    let answer = client.ask(many, b"").unwrap();
+    assert_eq!(answer.status, 431);
+    let mut large = get("/");
+    large.headers_mut().insert("x-large", "v".repeat(60_000).parse().unwrap());
+    let answer = client.ask(large, b"").map(|answer| answer.status);
+    assert!(matches!(answer, Ok(431) | Err(_)), "{answer:?}");
+    let mut bystander = Http2::to(&gateway);
+    bystander.get("/").expect(200, "hello");
+    assert_eq!(origin.requests(), 1);
+}
+
+fn no_frame_is_safe_in_pieces() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::routing("/*", [&origin]).start();
+    let conversation = [
+        hello(),
+        frame(HEADERS, END_HEADERS, 1, &asking(&[("x-own", b"v")])),
+        frame(DATA, 0, 1, b"abc"),
+        frame(DATA, END_STREAM, 1, b"de"),
+    ]
+    .concat();
+    for cut in 1..conversation.len() {
+        let mut raw = Raw::connect(gateway.address());
+        raw.send_each([&conversation[..cut], &conversation[cut..]]);
+        let frames = said(&mut raw, |frames| {
+            frames.iter().any(|(kind, flags, id, _)| *id == 1 && *kind == DATA && flags & END_STREAM != 0)
+        });
+        let body: Vec<u8> =
+            frames.iter().filter(|frame| frame.0 == DATA).flat_map(|frame| frame.3.clone()).collect();
+        assert_eq!(String::from_utf8_lossy(&body), "hello", "cut at {cut}: {frames:?}");
+    }
+    assert!(origin.seen().iter().all(|seen| seen.body == b"abcde"));
+}
