@@ -12,6 +12,7 @@ use super::pipeline::{After, Run};
 use super::proxy::Plan;
 use super::respond::Fault;
 use super::response_head::Outgoing;
+use super::sticky;
 use super::upload::{PIECE_HEAD, PIECE_TAIL, frame_piece, write_last_chunk};
 use crate::base::clock::Moment;
 use crate::exchange::{ResponseBody, Source};
@@ -44,6 +45,9 @@ impl Run<'_> {
         self.note_attempt(|attempt| (attempt.status, attempt.header) = (status, header));
         self.ex.response.source = Source::Upstream;
         self.ex.reason = "";
+        if let Some(sticky) = &plan.upstream.additions.sticky {
+            sticky::mark(&mut self.ex, plan.upstream, sticky);
+        }
         if status == 101 {
             return self.agree_to_tunnel(plan).await;
         }

@@ -26,6 +26,7 @@ mod response_head;
 mod retry_budget;
 mod secure;
 mod stage;
+mod sticky;
 mod tunnel;
 mod upload;
 mod vouch;

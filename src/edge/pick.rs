@@ -114,6 +114,13 @@ pub(super) fn node(
     }
     let turn = turn(hall, upstream);
     let mut asked = Asked { hall, upstream, turn: &turn, ex, now, thrown: 0 };
+    if let Some(sticky) = &upstream.additions.sticky
+        && let Some(node) = sticky.node_of(ex)
+        && !tried.contains(node)
+        && asked.is_up(node)
+    {
+        return Some(node);
+    }
     if let Some(slow) = upstream.slow_start {
         asked.throw(slow, tried);
     }

@@ -201,6 +201,22 @@ fn an_upstream_keeps_its_rules() {
         json!({"keepalive_pool": {"size": 0}}),
         "keepalive_pool.size: expected a whole number from 1 to 1000000, got 0",
     );
+    check(
+        json!({"sticky": {"cookie": "a b", "key": "0123456789abcdef"}}),
+        "sticky.cookie: expected the name of a cookie, got \"a b\"",
+    );
+    check(
+        json!({"sticky": {"cookie": "a", "key": "0123456789"}}),
+        "sticky.key: expected at least 16 characters, got fewer",
+    );
+    check(
+        json!({"sticky": {"cookie": "a", "key": "0123456789abcdef", "path": "/a;b"}}),
+        "sticky.path: expected a path such as /shop, without spaces and ;, got \"/a;b\"",
+    );
+    check(
+        json!({"sticky": {"cookie": "a", "key": "0123456789abcdef", "same_site": "none"}}),
+        "sticky.same_site: expected secure: true beside none, as clients take no such cookie without",
+    );
     check(json!({"retry_timeout": -1}), "retry_timeout: expected a number of at least 0, got -1");
 
     let hash = |more: Value| {

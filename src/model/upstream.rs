@@ -2,6 +2,7 @@
 
 mod checks;
 mod nodes;
+mod sticky;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -14,6 +15,7 @@ pub use checks::{
     PassiveHealthy, PassiveUnhealthy,
 };
 pub use nodes::{Node, NodeSpec, Nodes};
+pub use sticky::{SameSite, Sticky};
 
 /// Idle connections kept to an upstream, a core, where it does not say.
 pub const KEEPALIVE_SIZE: u32 = 320;
@@ -48,6 +50,8 @@ stored! {
         pub checks: Option<Checks>,
         /// How a node that is new, or healthy again by `checks`, comes to its share. Absent: it has it at once.
         pub slow_start: Option<SlowStart>,
+        /// A cookie that leads a client to the node that it was at before. Absent: each request goes as `type` says.
+        pub sticky: Option<Sticky>,
         /// How often another node is tried when one fails; 0: never. Absent: as often as there are other nodes. Never more
         /// often than `limits.retries` of the settings.
         pub retries: Option<u32>,
@@ -246,6 +250,7 @@ impl Upstream {
     pub(crate) fn faults(&self) -> Vec<ConfigError> {
         let mut faults = self.nodes.as_ref().map(Nodes::faults).unwrap_or_default();
         faults.extend(self.checks.iter().flat_map(Checks::faults));
+        faults.extend(self.sticky.iter().flat_map(Sticky::faults));
         if self.algorithm == Algorithm::Chash {
             faults.extend(self.key_fault());
         }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::additions::Additions;
 use super::cells::NodeBook;
 use super::checks::Checks;
 use super::services::Service;
@@ -120,6 +121,7 @@ pub struct Upstream {
     /// No new try starts after this; zero is unlimited.
     pub retry_timeout: Duration,
     pub keep: Keep,
+    pub additions: Additions,
 }
 
 /// The certificate that nodes are shown, if any is; or what is lacking for it. Without it nothing is sent: they would take us
@@ -177,6 +179,7 @@ pub(super) fn compile(
         .iter()
         .map(|(weight, priority, id)| Weighted { weight: *weight, priority: *priority, id })
         .collect();
+    let additions = Additions::new(upstream, &nodes, &weights);
     let keep = upstream.keepalive_pool.unwrap_or_default();
     let compiled = Upstream {
         name: name.into(),
@@ -190,6 +193,7 @@ pub(super) fn compile(
         retries: upstream.retries,
         other_nodes: weights.iter().filter(|node| node.weight > 0).count().saturating_sub(1) as u32,
         nodes,
+        additions,
         turn: LocalId::default(),
         pass_host,
         tls,

@@ -52,6 +52,7 @@ mod secrets;
 mod seeing;
 mod shares;
 mod spread;
+mod sticky;
 mod stop;
 mod tls;
 mod tls_nodes;

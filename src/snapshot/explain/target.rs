@@ -34,6 +34,10 @@ pub(super) fn tell(grounds: &Grounds<'_>, ex: &Exchange, found: Option<u32>) -> 
     let own = route.and_then(|route| route.timeouts);
     let timeouts = own.unwrap_or(upstream.timeouts);
     let retries = upstream.retries.unwrap_or_else(|| upstream.other_nodes.min(grounds.limits.retries));
+    let sticky = upstream.additions.sticky.as_ref().map(|sticky| {
+        let node = sticky.node_of(ex).and_then(|node| upstream.nodes.get(node));
+        json!({"cookie": sticky.cookie(), "node": node.map(|node| node.address.to_string())})
+    });
     let told = json!({
         "name": &*upstream.name,
         "type": upstream.kind.word(),
@@ -48,6 +52,7 @@ pub(super) fn tell(grounds: &Grounds<'_>, ex: &Exchange, found: Option<u32>) -> 
             "read": seconds(timeouts.read),
             "from": if own.is_some() { "route" } else { "upstream" },
         },
+        "sticky": sticky,
     });
     let outcome =
         if upstream.nodes.is_empty() { refused(503, "no_nodes") } else { forwarded(grounds, ex, upstream) };
