@@ -18,6 +18,7 @@ mod greet;
 mod h1;
 mod health;
 mod hold;
+mod outlier;
 mod pick;
 mod pipeline;
 mod proxy;

@@ -53,7 +53,7 @@ impl Context for Asked<'_> {
         let failed = self.turn.failed.get(node).map_or(Moment::ZERO, cell::Cell::get);
         let is_paused = failed != Moment::ZERO && self.now.since(failed) < PAUSE;
         let cell = self.upstream.nodes.get(node).and_then(|node| node.cell.as_deref());
-        !is_paused && cell.is_none_or(|cell| cell.is_up() && self.may_begin(cell))
+        !is_paused && cell.is_none_or(|cell| cell.is_up() && !self.is_ejected(cell) && self.may_begin(cell))
     }
 
     fn key(&self) -> u32 {
@@ -85,6 +85,10 @@ impl Context for Asked<'_> {
 }
 
 impl Asked<'_> {
+    fn is_ejected(&self, cell: &Cell) -> bool {
+        self.upstream.additions.outliers.is_some() && cell.outlier.is_ejected(self.now)
+    }
+
     /// Whether a node that is new has grown into this request.
     fn may_begin(&self, cell: &Cell) -> bool {
         self.upstream.slow_start.is_none_or(|slow| slow.share(cell, self.now) > self.thrown)

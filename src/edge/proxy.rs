@@ -74,7 +74,7 @@ impl Run<'_> {
             last = failed.fault;
             let is_stale = failed.reused && !fresh && last.may_be_stale();
             if !is_stale {
-                health::note_fault(plan.upstream, node, last);
+                health::note_fault(self.hall, plan.upstream, node, last);
             }
             if !self.may_retry(failed.fault) {
                 return Err(last);
@@ -161,7 +161,7 @@ impl Run<'_> {
             self.note_attempt(|attempt| attempt.status = failed.fault.status());
         }
         if result.is_ok() {
-            health::note_answer(plan.upstream, node, self.ex.last_attempt(), over);
+            health::note_answer(self.hall, plan.upstream, node, self.ex.last_attempt(), over);
         }
         self.ex.timing.upstream = over.since(plan.started);
         if result.is_ok() {

@@ -7,4 +7,5 @@ pub mod health;
 pub mod ledger;
 pub mod mailbox;
 pub mod outbox;
+pub mod outlier;
 pub mod stats;

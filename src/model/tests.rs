@@ -201,6 +201,30 @@ fn an_upstream_keeps_its_rules() {
         json!({"keepalive_pool": {"size": 0}}),
         "keepalive_pool.size: expected a whole number from 1 to 1000000, got 0",
     );
+    check(json!({"retry_timeout": -1}), "retry_timeout: expected a number of at least 0, got -1");
+
+    let hash = |more: Value| {
+        let mut value = json!({"nodes": {}, "type": "chash"});
+        value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(faults(Kind::Upstream, value), [""; 0]);
+    };
+    hash(json!({"key": "arg_a"}));
+    hash(json!({"hash_on": "consumer"}));
+    hash(json!({"hash_on": "cookie", "key": "sid"}));
+    hash(json!({"hash_on": "vars_combinations", "key": "$uri$host"}));
+}
+
+#[test]
+fn what_upstreams_can_do_beyond_apisix_has_rules_too() {
+    let check = |more: Value, fault: &str| pair(Kind::Upstream, &json!({"nodes": {"a:80": 1}}), more, fault);
+    check(
+        json!({"outliers": {"base_time": 30, "max_time": 20}}),
+        "outliers.max_time: expected no less than base_time, got less",
+    );
+    check(
+        json!({"outliers": {"consecutive_5xx": 0, "consecutive_gateway_failures": 0}}),
+        "outliers: expected one of consecutive_5xx, consecutive_gateway_failures and success_rate, got none",
+    );
     check(
         json!({"sticky": {"cookie": "a b", "key": "0123456789abcdef"}}),
         "sticky.cookie: expected the name of a cookie, got \"a b\"",
@@ -217,17 +241,6 @@ fn an_upstream_keeps_its_rules() {
         json!({"sticky": {"cookie": "a", "key": "0123456789abcdef", "same_site": "none"}}),
         "sticky.same_site: expected secure: true beside none, as clients take no such cookie without",
     );
-    check(json!({"retry_timeout": -1}), "retry_timeout: expected a number of at least 0, got -1");
-
-    let hash = |more: Value| {
-        let mut value = json!({"nodes": {}, "type": "chash"});
-        value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        assert_eq!(faults(Kind::Upstream, value), [""; 0]);
-    };
-    hash(json!({"key": "arg_a"}));
-    hash(json!({"hash_on": "consumer"}));
-    hash(json!({"hash_on": "cookie", "key": "sid"}));
-    hash(json!({"hash_on": "vars_combinations", "key": "$uri$host"}));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod checks;
 mod nodes;
+mod outliers;
 mod sticky;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ pub use checks::{
     PassiveHealthy, PassiveUnhealthy,
 };
 pub use nodes::{Node, NodeSpec, Nodes};
+pub use outliers::{Outliers, SuccessRate};
 pub use sticky::{SameSite, Sticky};
 
 /// Idle connections kept to an upstream, a core, where it does not say.
@@ -48,6 +50,8 @@ stored! {
         pub key: Option<ShortText>,
         /// How the health of nodes is told. Absent: all count as healthy.
         pub checks: Option<Checks>,
+        /// Which nodes get no requests for a while, by how requests to them fare. Absent: none.
+        pub outliers: Option<Outliers>,
         /// How a node that is new, or healthy again by `checks`, comes to its share. Absent: it has it at once.
         pub slow_start: Option<SlowStart>,
         /// A cookie that leads a client to the node that it was at before. Absent: each request goes as `type` says.
@@ -250,6 +254,7 @@ impl Upstream {
     pub(crate) fn faults(&self) -> Vec<ConfigError> {
         let mut faults = self.nodes.as_ref().map(Nodes::faults).unwrap_or_default();
         faults.extend(self.checks.iter().flat_map(Checks::faults));
+        faults.extend(self.outliers.iter().flat_map(Outliers::faults));
         faults.extend(self.sticky.iter().flat_map(Sticky::faults));
         if self.algorithm == Algorithm::Chash {
             faults.extend(self.key_fault());

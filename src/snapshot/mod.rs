@@ -22,7 +22,7 @@ mod upstream;
 mod upstreams;
 
 pub use crate::plugins::AnyPlugin;
-pub use additions::Additions;
+pub use additions::{Additions, Outliers};
 pub use checks::{ActiveCheck, CheckScheme, Checks};
 pub use compile::{Compiler, Outcome, Quarantined, is_reference_to_nothing};
 pub use limits::limits_of;

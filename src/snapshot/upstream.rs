@@ -154,7 +154,8 @@ pub(super) fn compile(
     });
     let rules = checks.as_ref().map_or(0, |checks| stable(format!("{checks:?}").as_bytes()));
     let slow_start = slow_start_of(upstream);
-    let has_cells = checks.is_some() || slow_start.is_some() || kind.asks_of_nodes();
+    let has_cells =
+        checks.is_some() || slow_start.is_some() || upstream.outliers.is_some() || kind.asks_of_nodes();
     let (mut nodes, mut shares) = (Vec::new(), Vec::new());
     for spec in specs.iter().filter(|_| !is_mute) {
         match book.names.addresses(&spec.host) {
@@ -213,6 +214,11 @@ impl Upstream {
     /// notes of them is good for so long.
     pub(super) const fn fingerprint(&self) -> u64 {
         self.fingerprint
+    }
+
+    /// Whether its nodes may be unhealthy, or ejected: whoever looks after the gateway is shown them.
+    pub const fn is_watched(&self) -> bool {
+        self.checks.is_some() || self.additions.outliers.is_some()
     }
 }
 

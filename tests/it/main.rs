@@ -34,6 +34,7 @@ mod mirror;
 mod mishaps;
 mod mutants;
 mod names;
+mod outliers;
 mod panic;
 mod plugins;
 mod probes_chunks;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Grounds;
+use crate::base::clock;
 use crate::exchange::Exchange;
 use crate::model::upstream::NodeSpec;
 use crate::model::{self, ConfigError};
@@ -28,9 +29,8 @@ pub(super) fn tell(grounds: &Grounds<'_>, ex: &Exchange, found: Option<u32>) -> 
     };
     let upstream = &grounds.snapshot.upstreams[at];
     let specs = specs(grounds, &upstream.name);
-    let is_checked = upstream.checks.is_some();
     let nodes: Vec<Value> =
-        upstream.nodes.iter().take(NODES_MAX).map(|node| of_node(node, &specs, is_checked)).collect();
+        upstream.nodes.iter().take(NODES_MAX).map(|node| of_node(node, &specs, upstream)).collect();
     let own = route.and_then(|route| route.timeouts);
     let timeouts = own.unwrap_or(upstream.timeouts);
     let retries = upstream.retries.unwrap_or_else(|| upstream.other_nodes.min(grounds.limits.retries));
@@ -90,9 +90,11 @@ fn specs(grounds: &Grounds<'_>, name: &str) -> Vec<NodeSpec> {
 }
 
 /// A node with what is written of it: an address is one of a name's, or itself.
-fn of_node(node: &Node, specs: &[NodeSpec], is_checked: bool) -> Value {
-    let cell = node.cell.as_ref().filter(|_| is_checked);
+fn of_node(node: &Node, specs: &[NodeSpec], upstream: &Upstream) -> Value {
+    let cell = node.cell.as_ref().filter(|_| upstream.checks.is_some());
     let health = cell.map(|cell| cell.record().health.word());
+    let cell = node.cell.as_ref().filter(|_| upstream.additions.outliers.is_some());
+    let is_ejected = cell.map(|cell| cell.outlier.is_ejected(clock::now()));
     let port = node.address.port();
     let ip = node.address.ip().to_string();
     let has_port = |spec: &&NodeSpec| spec.port.unwrap_or(80) == port;
@@ -107,6 +109,7 @@ fn of_node(node: &Node, specs: &[NodeSpec], is_checked: bool) -> Value {
         "weight": spec.map(|spec| spec.weight),
         "priority": spec.map(|spec| spec.priority),
         "health": health,
+        "ejected": is_ejected,
     })
 }
 
