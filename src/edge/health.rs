@@ -4,7 +4,7 @@ use super::respond::Fault;
 use super::{Hall, outlier};
 use crate::base::clock::Moment;
 use crate::exchange::Attempt;
-use crate::link::health::Visit;
+use crate::link::health::{Cell, Visit};
 use crate::link::outlier::Outcome;
 use crate::snapshot::Upstream;
 
@@ -47,4 +47,11 @@ pub(super) fn note_fault(hall: &Hall, upstream: &Upstream, node: usize, fault: F
     if let Some(outliers) = &upstream.additions.outliers {
         outlier::note(hall, upstream, outliers, node, Outcome::GatewayFailure, hall.core.now());
     }
+}
+
+/// Whether no node is to be asked: there is none, or each is unhealthy or ejected.
+pub(super) fn are_all_down(upstream: &Upstream, now: Moment) -> bool {
+    let ejects = upstream.additions.outliers.is_some();
+    let is_up = |cell: &Cell| cell.is_up() && !(ejects && cell.outlier.is_ejected(now));
+    !upstream.nodes.iter().any(|node| node.cell.as_deref().is_none_or(is_up))
 }

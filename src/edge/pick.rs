@@ -170,6 +170,7 @@ pub(super) async fn connection(
     }
     let connect = plan.timeouts.connect;
     let within = plan.end.map_or(connect, |end| connect.min(end.since(core.now())));
+    let within = plan.within(core, within);
     let dialled = connect::dial(key.node, within, &core.wheel).await;
     let mut socket = dialled.map_err(|error| {
         core.stats.upstream_connect_errors.add(1);

@@ -177,6 +177,8 @@ core_stats! {
     retry_budget_exhausted,
     /// Nodes ejected as outliers by what was heard here.
     ejections,
+    /// Requests for which a fallback was taken.
+    fallbacks,
     /// Panics caught; each cost one connection.
     panics,
     /// Access-log lines and other reports that found no room.

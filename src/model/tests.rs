@@ -218,6 +218,23 @@ fn an_upstream_keeps_its_rules() {
 fn what_upstreams_can_do_beyond_apisix_has_rules_too() {
     let check = |more: Value, fault: &str| pair(Kind::Upstream, &json!({"nodes": {"a:80": 1}}), more, fault);
     check(
+        json!({"fallback": {"status": 200, "upstream_id": 1}}),
+        "fallback: expected exactly one of `upstream_id` and `status`",
+    );
+    check(
+        json!({"fallback": {"upstream_id": 1, "body": ""}}),
+        "fallback: status is required when body is given",
+    );
+    check(
+        json!({"fallback": {"status": 503, "headers": {"Content-Length": "1"}}}),
+        "fallback.headers: expected names of headers that do not frame the answer, got \"Content-Length\"",
+    );
+    check(
+        json!({"deadlines": {"from_client": false}}),
+        "deadlines: expected one of total, per_try and from_client: true, got none",
+    );
+    check(json!({"retry_backoff": {"base": 2}}), "retry_backoff.base: expected at most max, got more");
+    check(
         json!({"outliers": {"base_time": 30, "max_time": 20}}),
         "outliers.max_time: expected no less than base_time, got less",
     );

@@ -1,6 +1,8 @@
 //! An upstream: nodes, how one is chosen, and how it is spoken to.
 
 mod checks;
+mod deadlines;
+mod fallback;
 mod nodes;
 mod outliers;
 mod sticky;
@@ -15,6 +17,8 @@ pub use checks::{
     ActiveCheck, ActiveHealthy, ActiveUnhealthy, CheckMethod, CheckScheme, Checks, PassiveCheck,
     PassiveHealthy, PassiveUnhealthy,
 };
+pub use deadlines::{Backoff, Deadlines};
+pub use fallback::{Fallback, FallbackOn};
 pub use nodes::{Node, NodeSpec, Nodes};
 pub use outliers::{Outliers, SuccessRate};
 pub use sticky::{SameSite, Sticky};
@@ -61,6 +65,12 @@ stored! {
         pub retries: Option<u32>,
         /// How long, in seconds, all tries of a request together may take; 0 or absent: no bound.
         pub retry_timeout: Option<SecondsOrOff>,
+        /// How long is waited before another try. Absent: not at all.
+        pub retry_backoff: Option<Backoff>,
+        /// How long a request, and each try of it, may take in all. Absent: what `timeout` leaves.
+        pub deadlines: Option<Deadlines>,
+        /// What serves when the nodes do not. Absent: the client is told so.
+        pub fallback: Option<Fallback>,
         /// How long connecting, sending and reading may take. Absent: 60 seconds each.
         pub timeout: Option<Timeout>,
         /// Which `Host` a node is sent.
@@ -255,6 +265,9 @@ impl Upstream {
         let mut faults = self.nodes.as_ref().map(Nodes::faults).unwrap_or_default();
         faults.extend(self.checks.iter().flat_map(Checks::faults));
         faults.extend(self.outliers.iter().flat_map(Outliers::faults));
+        faults.extend(self.fallback.iter().flat_map(Fallback::faults));
+        faults.extend(self.deadlines.iter().flat_map(Deadlines::faults));
+        faults.extend(self.retry_backoff.iter().flat_map(Backoff::faults));
         faults.extend(self.sticky.iter().flat_map(Sticky::faults));
         if self.algorithm == Algorithm::Chash {
             faults.extend(self.key_fault());

@@ -1,5 +1,7 @@
 //! What upstreams can do beyond APISIX's, compiled. All of it is absent unless it is asked for, and then costs a look.
 
+use super::deadlines::{Backoff, Deadlines};
+use super::fallback::Fallback;
 use super::sticky::Sticky;
 use super::upstream::Node;
 use crate::balance::Weighted;
@@ -13,6 +15,10 @@ pub struct Additions {
     pub sticky: Option<Box<Sticky>>,
     /// Which nodes are ejected, and when.
     pub outliers: Option<Box<Outliers>>,
+    /// What serves when the nodes do not.
+    pub fallback: Option<Box<Fallback>>,
+    pub deadlines: Option<Box<Deadlines>>,
+    pub backoff: Option<Box<Backoff>>,
 }
 
 /// Which nodes are ejected, and when.
@@ -24,12 +30,26 @@ pub struct Outliers {
 
 impl Additions {
     /// `weights` are those of the nodes, in their order.
-    pub(super) fn new(upstream: &model::Upstream, nodes: &[Node], weights: &[Weighted<'_>]) -> Self {
+    /// `spare` is the place of the upstream that the fallback names.
+    pub(super) fn new(
+        upstream: &model::Upstream,
+        nodes: &[Node],
+        weights: &[Weighted<'_>],
+        spare: Option<u32>,
+    ) -> Self {
         let weights = weights.iter().map(|node| node.weight);
         Self {
             sticky: upstream.sticky.as_ref().map(|sticky| Box::new(Sticky::new(sticky, nodes, weights))),
             outliers: upstream.outliers.as_ref().map(|outliers| Box::new(Outliers::new(outliers))),
+            fallback: upstream.fallback.as_ref().map(|fallback| Box::new(Fallback::new(fallback, spare))),
+            deadlines: upstream.deadlines.as_ref().map(|deadlines| Box::new(Deadlines::new(deadlines))),
+            backoff: upstream.retry_backoff.as_ref().map(|backoff| Box::new(Backoff::new(backoff))),
         }
+    }
+
+    /// Whether requests go the way of those that have something to go by when nodes do not serve.
+    pub const fn is_guarded(&self) -> bool {
+        self.fallback.is_some()
     }
 }
 

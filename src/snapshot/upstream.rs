@@ -135,7 +135,7 @@ pub(super) fn compile(
     name: &str,
     upstream: &model::Upstream,
     book: &mut NodeBook,
-    own: Own,
+    (own, spare): (Own, Option<u32>),
 ) -> Result<(Upstream, Vec<ConfigError>), Vec<ConfigError>> {
     let Absent { faults: mut lacks, mut is_mute } = absent_features(upstream);
     let port = if upstream.scheme() == Scheme::Https { 443 } else { 80 };
@@ -180,7 +180,7 @@ pub(super) fn compile(
         .iter()
         .map(|(weight, priority, id)| Weighted { weight: *weight, priority: *priority, id })
         .collect();
-    let additions = Additions::new(upstream, &nodes, &weights);
+    let additions = Additions::new(upstream, &nodes, &weights, spare);
     let keep = upstream.keepalive_pool.unwrap_or_default();
     let compiled = Upstream {
         name: name.into(),

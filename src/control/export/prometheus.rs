@@ -306,7 +306,8 @@ fn per_core(page: &mut Page, board: &Board, name: &str, kind: Kind, help: &str, 
 type Of = fn(&CoreStats) -> &Cell;
 
 /// What each core counts: the metric, what it says, and where.
-const COUNTERS: [(&str, &str, Kind, Of); 21] = [
+const COUNTERS: [(&str, &str, Kind, Of); 22] = [
+    ("ringway_fallbacks_total", "Requests for which a fallback was taken", Kind::Counter, |c| &c.fallbacks),
     (
         "ringway_connections_refused_total",
         "Client connections closed unheard: too many of an address, or no load balancer",

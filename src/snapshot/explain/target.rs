@@ -9,7 +9,7 @@ use crate::base::clock;
 use crate::exchange::Exchange;
 use crate::model::upstream::NodeSpec;
 use crate::model::{self, ConfigError};
-use crate::snapshot::{Node, PassHost, Target, Upstream, host_for};
+use crate::snapshot::{Fallback, Goal, Node, PassHost, Target, Upstream, host_for};
 
 /// Nodes that are told of.
 const NODES_MAX: usize = 100;
@@ -53,6 +53,12 @@ pub(super) fn tell(grounds: &Grounds<'_>, ex: &Exchange, found: Option<u32>) -> 
             "from": if own.is_some() { "route" } else { "upstream" },
         },
         "sticky": sticky,
+        "fallback": upstream.additions.fallback.as_ref().map(|fallback| of_fallback(grounds, fallback)),
+        "deadlines": upstream.additions.deadlines.as_ref().map(|deadlines| json!({
+            "total": deadlines.total.map(seconds),
+            "per_try": deadlines.per_try.map(seconds),
+            "from_client": deadlines.from_client,
+        })),
     });
     let outcome =
         if upstream.nodes.is_empty() { refused(503, "no_nodes") } else { forwarded(grounds, ex, upstream) };
@@ -111,6 +117,18 @@ fn of_node(node: &Node, specs: &[NodeSpec], upstream: &Upstream) -> Value {
         "health": health,
         "ejected": is_ejected,
     })
+}
+
+/// What serves when the nodes do not.
+fn of_fallback(grounds: &Grounds<'_>, fallback: &Fallback) -> Value {
+    match &fallback.goal {
+        Goal::Answer(reply) => json!({"status": reply.status}),
+        Goal::Upstream(at) => {
+            let name = grounds.snapshot.upstreams.get(*at).map(|upstream| &*upstream.name);
+            json!({"to": name})
+        }
+        Goal::Missing => json!({"to": null}),
+    }
 }
 
 fn seconds(time: Duration) -> f64 {

@@ -1,0 +1,82 @@
+//! The way of a request to an upstream that has something to go by when its nodes do not serve. Boxed where it is taken: few
+//! upstreams have it.
+
+use super::pipeline::{After, Run};
+use super::respond::{Fault, Retry};
+use super::{View, health};
+use crate::exchange::{Body, Source};
+use crate::snapshot::{Fallback, FallbackOn, Goal, Upstream};
+
+impl Run<'_> {
+    /// Sends the request to the nodes; where they do not serve, to what there is in their place.
+    pub(super) async fn forward_guarded(&mut self, view: &View, upstream: &Upstream) -> Result<After, Fault> {
+        let Some(fallback) = upstream.additions.fallback.as_deref() else {
+            return self.try_nodes(upstream).await;
+        };
+        let is_hopeless =
+            fallback.is_on(FallbackOn::Unhealthy) && health::are_all_down(upstream, self.hall.core.now());
+        let tried = if is_hopeless { Err(Fault::NoNodes) } else { self.try_nodes(upstream).await };
+        match tried {
+            Err(fault) if is_for(fallback, fault) && !self.head_sent => {
+                self.fall_back(view, fallback, fault).await
+            }
+            other => other,
+        }
+    }
+
+    async fn fall_back(&mut self, view: &View, fallback: &Fallback, fault: Fault) -> Result<After, Fault> {
+        match &fallback.goal {
+            Goal::Answer(reply) => {
+                self.hall.core.stats.fallbacks.add(1);
+                self.ex.reason = "fallback";
+                self.ex.response.source = Source::Gateway;
+                Ok(self.answer(reply.clone()).await)
+            }
+            Goal::Upstream(place) => {
+                let Some(other) = view.upstreams.get(*place) else { return Err(fault) };
+                if !self.may_go_elsewhere(fault) {
+                    return Err(fault);
+                }
+                self.hall.core.stats.fallbacks.add(1);
+                self.try_nodes(other).await
+            }
+            Goal::Missing => Err(fault),
+        }
+    }
+
+    /// The rule of retries, for another upstream.
+    fn may_go_elsewhere(&mut self, fault: Fault) -> bool {
+        match fault {
+            Fault::NoNodes => self.upload.rewind(),
+            Fault::StatusCaught | Fault::RetryTimeout => {
+                self.ex.request.forward_method().is_idempotent() && self.upload.rewind()
+            }
+            other => self.may_retry(other),
+        }
+    }
+
+    /// Whether a node's answer gives way to the fallback: only where that can be had for certain.
+    pub(super) fn gives_way(&self, fallback: &Fallback, is_uploading: bool) -> bool {
+        if !fallback.catches(self.ex.response.status) {
+            return false;
+        }
+        let request = &self.ex.request;
+        let is_repeatable = match &request.body {
+            Body::Empty | Body::Held(_) => true,
+            Body::Flowing => !is_uploading && request.content_length == Some(0),
+        };
+        matches!(fallback.goal, Goal::Answer(_)) || request.forward_method().is_idempotent() && is_repeatable
+    }
+}
+
+/// Whether it is for what has come of the tries.
+fn is_for(fallback: &Fallback, fault: Fault) -> bool {
+    match fault {
+        Fault::StatusCaught => true,
+        Fault::NoNodes => fallback.is_on(FallbackOn::Unhealthy),
+        Fault::SendTimeout | Fault::ReadTimeout | Fault::RetryTimeout => fallback.is_on(FallbackOn::Timeout),
+        other => {
+            (other.news().is_some() || other.retry() != Retry::Never) && fallback.is_on(FallbackOn::Connect)
+        }
+    }
+}
