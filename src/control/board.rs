@@ -136,7 +136,7 @@ impl Board {
         *lock(&self.etcd)
     }
 
-    /// The nodes of these upstreams are checked, or may be ejected, from here on.
+    /// The nodes of these upstreams are checked or may be ejected, or learn how much they can do, from here on.
     pub(crate) fn watch(&self, watched: Vec<Arc<Upstream>>) {
         *lock(&self.watched) = watched;
     }
@@ -151,7 +151,7 @@ impl Board {
         lock(&self.certificates).clone()
     }
 
-    /// The upstreams whose nodes are checked, or may be ejected.
+    /// The upstreams of which there is something to see.
     pub(crate) fn watched(&self) -> Vec<Arc<Upstream>> {
         lock(&self.watched).clone()
     }

@@ -27,7 +27,12 @@ pub(super) fn named<'p>(kind: &str, rest: &[&'p str]) -> Result<(Kind, &'p str),
 
 /// All checkers.
 pub(super) fn all(board: &Board, headers: &HeaderMap) -> Response {
-    let checkers = board.watched().iter().map(|upstream| checker(upstream)).collect();
+    let checkers = board
+        .watched()
+        .iter()
+        .filter(|upstream| upstream.judges_nodes())
+        .map(|upstream| checker(upstream))
+        .collect();
     shown(headers, Value::Array(checkers))
 }
 
@@ -38,7 +43,7 @@ pub(super) fn one(board: &Board, headers: &HeaderMap, kind: Kind, id: &str, is_t
         return answer(Err((404, format!("{kind}[{id}] not found"))));
     }
     let object = format!("{kind}/{id}");
-    match board.watched().iter().find(|upstream| object_of(upstream) == object) {
+    match board.watched().iter().find(|upstream| upstream.judges_nodes() && object_of(upstream) == object) {
         Some(upstream) => shown(headers, checker(upstream)),
         None => answer(Err((404, format!("no checker for {kind}[{id}]")))),
     }

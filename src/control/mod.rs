@@ -18,6 +18,7 @@ mod ask;
 mod audit;
 mod board;
 pub mod caller;
+mod concurrency;
 mod dial;
 pub mod discovery;
 pub mod explain;

@@ -3,25 +3,65 @@
 
 use super::pipeline::{After, Run};
 use super::respond::{Fault, Retry};
-use super::{View, health};
+use super::{View, health, respond};
 use crate::exchange::{Body, Source};
-use crate::snapshot::{Fallback, FallbackOn, Goal, Upstream};
+use crate::link::health::News;
+use crate::snapshot::{Fallback, FallbackOn, Goal, Throttle, Upstream};
 
 impl Run<'_> {
     /// Sends the request to the nodes; where they do not serve, to what there is in their place.
     pub(super) async fn forward_guarded(&mut self, view: &View, upstream: &Upstream) -> Result<After, Fault> {
+        let pass = match &upstream.additions.throttle {
+            None => None,
+            Some(throttle) => match throttle.enter(&self.ex) {
+                Some(pass) => Some(pass),
+                None => return self.shed(view, upstream, throttle).await,
+            },
+        };
         let Some(fallback) = upstream.additions.fallback.as_deref() else {
-            return self.try_nodes(upstream).await;
+            return self.try_throttled(upstream).await;
         };
         let is_hopeless =
             fallback.is_on(FallbackOn::Unhealthy) && health::are_all_down(upstream, self.hall.core.now());
-        let tried = if is_hopeless { Err(Fault::NoNodes) } else { self.try_nodes(upstream).await };
+        let tried = if is_hopeless { Err(Fault::NoNodes) } else { self.try_throttled(upstream).await };
         match tried {
             Err(fault) if is_for(fallback, fault) && !self.head_sent => {
+                // What serves now is somebody else.
+                drop(pass);
                 self.fall_back(view, fallback, fault).await
             }
             other => other,
         }
+    }
+
+    /// There is no room for it.
+    async fn shed(&mut self, view: &View, upstream: &Upstream, throttle: &Throttle) -> Result<After, Fault> {
+        if let Some(fallback) =
+            upstream.additions.fallback.as_deref().filter(|of| of.is_on(FallbackOn::Overload))
+            && !matches!(fallback.goal, Goal::Missing)
+        {
+            return self.fall_back(view, fallback, Fault::Shed).await;
+        }
+        let seconds = throttle.cell().retry_after(&throttle.rules);
+        let reply = respond::to_fault(&mut self.ex, Fault::Shed);
+        Ok(self.answer(reply.with("retry-after", seconds.to_string())).await)
+    }
+
+    /// Sends the request to the nodes, and learns from how long they took.
+    async fn try_throttled(&mut self, upstream: &Upstream) -> Result<After, Fault> {
+        let tried = self.try_nodes(upstream).await;
+        if let (Some(throttle), Some(attempt)) = (&upstream.additions.throttle, self.ex.last_attempt()) {
+            // What is refused quickly says nothing about how quick work is.
+            let latency = match &tried {
+                Ok(_) if attempt.status < 500 => Some(attempt.header),
+                Err(fault) if fault.news() == Some(News::Timeout) => Some(attempt.total),
+                _ => None,
+            };
+            if let Some(latency) = latency {
+                throttle.cell().note(latency, &throttle.rules, self.hall.core.now());
+            }
+        }
+        tried
     }
 
     async fn fall_back(&mut self, view: &View, fallback: &Fallback, fault: Fault) -> Result<After, Fault> {
@@ -47,7 +87,7 @@ impl Run<'_> {
     /// The rule of retries, for another upstream.
     fn may_go_elsewhere(&mut self, fault: Fault) -> bool {
         match fault {
-            Fault::NoNodes => self.upload.rewind(),
+            Fault::NoNodes | Fault::Shed => self.upload.rewind(),
             Fault::StatusCaught | Fault::RetryTimeout => {
                 self.ex.request.forward_method().is_idempotent() && self.upload.rewind()
             }

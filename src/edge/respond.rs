@@ -79,6 +79,8 @@ faults! {
     RetryTimeout = 502 "retry_timeout" "http_response_timeout" Never,
     /// Time is up for the request as a whole: the upstream's, or the client's.
     DeadlineExceeded = 504 "deadline_exceeded" "http_response_timeout" Never,
+    /// As many requests are under way as the upstream lets in.
+    Shed = 503 "concurrency_limit" "connection_limit_reached" Never,
     /// A node's status that the fallback takes the place of; never seen by itself.
     StatusCaught = 502 "upstream_status" "proxy_internal_response" Never,
     /// Plugins added more header bytes than a message may have.

@@ -9,3 +9,4 @@ pub mod mailbox;
 pub mod outbox;
 pub mod outlier;
 pub mod stats;
+pub mod throttle;

@@ -235,6 +235,10 @@ fn what_upstreams_can_do_beyond_apisix_has_rules_too() {
     );
     check(json!({"retry_backoff": {"base": 2}}), "retry_backoff.base: expected at most max, got more");
     check(
+        json!({"concurrency": {"min": 30}}),
+        "concurrency: expected min <= initial <= max, got 30, 20 and 1000",
+    );
+    check(
         json!({"outliers": {"base_time": 30, "max_time": 20}}),
         "outliers.max_time: expected no less than base_time, got less",
     );

@@ -1,6 +1,7 @@
 //! An upstream: nodes, how one is chosen, and how it is spoken to.
 
 mod checks;
+mod concurrency;
 mod deadlines;
 mod fallback;
 mod nodes;
@@ -17,6 +18,7 @@ pub use checks::{
     ActiveCheck, ActiveHealthy, ActiveUnhealthy, CheckMethod, CheckScheme, Checks, PassiveCheck,
     PassiveHealthy, PassiveUnhealthy,
 };
+pub use concurrency::{Concurrency, Priority};
 pub use deadlines::{Backoff, Deadlines};
 pub use fallback::{Fallback, FallbackOn};
 pub use nodes::{Node, NodeSpec, Nodes};
@@ -69,6 +71,8 @@ stored! {
         pub retry_backoff: Option<Backoff>,
         /// How long a request, and each try of it, may take in all. Absent: what `timeout` leaves.
         pub deadlines: Option<Deadlines>,
+        /// How many requests the nodes together are given at once, learnt from how quickly they answer. Absent: no bound.
+        pub concurrency: Option<Concurrency>,
         /// What serves when the nodes do not. Absent: the client is told so.
         pub fallback: Option<Fallback>,
         /// How long connecting, sending and reading may take. Absent: 60 seconds each.
@@ -268,6 +272,7 @@ impl Upstream {
         faults.extend(self.fallback.iter().flat_map(Fallback::faults));
         faults.extend(self.deadlines.iter().flat_map(Deadlines::faults));
         faults.extend(self.retry_backoff.iter().flat_map(Backoff::faults));
+        faults.extend(self.concurrency.iter().flat_map(Concurrency::faults));
         faults.extend(self.sticky.iter().flat_map(Sticky::faults));
         if self.algorithm == Algorithm::Chash {
             faults.extend(self.key_fault());

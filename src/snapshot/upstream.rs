@@ -180,7 +180,7 @@ pub(super) fn compile(
         .iter()
         .map(|(weight, priority, id)| Weighted { weight: *weight, priority: *priority, id })
         .collect();
-    let additions = Additions::new(upstream, &nodes, &weights, spare);
+    let additions = Additions::new(upstream, &nodes, &weights, (spare, name, &mut book.throttles));
     let keep = upstream.keepalive_pool.unwrap_or_default();
     let compiled = Upstream {
         name: name.into(),
@@ -216,9 +216,14 @@ impl Upstream {
         self.fingerprint
     }
 
-    /// Whether its nodes may be unhealthy, or ejected: whoever looks after the gateway is shown them.
-    pub const fn is_watched(&self) -> bool {
+    /// Whether its nodes may be unhealthy, or ejected.
+    pub const fn judges_nodes(&self) -> bool {
         self.checks.is_some() || self.additions.outliers.is_some()
+    }
+
+    /// Whether there is something of it that whoever looks after the gateway is shown.
+    pub const fn is_watched(&self) -> bool {
+        self.judges_nodes() || self.additions.throttle.is_some()
     }
 }
 

@@ -42,7 +42,7 @@ impl Upstreams {
         self.all.get(place)
     }
 
-    /// Those whose nodes are checked, or may be ejected.
+    /// Those whose nodes are checked or may be ejected, or that learn how much they can do.
     pub fn watched(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.watched.iter().filter_map(|place| self.all.shared(*place))
     }

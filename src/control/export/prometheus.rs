@@ -142,7 +142,9 @@ fn compatible(page: &mut Page, board: &Board) {
 
 /// Which nodes get requests, of the upstreams whose nodes are checked or may be ejected.
 fn health(page: &mut Page, board: &Board) {
-    let watched = board.watched();
+    upstreams::throttles(page, board);
+    let mut watched = board.watched();
+    watched.retain(|upstream| upstream.judges_nodes());
     if watched.is_empty() {
         return;
     }

@@ -43,6 +43,8 @@ pub enum FallbackOn {
     Timeout,
     /// There is no node, or each is unhealthy or ejected; then none is asked.
     Unhealthy,
+    /// As many requests are under way as `concurrency` lets in; not unless it is written.
+    Overload,
 }
 
 fn all_faults() -> Unique<FallbackOn, 1> {

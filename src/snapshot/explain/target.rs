@@ -54,6 +54,10 @@ pub(super) fn tell(grounds: &Grounds<'_>, ex: &Exchange, found: Option<u32>) -> 
         },
         "sticky": sticky,
         "fallback": upstream.additions.fallback.as_ref().map(|fallback| of_fallback(grounds, fallback)),
+        "concurrency": upstream.additions.throttle.as_ref().map(|throttle| {
+            let sight = throttle.sight();
+            json!({"limit": sight.limit, "under_way": sight.under_way, "low_priority": throttle.is_low(ex)})
+        }),
         "deadlines": upstream.additions.deadlines.as_ref().map(|deadlines| json!({
             "total": deadlines.total.map(seconds),
             "per_try": deadlines.per_try.map(seconds),
