@@ -1,5 +1,5 @@
 //! The control API: what the gateway runs on, for those who look after it. Paths and shapes are those of APISIX's
-//! `/v1`; `/v1/quarantine` and `/v1/explain` are ours. Nobody is asked for a key, so it listens on loopback, changes nothing, and shows
+//! `/v1`; `/v1/quarantine`, `/v1/concurrency` and `/v1/explain` are ours. Nobody is asked for a key, so it listens on loopback, changes nothing, and shows
 //! no secret.
 //!
 //! Objects are shown as they are in force, with defaults: for one that was set aside, its last good version.
@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use super::admin::{self, Shared, held, key};
 use super::ask::Booth;
 use super::board::{Board, SetAside};
+use super::concurrency;
 use super::explain;
 use super::health;
 use super::mask::masked;
@@ -46,6 +47,7 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response {
     let told = match (&parts.method, path.as_slice()) {
         (&Method::GET, ["v1", "schema"]) => Ok(admin::all_schemas()),
         (&Method::GET, ["v1", "quarantine"]) => Ok(quarantine(&api.board)),
+        (&Method::GET, ["v1", "concurrency"]) => Ok(concurrency::all(&api.board)),
         (&Method::GET, ["v1", "explain"]) => explain::answer(&api.booth, parts.uri.query()).await,
         (&Method::GET, ["v1", "healthcheck"]) => return health::all(&api.board, &parts.headers),
         (&Method::GET, ["v1", "healthcheck", kind, rest @ ..]) => {

@@ -37,7 +37,7 @@ pub(crate) struct Board {
     busy: Mutex<Busy>,
     etcd: Mutex<Option<Sight>>,
     names: OnceLock<Arc<Tally>>,
-    checked: Mutex<Vec<Arc<Upstream>>>,
+    watched: Mutex<Vec<Arc<Upstream>>>,
     certificates: Mutex<Certificates>,
 }
 
@@ -80,7 +80,7 @@ impl Board {
             busy: Mutex::default(),
             etcd: Mutex::default(),
             names: OnceLock::new(),
-            checked: Mutex::default(),
+            watched: Mutex::default(),
             certificates: Mutex::default(),
         }
     }
@@ -136,9 +136,9 @@ impl Board {
         *lock(&self.etcd)
     }
 
-    /// The nodes of these upstreams are checked from here on.
-    pub(crate) fn watch(&self, checked: Vec<Arc<Upstream>>) {
-        *lock(&self.checked) = checked;
+    /// The nodes of these upstreams are checked or may be ejected, or learn how much they can do, from here on.
+    pub(crate) fn watch(&self, watched: Vec<Arc<Upstream>>) {
+        *lock(&self.watched) = watched;
     }
 
     /// These certificates are shown to clients from here on.
@@ -151,9 +151,9 @@ impl Board {
         lock(&self.certificates).clone()
     }
 
-    /// The upstreams whose nodes are checked.
-    pub(crate) fn checked(&self) -> Vec<Arc<Upstream>> {
-        lock(&self.checked).clone()
+    /// The upstreams of which there is something to see.
+    pub(crate) fn watched(&self) -> Vec<Arc<Upstream>> {
+        lock(&self.watched).clone()
     }
 
     /// From here on readiness fails.

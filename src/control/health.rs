@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::api::answer;
 use super::board::Board;
+use crate::base::clock;
 use crate::model::Kind;
 use crate::snapshot::{CheckScheme, Upstream};
 
@@ -26,7 +27,12 @@ pub(super) fn named<'p>(kind: &str, rest: &[&'p str]) -> Result<(Kind, &'p str),
 
 /// All checkers.
 pub(super) fn all(board: &Board, headers: &HeaderMap) -> Response {
-    let checkers = board.checked().iter().map(|upstream| checker(upstream)).collect();
+    let checkers = board
+        .watched()
+        .iter()
+        .filter(|upstream| upstream.judges_nodes())
+        .map(|upstream| checker(upstream))
+        .collect();
     shown(headers, Value::Array(checkers))
 }
 
@@ -37,7 +43,7 @@ pub(super) fn one(board: &Board, headers: &HeaderMap, kind: Kind, id: &str, is_t
         return answer(Err((404, format!("{kind}[{id}] not found"))));
     }
     let object = format!("{kind}/{id}");
-    match board.checked().iter().find(|upstream| object_of(upstream) == object) {
+    match board.watched().iter().find(|upstream| upstream.judges_nodes() && object_of(upstream) == object) {
         Some(upstream) => shown(headers, checker(upstream)),
         None => answer(Err((404, format!("no checker for {kind}[{id}]")))),
     }
@@ -54,6 +60,8 @@ fn object_of(upstream: &Upstream) -> &str {
 }
 
 fn checker(upstream: &Upstream) -> Value {
+    let now = clock::now();
+    let ejects = upstream.additions.outliers.is_some();
     let scheme = upstream.checks.as_ref().map_or(CheckScheme::Http, |checks| checks.active.scheme);
     let kind = match scheme {
         CheckScheme::Http => "http",
@@ -66,7 +74,7 @@ fn checker(upstream: &Upstream) -> Value {
         .map(|node| {
             let record = node.cell.as_ref().map(|cell| cell.record()).unwrap_or_default();
             let port = upstream.checks.as_ref().and_then(|checks| checks.active.port);
-            json!({
+            let mut told = json!({
                 "ip": node.address.ip().to_string(),
                 "port": port.unwrap_or_else(|| node.address.port()),
                 "hostname": node.name,
@@ -77,7 +85,13 @@ fn checker(upstream: &Upstream) -> Value {
                     "tcp_failure": record.tcp_failures,
                     "timeout_failure": record.timeouts,
                 },
-            })
+            });
+            if let Some(cell) = node.cell.as_ref().filter(|_| ejects) {
+                told["ejected"] = cell.outlier.is_ejected(now).into();
+                told["ejected_for"] = cell.outlier.left(now).as_secs_f64().into();
+                told["ejections"] = cell.outlier.times().into();
+            }
+            told
         })
         .collect();
     json!({"name": name_of(upstream), "type": kind, "nodes": nodes})
@@ -102,8 +116,9 @@ fn shown(headers: &HeaderMap, found: Value) -> Response {
             // Names, addresses and words of letters, digits, dots, colons and dashes; fields of plugins have brackets.
             let text = |value: &Value| value.as_str().unwrap_or_default().replace('<', "&lt;");
             page.push_str(&format!("<tr><td>{}<td>{}", text(&checker["name"]), text(&checker["type"])));
+            let ejected = if node["ejected"] == true { ", ejected" } else { "" };
             page.push_str(&format!(
-                "<td>{}:{}<td>{}",
+                "<td>{}:{}<td>{}{ejected}",
                 text(&node["ip"]),
                 node["port"],
                 text(&node["status"])

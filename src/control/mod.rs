@@ -18,6 +18,7 @@ mod ask;
 mod audit;
 mod board;
 pub mod caller;
+mod concurrency;
 mod dial;
 pub mod discovery;
 pub mod explain;
@@ -437,7 +438,7 @@ impl Control {
         self.board.reloaded(clock::wall(), generation, &outcome.quarantined, limits);
         log::info(format!("configuration {generation} taken over; set aside: {}", outcome.quarantined.len()));
         self.board.show(&outcome.snapshot.certificates);
-        self.prober.follow(outcome.snapshot.upstreams.checked(), &self.board);
+        self.prober.follow(outcome.snapshot.upstreams.watched(), &self.board);
         self.publisher.publish(outcome.snapshot, now);
     }
 

@@ -12,6 +12,7 @@ use super::pipeline::{After, Run};
 use super::proxy::Plan;
 use super::respond::Fault;
 use super::response_head::Outgoing;
+use super::sticky;
 use super::upload::{PIECE_HEAD, PIECE_TAIL, frame_piece, write_last_chunk};
 use crate::base::clock::Moment;
 use crate::exchange::{ResponseBody, Source};
@@ -44,6 +45,18 @@ impl Run<'_> {
         self.note_attempt(|attempt| (attempt.status, attempt.header) = (status, header));
         self.ex.response.source = Source::Upstream;
         self.ex.reason = "";
+        plan.until.end_try();
+        if let Some(fallback) = &plan.upstream.additions.fallback
+            && self.gives_way(fallback, uploading.get())
+        {
+            let received = self.ex.response.headers.take_received();
+            self.hall.core.buffers.give_back(received);
+            self.ex.response.headers.clear();
+            return Err(Fault::StatusCaught);
+        }
+        if let Some(sticky) = &plan.upstream.additions.sticky {
+            sticky::mark(&mut self.ex, plan.upstream, sticky);
+        }
         if status == 101 {
             return self.agree_to_tunnel(plan).await;
         }
@@ -145,7 +158,7 @@ impl Run<'_> {
             buffer = core.buffers.enlarge(buffer);
             buffer.resize(PIECE_HEAD, 0);
             start = PIECE_HEAD;
-            leased.socket.watch().arm(&core.wheel, plan.timeouts.read);
+            leased.socket.watch().arm(&core.wheel, plan.within(core, plan.timeouts.read));
             let room = buffer.capacity() - PIECE_HEAD - PIECE_TAIL;
             let (received, returned) = leased.socket.reader.receive(buffer, room).await;
             buffer = returned;

@@ -69,7 +69,7 @@ impl Run<'_> {
     ) -> Result<Framing, Fault> {
         let core = &self.hall.core;
         let limits = &core.limits.upstream_head;
-        leased.socket.watch().arm(&core.wheel, plan.timeouts.read);
+        leased.socket.watch().arm(&core.wheel, plan.within(core, plan.timeouts.read));
         leased.socket.heard().await;
         let (mut caught, mut buffer) = match leased.socket.caught() {
             Some((caught, buffer)) => (Some(caught), buffer),
@@ -112,7 +112,7 @@ impl Run<'_> {
                 if room(&buffer) == 0 {
                     return Err(Fault::HeadTooLarge);
                 }
-                leased.socket.watch().arm(&core.wheel, plan.timeouts.read);
+                leased.socket.watch().arm(&core.wheel, plan.within(core, plan.timeouts.read));
                 let room = room(&buffer);
                 let (received, returned) = leased.socket.reader.receive(buffer, room).await;
                 buffer = returned;
@@ -179,7 +179,7 @@ impl Run<'_> {
                 return Ok(!piece.excess && !closes);
             }
             buffer.clear();
-            leased.socket.watch().arm(&core.wheel, plan.timeouts.read);
+            leased.socket.watch().arm(&core.wheel, plan.within(core, plan.timeouts.read));
             let room = buffer.capacity();
             let (received, returned) = leased.socket.reader.receive(buffer, room).await;
             buffer = returned;

@@ -1,9 +1,11 @@
 //! How requests tell of the health of nodes, where an upstream asks for it. Where none does, this costs a look.
 
 use super::respond::Fault;
+use super::{Hall, outlier};
 use crate::base::clock::Moment;
 use crate::exchange::Attempt;
-use crate::link::health::Visit;
+use crate::link::health::{Cell, Visit};
+use crate::link::outlier::Outcome;
 use crate::snapshot::Upstream;
 
 /// Counts a request as under way to a node.
@@ -15,7 +17,13 @@ pub(super) fn enter(upstream: &Upstream, node: usize) -> Option<Visit<'_>> {
 }
 
 /// A node has answered.
-pub(super) fn note_answer(upstream: &Upstream, node: usize, attempt: Option<&Attempt>, now: Moment) {
+pub(super) fn note_answer(
+    hall: &Hall,
+    upstream: &Upstream,
+    node: usize,
+    attempt: Option<&Attempt>,
+    now: Moment,
+) {
     let (Some(cell), Some(attempt)) = (upstream.nodes[node].cell.as_deref(), attempt) else { return };
     if upstream.is_measured {
         cell.note_latency(attempt.header, now);
@@ -25,12 +33,25 @@ pub(super) fn note_answer(upstream: &Upstream, node: usize, attempt: Option<&Att
     {
         cell.note(news, &rules.thresholds);
     }
+    if let Some(outliers) = &upstream.additions.outliers {
+        outlier::note(hall, upstream, outliers, node, Outcome::of(attempt.status), now);
+    }
 }
 
 /// A node did not answer as it should.
-pub(super) fn note_fault(upstream: &Upstream, node: usize, fault: Fault) {
-    let (Some(cell), Some(checks)) = (upstream.nodes[node].cell.as_deref(), &upstream.checks) else { return };
-    if let (Some(rules), Some(news)) = (&checks.passive, fault.news()) {
+pub(super) fn note_fault(hall: &Hall, upstream: &Upstream, node: usize, fault: Fault) {
+    let (Some(cell), Some(news)) = (upstream.nodes[node].cell.as_deref(), fault.news()) else { return };
+    if let Some(rules) = upstream.checks.as_ref().and_then(|checks| checks.passive.as_ref()) {
         cell.note(news, &rules.thresholds);
     }
+    if let Some(outliers) = &upstream.additions.outliers {
+        outlier::note(hall, upstream, outliers, node, Outcome::GatewayFailure, hall.core.now());
+    }
+}
+
+/// Whether no node is to be asked: there is none, or each is unhealthy or ejected.
+pub(super) fn are_all_down(upstream: &Upstream, now: Moment) -> bool {
+    let ejects = upstream.additions.outliers.is_some();
+    let is_up = |cell: &Cell| cell.is_up() && !(ejects && cell.outlier.is_ejected(now));
+    !upstream.nodes.iter().any(|node| node.cell.as_deref().is_none_or(is_up))
 }

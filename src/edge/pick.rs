@@ -54,7 +54,7 @@ impl Context for Asked<'_> {
         let failed = self.turn.failed.get(node).map_or(Moment::ZERO, cell::Cell::get);
         let is_paused = failed != Moment::ZERO && self.now.since(failed) < PAUSE;
         let cell = self.upstream.nodes.get(node).and_then(|node| node.cell.as_deref());
-        !is_paused && cell.is_none_or(|cell| cell.is_up() && self.may_begin(cell))
+        !is_paused && cell.is_none_or(|cell| cell.is_up() && !self.is_ejected(cell) && self.may_begin(cell))
     }
 
     fn key(&self) -> u32 {
@@ -86,6 +86,10 @@ impl Context for Asked<'_> {
 }
 
 impl Asked<'_> {
+    fn is_ejected(&self, cell: &Cell) -> bool {
+        self.upstream.additions.outliers.is_some() && cell.outlier.is_ejected(self.now)
+    }
+
     /// Whether a node that is new has grown into this request.
     fn may_begin(&self, cell: &Cell) -> bool {
         self.upstream.slow_start.is_none_or(|slow| slow.share(cell, self.now) > self.thrown)
@@ -115,6 +119,13 @@ pub(super) fn node(
     }
     let turn = turn(hall, upstream);
     let mut asked = Asked { hall, upstream, turn: &turn, ex, now, thrown: 0 };
+    if let Some(sticky) = &upstream.additions.sticky
+        && let Some(node) = sticky.node_of(ex)
+        && !tried.contains(node)
+        && asked.is_up(node)
+    {
+        return Some(node);
+    }
     if let Some(slow) = upstream.slow_start {
         asked.throw(slow, tried);
     }
@@ -176,6 +187,7 @@ async fn open(hall: &Hall, ex: &Exchange, plan: &Plan<'_>, node: usize) -> Resul
     let upstream = plan.upstream;
     let connect = plan.timeouts.connect;
     let within = plan.end.map_or(connect, |end| connect.min(end.since(core.now())));
+    let within = plan.within(core, within);
     let dialled = connect::dial(upstream.nodes[node].address, within, &core.wheel).await;
     let mut socket = dialled.map_err(|error| {
         core.stats.upstream_connect_errors.add(1);

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use super::deadline::Until;
 use super::deliver::Relayed;
 use super::pick::Unreached;
 use super::pipeline::{After, Run};
@@ -17,6 +18,7 @@ use crate::balance::TriedSet;
 use crate::base::clock::Moment;
 use crate::exchange::{Attempt, Body};
 use crate::plugin::Verdict;
+use crate::runtime::Core;
 use crate::runtime::pool::Leased;
 use crate::runtime::socket::ASK_BYTES_MAX;
 use crate::snapshot::{Target, Timeouts, Upstream};
@@ -30,6 +32,15 @@ pub(super) struct Plan<'a> {
     started: Moment,
     /// When all tries together must be over, if ever.
     pub(super) end: Option<Moment>,
+    /// When it must be over in all, if ever.
+    pub(super) until: Until,
+}
+
+impl Plan<'_> {
+    /// No longer than the request has left.
+    pub(super) fn within(&self, core: &Core, time: Duration) -> Duration {
+        self.until.within(time, || core.now())
+    }
 }
 
 /// A try that came to nothing.
@@ -48,7 +59,19 @@ impl Run<'_> {
             Target::Vanished => return Err(Fault::UpstreamVanished),
         };
         let view = self.view.clone();
-        let plan = self.plan(&view.upstreams[at]);
+        let upstream = &view.upstreams[at];
+        if upstream.additions.is_guarded() {
+            return Box::pin(self.forward_guarded(&view, upstream)).await;
+        }
+        self.try_nodes(upstream).await
+    }
+
+    /// Sends the request to one node after the other, as far as that is safe.
+    pub(super) async fn try_nodes(&mut self, upstream: &Upstream) -> Result<After, Fault> {
+        let plan = self.plan(upstream);
+        if plan.until.is_over(plan.started) {
+            return Err(Fault::DeadlineExceeded);
+        }
         let mut tried = TriedSet::new();
         let core = &self.hall.core;
         let default = plan.upstream.other_nodes.min(core.limits.retries);
@@ -74,7 +97,7 @@ impl Run<'_> {
             last = failed.fault;
             let is_stale = failed.reused && !fresh && last.may_be_stale();
             if !is_stale {
-                health::note_fault(plan.upstream, node, last);
+                health::note_fault(self.hall, plan.upstream, node, last);
             }
             if !self.may_retry(failed.fault) {
                 return Err(last);
@@ -94,6 +117,9 @@ impl Run<'_> {
                 tried.insert(node);
             }
             core.stats.retries.add(1);
+            if let Some(backoff) = &plan.upstream.additions.backoff {
+                Box::pin(self.back_off(backoff, &plan)).await?;
+            }
         }
     }
 
@@ -103,12 +129,14 @@ impl Run<'_> {
         let route = self.matched();
         let timeouts = route.and_then(|route| route.timeouts).unwrap_or(upstream.timeouts);
         let tunnel = route.is_some_and(|route| route.websocket) && forward_head::asks_for_websocket(&self.ex);
-        Plan { upstream, timeouts, tunnel, started, end }
+        let deadlines = upstream.additions.deadlines.as_ref();
+        let until = deadlines.map_or_else(Until::default, |of| Until::new(&self.ex, of, started));
+        Plan { upstream, timeouts, tunnel, started, end, until }
     }
 
     /// The rule of retries (docs/operations.md): never once the answer has begun or part of the body is gone;
     /// after bytes were sent, idempotent methods only.
-    fn may_retry(&mut self, fault: Fault) -> bool {
+    pub(super) fn may_retry(&mut self, fault: Fault) -> bool {
         let safe = match fault.retry() {
             Retry::Never => false,
             Retry::Unsent => true,
@@ -130,8 +158,11 @@ impl Run<'_> {
             total: Duration::ZERO,
             reused: false,
         });
+        if let Some(deadlines) = &plan.upstream.additions.deadlines {
+            plan.until.begin_try(deadlines, began);
+        }
         let connected = pick::connection(self.hall, &self.ex, plan, node, fresh).await;
-        let result = match connected {
+        let mut result = match connected {
             Ok(mut leased) => {
                 let reused = leased.reused;
                 self.note_attempt(|attempt| attempt.reused = reused);
@@ -154,14 +185,18 @@ impl Run<'_> {
         };
         let over = self.hall.core.now();
         self.note_attempt(|attempt| attempt.total = over.since(began));
-        if let Err(failed) = &result
+        if let Err(failed) = &mut result
             && failed.fault.news().is_some()
         {
+            if plan.until.is_over(over) {
+                // That says nothing about the node.
+                failed.fault = Fault::DeadlineExceeded;
+            }
             // As nginx counts it: what the client is told where it is the last.
             self.note_attempt(|attempt| attempt.status = failed.fault.status());
         }
-        if result.is_ok() {
-            health::note_answer(plan.upstream, node, self.ex.last_attempt(), over);
+        if result.as_ref().map_or_else(|failed| failed.fault == Fault::StatusCaught, |_| true) {
+            health::note_answer(self.hall, plan.upstream, node, self.ex.last_attempt(), over);
         }
         self.ex.timing.upstream = over.since(plan.started);
         if result.is_ok() {
@@ -185,6 +220,7 @@ impl Run<'_> {
         began: Moment,
     ) -> Result<After, Fault> {
         let core = &self.hall.core;
+        self.pass_deadline_on(plan);
         let mut out = core.buffers.large();
         forward_head::write(self, plan, node, &mut out);
         if self.ex.request.headers.overflowed() {
@@ -205,10 +241,10 @@ impl Run<'_> {
         let watch = Rc::clone(leased.socket.watch());
         watch.follow(&core.wheel, self.connection.socket.watch());
         let (sent, out) = if self.upload.is_done() && out.len() <= ASK_BYTES_MAX {
-            watch.arm(&core.wheel, plan.timeouts.read);
+            watch.arm(&core.wheel, plan.within(core, plan.timeouts.read));
             leased.socket.ask(out, core.sending()).await
         } else {
-            watch.arm(&core.wheel, plan.timeouts.send);
+            watch.arm(&core.wheel, plan.within(core, plan.timeouts.send));
             leased.socket.writer.send(out, 0, core.sending()).await
         };
         core.buffers.give_back(out);
@@ -246,7 +282,7 @@ impl Run<'_> {
                 from_watch: &from_watch,
                 to: &mut to,
                 to_watch: &to_watch,
-                send_timeout: plan.timeouts.send,
+                send_timeout: plan.within(&hall.core, plan.timeouts.send),
             };
             let up = pin!(upload.pump(&mut ends));
             let down = pin!(self.converse(plan, &mut leased, &uploading, began));

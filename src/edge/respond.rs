@@ -79,6 +79,12 @@ faults! {
     ResponseTooLarge = 502 "upstream_body_too_large" "http_response_body_size" Never,
     /// Time for all tries together is over.
     RetryTimeout = 502 "retry_timeout" "http_response_timeout" Never,
+    /// Time is up for the request as a whole: the upstream's, or the client's.
+    DeadlineExceeded = 504 "deadline_exceeded" "http_response_timeout" Never,
+    /// As many requests are under way as the upstream lets in.
+    Shed = 503 "concurrency_limit" "connection_limit_reached" Never,
+    /// A node's status that the fallback takes the place of; never seen by itself.
+    StatusCaught = 502 "upstream_status" "proxy_internal_response" Never,
     /// Plugins added more header bytes than a message may have.
     HeadersOverflow = 500 "headers_overflow" "proxy_internal_error" Never,
     BodyTooLarge = 413 "body_too_large" "http_request_error" Never,
@@ -112,7 +118,7 @@ impl Fault {
 }
 
 /// Words of the other answers that are ours.
-const OTHER_WORDS: [&str; 4] = ["bad_request", "route_not_found", "plugin", "route_broken"];
+const OTHER_WORDS: [&str; 5] = ["bad_request", "route_not_found", "plugin", "route_broken", "fallback"];
 
 /// All reasons that are counted, in the order of `CoreStats::reasons`.
 pub const REASONS: &[&str] = &{

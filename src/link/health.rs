@@ -17,6 +17,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::outlier::Outlier;
 use crate::base::clock::Moment;
 
 /// A latency is forgotten to a third after so long.
@@ -195,6 +196,8 @@ pub struct Cell {
     latency: AtomicU64,
     /// In nanoseconds: since when it is there, or healthy again; 0 is from the next look at it.
     since: AtomicU64,
+    /// On a line of its own, and untouched where nobody is to be ejected.
+    pub outlier: Outlier,
 }
 
 impl Cell {
@@ -232,6 +235,11 @@ impl Cell {
         let first = now.as_nanos().max(1);
         let seen = self.since.compare_exchange(0, first, Ordering::Relaxed, Ordering::Relaxed);
         Moment::from_nanos(seen.map_or_else(|since| since, |_| first))
+    }
+
+    /// The node is as one that is new when it is next looked at.
+    pub fn begin_anew(&self) {
+        self.since.store(0, Ordering::Relaxed);
     }
 
     /// Requests under way, of all cores.

@@ -7,4 +7,6 @@ pub mod health;
 pub mod ledger;
 pub mod mailbox;
 pub mod outbox;
+pub mod outlier;
 pub mod stats;
+pub mod throttle;

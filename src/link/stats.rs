@@ -188,6 +188,10 @@ core_stats! {
     /// Second and further attempts, and those the budget did not allow.
     retries,
     retry_budget_exhausted,
+    /// Nodes ejected as outliers by what was heard here.
+    ejections,
+    /// Requests for which a fallback was taken.
+    fallbacks,
     /// Panics caught; each cost one connection.
     panics,
     /// Access-log lines and other reports that found no room.

@@ -215,6 +215,56 @@ fn an_upstream_keeps_its_rules() {
 }
 
 #[test]
+fn what_upstreams_can_do_beyond_apisix_has_rules_too() {
+    let check = |more: Value, fault: &str| pair(Kind::Upstream, &json!({"nodes": {"a:80": 1}}), more, fault);
+    check(
+        json!({"fallback": {"status": 200, "upstream_id": 1}}),
+        "fallback: expected exactly one of `upstream_id` and `status`",
+    );
+    check(
+        json!({"fallback": {"upstream_id": 1, "body": ""}}),
+        "fallback: status is required when body is given",
+    );
+    check(
+        json!({"fallback": {"status": 503, "headers": {"Content-Length": "1"}}}),
+        "fallback.headers: expected names of headers that do not frame the answer, got \"Content-Length\"",
+    );
+    check(
+        json!({"deadlines": {"from_client": false}}),
+        "deadlines: expected one of total, per_try and from_client: true, got none",
+    );
+    check(json!({"retry_backoff": {"base": 2}}), "retry_backoff.base: expected at most max, got more");
+    check(
+        json!({"concurrency": {"min": 30}}),
+        "concurrency: expected min <= initial <= max, got 30, 20 and 1000",
+    );
+    check(
+        json!({"outliers": {"base_time": 30, "max_time": 20}}),
+        "outliers.max_time: expected no less than base_time, got less",
+    );
+    check(
+        json!({"outliers": {"consecutive_5xx": 0, "consecutive_gateway_failures": 0}}),
+        "outliers: expected one of consecutive_5xx, consecutive_gateway_failures and success_rate, got none",
+    );
+    check(
+        json!({"sticky": {"cookie": "a b", "key": "0123456789abcdef"}}),
+        "sticky.cookie: expected the name of a cookie, got \"a b\"",
+    );
+    check(
+        json!({"sticky": {"cookie": "a", "key": "0123456789"}}),
+        "sticky.key: expected at least 16 characters, got fewer",
+    );
+    check(
+        json!({"sticky": {"cookie": "a", "key": "0123456789abcdef", "path": "/a;b"}}),
+        "sticky.path: expected a path such as /shop, without spaces and ;, got \"/a;b\"",
+    );
+    check(
+        json!({"sticky": {"cookie": "a", "key": "0123456789abcdef", "same_site": "none"}}),
+        "sticky.same_site: expected secure: true beside none, as clients take no such cookie without",
+    );
+}
+
+#[test]
 fn rules_of_an_upstream_hold_inside_routes_and_services() {
     let upstream = json!({"nodes": {"a:80": 1}, "type": "chash"});
     let fault = "upstream: missing key";

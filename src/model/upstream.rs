@@ -1,7 +1,12 @@
 //! An upstream: nodes, how one is chosen, and how it is spoken to.
 
 mod checks;
+mod concurrency;
+mod deadlines;
+mod fallback;
 mod nodes;
+mod outliers;
+mod sticky;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -13,7 +18,12 @@ pub use checks::{
     ActiveCheck, ActiveHealthy, ActiveUnhealthy, CheckMethod, CheckScheme, Checks, PassiveCheck,
     PassiveHealthy, PassiveUnhealthy,
 };
+pub use concurrency::{Concurrency, Priority};
+pub use deadlines::{Backoff, Deadlines};
+pub use fallback::{Fallback, FallbackOn};
 pub use nodes::{Node, NodeSpec, Nodes};
+pub use outliers::{Outliers, SuccessRate};
+pub use sticky::{SameSite, Sticky};
 
 /// Idle connections kept to an upstream, a core, where it does not say.
 pub const KEEPALIVE_SIZE: u32 = 320;
@@ -46,13 +56,25 @@ stored! {
         pub key: Option<ShortText>,
         /// How the health of nodes is told. Absent: all count as healthy.
         pub checks: Option<Checks>,
+        /// Which nodes get no requests for a while, by how requests to them fare. Absent: none.
+        pub outliers: Option<Outliers>,
         /// How a node that is new, or healthy again by `checks`, comes to its share. Absent: it has it at once.
         pub slow_start: Option<SlowStart>,
+        /// A cookie that leads a client to the node that it was at before. Absent: each request goes as `type` says.
+        pub sticky: Option<Sticky>,
         /// How often another node is tried when one fails; 0: never. Absent: as often as there are other nodes. Never more
         /// often than `limits.retries` of the settings.
         pub retries: Option<u32>,
         /// How long, in seconds, all tries of a request together may take; 0 or absent: no bound.
         pub retry_timeout: Option<SecondsOrOff>,
+        /// How long is waited before another try. Absent: not at all.
+        pub retry_backoff: Option<Backoff>,
+        /// How long a request, and each try of it, may take in all. Absent: what `timeout` leaves.
+        pub deadlines: Option<Deadlines>,
+        /// How many requests the nodes together are given at once, learnt from how quickly they answer. Absent: no bound.
+        pub concurrency: Option<Concurrency>,
+        /// What serves when the nodes do not. Absent: the client is told so.
+        pub fallback: Option<Fallback>,
         /// How long connecting, sending and reading may take. Absent: 60 seconds each.
         pub timeout: Option<Timeout>,
         /// Which `Host` a node is sent.
@@ -246,6 +268,12 @@ impl Upstream {
     pub(crate) fn faults(&self) -> Vec<ConfigError> {
         let mut faults = self.nodes.as_ref().map(Nodes::faults).unwrap_or_default();
         faults.extend(self.checks.iter().flat_map(Checks::faults));
+        faults.extend(self.outliers.iter().flat_map(Outliers::faults));
+        faults.extend(self.fallback.iter().flat_map(Fallback::faults));
+        faults.extend(self.deadlines.iter().flat_map(Deadlines::faults));
+        faults.extend(self.retry_backoff.iter().flat_map(Backoff::faults));
+        faults.extend(self.concurrency.iter().flat_map(Concurrency::faults));
+        faults.extend(self.sticky.iter().flat_map(Sticky::faults));
         if self.algorithm == Algorithm::Chash {
             faults.extend(self.key_fault());
         }

@@ -9,6 +9,7 @@ use super::services::Services;
 use super::tls::Outward;
 use crate::base::hash::Map;
 use crate::link::health::Cell;
+use crate::link::throttle::{Rules, Throttle};
 
 /// Cells that may have gone out of use before they are looked through.
 const SLACK: usize = 64;
@@ -19,6 +20,7 @@ pub(super) struct NodeBook {
     pub(super) names: Names,
     pub(super) services: Services,
     pub(super) cells: Cells,
+    pub(super) throttles: Throttles,
     pub(super) outward: Outward,
 }
 
@@ -29,6 +31,7 @@ impl NodeBook {
             names: Names::new(resolve),
             services: Services::new(registries),
             cells: Cells::default(),
+            throttles: Throttles::default(),
             outward: Outward::new(),
         }
     }
@@ -57,6 +60,24 @@ impl Cells {
         let cell = Arc::default();
         self.known.insert(key, Arc::downgrade(&cell));
         cell
+    }
+}
+
+/// What limits upstreams have learnt, kept from snapshot to snapshot while their rules stay.
+#[derive(Debug, Default)]
+pub(super) struct Throttles(Map<(Box<str>, Rules), Weak<Throttle>>);
+
+impl Throttles {
+    pub(super) fn of(&mut self, upstream: &str, rules: &Rules) -> Arc<Throttle> {
+        let key = (upstream.into(), *rules);
+        if let Some(throttle) = self.0.get(&key).and_then(Weak::upgrade) {
+            return throttle;
+        }
+        // Few upstreams have one, and a new one comes seldom.
+        self.0.retain(|_, throttle| throttle.strong_count() > 0);
+        let throttle = Arc::default();
+        self.0.insert(key, Arc::downgrade(&throttle));
+        throttle
     }
 }
 

@@ -4,10 +4,13 @@
 //! hands its last hold back through the outbox. What one snapshot has in common with the next, they share: a change
 //! of one route makes one route, and a few nodes of the tables that lead to it.
 
+mod additions;
 mod cells;
 mod checks;
 pub mod compile;
+mod deadlines;
 pub mod explain;
+mod fallback;
 pub mod intake;
 mod limits;
 mod merge;
@@ -15,19 +18,27 @@ mod names;
 mod references;
 mod route;
 mod services;
+mod sticky;
+mod throttle;
 mod tls;
 mod upstream;
 mod upstreams;
 
+pub use crate::model::upstream::FallbackOn;
 pub use crate::plugins::AnyPlugin;
+pub use additions::{Additions, Outliers};
 pub use checks::{ActiveCheck, CheckScheme, Checks};
 pub use compile::{Compiler, Outcome, Quarantined, is_reference_to_nothing};
+pub use deadlines::{Backoff, Deadlines};
+pub use fallback::{Fallback, Goal};
 pub use limits::limits_of;
 pub use merge::meta_schema;
 pub use names::{Answers, Resolve, at_once};
 pub use references::{Learnt, ReadEnv, Wanted};
 pub use route::{Bar, Consumer, Route, Target, enter_route, host_for, is_new, query_of, show_consumer};
 pub use services::Service;
+pub use sticky::Sticky;
+pub use throttle::Throttle;
 pub use tls::{Anyone, Certificates, NodeTls, ReadRoots, ServerRules, validity};
 pub use upstream::{HashKey, Node, PassHost, SlowStart, Timeouts, Upstream};
 pub use upstreams::Upstreams;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::additions::Additions;
 use super::cells::NodeBook;
 use super::checks::Checks;
 use super::services::Service;
@@ -122,6 +123,7 @@ pub struct Upstream {
     /// No new try starts after this; zero is unlimited.
     pub retry_timeout: Duration,
     pub keep: Keep,
+    pub additions: Additions,
 }
 
 /// The certificate that nodes are shown, if any is; or what is lacking for it. Without it nothing is sent: they would take us
@@ -135,7 +137,7 @@ pub(super) fn compile(
     name: &str,
     upstream: &model::Upstream,
     book: &mut NodeBook,
-    own: Own,
+    (own, spare): (Own, Option<u32>),
 ) -> Result<(Upstream, Vec<ConfigError>), Vec<ConfigError>> {
     let Absent { faults: mut lacks, mut is_mute } = absent_features(upstream);
     let port = if is_secret(upstream) { 443 } else { 80 };
@@ -154,7 +156,8 @@ pub(super) fn compile(
     });
     let rules = checks.as_ref().map_or(0, |checks| stable(format!("{checks:?}").as_bytes()));
     let slow_start = slow_start_of(upstream);
-    let has_cells = checks.is_some() || slow_start.is_some() || kind.asks_of_nodes();
+    let has_cells =
+        checks.is_some() || slow_start.is_some() || upstream.outliers.is_some() || kind.asks_of_nodes();
     let (mut nodes, mut shares) = (Vec::new(), Vec::new());
     for spec in specs.iter().filter(|_| !is_mute) {
         match book.names.addresses(&spec.host) {
@@ -179,6 +182,7 @@ pub(super) fn compile(
         .iter()
         .map(|(weight, priority, id)| Weighted { weight: *weight, priority: *priority, id })
         .collect();
+    let additions = Additions::new(upstream, &nodes, &weights, (spare, name, &mut book.throttles));
     let keep = upstream.keepalive_pool.unwrap_or_default();
     let compiled = Upstream {
         name: name.into(),
@@ -192,6 +196,7 @@ pub(super) fn compile(
         retries: upstream.retries,
         other_nodes: weights.iter().filter(|node| node.weight > 0).count().saturating_sub(1) as u32,
         nodes,
+        additions,
         turn: LocalId::default(),
         pass_host,
         tls,
@@ -212,6 +217,16 @@ impl Upstream {
     /// notes of them is good for so long.
     pub(super) const fn fingerprint(&self) -> u64 {
         self.fingerprint
+    }
+
+    /// Whether its nodes may be unhealthy, or ejected.
+    pub const fn judges_nodes(&self) -> bool {
+        self.checks.is_some() || self.additions.outliers.is_some()
+    }
+
+    /// Whether there is something of it that whoever looks after the gateway is shown.
+    pub const fn is_watched(&self) -> bool {
+        self.judges_nodes() || self.additions.throttle.is_some()
     }
 }
 

@@ -1,4 +1,4 @@
-//! All upstreams by place, those with checks known apart. A copy shares everything with its original.
+//! All upstreams by place, those whose nodes are watched known apart. A copy shares everything with its original.
 
 use std::ops::Index;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use crate::base::slots::Slots;
 #[derive(Clone, Debug, Default)]
 pub struct Upstreams {
     all: Slots<Upstream>,
-    /// Places of those whose nodes are checked: few, and wanted often.
-    checked: RedBlackTreeSetSync<u32>,
+    /// Places of those whose nodes are watched: few, and wanted often.
+    watched: RedBlackTreeSetSync<u32>,
 }
 
 impl Upstreams {
     /// Puts an upstream in a place that is free, and tells which.
     pub fn add(&mut self, upstream: Upstream) -> u32 {
-        let is_checked = upstream.checks.is_some();
+        let is_watched = upstream.is_watched();
         let place = self.all.add(upstream);
-        self.note(place, is_checked);
+        self.note(place, is_watched);
         place
     }
 
     /// Puts an upstream in a given place.
     pub fn put(&mut self, place: u32, upstream: Upstream) {
-        self.note(place, upstream.checks.is_some());
+        self.note(place, upstream.is_watched());
         self.all.put(place, upstream);
     }
 
@@ -42,9 +42,9 @@ impl Upstreams {
         self.all.get(place)
     }
 
-    /// Those whose nodes are checked.
-    pub fn checked(&self) -> impl Iterator<Item = &Arc<Upstream>> {
-        self.checked.iter().filter_map(|place| self.all.shared(*place))
+    /// Those whose nodes are checked or may be ejected, or that learn how much they can do.
+    pub fn watched(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.watched.iter().filter_map(|place| self.all.shared(*place))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Upstream> {
@@ -59,11 +59,11 @@ impl Upstreams {
         self.all.is_empty()
     }
 
-    fn note(&mut self, place: u32, is_checked: bool) {
-        if is_checked {
-            self.checked.insert_mut(place);
+    fn note(&mut self, place: u32, is_watched: bool) {
+        if is_watched {
+            self.watched.insert_mut(place);
         } else {
-            self.checked.remove_mut(&place);
+            self.watched.remove_mut(&place);
         }
     }
 }

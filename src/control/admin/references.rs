@@ -6,7 +6,7 @@ use crate::control::store::Store;
 use crate::model::Kind;
 
 /// Fields that hold the id of another object: of whom, which, and of what.
-const FIELDS: [(Kind, &str, Kind); 12] = [
+const FIELDS: [(Kind, &str, Kind); 15] = [
     (Kind::Route, "service_id", Kind::Service),
     (Kind::Route, "upstream_id", Kind::Upstream),
     (Kind::Route, "plugin_config_id", Kind::PluginConfig),
@@ -19,6 +19,9 @@ const FIELDS: [(Kind, &str, Kind); 12] = [
     (Kind::Upstream, "tls.client_cert_id", Kind::Ssl),
     (Kind::Route, "upstream.tls.client_cert_id", Kind::Ssl),
     (Kind::Service, "upstream.tls.client_cert_id", Kind::Ssl),
+    (Kind::Upstream, "fallback.upstream_id", Kind::Upstream),
+    (Kind::Route, "upstream.fallback.upstream_id", Kind::Upstream),
+    (Kind::Service, "upstream.fallback.upstream_id", Kind::Upstream),
 ];
 /// Fields of plugins that do.
 const IN_PLUGINS: [(&str, Kind); 2] = [("upstream_id", Kind::Upstream), ("proto_id", Kind::Proto)];

@@ -5,3 +5,4 @@ pub(crate) mod exposition;
 pub(crate) mod process;
 pub(crate) mod prometheus;
 pub(crate) mod reports;
+mod upstreams;

@@ -14,6 +14,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use crate::base::clock;
 use crate::link::stats::{
     Cell, CoreStats, HTTP2_ABUSES, LAG_BOUNDS_US, LATENCY_BOUNDS_MS, Latency, Series, SeriesValue,
 };
@@ -22,7 +23,7 @@ use super::super::board::Board;
 use super::super::health::name_of;
 use super::super::log;
 use super::exposition::{Kind, Page, escaped};
-use super::process;
+use super::{process, upstreams};
 
 /// What the listener serves.
 pub(crate) fn router(board: Arc<Board>) -> Router {
@@ -142,22 +143,26 @@ fn compatible(page: &mut Page, board: &Board) {
     health(page, board);
 }
 
-/// Which nodes get requests, of the upstreams whose nodes are checked.
+/// Which nodes get requests, of the upstreams whose nodes are checked or may be ejected.
 fn health(page: &mut Page, board: &Board) {
-    let checked = board.checked();
-    if checked.is_empty() {
+    upstreams::throttles(page, board);
+    let mut watched = board.watched();
+    watched.retain(|upstream| upstream.judges_nodes());
+    if watched.is_empty() {
         return;
     }
     let mut family = page.family("apisix_upstream_status", Kind::Gauge, help_of("upstream_status"));
-    for upstream in &checked {
+    let now = clock::now();
+    for upstream in &watched {
         let name = escaped(&name_of(upstream));
         for node in &upstream.nodes {
             let (ip, port) = (node.address.ip(), node.address.port());
-            let is_up = node.cell.as_ref().is_none_or(|cell| cell.is_up());
+            let is_up = node.cell.as_ref().is_none_or(|cell| cell.is_up() && !cell.outlier.is_ejected(now));
             let labels = format!("name=\"{name}\",ip=\"{ip}\",port=\"{port}\"");
             family.sample(&labels, u8::from(is_up));
         }
     }
+    upstreams::ejections(page, board, now);
 }
 
 fn configuration(page: &mut Page, board: &Board) {
@@ -306,7 +311,8 @@ fn per_core(page: &mut Page, board: &Board, name: &str, kind: Kind, help: &str, 
 type Of = fn(&CoreStats) -> &Cell;
 
 /// What each core counts: the metric, what it says, and where.
-const COUNTERS: [(&str, &str, Kind, Of); 24] = [
+const COUNTERS: [(&str, &str, Kind, Of); 25] = [
+    ("ringway_fallbacks_total", "Requests for which a fallback was taken", Kind::Counter, |c| &c.fallbacks),
     (
         "ringway_connections_refused_total",
         "Client connections closed unheard: too many of an address, or no load balancer",

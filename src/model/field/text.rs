@@ -118,6 +118,10 @@ text_fields! {
     HeaderName: "the name of a header", |text| text.len() <= 256 && is_token(text.as_bytes()),
         { "pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", "maxLength": 256 };
 
+    /// The name of a cookie (RFC 6265 4.1.1).
+    CookieName: "the name of a cookie", |text| text.len() <= 256 && is_token(text.as_bytes()),
+        { "pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", "maxLength": 256 };
+
     /// Text with variables: `$remote_addr $http_host`, `${arg_id ?? none}`. Compiled where it is used.
     TemplateText: "text, in which $name stands for a variable", |_| true, {};
 }

@@ -94,8 +94,10 @@ pub(super) fn upstream_of(
     book: &mut NodeBook,
     shown: Shown<'_>,
 ) -> Result<(Upstream, Vec<ConfigError>), Vec<ConfigError>> {
+    let (spare, missing) = spare_of(upstream, shown.parts, shown.needs);
     let own = shown.identity(upstream, book)?;
-    let (mut compiled, lacks) = compile(name, upstream, book, own)?;
+    let (mut compiled, mut lacks) = compile(name, upstream, book, (own, spare))?;
+    lacks.extend(missing);
     compiled.turn = registry.local(holds, name, "upstream", compiled.fingerprint());
     let (object, field) = name.split_once('#').unwrap_or((name, ""));
     let of_object = |fault: ConfigError| match field {
@@ -103,4 +105,18 @@ pub(super) fn upstream_of(
         field => fault.under(field).in_object(object),
     };
     Ok((compiled, lacks.into_iter().map(of_object).collect()))
+}
+
+/// The place of the upstream that the fallback of another names; what is lacking where it is not in force.
+fn spare_of(
+    upstream: &model::Upstream,
+    parts: &Parts,
+    needs: &mut Vec<Need>,
+) -> (Option<u32>, Option<ConfigError>) {
+    let Some(id) = upstream.fallback.as_ref().and_then(|fallback| fallback.upstream_id.as_ref()) else {
+        return (None, None);
+    };
+    needs.push(Need::Object((Kind::Upstream, id.as_str().into())));
+    let place = parts.upstream_ids.get(id.as_str()).copied();
+    (place, place.is_none().then(|| dangling("fallback.upstream_id", "an upstream", id)))
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Grounds;
+use crate::base::clock;
 use crate::exchange::Exchange;
 use crate::model::upstream::NodeSpec;
 use crate::model::{self, ConfigError};
-use crate::snapshot::{Node, PassHost, Target, Upstream, host_for};
+use crate::snapshot::{Fallback, Goal, Node, PassHost, Target, Upstream, host_for};
 
 /// Nodes that are told of.
 const NODES_MAX: usize = 100;
@@ -28,12 +29,15 @@ pub(super) fn tell(grounds: &Grounds<'_>, ex: &Exchange, found: Option<u32>) -> 
     };
     let upstream = &grounds.snapshot.upstreams[at];
     let specs = specs(grounds, &upstream.name);
-    let is_checked = upstream.checks.is_some();
     let nodes: Vec<Value> =
-        upstream.nodes.iter().take(NODES_MAX).map(|node| of_node(node, &specs, is_checked)).collect();
+        upstream.nodes.iter().take(NODES_MAX).map(|node| of_node(node, &specs, upstream)).collect();
     let own = route.and_then(|route| route.timeouts);
     let timeouts = own.unwrap_or(upstream.timeouts);
     let retries = upstream.retries.unwrap_or_else(|| upstream.other_nodes.min(grounds.limits.retries));
+    let sticky = upstream.additions.sticky.as_ref().map(|sticky| {
+        let node = sticky.node_of(ex).and_then(|node| upstream.nodes.get(node));
+        json!({"cookie": sticky.cookie(), "node": node.map(|node| node.address.to_string())})
+    });
     let told = json!({
         "name": &*upstream.name,
         "type": upstream.kind.word(),
@@ -48,6 +52,17 @@ pub(super) fn tell(grounds: &Grounds<'_>, ex: &Exchange, found: Option<u32>) -> 
             "read": seconds(timeouts.read),
             "from": if own.is_some() { "route" } else { "upstream" },
         },
+        "sticky": sticky,
+        "fallback": upstream.additions.fallback.as_ref().map(|fallback| of_fallback(grounds, fallback)),
+        "concurrency": upstream.additions.throttle.as_ref().map(|throttle| {
+            let sight = throttle.sight();
+            json!({"limit": sight.limit, "under_way": sight.under_way, "low_priority": throttle.is_low(ex)})
+        }),
+        "deadlines": upstream.additions.deadlines.as_ref().map(|deadlines| json!({
+            "total": deadlines.total.map(seconds),
+            "per_try": deadlines.per_try.map(seconds),
+            "from_client": deadlines.from_client,
+        })),
     });
     let outcome =
         if upstream.nodes.is_empty() { refused(503, "no_nodes") } else { forwarded(grounds, ex, upstream) };
@@ -85,9 +100,11 @@ fn specs(grounds: &Grounds<'_>, name: &str) -> Vec<NodeSpec> {
 }
 
 /// A node with what is written of it: an address is one of a name's, or itself.
-fn of_node(node: &Node, specs: &[NodeSpec], is_checked: bool) -> Value {
-    let cell = node.cell.as_ref().filter(|_| is_checked);
+fn of_node(node: &Node, specs: &[NodeSpec], upstream: &Upstream) -> Value {
+    let cell = node.cell.as_ref().filter(|_| upstream.checks.is_some());
     let health = cell.map(|cell| cell.record().health.word());
+    let cell = node.cell.as_ref().filter(|_| upstream.additions.outliers.is_some());
+    let is_ejected = cell.map(|cell| cell.outlier.is_ejected(clock::now()));
     let port = node.address.port();
     let ip = node.address.ip().to_string();
     let has_port = |spec: &&NodeSpec| spec.port.unwrap_or(80) == port;
@@ -102,7 +119,20 @@ fn of_node(node: &Node, specs: &[NodeSpec], is_checked: bool) -> Value {
         "weight": spec.map(|spec| spec.weight),
         "priority": spec.map(|spec| spec.priority),
         "health": health,
+        "ejected": is_ejected,
     })
+}
+
+/// What serves when the nodes do not.
+fn of_fallback(grounds: &Grounds<'_>, fallback: &Fallback) -> Value {
+    match &fallback.goal {
+        Goal::Answer(reply) => json!({"status": reply.status}),
+        Goal::Upstream(at) => {
+            let name = grounds.snapshot.upstreams.get(*at).map(|upstream| &*upstream.name);
+            json!({"to": name})
+        }
+        Goal::Missing => json!({"to": null}),
+    }
 }
 
 fn seconds(time: Duration) -> f64 {
