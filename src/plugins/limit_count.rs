@@ -14,6 +14,7 @@
 //! before the one that refuses have counted the request. With `policy: redis` gateways share their counters. Differs from
 //! APISIX: other policies are refused when configuration is read; a refusal also carries `Retry-After`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::Moment;
@@ -43,7 +44,7 @@ pub struct LimitCount {
     degrade: bool,
     tell: bool,
     /// Where counters are kept outside of this process, and how they are counted there.
-    afar: Option<(Store, Script)>,
+    afar: Option<(Arc<Store>, Script)>,
     till: LocalId,
     /// Tells this use from others in the slot they share.
     me: LocalId,

@@ -15,6 +15,7 @@
 //! allocation and a timer. With `policy: redis` turns are taken from a Redis that gateways share. Differs from APISIX:
 //! other policies are refused when configuration is read; nobody waits longer than a minute; a refusal also carries `Retry-After`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -24,7 +25,7 @@ use crate::base::window::{Leaky, Turn};
 use crate::exchange::{Exchange, Reply, SlotId};
 use crate::model::field::{InRange, Text};
 use crate::plugin::limits::{KeyType, LimitKey, Till, refusal};
-use crate::plugin::redis::{Policy, Script, Store, with_redis};
+use crate::plugin::redis::{Call, Policy, Script, Store, with_redis};
 use crate::plugin::{CompileCx, ConfigError, Edit, Env, Gate, NoMetadata, Plugin, Step, Verdict};
 use crate::runtime::LocalId;
 use crate::runtime::limits::HELD_BODY_BYTES;
@@ -100,7 +101,7 @@ pub struct LimitReq {
     /// Whether requests pass when Redis gives no answer.
     degrade: bool,
     /// Where turns are taken outside of this process.
-    afar: Option<(Store, Script)>,
+    afar: Option<(Arc<Store>, Script)>,
     till: LocalId,
     /// Tells this use from others in the slot they share.
     me: LocalId,
@@ -185,7 +186,9 @@ impl LimitReq {
     async fn take_turn_afar(&self, store: &Store, script: &Script, ex: &mut Exchange, env: Env<'_>) -> Verdict {
         let mut key = self.keys.clone();
         self.key.write_text(ex, false, &mut key);
-        let told = store.run(env.core, script, &key, &self.bucket.micros()).await;
+        let numbers = self.bucket.micros();
+        let call = Call { key: &key, numbers: &numbers, text: None };
+        let told = store.run(env.core, (script, call), store.patience(env.core)).await;
         let Some([is_mine, micros]) = told.ok().and_then(|told| <[i64; 2]>::try_from(told).ok()) else {
             return if self.degrade { Verdict::Next } else { Verdict::Reply(Reply::status(500)) };
         };

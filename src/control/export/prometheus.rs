@@ -303,7 +303,7 @@ fn per_core(page: &mut Page, board: &Board, name: &str, kind: Kind, help: &str, 
 type Of = fn(&CoreStats) -> &Cell;
 
 /// What each core counts: the metric, what it says, and where.
-const COUNTERS: [(&str, &str, Kind, Of); 21] = [
+const COUNTERS: [(&str, &str, Kind, Of); 22] = [
     (
         "ringway_connections_refused_total",
         "Client connections closed unheard: too many of an address, or no load balancer",
@@ -351,6 +351,9 @@ const COUNTERS: [(&str, &str, Kind, Of); 21] = [
     ("ringway_limit_waits_total", "Requests that a limit had wait", Kind::Counter, |c| &c.limit_waits),
     ("ringway_redis_failures_total", "Times a Redis with counters gave no reply", Kind::Counter, |c| {
         &c.redis_failures
+    }),
+    ("ringway_redis_returns_lost_total", "What a Redis did not get back in time", Kind::Counter, |c| {
+        &c.redis_returns_lost
     }),
     ("ringway_breaker_openings_total", "Times a circuit breaker was opened", Kind::Counter, |c| {
         &c.breakers_opened

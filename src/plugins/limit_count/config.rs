@@ -1,5 +1,7 @@
 //! What a user of `limit-count` writes.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -140,7 +142,7 @@ pub(super) enum Policy {
 
 impl Policy {
     /// The Redis that keeps the counters; `None` where they are kept here.
-    pub(super) fn store(self, written: &Written<'_>, cx: &mut CompileCx<'_>) -> Result<Option<Store>, ConfigError> {
+    pub(super) fn store(self, written: &Written<'_>, cx: &mut CompileCx<'_>) -> Result<Option<Arc<Store>>, ConfigError> {
         match self {
             Self::Local => Ok(None),
             Self::Redis => redis::Policy::Redis.store(written, cx),
