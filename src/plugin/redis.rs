@@ -3,6 +3,8 @@
 //! A counter is changed by a script, so that looking and counting are one step for all gateways. Scripts are called by
 //! their digest; a Redis that has not seen one is sent its text. Where there is no reply in time the plugin decides, by
 //! its `allow_degradation`.
+//!
+//! There may be one Redis, one of several that sentinels watch, or a cluster: plugins do not notice which.
 
 use std::sync::Arc;
 
@@ -13,9 +15,11 @@ use super::{CompileCx, ConfigError};
 
 mod script;
 mod store;
+mod written;
 
 pub use script::{Call, Script};
 pub use store::{Borrowed, Store};
+pub use written::{OfCluster, OfSentinels, Written};
 
 /// Appends the fields of a Redis, and of a cluster of them, to a configuration. They are read for every policy, as APISIX
 /// does, and mean something for those that keep counters outside of this process.
@@ -38,7 +42,7 @@ macro_rules! with_redis {
             /// The number of the database.
             #[serde(default)]
             redis_database: $crate::model::field::InRange<0, { $crate::plugin::limits::AMOUNT_MAX }>,
-            /// Milliseconds that Redis may take, connecting included.
+            /// Milliseconds that Redis or the cluster may take for a request, connecting included.
             #[serde(default = "crate::plugin::redis::timeout")]
             redis_timeout: $crate::plugin::redis::Millis,
             /// Is TLS spoken with Redis? It can not be yet.
@@ -55,12 +59,14 @@ macro_rules! with_redis {
             redis_keepalive_pool: $crate::plugin::redis::Millis,
             /// Nodes of the cluster, as `host:port`.
             redis_cluster_nodes: Option<$crate::model::field::NonEmpty<$crate::model::field::ShortText>>,
-            /// The name of the cluster.
+            /// The name of the cluster, as it is called in the log.
             redis_cluster_name: Option<$crate::model::field::ShortText>,
-            /// Is TLS spoken with the cluster?
-            redis_cluster_ssl: Option<bool>,
+            /// Is TLS spoken with the cluster? It can not be yet.
+            #[serde(default)]
+            redis_cluster_ssl: bool,
             /// Are the certificates of the cluster checked?
-            redis_cluster_ssl_verify: Option<bool>,
+            #[serde(default)]
+            redis_cluster_ssl_verify: bool,
         }
 
         impl $name {
@@ -76,6 +82,11 @@ macro_rules! with_redis {
                     timeout: self.redis_timeout,
                     ssl: self.redis_ssl,
                     keepalive: self.redis_keepalive_timeout,
+                    cluster: $crate::plugin::redis::OfCluster {
+                        nodes: self.redis_cluster_nodes.as_deref(),
+                        name: self.redis_cluster_name.as_deref(),
+                        ssl: self.redis_cluster_ssl,
+                    },
                 }
             }
         }
@@ -121,33 +132,17 @@ impl Policy {
     /// The Redis that keeps the counters; `None` where they are kept here.
     ///
     /// # Errors
-    /// What is wrong with what was written of it, or that there is no such policy yet.
+    /// What is wrong with what was written of it.
     pub fn store(
         self,
         written: &Written<'_>,
         cx: &mut CompileCx<'_>,
     ) -> Result<Option<Arc<Store>>, ConfigError> {
-        match self {
-            Self::Local => Ok(None),
-            Self::Redis => Store::compile(written, cx).map(|store| Some(Arc::new(store))),
-            Self::RedisCluster => Err(not_yet("redis-cluster")),
-        }
+        let store = match self {
+            Self::Local => return Ok(None),
+            Self::Redis => Store::one(written, cx),
+            Self::RedisCluster => Store::cluster(written, cx),
+        };
+        store.map(|store| Some(Arc::new(store)))
     }
-}
-
-/// The refusal of a policy that is known and not there.
-pub fn not_yet(policy: &str) -> ConfigError {
-    ConfigError::at("policy", format!("policy {policy} is not there yet"))
-}
-
-/// What was written of a Redis.
-pub struct Written<'a> {
-    pub host: Option<&'a str>,
-    pub port: u16,
-    pub username: Option<&'a str>,
-    pub password: Option<&'a str>,
-    pub database: u64,
-    pub timeout: Millis,
-    pub ssl: bool,
-    pub keepalive: Millis,
 }

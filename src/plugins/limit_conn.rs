@@ -14,9 +14,8 @@
 //! client, or lost to a fault of ours. Beyond `conn` it waits first, so many times the usual time of a request as `conn`
 //! goes into those before it; beyond `conn + burst` it is refused. Exact for the whole process: all cores count in the
 //! same word, also across changes of configuration as long as the plugin's own stays the same. A request that waits
-//! costs one allocation and a timer. With `policy: redis` gateways share their seats. Differs from APISIX: policy
-//! `redis-cluster` is refused when configuration is read; nobody waits longer than a minute; each core learns for itself
-//! how long requests take.
+//! costs one allocation and a timer. With `policy: redis` or `redis-cluster` gateways share their seats.
+//! Differs from APISIX: nobody waits longer than a minute; each core learns for itself how long requests take.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -74,7 +73,7 @@ pub struct Config {
     rejected_code: InRange<200, 599>,
     /// What a refused client is told, as `{"error_msg":"…"}`. Absent: the page of the status.
     rejected_msg: Option<Text<1, 4096>>,
-    /// Where counters are kept; `local` and `redis` are accepted.
+    /// Where counters are kept.
     #[serde(default)]
     policy: Policy,
     /// Do requests pass whose numbers do not come to any, and when Redis gives no answer?

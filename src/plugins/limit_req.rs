@@ -12,8 +12,8 @@
 //! A request has its turn `1 / rate` seconds after the one before. One that comes early waits for its turn, or goes on at
 //! once with `nodelay`; one that is more than `burst` turns early is refused. Exact for the whole process: all cores take
 //! turns from the same word, so nobody has more than `rate * time + burst + 1`. A request that waits costs one
-//! allocation and a timer. With `policy: redis` turns are taken from a Redis that gateways share. Differs from APISIX:
-//! other policies are refused when configuration is read; nobody waits longer than a minute; a refusal also carries `Retry-After`.
+//! allocation and a timer. With `policy: redis` or `redis-cluster` turns are taken from a Redis that gateways share. Differs from
+//! APISIX: nobody waits longer than a minute; a refusal also carries `Retry-After`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +75,7 @@ pub struct Config {
     rejected_code: InRange<200, 599>,
     /// What a refused client is told, as `{"error_msg":"…"}`. Absent: the page of the status.
     rejected_msg: Option<Text<1, 4096>>,
-    /// Where counters are kept; `local` and `redis` are accepted.
+    /// Where counters are kept.
     #[serde(default)]
     policy: Policy,
     /// Do requests pass when Redis gives no answer?
@@ -294,6 +294,6 @@ mod tests {
             ],
         );
         refuses::<LimitReq>(&with(r#""policy": "redis""#), "redis_host is required");
-        refuses::<LimitReq>(&with(r#""policy": "redis-cluster""#), "policy redis-cluster is not there yet");
+        refuses::<LimitReq>(&with(r#""policy": "redis-cluster""#), "redis_cluster_nodes is required");
     }
 }

@@ -43,6 +43,7 @@ mod probes_responses;
 mod probes_trust;
 mod proxied;
 mod redis;
+mod redis_fleet;
 mod redis_seats;
 mod reference;
 mod reload;

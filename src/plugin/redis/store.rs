@@ -1,60 +1,47 @@
 //! A Redis that keeps counters, and what is taken from it and must be given back.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Call, CompileCx, ConfigError, Script, Written};
+use super::{Call, CompileCx, Script};
 use crate::base::clock::Moment;
 use crate::base::hash::stable;
-use crate::proto::resp::{self, Reply};
+use crate::proto::resp::Reply;
 use crate::runtime::chore::{Chore, Chores};
-use crate::runtime::redis::{Answer, Ask, Failure, Line, Manner, Target};
+use crate::runtime::redis::{Answer, Ask, Cluster, Failure, Line, Seeds, Target};
 use crate::runtime::{Core, LocalId};
 
 /// Waits before what is to be given back is tried again: the first, and the longest.
 const AGAIN: Duration = Duration::from_millis(50);
 const AGAIN_MAX: Duration = Duration::from_secs(1);
 
-/// A Redis that keeps counters. Uses that write the same of it share a line on each core.
+/// A Redis that keeps counters, or a cluster. Uses that write the same of it share lines on each core.
 #[derive(Debug)]
 pub struct Store {
-    target: Target,
-    line: LocalId,
+    way: Way,
+    /// The line, or the cluster, on each core.
+    state: LocalId,
     within: Duration,
 }
 
+#[derive(Debug)]
+enum Way {
+    Single(Target),
+    Cluster(Seeds),
+}
+
 impl Store {
-    pub(super) fn compile(written: &Written<'_>, cx: &mut CompileCx<'_>) -> Result<Self, ConfigError> {
-        let Some(host) = written.host else { return Err(ConfigError::new("redis_host is required")) };
-        if written.ssl {
-            return Err(ConfigError::at("redis_ssl", "TLS is not spoken with Redis yet"));
-        }
-        let mut hello = Vec::new();
-        let mut hello_count = 0;
-        if let Some(password) = written.password.filter(|password| !password.is_empty()) {
-            let words = [Some("AUTH"), written.username, Some(password)];
-            let words: Vec<&[u8]> = words.into_iter().flatten().map(str::as_bytes).collect();
-            resp::write_command(&mut hello, &words);
-            hello_count += 1;
-        }
-        if written.database > 0 {
-            resp::write_command(&mut hello, &[b"SELECT", written.database.to_string().as_bytes()]);
-            hello_count += 1;
-        }
-        let addresses = cx.addresses("redis_host", host);
-        let idle = Duration::from_millis(written.keepalive.u64());
-        let target = Target {
-            name: format!("{host}:{}", written.port),
-            addresses: addresses.into_iter().map(|ip| SocketAddr::new(ip, written.port)).collect(),
-            manner: Manner { hello, hello_count, idle },
-        };
-        let within = Duration::from_millis(written.timeout.u64());
-        let line = cx.local_of("redis", stable(format!("{target:?}").as_bytes()));
-        Ok(Self { target, line, within })
+    pub(super) fn single(target: Target, within: Duration, cx: &mut CompileCx<'_>) -> Self {
+        let state = cx.local_of("redis", stable(format!("{target:?}").as_bytes()));
+        Self { way: Way::Single(target), state, within }
+    }
+
+    pub(super) fn of_many(seeds: Seeds, within: Duration, cx: &mut CompileCx<'_>) -> Self {
+        let state = cx.local_of("redis-cluster", stable(format!("{seeds:?}").as_bytes()));
+        Self { way: Way::Cluster(seeds), state, within }
     }
 
     /// Until when a request that comes now is ready to wait, for all that it asks.
@@ -72,27 +59,37 @@ impl Store {
         (script, call): (&Script, Call<'_>),
         until: Moment,
     ) -> Result<Vec<i64>, Failure> {
-        let mut reply = self.ask(core, Ask::new(script.by_digest(call)), until).await?;
+        let mut reply = self.ask(core, call.key, Ask::new(script.by_digest(call)), until).await?;
         if matches!(&reply, Reply::Error(why) if why.starts_with("NOSCRIPT")) {
-            reply = self.ask(core, Ask::new(script.whole(call)), until).await?;
+            reply = self.ask(core, call.key, Ask::new(script.whole(call)), until).await?;
         }
         let told = match reply {
             Reply::List(members) => members
                 .into_iter()
                 .map(|one| if let Reply::Number(number) = one { Some(number) } else { None })
                 .collect(),
-            Reply::Error(why) => return Err(self.misused(core, Failure::Refused(why))),
+            Reply::Error(why) => return Err(self.misused(core, call.key, Failure::Refused(why))),
             Reply::Text(_) | Reply::Number(_) | Reply::Nothing => None,
         };
-        told.ok_or_else(|| self.misused(core, Failure::Garbage))
+        told.ok_or_else(|| self.misused(core, call.key, Failure::Garbage))
     }
 
-    async fn ask(&self, core: &Core, ask: Ask, until: Moment) -> Answer {
-        core.local(self.line, Line::default).ask(core, &self.target, ask, until).await
+    async fn ask(&self, core: &Core, key: &[u8], ask: Ask, until: Moment) -> Answer {
+        match &self.way {
+            Way::Single(target) => core.local(self.state, Line::default).ask(core, target, ask, until).await,
+            Way::Cluster(seeds) => {
+                core.local(self.state, Cluster::default).ask(core, (seeds, key), ask, until).await
+            }
+        }
     }
 
-    fn misused(&self, core: &Core, failure: Failure) -> Failure {
-        core.local(self.line, Line::default).misused(core, &self.target, failure)
+    fn misused(&self, core: &Core, key: &[u8], failure: Failure) -> Failure {
+        match &self.way {
+            Way::Single(target) => core.local(self.state, Line::default).misused(core, target, failure),
+            Way::Cluster(seeds) => {
+                core.local(self.state, Cluster::default).misused(core, (seeds, key), failure)
+            }
+        }
     }
 }
 

@@ -155,5 +155,5 @@ fn schema_and_compile_agree() {
     refuses::<LimitConn>(&with(&format!(r#""rules": [{rule}]"#)), "cannot be specified at the same time");
     refuses::<LimitConn>(&rules(&format!("{rule}, {rule}")), "duplicate key '$a' in rules");
     refuses::<LimitConn>(&with(r#""policy": "redis""#), "redis_host is required");
-    refuses::<LimitConn>(&with(r#""policy": "redis-cluster""#), "policy redis-cluster is not there yet");
+    refuses::<LimitConn>(&with(r#""policy": "redis-cluster""#), "redis_cluster_nodes is required");
 }

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::{Answer, Ask, Failure, Target};
+use super::{Answer, Ask, Failure, Target, Whereabouts};
 use crate::base::clock::Moment;
 use crate::link::outbox::Level;
 use crate::proto::resp::{self, Reply};
@@ -29,8 +29,10 @@ use crate::runtime::socket::Socket;
 pub const QUEUE_MAX: usize = 1024;
 /// Commands that are sent in one go.
 pub const BATCH_MAX: usize = 128;
-/// Bytes of replies that are not complete yet.
-const UNREAD_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of replies that are not complete yet. The map of a cluster in a thousand pieces has as many.
+const UNREAD_BYTES_MAX: usize = 256 * 1024;
+/// Comes before a command for a node that has the key for now only.
+const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 /// Least time between two lines in the log that say that a Redis fails.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
 
@@ -38,6 +40,8 @@ const NOTE_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 struct Ticket {
     ask: Ask,
+    /// Whether the reply to [`ASKING`] is still to come.
+    preceded: Cell<bool>,
     answer: RefCell<Option<Answer>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -64,13 +68,17 @@ pub struct Line {
 }
 
 /// The end of somebody's patience.
-struct Alarm<'a, T> {
+pub(super) struct Alarm<'a, T> {
     until: Moment,
     sleep: Pin<&'a mut T>,
     rung: bool,
 }
 
-impl<T: Future<Output = ()>> Alarm<'_, T> {
+impl<'a, T: Future<Output = ()>> Alarm<'a, T> {
+    pub(super) const fn new(until: Moment, sleep: Pin<&'a mut T>) -> Self {
+        Self { until, sleep, rung: false }
+    }
+
     fn rings(&mut self, cx: &mut Context<'_>) -> bool {
         self.rung = self.rung || self.sleep.as_mut().poll(cx).is_ready();
         self.rung
@@ -108,6 +116,10 @@ impl Hold<'_> {
     fn commands(&self, hello: &[u8]) -> Vec<u8> {
         let mut commands = hello.to_vec();
         for ticket in &self.batch {
+            ticket.preceded.set(ticket.ask.asking);
+            if ticket.ask.asking {
+                commands.extend_from_slice(ASKING);
+            }
             commands.extend_from_slice(&ticket.ask.command);
         }
         commands
@@ -124,6 +136,7 @@ impl Hold<'_> {
     fn take(&mut self, reply: Reply) -> Result<bool, Failure> {
         match reply {
             Reply::Error(why) if is_closed(&why) => return Err(Failure::Refused(why)),
+            _ if self.batch.front().is_some_and(|ticket| ticket.preceded.take()) => {}
             reply => self.hand_out(Ok(reply)),
         }
         Ok(self.batch.is_empty())
@@ -174,8 +187,9 @@ impl Line {
             return Err(Failure::Crowded);
         }
         let sleep = pin!(core.sleep(until.since(core.now())));
-        let mut alarm = Alarm { until, sleep, rung: false };
-        let ticket = Rc::new(Ticket { ask, answer: RefCell::default(), waker: RefCell::default() });
+        let mut alarm = Alarm::new(until, sleep);
+        let (answer, waker) = Default::default();
+        let ticket = Rc::new(Ticket { ask, preceded: Cell::new(false), answer, waker });
         self.queue.borrow_mut().push_back(Rc::clone(&ticket));
         let place = InQueue { line: self, ticket };
         loop {
@@ -228,8 +242,12 @@ impl Line {
                 socket.watch().disarm();
                 let (before, commands) = (hold.batch.len(), hold.commands(&[]));
                 let outcome = converse(core, socket, commands, alarm, |reply| hold.take(reply)).await;
-                // A connection that ended while nobody used it tells so only now.
-                let is_stale = matches!(outcome, Err(Failure::Broken)) && hold.batch.len() == before;
+                // A connection that ended while nobody used it tells so only now, and a master that is none any more.
+                let is_stale = match outcome {
+                    Err(Failure::Broken) => true,
+                    Err(Failure::Refused(_)) => matches!(target.at, Whereabouts::Watched(_)),
+                    _ => false,
+                } && hold.batch.len() == before;
                 if is_stale {
                     hold.fail_those_sent_once();
                 }
@@ -266,15 +284,24 @@ impl Line {
     }
 
     async fn connect(&self, core: &Core, target: &Target, until: Moment) -> Result<Socket, Failure> {
-        let turn = self.turn.get();
-        let Some(address) = target.addresses.get(turn % target.addresses.len().max(1)) else {
-            return Err(Failure::Unreachable(io::ErrorKind::AddrNotAvailable));
-        };
-        let opened = open(core, *address, until).await;
-        if opened.is_err() {
-            self.turn.set(turn.wrapping_add(1));
+        let until = until.min(core.now().plus(target.manner.connect));
+        match &target.at {
+            Whereabouts::Written(addresses) => {
+                let turn = self.turn.get();
+                let Some(address) = addresses.get(turn % addresses.len().max(1)) else {
+                    return Err(Failure::Unreachable(io::ErrorKind::AddrNotAvailable));
+                };
+                let opened = open(core, *address, until).await;
+                if opened.is_err() {
+                    self.turn.set(turn.wrapping_add(1));
+                }
+                opened
+            }
+            Whereabouts::Watched(sentinels) => {
+                let master = sentinels.find_master(core, &self.turn, until).await?;
+                open(core, master, until).await
+            }
         }
-        opened
     }
 
     /// Takes note of a reply that was none; it.
@@ -301,13 +328,13 @@ impl Line {
 }
 
 /// Connects; nothing is lost with a connection that nobody waits for any more.
-async fn open(core: &Core, address: SocketAddr, until: Moment) -> Result<Socket, Failure> {
+pub(super) async fn open(core: &Core, address: SocketAddr, until: Moment) -> Result<Socket, Failure> {
     let dialled = dial(address, until.since(core.now()), &core.wheel).await;
     dialled.map_err(|error| Failure::Unreachable(error.kind()))
 }
 
 /// Sends commands and gives their replies to `take`, until it says that one was the last. The socket, if it is still good.
-async fn converse<T: Future<Output = ()>>(
+pub(super) async fn converse<T: Future<Output = ()>>(
     core: &Core,
     mut socket: Socket,
     commands: Vec<u8>,
@@ -360,9 +387,11 @@ fn hear(
 
 /// Whether an error says that nothing can be had now: it is loading, read only, or wants to know who we are.
 fn is_closed(why: &str) -> bool {
-    ["LOADING", "READONLY", "NOAUTH", "MASTERDOWN", "BUSY", "MISCONF", "CLUSTERDOWN"]
+    let is_said = ["LOADING", "READONLY", "NOAUTH", "MASTERDOWN", "BUSY", "MISCONF", "CLUSTERDOWN"]
         .iter()
-        .any(|word| why.split(' ').next() == Some(word))
+        .any(|word| why.split(' ').next() == Some(word));
+    // As a Redis before version 7 says it of a script.
+    is_said || why.contains(" -READONLY ")
 }
 
 /// Waits for something done on a socket, and shuts it down when the time is over: whatever it is ends then, and a buffer

@@ -2,14 +2,18 @@
 //!
 //! Every wait has an end that whoever asks has set: nothing here starts it anew, however many steps an answer takes.
 
+mod cluster;
 mod line;
+mod sentinel;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use cluster::{Cluster, Seeds};
 pub use line::{BATCH_MAX, Line, QUEUE_MAX};
+pub use sentinel::Sentinels;
 
 use crate::proto::resp::Reply;
 
@@ -18,9 +22,17 @@ use crate::proto::resp::Reply;
 pub struct Target {
     /// As it is called in the log.
     pub name: String,
-    /// Tried in turn.
-    pub addresses: Vec<SocketAddr>,
+    pub at: Whereabouts,
     pub manner: Manner,
+}
+
+/// How it is known where a Redis is.
+#[derive(Clone, Debug)]
+pub enum Whereabouts {
+    /// It was written: these are tried in turn.
+    Written(Vec<SocketAddr>),
+    /// Sentinels are asked, for each connection anew.
+    Watched(Sentinels),
 }
 
 /// How a Redis is spoken to.
@@ -29,6 +41,8 @@ pub struct Manner {
     /// Commands that open a connection, and how many they are.
     pub hello: Vec<u8>,
     pub hello_count: usize,
+    /// Longest that connecting may take, where that ends before whoever asks has lost patience.
+    pub connect: Duration,
     /// A connection that was not used for so long is not used again.
     pub idle: Duration,
 }
@@ -39,12 +53,19 @@ pub struct Ask {
     pub command: Vec<u8>,
     /// Whether it must not be sent a second time when it is not known what became of it.
     pub once: bool,
+    /// Whether a node of a cluster is asked that does not have the key for good.
+    asking: bool,
 }
 
 impl Ask {
     /// One that may be sent again.
     pub const fn new(command: Vec<u8>) -> Self {
-        Self { command, once: false }
+        Self { command, once: false, asking: false }
+    }
+
+    /// One that must not be.
+    pub const fn once(command: Vec<u8>) -> Self {
+        Self { command, once: true, asking: false }
     }
 }
 
