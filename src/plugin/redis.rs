@@ -45,10 +45,10 @@ macro_rules! with_redis {
             /// Milliseconds that Redis or the cluster may take for a request, connecting included.
             #[serde(default = "crate::plugin::redis::timeout")]
             redis_timeout: $crate::plugin::redis::Millis,
-            /// Is TLS spoken with Redis? It can not be yet.
+            /// Is TLS spoken with Redis, and with its sentinels?
             #[serde(default)]
             redis_ssl: bool,
-            /// Is the certificate of Redis checked?
+            /// Is the certificate of Redis checked, by those who vouch for nodes?
             #[serde(default)]
             redis_ssl_verify: bool,
             /// Milliseconds that an idle connection to Redis is kept.
@@ -61,7 +61,7 @@ macro_rules! with_redis {
             redis_cluster_nodes: Option<$crate::model::field::NonEmpty<$crate::model::field::ShortText>>,
             /// The name of the cluster, as it is called in the log.
             redis_cluster_name: Option<$crate::model::field::ShortText>,
-            /// Is TLS spoken with the cluster? It can not be yet.
+            /// Is TLS spoken with the cluster?
             #[serde(default)]
             redis_cluster_ssl: bool,
             /// Are the certificates of the cluster checked?
@@ -80,12 +80,12 @@ macro_rules! with_redis {
                     password: self.redis_password.as_ref().map(|secret| secret.expose()),
                     database: self.redis_database.u64(),
                     timeout: self.redis_timeout,
-                    ssl: self.redis_ssl,
+                    ssl: self.redis_ssl.then_some(self.redis_ssl_verify),
                     keepalive: self.redis_keepalive_timeout,
                     cluster: $crate::plugin::redis::OfCluster {
                         nodes: self.redis_cluster_nodes.as_deref(),
                         name: self.redis_cluster_name.as_deref(),
-                        ssl: self.redis_cluster_ssl,
+                        ssl: self.redis_cluster_ssl.then_some(self.redis_cluster_ssl_verify),
                     },
                 }
             }

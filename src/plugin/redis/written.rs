@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{CompileCx, ConfigError, Millis, Store};
 use crate::model::field::ShortText;
 use crate::proto::resp;
-use crate::runtime::redis::{Manner, Seeds, Sentinels, Target, Whereabouts};
+use crate::runtime::redis::{Manner, Seeds, Sentinels, Target, Tls, Whereabouts};
 
 /// What was written of a Redis.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +17,8 @@ pub struct Written<'a> {
     pub password: Option<&'a str>,
     pub database: u64,
     pub timeout: Millis,
-    pub ssl: bool,
+    /// Whether it is verified over TLS, where that is spoken.
+    pub ssl: Option<bool>,
     pub keepalive: Millis,
     pub cluster: OfCluster<'a>,
 }
@@ -27,7 +28,7 @@ pub struct Written<'a> {
 pub struct OfCluster<'a> {
     pub nodes: Option<&'a [ShortText]>,
     pub name: Option<&'a str>,
-    pub ssl: bool,
+    pub ssl: Option<bool>,
 }
 
 /// What was written of sentinels.
@@ -44,21 +45,18 @@ pub struct OfSentinels<'a> {
     pub read: Millis,
 }
 
-const NO_TLS: &str = "TLS is not spoken with Redis yet";
-
 impl Store {
     /// The one Redis that was written.
     pub(super) fn one(written: &Written<'_>, cx: &mut CompileCx<'_>) -> Result<Self, ConfigError> {
         let host = required(written.host, "redis_host")?;
-        if written.ssl {
-            return Err(ConfigError::at("redis_ssl", NO_TLS));
-        }
+        let tls = tls_of(written.ssl, "redis_ssl_verify", cx)?;
         let within = time(written.timeout);
         let addresses = cx.addresses("redis_host", host);
         let target = Target {
             name: format!("{host}:{}", written.port),
+            host: host.to_owned(),
             at: Whereabouts::Written(with_port(addresses, written.port)),
-            manner: written.manner(within),
+            manner: written.manner(within, tls),
         };
         Ok(Self::single(target, within, cx))
     }
@@ -78,19 +76,19 @@ impl Store {
             let problem = "expected master: counters are written, which a slave refuses";
             return Err(ConfigError::at("redis_role", problem));
         }
-        if written.ssl {
-            return Err(ConfigError::at("redis_ssl", NO_TLS));
-        }
+        let tls = tls_of(written.ssl, "redis_ssl_verify", cx)?;
         let mut addresses = Vec::with_capacity(at.len());
         for (number, (host, port)) in at.iter().enumerate() {
             let found = cx.addresses(&format!("redis_sentinels[{number}].host"), host);
-            addresses.extend(with_port(found, *port));
+            addresses.extend(with_port(found, *port).into_iter().map(|at| ((*host).to_owned(), at)));
         }
         let hello = hello(of.username, of.password, 0);
         let target = Target {
             name: master.to_owned(),
+            // Where it is changes.
+            host: String::new(),
             at: Whereabouts::Watched(Sentinels::new(addresses, hello, master)),
-            manner: written.manner(time(of.connect)),
+            manner: written.manner(time(of.connect), tls),
         };
         Ok(Self::single(target, time(of.connect) + time(of.read), cx))
     }
@@ -100,9 +98,7 @@ impl Store {
         let of = &written.cluster;
         let written_nodes = required(of.nodes, "redis_cluster_nodes")?;
         let name = required(of.name, "redis_cluster_name")?;
-        if of.ssl {
-            return Err(ConfigError::at("redis_cluster_ssl", NO_TLS));
-        }
+        let tls = tls_of(of.ssl, "redis_cluster_ssl_verify", cx)?;
         let mut nodes = Vec::with_capacity(written_nodes.len());
         for (number, node) in written_nodes.iter().enumerate() {
             let field = format!("redis_cluster_nodes[{number}]");
@@ -115,15 +111,15 @@ impl Store {
         }
         let within = time(written.timeout);
         // A cluster has one database.
-        let manner = Written { database: 0, ..*written }.manner(within);
+        let manner = Written { database: 0, ..*written }.manner(within, tls);
         Ok(Self::of_many(Seeds { name: name.to_owned(), nodes, manner }, within, cx))
     }
 }
 
 impl Written<'_> {
-    fn manner(&self, connect: Duration) -> Manner {
+    fn manner(&self, connect: Duration, tls: Option<Tls>) -> Manner {
         let (hello, hello_count) = hello(self.username, self.password, self.database);
-        Manner { hello, hello_count, connect, idle: time(self.keepalive) }
+        Manner { hello, hello_count, tls, connect, idle: time(self.keepalive) }
     }
 }
 
@@ -145,6 +141,11 @@ fn hello(username: Option<&str>, password: Option<&str>, database: u64) -> (Vec<
         count += 1;
     }
     (hello, count)
+}
+
+fn tls_of(verify: Option<bool>, field: &str, cx: &mut CompileCx<'_>) -> Result<Option<Tls>, ConfigError> {
+    let told = |why| ConfigError::at(field, format!("expected to know who vouches for Redis: {why}"));
+    verify.map(|verify| cx.tls(verify).map_err(told)).transpose()
 }
 
 fn required<T>(written: Option<T>, field: &str) -> Result<T, ConfigError> {

@@ -204,8 +204,8 @@ fn an_exchange_used_again_starts_afresh() {
 fn what_is_needed_to_find_a_redis_is_asked_for() {
     let of = |policy: &str, more: &str| format!(r#"{{"count":1,"time_window":1,"policy":"{policy}"{more}}}"#);
     refuses::<LimitCount>(&of("redis", ""), "redis_host is required");
-    let tls = r#","redis_host":"127.0.0.1","redis_ssl":true"#;
-    refuses::<LimitCount>(&of("redis", tls), "redis_ssl: TLS is not spoken with Redis yet");
+    let tls = r#","redis_host":"127.0.0.1","redis_ssl":true,"redis_ssl_verify":true"#;
+    refuses::<LimitCount>(&of("redis", tls), "redis_ssl_verify: expected to know who vouches for Redis");
     let nodes = r#","redis_cluster_nodes":["127.0.0.1:1","a"]"#;
     refuses::<LimitCount>(&of("redis-cluster", ""), "redis_cluster_nodes is required");
     refuses::<LimitCount>(&of("redis-cluster", nodes), "redis_cluster_name is required");

@@ -178,12 +178,12 @@ impl Cluster {
         if at < known {
             return self.nodes.borrow().get(at).cloned();
         }
-        let (_, address) = seeds.nodes.get(at - known)?;
-        self.node_at(*address, seeds)
+        let (host, address) = seeds.nodes.get(at - known)?;
+        self.node_at((host, *address), seeds)
     }
 
     /// The node at an address, which is added where it is not known and there is room.
-    fn node_at(&self, address: SocketAddr, seeds: &Seeds) -> Option<Rc<Node>> {
+    fn node_at(&self, (host, address): (&str, SocketAddr), seeds: &Seeds) -> Option<Rc<Node>> {
         let mut nodes = self.nodes.borrow_mut();
         if let Some(node) = nodes.iter().find(|node| node.address == address) {
             return Some(Rc::clone(node));
@@ -193,6 +193,7 @@ impl Cluster {
         }
         let target = Target {
             name: format!("{} of {}", address, seeds.name),
+            host: host.to_owned(),
             at: Whereabouts::Written(vec![address]),
             manner: seeds.manner.clone(),
         };
@@ -213,7 +214,7 @@ impl Cluster {
     /// Where a node says that a key is.
     fn follow(&self, elsewhere: &Elsewhere<'_>, from: &Node, seeds: &Seeds) -> Option<Rc<Node>> {
         let ip = place(elsewhere.host, from, seeds)?;
-        self.node_at(SocketAddr::new(ip, elsewhere.port), seeds)
+        self.node_at((elsewhere.host, SocketAddr::new(ip, elsewhere.port)), seeds)
     }
 
     /// Takes a map over; nodes that it does not name are forgotten.
@@ -227,7 +228,7 @@ impl Cluster {
             if is_new && let Some(node) = known.iter().find(|node| node.address == address) {
                 self.nodes.borrow_mut().push(Rc::clone(node));
             }
-            let Some(node) = self.node_at(address, seeds) else { continue };
+            let Some(node) = self.node_at((&range.host, address), seeds) else { continue };
             let at = self.nodes.borrow().iter().position(|known| Rc::ptr_eq(known, &node));
             let Some(at) = at else { continue };
             if let Some(slots) = slots.get_mut(usize::from(range.first)..=usize::from(range.last)) {

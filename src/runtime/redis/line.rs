@@ -10,18 +10,17 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use super::open::open;
 use super::{Answer, Ask, Failure, Target, Whereabouts};
 use crate::base::clock::Moment;
 use crate::link::outbox::Level;
 use crate::proto::resp::{self, Reply};
 use crate::runtime::Core;
-use crate::runtime::connect::dial;
 use crate::runtime::deadline::Watch;
 use crate::runtime::socket::Socket;
 
@@ -285,21 +284,22 @@ impl Line {
 
     async fn connect(&self, core: &Core, target: &Target, until: Moment) -> Result<Socket, Failure> {
         let until = until.min(core.now().plus(target.manner.connect));
+        let tls = target.manner.tls.as_ref();
         match &target.at {
             Whereabouts::Written(addresses) => {
                 let turn = self.turn.get();
                 let Some(address) = addresses.get(turn % addresses.len().max(1)) else {
                     return Err(Failure::Unreachable(io::ErrorKind::AddrNotAvailable));
                 };
-                let opened = open(core, *address, until).await;
+                let opened = open(core, *address, (tls, &target.host), until).await;
                 if opened.is_err() {
                     self.turn.set(turn.wrapping_add(1));
                 }
                 opened
             }
             Whereabouts::Watched(sentinels) => {
-                let master = sentinels.find_master(core, &self.turn, until).await?;
-                open(core, master, until).await
+                let master = sentinels.find_master(core, (tls, &self.turn), until).await?;
+                open(core, master, (tls, &target.host), until).await
             }
         }
     }
@@ -325,12 +325,6 @@ impl Line {
             core.note(Level::Warn, format!("redis {}: {failure}", target.name));
         }
     }
-}
-
-/// Connects; nothing is lost with a connection that nobody waits for any more.
-pub(super) async fn open(core: &Core, address: SocketAddr, until: Moment) -> Result<Socket, Failure> {
-    let dialled = dial(address, until.since(core.now()), &core.wheel).await;
-    dialled.map_err(|error| Failure::Unreachable(error.kind()))
 }
 
 /// Sends commands and gives their replies to `take`, until it says that one was the last. The socket, if it is still good.
@@ -396,7 +390,7 @@ fn is_closed(why: &str) -> bool {
 
 /// Waits for something done on a socket, and shuts it down when the time is over: whatever it is ends then, and a buffer
 /// that the kernel has comes back.
-async fn until<T: Future<Output = ()>, W: Future>(
+pub(super) async fn until<T: Future<Output = ()>, W: Future>(
     watch: &Watch,
     alarm: &mut Alarm<'_, T>,
     work: W,

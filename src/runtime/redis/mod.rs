@@ -4,6 +4,7 @@
 
 mod cluster;
 mod line;
+mod open;
 mod sentinel;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use cluster::{Cluster, Seeds};
 pub use line::{BATCH_MAX, Line, QUEUE_MAX};
+pub use open::Tls;
 pub use sentinel::Sentinels;
 
 use crate::proto::resp::Reply;
@@ -22,6 +24,8 @@ use crate::proto::resp::Reply;
 pub struct Target {
     /// As it is called in the log.
     pub name: String,
+    /// The name it shows over TLS, where it is not its address.
+    pub host: String,
     pub at: Whereabouts,
     pub manner: Manner,
 }
@@ -41,6 +45,8 @@ pub struct Manner {
     /// Commands that open a connection, and how many they are.
     pub hello: Vec<u8>,
     pub hello_count: usize,
+    /// How TLS is spoken with it, where it is.
+    pub tls: Option<Tls>,
     /// Longest that connecting may take, where that ends before whoever asks has lost patience.
     pub connect: Duration,
     /// A connection that was not used for so long is not used again.
@@ -74,6 +80,8 @@ impl Ask {
 pub enum Failure {
     Late,
     Unreachable(io::ErrorKind),
+    /// There is no agreement on TLS.
+    Insecure(String),
     /// The connection broke in between.
     Broken,
     /// It said something that no Redis says.
@@ -89,6 +97,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Late => f.write_str("no reply in time"),
             Self::Unreachable(kind) => write!(f, "can not connect: {kind}"),
+            Self::Insecure(why) => write!(f, "no TLS: {why}"),
             Self::Broken => f.write_str("the connection broke"),
             Self::Garbage => f.write_str("what it says is not Redis's protocol"),
             Self::Refused(why) => write!(f, "it says: {why}"),

@@ -5,8 +5,9 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 
-use super::Failure;
-use super::line::{Alarm, converse, open};
+use super::line::{Alarm, converse};
+use super::open::open;
+use super::{Failure, Tls};
 use crate::base::clock::Moment;
 use crate::proto::resp::{Reply, write_command};
 use crate::runtime::Core;
@@ -18,15 +19,19 @@ const ASKED_MAX: usize = 5;
 #[derive(Clone, Debug)]
 pub struct Sentinels {
     /// Asked in turn, beginning with the one that answered last.
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<(String, SocketAddr)>,
     /// Commands that open a connection and ask for the master, and how many they are.
     question: Vec<u8>,
     count: usize,
 }
 
 impl Sentinels {
-    /// Those at these addresses, who watch the master of that name; `hello` are so many commands that open a connection.
-    pub fn new(addresses: Vec<SocketAddr>, (mut hello, count): (Vec<u8>, usize), master: &str) -> Self {
+    /// Those at these hosts and addresses, who watch the master of that name; `hello` are so many commands that open a connection.
+    pub fn new(
+        addresses: Vec<(String, SocketAddr)>,
+        (mut hello, count): (Vec<u8>, usize),
+        master: &str,
+    ) -> Self {
         write_command(&mut hello, &[b"SENTINEL", b"get-master-addr-by-name", master.as_bytes()]);
         Self { addresses, question: hello, count: count + 1 }
     }
@@ -35,15 +40,15 @@ impl Sentinels {
     pub(super) async fn find_master(
         &self,
         core: &Core,
-        turn: &Cell<usize>,
+        (tls, turn): (Option<&Tls>, &Cell<usize>),
         until: Moment,
     ) -> Result<SocketAddr, Failure> {
         let mut failure = Failure::Unreachable(io::ErrorKind::AddrNotAvailable);
         for left in (1..=self.addresses.len().min(ASKED_MAX)).rev() {
-            let Some(address) = self.addresses.get(turn.get() % self.addresses.len()) else { break };
+            let Some((host, address)) = self.addresses.get(turn.get() % self.addresses.len()) else { break };
             // One that hangs must leave time for the others, and for the master.
             let share = until.since(core.now()) / (left as u32 + 1);
-            match self.ask(core, *address, core.now().plus(share)).await {
+            match self.ask(core, *address, (tls, host), core.now().plus(share)).await {
                 Ok(master) => return Ok(master),
                 Err(why) => failure = why,
             }
@@ -52,8 +57,14 @@ impl Sentinels {
         Err(failure)
     }
 
-    async fn ask(&self, core: &Core, address: SocketAddr, until: Moment) -> Result<SocketAddr, Failure> {
-        let socket = open(core, address, until).await?;
+    async fn ask(
+        &self,
+        core: &Core,
+        address: SocketAddr,
+        secure: (Option<&Tls>, &str),
+        until: Moment,
+    ) -> Result<SocketAddr, Failure> {
+        let socket = open(core, address, secure, until).await?;
         let sleep = pin!(core.sleep(until.since(core.now())));
         let mut alarm = Alarm::new(until, sleep);
         let (mut heard, mut last) = (0, None);

@@ -1,10 +1,11 @@
 //! A real Redis, on a port of the system's choice and with nothing on disk.
 
+use std::cell::Cell;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::within;
+use super::{Certs, within};
 
 /// How long it may take to start, on a machine busy with other tests.
 const START: Duration = Duration::from_secs(30);
@@ -17,6 +18,19 @@ pub(crate) struct Redis {
     password: Option<&'static str>,
     arguments: Vec<String>,
     child: Option<Child>,
+}
+
+/// What has a Redis speak TLS on another port.
+pub(super) fn tls_arguments(certs: &Certs, port: u16) -> Vec<String> {
+    let path = |name: &str| certs.path(name).to_str().unwrap().to_owned();
+    let words = [
+        ("--tls-port", port.to_string()),
+        ("--tls-cert-file", path("redis.crt")),
+        ("--tls-key-file", path("redis")),
+        ("--tls-ca-cert-file", path("ca.crt")),
+        ("--tls-auth-clients", "no".to_owned()),
+    ];
+    words.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
 }
 
 /// A port that is free now.
@@ -58,6 +72,18 @@ impl Redis {
             }
         }
         panic!("redis-server does not start (Debian has it in the package redis-server)");
+    }
+
+    /// Starts an empty one that speaks TLS as well, with a key `redis` of which there is a certificate by `ca`; and the
+    /// port for that.
+    #[track_caller]
+    pub(crate) fn secure(certs: &Certs) -> (Self, u16) {
+        let secure_port = Cell::new(0);
+        let redis = Self::start_with(None, |_| {
+            secure_port.set(free_port());
+            tls_arguments(certs, secure_port.get())
+        });
+        (redis, secure_port.get())
     }
 
     pub(crate) const fn port(&self) -> u16 {

@@ -1,10 +1,12 @@
 //! Several real Redis: a cluster of three masters, and a master with a replica that sentinels watch.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs;
-
-use super::redis::{Redis, free_port};
-use super::{eventually, within};
 use std::time::Duration;
+
+use super::redis::{Redis, free_port, tls_arguments};
+use super::{Certs, eventually, within};
 
 /// A cluster does not serve for its first two seconds, on its own account.
 const JOIN: Duration = Duration::from_secs(30);
@@ -26,9 +28,23 @@ impl RedisCluster {
         Self::start_with(|_| Vec::new())
     }
 
+    /// Starts nodes that speak TLS as well, as [`Redis::secure`] has it; and a port for that.
+    #[track_caller]
+    pub(crate) fn secure(certs: &Certs) -> (Self, u16) {
+        let ports = RefCell::new(HashMap::new());
+        let cluster = Self::start_with(|port| {
+            let secure_port = free_port();
+            ports.borrow_mut().insert(port, secure_port);
+            let more = tls_arguments(certs, secure_port);
+            more.into_iter().chain(owned(&["--tls-cluster", "yes"])).collect()
+        });
+        let port = ports.borrow()[&cluster.nodes[0].port()];
+        (cluster, port)
+    }
+
     /// Starts nodes with more arguments.
     #[track_caller]
-    pub(crate) fn start_with(more: impl Fn(u16) -> Vec<String>) -> Self {
+    fn start_with(more: impl Fn(u16) -> Vec<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().to_str().unwrap();
         let mut buses = Vec::new();

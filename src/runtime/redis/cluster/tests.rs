@@ -59,8 +59,13 @@ fn a_node_says_where_a_key_is() {
 }
 
 fn seeds() -> Seeds {
-    let manner =
-        Manner { hello: vec![], hello_count: 0, connect: Duration::from_secs(1), idle: Duration::ZERO };
+    let manner = Manner {
+        hello: vec![],
+        hello_count: 0,
+        tls: None,
+        connect: Duration::from_secs(1),
+        idle: Duration::ZERO,
+    };
     let nodes = vec![("first.test".to_owned(), "10.0.0.1:1".parse().unwrap())];
     Seeds { name: "c".to_owned(), nodes, manner }
 }
@@ -79,7 +84,7 @@ fn a_new_map_keeps_lines_and_forgets_nodes_that_are_gone() {
     cluster.take_over(&[of(0, 16383, "", None, 1)], &second, &seeds);
     assert!(Rc::ptr_eq(&second, &at(0)));
     assert_eq!(cluster.nodes.borrow().len(), 1);
-    cluster.assign(5, &cluster.node_at("10.0.0.3:1".parse().unwrap(), &seeds).unwrap());
+    cluster.assign(5, &cluster.node_at(("", "10.0.0.3:1".parse().unwrap()), &seeds).unwrap());
     assert_eq!(
         (at(5).address.to_string(), at(6).address.to_string()),
         ("10.0.0.3:1".to_owned(), "10.0.0.2:1".to_owned())
@@ -90,6 +95,6 @@ fn a_new_map_keeps_lines_and_forgets_nodes_that_are_gone() {
 fn nodes_are_not_known_without_end() {
     let (cluster, seeds) = (Cluster::default(), seeds());
     let known = (1..=NODES_MAX as u16 + 9)
-        .filter(|port| cluster.node_at(SocketAddr::new([10, 0, 0, 1].into(), *port), &seeds).is_some());
+        .filter(|port| cluster.node_at(("", SocketAddr::new([10, 0, 0, 1].into(), *port)), &seeds).is_some());
     assert_eq!(known.count(), NODES_MAX);
 }
