@@ -105,10 +105,12 @@ async fn drain(hall: Rc<Hall>, listeners: Vec<Rc<Listener>>, accept_for: Duratio
     settle(Rc::clone(&hall)).await;
 }
 
-/// Lets connections that were just ended finish: they log, and hand their buffers back.
+/// Lets connections that were just ended finish: they log, and hand their buffers back; and what they leave to be done.
 async fn settle(hall: Rc<Hall>) {
     let end = hall.core.now().plus(SETTLE);
-    while hall.core.in_flight.get() > 0 && hall.core.now() < end {
+    let core = &hall.core;
+    core.chores.hurry();
+    while (core.in_flight.get() > 0 || !core.chores.is_empty()) && core.now() < end {
         monoio::time::sleep(LOOK).await;
     }
     hall.over.set();

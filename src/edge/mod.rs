@@ -51,12 +51,11 @@ use crate::link::handover::{Handed, Neighbours};
 use crate::link::mailbox::Letterbox;
 use crate::link::outbox::{Level, Outbox, Report};
 use crate::plugin::Env;
-use crate::runtime::Core;
 use crate::runtime::deadline::TICK;
 use crate::runtime::driver::Driver;
-use crate::runtime::errand;
 use crate::runtime::event::Event;
 use crate::runtime::listener::{Listener, Open};
+use crate::runtime::{Core, chore, errand};
 use crate::snapshot::{Chain, Order, Snapshot};
 
 /// Chains kept for pairs of route and consumer; beyond, the table starts over.
@@ -213,6 +212,7 @@ pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
         hall.core.stats.generation.set(generation);
         monoio::spawn(keep_time(Rc::clone(&hall)));
         monoio::spawn(run_errands(Rc::clone(&hall)));
+        monoio::spawn(run_chores(Rc::clone(&hall)));
         monoio::spawn(accept::take_in_handed(Rc::clone(&hall), handed));
         for listener in &listeners {
             accept::open(&hall, listener);
@@ -257,6 +257,15 @@ async fn run_errands(hall: Rc<Hall>) {
         let errand = hall.core.errands.next().await;
         let hall = Rc::clone(&hall);
         monoio::spawn(async move { errand::carry_out(&hall.core, errand).await });
+    }
+}
+
+/// Does what plugins leave to be done, each in a task of its own.
+async fn run_chores(hall: Rc<Hall>) {
+    loop {
+        let chore = hall.core.chores.next().await;
+        let hall = Rc::clone(&hall);
+        monoio::spawn(async move { chore::carry_out(&hall.core, chore).await });
     }
 }
 

@@ -217,6 +217,8 @@ core_stats! {
     limit_waits,
     /// Times a Redis that keeps counters gave no reply that could be used.
     redis_failures,
+    /// What was taken of a Redis and could not be given back: it is free when its time is over.
+    redis_returns_lost,
 }
 
 #[cfg(test)]

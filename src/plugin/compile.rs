@@ -11,6 +11,7 @@ use crate::base::hash::{Map, stable};
 use crate::exchange::SlotId;
 use crate::model::{ConfigError, ObjectId, Upstream};
 use crate::runtime::LocalId;
+use crate::runtime::redis::Tls;
 
 /// What lasts from one compilation to the next: which state belongs to whom, and what objects agreed on. A copy
 /// shares everything with its original, so that a compilation can be dropped as if it had never been.
@@ -138,6 +139,12 @@ pub trait Upstreams: std::fmt::Debug {
     /// The addresses of a host; none, and told as a lack of `field`, where it has none now. The plugin is compiled again
     /// when that changes.
     fn addresses(&mut self, field: &str, host: &str) -> Vec<IpAddr>;
+
+    /// How servers are spoken to over TLS, verified or not.
+    ///
+    /// # Errors
+    /// When nobody is known who could vouch for them.
+    fn tls(&mut self, verify: bool) -> Result<Tls, String>;
 
     /// Makes the one that is written at `field`; its place.
     ///
@@ -299,6 +306,14 @@ impl<'a> CompileCx<'a> {
     /// none now, which is told and does not keep the plugin out of force.
     pub fn addresses(&mut self, field: &str, host: &str) -> Vec<IpAddr> {
         self.upstreams.addresses(&format!("plugins.{}.{field}", self.plugin), host)
+    }
+
+    /// How servers of no upstream are spoken to over TLS, verified or not.
+    ///
+    /// # Errors
+    /// When nobody is known who could vouch for them.
+    pub fn tls(&mut self, verify: bool) -> Result<Tls, String> {
+        self.upstreams.tls(verify)
     }
 
     /// The place of an upstream that is written at `field` of the configuration; `None` when it is refused, and the

@@ -14,8 +14,8 @@
 //! client, or lost to a fault of ours. Beyond `conn` it waits first, so many times the usual time of a request as `conn`
 //! goes into those before it; beyond `conn + burst` it is refused. Exact for the whole process: all cores count in the
 //! same word, also across changes of configuration as long as the plugin's own stays the same. A request that waits
-//! costs one allocation and a timer. Differs from APISIX: only policy `local` is there, the others are refused when
-//! configuration is read; nobody waits longer than a minute; each core learns for itself how long requests take.
+//! costs one allocation and a timer. With `policy: redis` or `redis-cluster` gateways share their seats.
+//! Differs from APISIX: nobody waits longer than a minute; each core learns for itself how long requests take.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -29,10 +29,13 @@ use crate::exchange::{Exchange, Reply, SlotId};
 use crate::link::ledger::Account;
 use crate::model::field::{InRange, NonEmpty, Seconds, Text};
 use crate::plugin::limits::{AMOUNT_MAX, Amount, KeyType, LimitKey, Number, Till, refusal};
-use crate::plugin::redis::{Policy, with_redis};
+use crate::plugin::redis::{Borrowed, Policy, with_redis};
 use crate::plugin::{CompileCx, ConfigError, Env, Gate, NoMetadata, Observe, Plugin, Step, Verdict};
 use crate::runtime::LocalId;
 use crate::runtime::limits::HELD_BODY_BYTES;
+
+#[path = "limit_conn/afar.rs"]
+mod afar;
 
 /// Longest that a request waits: it holds a connection and a seat all the while.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -70,14 +73,15 @@ pub struct Config {
     rejected_code: InRange<200, 599>,
     /// What a refused client is told, as `{"error_msg":"…"}`. Absent: the page of the status.
     rejected_msg: Option<Text<1, 4096>>,
-    /// Where counters are kept; only `local` is accepted.
+    /// Where counters are kept.
     #[serde(default)]
     policy: Policy,
-    /// Do requests pass whose numbers do not come to any, and when the counters can not be reached?
+    /// Do requests pass whose numbers do not come to any, and when Redis gives no answer?
     #[serde(default)]
     allow_degradation: bool,
     /// Seconds after which a seat that nobody gave back is free. For policies other than `local`.
-    key_ttl: Option<InRange<1, AMOUNT_MAX>>,
+    #[serde(default = "hour")]
+    key_ttl: InRange<1, AMOUNT_MAX>,
 }
 }
 
@@ -98,6 +102,11 @@ const fn unavailable() -> InRange<200, 599> {
     InRange::literal(503)
 }
 
+/// A request that lasts longer has lost its seat.
+const fn hour() -> InRange<1, AMOUNT_MAX> {
+    InRange::literal(3600)
+}
+
 /// What the core reads.
 pub struct LimitConn {
     limits: Vec<Limit>,
@@ -107,6 +116,8 @@ pub struct LimitConn {
     refusal: Reply,
     /// Whether requests pass whose limit cannot be told.
     degrade: bool,
+    /// Where seats are taken outside of this process.
+    afar: Option<afar::Afar>,
     till: LocalId,
     /// Tells this use from others in the slot they share; names what it has learnt on a core as well.
     me: LocalId,
@@ -122,6 +133,8 @@ struct Limit {
     is_for_some: bool,
     /// What the names of its accounts begin with.
     scope: Vec<u8>,
+    /// What its keys in a Redis begin with.
+    keys: Vec<u8>,
 }
 
 /// What a limit makes of a request.
@@ -139,14 +152,22 @@ enum Judged {
 struct Seat {
     by: LocalId,
     waits: Duration,
+    at: Cell<Option<Place>>,
+}
+
+/// Where a seat is.
+enum Place {
     /// Not cheap to hold on to, but what else would keep the account from being closed?
-    account: Cell<Option<Arc<Account>>>,
+    Here(Arc<Account>),
+    Afar(Borrowed),
 }
 
 impl Seat {
     fn leave(&self) {
-        if let Some(account) = self.account.take() {
-            account.leave();
+        match self.at.take() {
+            Some(Place::Here(account)) => account.leave(),
+            Some(Place::Afar(borrowed)) => borrowed.give_back(),
+            None => {}
         }
     }
 }
@@ -178,7 +199,7 @@ impl Plugin for LimitConn {
     const LOG: Observe<Self> = Some(Self::leave);
 
     fn compile(config: Config, _: NoMetadata, cx: &mut CompileCx<'_>) -> Result<Self, ConfigError> {
-        config.policy.is_here()?;
+        let store = config.policy.store(&config.redis(), cx)?;
         let scope = format!("{}\n{}\n{:x}", Self::NAME, cx.owner(), cx.fingerprint());
         let limits = match (&config.conn, &config.burst, &config.rules) {
             (Some(conn), Some(burst), None) => {
@@ -205,6 +226,7 @@ impl Plugin for LimitConn {
             learns: !config.only_use_default_delay,
             refusal: refusal(config.rejected_code.u16(), config.rejected_msg.as_deref()),
             degrade: config.allow_degradation,
+            afar: store.map(|store| afar::Afar::new(store, config.key_ttl, cx)),
             till: cx.local_of_all_uses(),
             me: cx.local(),
             seats: cx.slot(),
@@ -219,6 +241,7 @@ impl Limit {
             burst: Number::of(burst).map_err(|why| ConfigError::at("burst", why))?,
             key,
             is_for_some: false,
+            keys: afar::keys_of(&scope),
             scope: scope.into_bytes(),
         })
     }
@@ -267,6 +290,9 @@ impl Limit {
 
 impl LimitConn {
     fn enter<'a>(&'a self, ex: &'a mut Exchange, env: Env<'a>) -> Step<'a> {
+        if let Some(afar) = &self.afar {
+            return Step::Wait(Box::pin(self.enter_afar(afar, ex, env)));
+        }
         let till = env.core.local(self.till, || Till::new(&env.core.ledger));
         let mut judged = false;
         let mut wait = Duration::ZERO;
@@ -285,14 +311,7 @@ impl LimitConn {
                 }
             };
             judged = true;
-            let waits = if waits == 0 { Duration::ZERO } else { self.span(waits, env) };
-            wait += waits;
-            let seat = Seat { by: self.me, waits, account: Cell::new(Some(account)) };
-            let held = ex.slots.of::<Held>(self.seats);
-            match held.first {
-                None => held.first = Some(seat),
-                Some(_) => held.more.push(seat),
-            }
+            wait += self.sit(ex, Place::Here(account), waits, env);
         }
         // Rules of which none is for the request: whoever wrote them thought of all there are.
         if !judged && !self.degrade {
@@ -306,6 +325,18 @@ impl LimitConn {
             env.core.sleep(wait.min(WAIT_MAX)).await;
             Verdict::Next
         }))
+    }
+
+    /// Keeps a seat for the request; how long it waits for it.
+    fn sit(&self, ex: &mut Exchange, place: Place, waits: u64, env: Env<'_>) -> Duration {
+        let waits = if waits == 0 { Duration::ZERO } else { self.span(waits, env) };
+        let seat = Seat { by: self.me, waits, at: Cell::new(Some(place)) };
+        let held = ex.slots.of::<Held>(self.seats);
+        match held.first {
+            None => held.first = Some(seat),
+            Some(_) => held.more.push(seat),
+        }
+        waits
     }
 
     /// So many times as long as a request takes.

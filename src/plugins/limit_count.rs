@@ -11,9 +11,10 @@
 //!
 //! Counting is exact for the whole process: every core spends from the same account. Every answer tells what is
 //! left. Uses that name a `group` share their counters; any other counts for itself. Of several `rules`, those
-//! before the one that refuses have counted the request. With `policy: redis` gateways share their counters. Differs from
-//! APISIX: other policies are refused when configuration is read; a refusal also carries `Retry-After`.
+//! before the one that refuses have counted the request. With `policy: redis`, `redis-sentinel` or
+//! `redis-cluster` gateways share their counters. Differs from APISIX: a refusal also carries `Retry-After`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::Moment;
@@ -43,7 +44,7 @@ pub struct LimitCount {
     degrade: bool,
     tell: bool,
     /// Where counters are kept outside of this process, and how they are counted there.
-    afar: Option<(Store, Script)>,
+    afar: Option<(Arc<Store>, Script)>,
     till: LocalId,
     /// Tells this use from others in the slot they share.
     me: LocalId,
@@ -103,7 +104,7 @@ impl Plugin for LimitCount {
     const HEADER_FILTER: Edit<Self> = Some(Self::tell);
 
     fn compile(config: Config, metadata: Metadata, cx: &mut CompileCx<'_>) -> Result<Self, ConfigError> {
-        let store = config.policy.store(&config.redis(), cx)?;
+        let store = config.store(cx)?;
         let scope = match &config.group {
             Some(_) if cx.is_action() => return Err(ConfigError::at("group", "group is not supported")),
             // What is compared is what was meant, not how it was written.

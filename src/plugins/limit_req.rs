@@ -12,9 +12,10 @@
 //! A request has its turn `1 / rate` seconds after the one before. One that comes early waits for its turn, or goes on at
 //! once with `nodelay`; one that is more than `burst` turns early is refused. Exact for the whole process: all cores take
 //! turns from the same word, so nobody has more than `rate * time + burst + 1`. A request that waits costs one
-//! allocation and a timer. With `policy: redis` turns are taken from a Redis that gateways share. Differs from APISIX:
-//! other policies are refused when configuration is read; nobody waits longer than a minute; a refusal also carries `Retry-After`.
+//! allocation and a timer. With `policy: redis` or `redis-cluster` turns are taken from a Redis that gateways share. Differs from
+//! APISIX: nobody waits longer than a minute; a refusal also carries `Retry-After`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -24,7 +25,7 @@ use crate::base::window::{Leaky, Turn};
 use crate::exchange::{Exchange, Reply, SlotId};
 use crate::model::field::{InRange, Text};
 use crate::plugin::limits::{KeyType, LimitKey, Till, refusal};
-use crate::plugin::redis::{Policy, Script, Store, with_redis};
+use crate::plugin::redis::{Call, Policy, Script, Store, with_redis};
 use crate::plugin::{CompileCx, ConfigError, Edit, Env, Gate, NoMetadata, Plugin, Step, Verdict};
 use crate::runtime::LocalId;
 use crate::runtime::limits::HELD_BODY_BYTES;
@@ -74,7 +75,7 @@ pub struct Config {
     rejected_code: InRange<200, 599>,
     /// What a refused client is told, as `{"error_msg":"…"}`. Absent: the page of the status.
     rejected_msg: Option<Text<1, 4096>>,
-    /// Where counters are kept; `local` and `redis` are accepted.
+    /// Where counters are kept.
     #[serde(default)]
     policy: Policy,
     /// Do requests pass when Redis gives no answer?
@@ -100,7 +101,7 @@ pub struct LimitReq {
     /// Whether requests pass when Redis gives no answer.
     degrade: bool,
     /// Where turns are taken outside of this process.
-    afar: Option<(Store, Script)>,
+    afar: Option<(Arc<Store>, Script)>,
     till: LocalId,
     /// Tells this use from others in the slot they share.
     me: LocalId,
@@ -185,7 +186,9 @@ impl LimitReq {
     async fn take_turn_afar(&self, store: &Store, script: &Script, ex: &mut Exchange, env: Env<'_>) -> Verdict {
         let mut key = self.keys.clone();
         self.key.write_text(ex, false, &mut key);
-        let told = store.run(env.core, script, &key, &self.bucket.micros()).await;
+        let numbers = self.bucket.micros();
+        let call = Call { key: &key, numbers: &numbers, text: None };
+        let told = store.run(env.core, (script, call), store.patience(env.core)).await;
         let Some([is_mine, micros]) = told.ok().and_then(|told| <[i64; 2]>::try_from(told).ok()) else {
             return if self.degrade { Verdict::Next } else { Verdict::Reply(Reply::status(500)) };
         };
@@ -291,6 +294,6 @@ mod tests {
             ],
         );
         refuses::<LimitReq>(&with(r#""policy": "redis""#), "redis_host is required");
-        refuses::<LimitReq>(&with(r#""policy": "redis-cluster""#), "policy redis-cluster is not there yet");
+        refuses::<LimitReq>(&with(r#""policy": "redis-cluster""#), "redis_cluster_nodes is required");
     }
 }

@@ -5,8 +5,10 @@
 
 /// Bytes of one text in a reply. What limits ask for are numbers and states.
 pub const TEXT_BYTES_MAX: usize = 4096;
-/// Members of one list.
-pub const LIST_MAX: usize = 64;
+/// Members of one list. What a cluster says of its slots is the longest.
+pub const LIST_MAX: usize = 2048;
+/// Members for which there is room before they have come.
+const ROOM_MAX: usize = 64;
 /// Lists within lists.
 const DEPTH_MAX: usize = 4;
 /// Digits of a length or a number, with their sign.
@@ -43,6 +45,42 @@ fn write_length(out: &mut Vec<u8>, kind: u8, length: usize) {
     out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
     out.extend_from_slice(b"\r\n");
 }
+
+/// Slots that the keys of a cluster fall into.
+pub const SLOTS: u16 = 16_384;
+
+/// The slot of a key: of what is between its first braces, where that is something, else of all of it.
+pub fn slot_of(key: &[u8]) -> u16 {
+    let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
+        let behind = &key[open + 1..];
+        behind
+            .iter()
+            .position(|byte| *byte == b'}')
+            .filter(|length| *length > 0)
+            .map(|length| &behind[..length])
+    });
+    crc16(tag.unwrap_or(key)) % SLOTS
+}
+
+/// CRC-16 as XMODEM has it: polynomial 0x1021, from zero, not reflected.
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, byte| crc << 8 ^ CRC16[usize::from((crc >> 8) as u8 ^ byte)])
+}
+
+const CRC16: [u16; 256] = {
+    let mut table = [0; 256];
+    let mut at = 0;
+    while at < table.len() {
+        let (mut crc, mut bit) = ((at as u16) << 8, 0);
+        while bit < 8 {
+            crc = if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 };
+            bit += 1;
+        }
+        table[at] = crc;
+        at += 1;
+    }
+    table
+};
 
 /// The reply that the bytes begin with, and its length; `None` while it is not complete.
 ///
@@ -116,7 +154,7 @@ fn list(
     if depth >= DEPTH_MAX {
         return Err(NotRedis);
     }
-    let mut members = Vec::with_capacity(length);
+    let mut members = Vec::with_capacity(length.min(ROOM_MAX));
     for _ in 0..length {
         let Some((member, end)) = parse_at(bytes, at, depth + 1)? else { return Ok(None) };
         members.push(member);
@@ -186,7 +224,7 @@ mod tests {
             "$-2\r\n",
             "$4097\r\n",
             "$2\r\nabc\r\n",
-            "*65\r\n",
+            "*2049\r\n",
             "*1000000000\r\n",
             "*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n:1\r\n",
             "*99999999999999999999999999",
@@ -216,6 +254,24 @@ mod tests {
             if let Ok(Some((_, length))) = parse(&bytes) {
                 assert!((1..=bytes.len()).contains(&length), "seed {seed}: {}", bytes.escape_ascii());
             }
+        }
+    }
+
+    #[test]
+    fn keys_fall_into_the_slots_that_redis_has_for_them() {
+        assert_eq!(crc16(b"123456789"), 0x31c3);
+        // As `CLUSTER KEYSLOT` says.
+        for (key, slot) in [
+            ("foo", 12182),
+            ("somekey", 11058),
+            ("foo{hash_tag}", 2515),
+            ("bar{hash_tag}", 2515),
+            ("foo{}{bar}", 8363),
+            ("foo{{bar}}zap", 4015),
+            ("foo{bar}{zap}", 5061),
+            ("", 0),
+        ] {
+            assert_eq!(slot_of(key.as_bytes()), slot, "{key}");
         }
     }
 

@@ -14,6 +14,7 @@ use crate::link::stats::{CoreStats, Series};
 
 use super::Limits;
 use super::buffers::Buffers;
+use super::chore::Chores;
 use super::deadline::Wheel;
 use super::errand::Errands;
 use super::local::{LocalId, Locals};
@@ -53,6 +54,7 @@ pub struct Core {
     pub wheel: Wheel,
     pub pool: Pool,
     pub errands: Errands,
+    pub chores: Rc<Chores>,
     pub tls_buffers: Rc<Stock>,
     pub turnstile: Turnstile,
     /// Connections being served.
@@ -81,6 +83,7 @@ impl Core {
             wheel: Wheel::new(clock::now()),
             pool: Pool::default(),
             errands: Errands::default(),
+            chores: Rc::default(),
             tls_buffers: Rc::default(),
             turnstile: Turnstile::default(),
             in_flight: Cell::new(0),

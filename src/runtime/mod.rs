@@ -2,6 +2,7 @@
 
 pub mod affinity;
 pub mod buffers;
+pub mod chore;
 pub mod connect;
 pub mod core;
 pub mod deadline;

@@ -22,7 +22,7 @@ on_both_drivers!(a_seat_comes_back_when_a_plugin_panics,);
 
 /// A door that is shut until it is opened.
 #[derive(Clone, Default)]
-struct Door(Arc<(Mutex<bool>, Condvar)>);
+pub(super) struct Door(Arc<(Mutex<bool>, Condvar)>);
 
 impl Door {
     fn wait(&self) {
@@ -30,14 +30,14 @@ impl Door {
         drop(bell.wait_timeout_while(open.lock().unwrap(), PATIENCE * 2, |open| !*open));
     }
 
-    fn open(&self) {
+    pub(super) fn open(&self) {
         *self.0.0.lock().unwrap() = true;
         self.0.1.notify_all();
     }
 }
 
 /// An origin whose `/hold…` waits for the door.
-fn holding() -> (Origin, Door) {
+pub(super) fn holding() -> (Origin, Door) {
     let door = Door::default();
     let held = door.clone();
     let origin = Origin::answering(move |seen| {

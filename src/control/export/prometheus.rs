@@ -311,7 +311,7 @@ fn per_core(page: &mut Page, board: &Board, name: &str, kind: Kind, help: &str, 
 type Of = fn(&CoreStats) -> &Cell;
 
 /// What each core counts: the metric, what it says, and where.
-const COUNTERS: [(&str, &str, Kind, Of); 25] = [
+const COUNTERS: [(&str, &str, Kind, Of); 26] = [
     ("ringway_fallbacks_total", "Requests for which a fallback was taken", Kind::Counter, |c| &c.fallbacks),
     (
         "ringway_connections_refused_total",
@@ -372,6 +372,9 @@ const COUNTERS: [(&str, &str, Kind, Of); 25] = [
     ("ringway_limit_waits_total", "Requests that a limit had wait", Kind::Counter, |c| &c.limit_waits),
     ("ringway_redis_failures_total", "Times a Redis with counters gave no reply", Kind::Counter, |c| {
         &c.redis_failures
+    }),
+    ("ringway_redis_returns_lost_total", "What a Redis did not get back in time", Kind::Counter, |c| {
+        &c.redis_returns_lost
     }),
     ("ringway_breaker_openings_total", "Times a circuit breaker was opened", Kind::Counter, |c| {
         &c.breakers_opened

@@ -154,5 +154,6 @@ fn schema_and_compile_agree() {
     let rule = r#"{"conn": 1, "burst": 0, "key": "$a"}"#;
     refuses::<LimitConn>(&with(&format!(r#""rules": [{rule}]"#)), "cannot be specified at the same time");
     refuses::<LimitConn>(&rules(&format!("{rule}, {rule}")), "duplicate key '$a' in rules");
-    refuses::<LimitConn>(&with(r#""policy": "redis-cluster""#), "policy redis-cluster is not there yet");
+    refuses::<LimitConn>(&with(r#""policy": "redis""#), "redis_host is required");
+    refuses::<LimitConn>(&with(r#""policy": "redis-cluster""#), "redis_cluster_nodes is required");
 }

@@ -4,12 +4,14 @@
 //! sliding one is a hash of the window's number and what was spent in it and before, by the clock of Redis, so that
 //! gateways need not agree on the time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Judged, Limit, LimitCount};
+use crate::base::clock::Moment;
 use crate::base::window::Spent;
 use crate::exchange::{Exchange, Reply};
-use crate::plugin::redis::{Script, Store};
+use crate::plugin::redis::{Call, Script, Store};
 use crate::plugin::{Env, Verdict};
 
 /// What the keys begin with.
@@ -58,13 +60,14 @@ impl LimitCount {
     /// Counts the request, rule by rule.
     pub(super) async fn spend_afar(
         &self,
-        (store, script): &(Store, Script),
+        (store, script): &(Arc<Store>, Script),
         ex: &mut Exchange,
         env: Env<'_>,
     ) -> Verdict {
+        let until = store.patience(env.core);
         let mut judged = false;
         for (limit_at, limit) in self.limits.iter().enumerate() {
-            let (count, spent) = match limit.spend_afar(store, ex, (script, env)).await {
+            let (count, spent) = match limit.spend_afar((store, script), ex, (until, env)).await {
                 Some(Judged::Spent(count, spent)) => (count, spent),
                 Some(Judged::Passed) => continue,
                 Some(Judged::Unknown) | None if self.degrade => {
@@ -85,7 +88,12 @@ impl LimitCount {
 
 impl Limit {
     /// Counts the request; `None` when Redis gives no answer that could be used.
-    async fn spend_afar(&self, store: &Store, ex: &Exchange, (script, env): (&Script, Env<'_>)) -> Option<Judged> {
+    async fn spend_afar(
+        &self,
+        (store, script): (&Store, &Script),
+        ex: &Exchange,
+        (until, env): (Moment, Env<'_>),
+    ) -> Option<Judged> {
         let mut key = Vec::with_capacity(128);
         let (Some(count), Some(seconds)) = (self.count.ask(ex, &mut key), self.window.ask(ex, &mut key)) else {
             key.clear();
@@ -100,7 +108,9 @@ impl Limit {
         if !self.key.write_text(ex, self.is_for_some, &mut key) {
             return Some(Judged::Passed);
         }
-        let told = store.run(env.core, script, &key, &[1, count, seconds.saturating_mul(1000)]).await.ok()?;
+        let numbers = [1, count, seconds.saturating_mul(1000)];
+        let call = Call { key: &key, numbers: &numbers, text: None };
+        let told = store.run(env.core, (script, call), until).await.ok()?;
         let [admitted, spent, left] = <[i64; 3]>::try_from(told).ok()?;
         let spent = Spent {
             admitted: admitted == 1,

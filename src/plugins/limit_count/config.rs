@@ -1,11 +1,13 @@
 //! What a user of `limit-count` writes.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::field::{HeaderName, InRange, NonEmpty, Port, Secret, ShortText, Text};
 use crate::plugin::limits::{AMOUNT_MAX, Amount};
-use crate::plugin::redis::{self, Store, Written, not_yet, with_redis};
+use crate::plugin::redis::{self, OfSentinels, Store, with_redis};
 use crate::plugin::{CompileCx, ConfigError};
 
 with_redis! {
@@ -40,7 +42,7 @@ pub struct Config {
     pub(super) rejected_code: InRange<200, 599>,
     /// What a refused client is told, as `{"error_msg":"…"}`. Absent: the page of the status.
     pub(super) rejected_msg: Option<Text<1, 4096>>,
-    /// Where counters are kept; `local` and `redis` are accepted.
+    /// Where counters are kept.
     #[serde(default)]
     pub(super) policy: Policy,
     /// Do requests pass whose count or window does not come to a number, and when Redis gives no answer?
@@ -54,20 +56,52 @@ pub struct Config {
     sync_interval: Option<f64>,
     /// Where the sentinels are.
     redis_sentinels: Option<NonEmpty<Sentinel>>,
-    /// The name of the master that the sentinels watch.
+    /// The name of the master, as the sentinels have it.
     redis_master_name: Option<ShortText>,
-    /// Whether the master or a slave is asked.
-    redis_role: Option<ShortText>,
+    /// Who is asked; only `master` is accepted, because counters are written.
+    #[serde(default)]
+    redis_role: Role,
     /// The user of the sentinels.
     sentinel_username: Option<String>,
     /// The password of the sentinels.
     #[schemars(extend("minLength" = 0))]
     sentinel_password: Option<Secret>,
-    /// Milliseconds that connecting to Redis may take.
-    redis_connect_timeout: Option<InRange<1, AMOUNT_MAX>>,
-    /// Milliseconds that an answer of Redis may take.
-    redis_read_timeout: Option<InRange<1, AMOUNT_MAX>>,
+    /// Milliseconds that connecting may take, to sentinels and the master together. This and the next are for
+    /// `redis-sentinel`, in place of `redis_timeout`.
+    #[serde(default = "redis::timeout")]
+    redis_connect_timeout: InRange<1, AMOUNT_MAX>,
+    /// Milliseconds that an answer of the master may take.
+    #[serde(default = "redis::timeout")]
+    redis_read_timeout: InRange<1, AMOUNT_MAX>,
 }
+}
+
+impl Config {
+    /// The Redis that keeps the counters; `None` where they are kept here.
+    pub(super) fn store(&self, cx: &mut CompileCx<'_>) -> Result<Option<Arc<Store>>, ConfigError> {
+        let policy = match self.policy {
+            Policy::Local => redis::Policy::Local,
+            Policy::Redis => redis::Policy::Redis,
+            Policy::RedisCluster => redis::Policy::RedisCluster,
+            Policy::RedisSentinel => {
+                return Store::watched(&self.redis(), &self.sentinels(), cx).map(|store| Some(Arc::new(store)));
+            }
+        };
+        policy.store(&self.redis(), cx)
+    }
+
+    fn sentinels(&self) -> OfSentinels<'_> {
+        let sentinels = self.redis_sentinels.as_deref();
+        OfSentinels {
+            at: sentinels.map(|all| all.iter().map(|one| (one.host.as_str(), one.port.get())).collect()),
+            master: self.redis_master_name.as_deref(),
+            is_for_slave: matches!(self.redis_role, Role::Slave),
+            username: self.sentinel_username.as_deref(),
+            password: self.sentinel_password.as_ref().map(|secret| secret.expose()),
+            connect: self.redis_connect_timeout,
+            read: self.redis_read_timeout,
+        }
+    }
 }
 
 /// One limit of several.
@@ -88,7 +122,6 @@ pub(super) struct Rule {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
-#[allow(dead_code)] // See `Config`.
 struct Sentinel {
     /// The host of a sentinel.
     host: ShortText,
@@ -138,16 +171,16 @@ pub(super) enum Policy {
     RedisSentinel,
 }
 
-impl Policy {
-    /// The Redis that keeps the counters; `None` where they are kept here.
-    pub(super) fn store(self, written: &Written<'_>, cx: &mut CompileCx<'_>) -> Result<Option<Store>, ConfigError> {
-        match self {
-            Self::Local => Ok(None),
-            Self::Redis => redis::Policy::Redis.store(written, cx),
-            Self::RedisCluster => redis::Policy::RedisCluster.store(written, cx),
-            Self::RedisSentinel => Err(not_yet("redis-sentinel")),
-        }
-    }
+/// Who of those that sentinels watch.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+enum Role {
+    /// The one that takes what is written.
+    #[default]
+    Master,
+    /// One that has a copy.
+    Slave,
 }
 
 /// The names of the headers that say what is left.

@@ -201,16 +201,24 @@ fn an_exchange_used_again_starts_afresh() {
 }
 
 #[test]
-fn a_redis_needs_a_host_and_other_policies_are_known_and_refused() {
+fn what_is_needed_to_find_a_redis_is_asked_for() {
     let of = |policy: &str, more: &str| format!(r#"{{"count":1,"time_window":1,"policy":"{policy}"{more}}}"#);
     refuses::<LimitCount>(&of("redis", ""), "redis_host is required");
-    let tls = r#","redis_host":"127.0.0.1","redis_ssl":true"#;
-    refuses::<LimitCount>(&of("redis", tls), "redis_ssl: TLS is not spoken with Redis yet");
-    let all = r#","redis_cluster_nodes":["127.0.0.1:1"],"redis_cluster_name":"c",
-        "redis_sentinels":[{"host":"a","port":1}],"redis_master_name":"m""#;
-    for policy in ["redis-cluster", "redis-sentinel"] {
-        refuses::<LimitCount>(&of(policy, all), &format!("policy: policy {policy} is not there yet"));
-    }
+    let tls = r#","redis_host":"127.0.0.1","redis_ssl":true,"redis_ssl_verify":true"#;
+    refuses::<LimitCount>(&of("redis", tls), "redis_ssl_verify: expected to know who vouches for Redis");
+    let nodes = r#","redis_cluster_nodes":["127.0.0.1:1","a"]"#;
+    refuses::<LimitCount>(&of("redis-cluster", ""), "redis_cluster_nodes is required");
+    refuses::<LimitCount>(&of("redis-cluster", nodes), "redis_cluster_name is required");
+    let named = format!(r#"{nodes},"redis_cluster_name":"c""#);
+    refuses::<LimitCount>(&of("redis-cluster", &named), r#"redis_cluster_nodes[1]: expected host:port, got "a""#);
+    bench(&of("redis-cluster", &named.replace(r#","a""#, "")));
+    let sentinels = r#","redis_sentinels":[{"host":"127.0.0.1","port":1}]"#;
+    refuses::<LimitCount>(&of("redis-sentinel", ""), "redis_sentinels is required");
+    refuses::<LimitCount>(&of("redis-sentinel", sentinels), "redis_master_name is required");
+    let named = format!(r#"{sentinels},"redis_master_name":"m","redis_role":"master","redis_connect_timeout":1"#);
+    bench(&of("redis-sentinel", &named));
+    refuses::<LimitCount>(&of("redis-sentinel", &named.replace("\"master\"", "\"slave\"")), "redis_role");
+    refuses::<LimitCount>(&of("redis-sentinel", &named.replace("\"master\"", "\"other\"")), "redis_role");
     for password in ["", "p"] {
         let more = format!(r#","redis_host":"127.0.0.1","redis_password":"{password}","redis_database":1"#);
         bench(&of("redis", &more));

@@ -3,11 +3,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use rustls::ClientConfig;
+
 use super::parts::{Made, Parts};
 use super::state::Need;
 use super::work::dangling;
 use crate::model::{self, ConfigError, Kind, ObjectId};
 use crate::plugin::{Holds, Registry, Upstreams};
+use crate::runtime::redis::Tls;
 use crate::snapshot::Upstream;
 use crate::snapshot::cells::NodeBook;
 use crate::snapshot::tls::{Identity, check_pair};
@@ -41,6 +44,14 @@ impl Upstreams for PluginUpstreams<'_> {
             self.lacks.push(ConfigError::at(field, problem).in_object(self.owner));
             Vec::new()
         })
+    }
+
+    fn tls(&mut self, verify: bool) -> Result<Tls, String> {
+        let tls = self.book.outward.for_nodes(verify, None, false)?;
+        let mut config = ClientConfig::clone(&tls.config);
+        // What is spoken over it is not HTTP.
+        config.alpn_protocols.clear();
+        Ok(Tls { id: tls.id, config: Arc::new(config) })
     }
 
     fn make(

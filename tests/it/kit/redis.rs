@@ -1,10 +1,11 @@
 //! A real Redis, on a port of the system's choice and with nothing on disk.
 
+use std::cell::Cell;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::within;
+use super::{Certs, within};
 
 /// How long it may take to start, on a machine busy with other tests.
 const START: Duration = Duration::from_secs(30);
@@ -15,27 +16,57 @@ const TRIES: usize = 5;
 pub(crate) struct Redis {
     port: u16,
     password: Option<&'static str>,
+    arguments: Vec<String>,
     child: Option<Child>,
+}
+
+/// What has a Redis speak TLS on another port.
+pub(super) fn tls_arguments(certs: &Certs, port: u16) -> Vec<String> {
+    let path = |name: &str| certs.path(name).to_str().unwrap().to_owned();
+    let words = [
+        ("--tls-port", port.to_string()),
+        ("--tls-cert-file", path("redis.crt")),
+        ("--tls-key-file", path("redis")),
+        ("--tls-ca-cert-file", path("ca.crt")),
+        ("--tls-auth-clients", "no".to_owned()),
+    ];
+    words.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
+}
+
+/// A port that is free now.
+pub(super) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Redis {
     /// Starts an empty one.
     #[track_caller]
     pub(crate) fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(None, |_| Vec::new())
     }
 
     /// Starts an empty one that asks everybody for this password.
     #[track_caller]
     pub(crate) fn asking_for(password: &'static str) -> Self {
-        Self::start_with(Some(password))
+        Self::start_with(Some(password), |_| vec!["--requirepass".to_owned(), password.to_owned()])
     }
 
+    /// Starts one with more arguments, for the port that it gets.
     #[track_caller]
-    fn start_with(password: Option<&'static str>) -> Self {
+    pub(super) fn start_with(password: Option<&'static str>, more: impl Fn(u16) -> Vec<String>) -> Self {
+        Self::launch_any(password, |port| {
+            let port_text = port.to_string();
+            let usual = ["--port", &port_text, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+            usual.into_iter().map(str::to_owned).chain(more(port)).collect()
+        })
+    }
+
+    /// Starts one with these arguments, for the port that it gets.
+    #[track_caller]
+    pub(super) fn launch_any(password: Option<&'static str>, arguments: impl Fn(u16) -> Vec<String>) -> Self {
         for _ in 0..TRIES {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut redis = Self { port, password, child: None };
+            let port = free_port();
+            let mut redis = Self { port, password, arguments: arguments(port), child: None };
             if redis.launch() {
                 return redis;
             }
@@ -43,21 +74,27 @@ impl Redis {
         panic!("redis-server does not start (Debian has it in the package redis-server)");
     }
 
+    /// Starts an empty one that speaks TLS as well, with a key `redis` of which there is a certificate by `ca`; and the
+    /// port for that.
+    #[track_caller]
+    pub(crate) fn secure(certs: &Certs) -> (Self, u16) {
+        let secure_port = Cell::new(0);
+        let redis = Self::start_with(None, |_| {
+            secure_port.set(free_port());
+            tls_arguments(certs, secure_port.get())
+        });
+        (redis, secure_port.get())
+    }
+
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Starts the process and waits until it serves; whether it does.
     #[track_caller]
     fn launch(&mut self) -> bool {
         let child = Command::new("redis-server")
-            .args([
-                "--port",
-                &self.port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-            ])
-            .args(self.password.iter().flat_map(|password| ["--requirepass", password]))
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

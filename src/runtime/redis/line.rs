@@ -3,86 +3,44 @@
 //! Who asks puts a command in the queue. The first in it whose turn it is takes the line, sends all that is queued in one
 //! go, reads the replies in their order and hands them out; what is queued meanwhile is the next batch, sent by one of
 //! those who wait for it. So there is no task beside those who ask, and none of them waits for longer than the time
-//! Redis has: whoever is late leaves, and a line on which a reply is late is cut, because what comes on it later would be
+//! they have: whoever is late leaves, and a line on which a reply is late is cut, because what comes on it later would be
 //! taken for the reply to something else. The next to ask connects anew.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::Core;
-use super::connect::dial;
-use super::deadline::Watch;
-use super::socket::Socket;
+use super::open::open;
+use super::{Answer, Ask, Failure, Target, Whereabouts};
 use crate::base::clock::Moment;
 use crate::link::outbox::Level;
 use crate::proto::resp::{self, Reply};
+use crate::runtime::Core;
+use crate::runtime::deadline::Watch;
+use crate::runtime::socket::Socket;
 
 /// Commands that wait for a line, those sent not counted. One more fails at once.
 pub const QUEUE_MAX: usize = 1024;
 /// Commands that are sent in one go.
 pub const BATCH_MAX: usize = 128;
-/// Bytes of replies that are not complete yet.
-const UNREAD_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of replies that are not complete yet. The map of a cluster in a thousand pieces has as many.
+const UNREAD_BYTES_MAX: usize = 256 * 1024;
+/// Comes before a command for a node that has the key for now only.
+const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 /// Least time between two lines in the log that say that a Redis fails.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
 
-/// Where a Redis is, and how it is spoken to.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// As it is called in the log.
-    pub name: String,
-    /// Tried in turn.
-    pub addresses: Vec<SocketAddr>,
-    /// Commands that open a connection, and how many they are.
-    pub hello: Vec<u8>,
-    pub hello_count: usize,
-    /// All that an answer may take, connecting included.
-    pub within: Duration,
-    /// A connection that was not used for so long is not used again.
-    pub idle: Duration,
-}
-
-/// Why there is no reply.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    Late,
-    Unreachable(io::ErrorKind),
-    /// The connection broke in between.
-    Broken,
-    /// It said something that no Redis says.
-    Garbage,
-    /// It does not let us in, or does not serve now.
-    Refused(String),
-    /// Too many wait already.
-    Crowded,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Late => f.write_str("no reply in time"),
-            Self::Unreachable(kind) => write!(f, "can not connect: {kind}"),
-            Self::Broken => f.write_str("the connection broke"),
-            Self::Garbage => f.write_str("what it says is not Redis's protocol"),
-            Self::Refused(why) => write!(f, "it says: {why}"),
-            Self::Crowded => write!(f, "{QUEUE_MAX} commands wait already"),
-        }
-    }
-}
-
-type Answer = Result<Reply, Failure>;
-
 /// Where somebody who asked finds the reply.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Ticket {
+    ask: Ask,
+    /// Whether the reply to [`ASKING`] is still to come.
+    preceded: Cell<bool>,
     answer: RefCell<Option<Answer>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -98,7 +56,7 @@ impl Ticket {
 /// The line of one core to one Redis.
 #[derive(Debug, Default)]
 pub struct Line {
-    queue: RefCell<VecDeque<(Rc<Ticket>, Vec<u8>)>>,
+    queue: RefCell<VecDeque<Rc<Ticket>>>,
     /// Whether somebody has the line.
     taken: Cell<bool>,
     idle: RefCell<Option<Socket>>,
@@ -109,12 +67,17 @@ pub struct Line {
 }
 
 /// The end of somebody's patience.
-struct Alarm<'a, T> {
+pub(super) struct Alarm<'a, T> {
+    until: Moment,
     sleep: Pin<&'a mut T>,
     rung: bool,
 }
 
-impl<T: Future<Output = ()>> Alarm<'_, T> {
+impl<'a, T: Future<Output = ()>> Alarm<'a, T> {
+    pub(super) const fn new(until: Moment, sleep: Pin<&'a mut T>) -> Self {
+        Self { until, sleep, rung: false }
+    }
+
     fn rings(&mut self, cx: &mut Context<'_>) -> bool {
         self.rung = self.rung || self.sleep.as_mut().poll(cx).is_ready();
         self.rung
@@ -136,7 +99,7 @@ struct InQueue<'a> {
 
 impl Drop for InQueue<'_> {
     fn drop(&mut self) {
-        self.line.queue.borrow_mut().retain(|(ticket, _)| !Rc::ptr_eq(ticket, &self.ticket));
+        self.line.queue.borrow_mut().retain(|ticket| !Rc::ptr_eq(ticket, &self.ticket));
         self.line.call_next();
     }
 }
@@ -148,11 +111,45 @@ struct Hold<'a> {
 }
 
 impl Hold<'_> {
+    /// What is to be sent, behind `hello`.
+    fn commands(&self, hello: &[u8]) -> Vec<u8> {
+        let mut commands = hello.to_vec();
+        for ticket in &self.batch {
+            ticket.preceded.set(ticket.ask.asking);
+            if ticket.ask.asking {
+                commands.extend_from_slice(ASKING);
+            }
+            commands.extend_from_slice(&ticket.ask.command);
+        }
+        commands
+    }
+
     fn hand_out(&mut self, answer: Answer) {
         if let Some(ticket) = self.batch.pop_front() {
             ticket.answer.replace(Some(answer));
             ticket.wake();
         }
+    }
+
+    /// One more reply; whether it was the last.
+    fn take(&mut self, reply: Reply) -> Result<bool, Failure> {
+        match reply {
+            Reply::Error(why) if is_closed(&why) => return Err(Failure::Refused(why)),
+            _ if self.batch.front().is_some_and(|ticket| ticket.preceded.take()) => {}
+            reply => self.hand_out(Ok(reply)),
+        }
+        Ok(self.batch.is_empty())
+    }
+
+    /// Fails what must not be sent again.
+    fn fail_those_sent_once(&mut self) {
+        self.batch.retain(|ticket| {
+            if ticket.ask.once {
+                ticket.answer.replace(Some(Err(Failure::Broken)));
+                ticket.wake();
+            }
+            !ticket.ask.once
+        });
     }
 
     fn fail(&mut self, failure: &Failure) {
@@ -174,9 +171,9 @@ impl Line {
     /// What Redis replies to a command; errors that it tells of are replies, too.
     ///
     /// # Errors
-    /// Why there is none, after [`Target::within`] at the latest.
-    pub async fn ask(&self, core: &Core, target: &Target, command: Vec<u8>) -> Answer {
-        let answer = self.ask_quietly(core, target, command).await;
+    /// Why there is none, when `until` is over at the latest.
+    pub async fn ask(&self, core: &Core, target: &Target, ask: Ask, until: Moment) -> Answer {
+        let answer = self.ask_quietly(core, target, ask, until).await;
         match &answer {
             Ok(_) => self.note_reply(core, target),
             Err(failure) => self.note_failure(core, target, failure),
@@ -184,13 +181,15 @@ impl Line {
         answer
     }
 
-    async fn ask_quietly(&self, core: &Core, target: &Target, command: Vec<u8>) -> Answer {
+    async fn ask_quietly(&self, core: &Core, target: &Target, ask: Ask, until: Moment) -> Answer {
         if self.queue.borrow().len() >= QUEUE_MAX {
             return Err(Failure::Crowded);
         }
-        let mut alarm = Alarm { sleep: pin!(core.sleep(target.within)), rung: false };
-        let ticket = Rc::new(Ticket::default());
-        self.queue.borrow_mut().push_back((Rc::clone(&ticket), command));
+        let sleep = pin!(core.sleep(until.since(core.now())));
+        let mut alarm = Alarm::new(until, sleep);
+        let (answer, waker) = Default::default();
+        let ticket = Rc::new(Ticket { ask, preceded: Cell::new(false), answer, waker });
+        self.queue.borrow_mut().push_back(Rc::clone(&ticket));
         let place = InQueue { line: self, ticket };
         loop {
             let come = poll_fn(|cx| match self.come(&place.ticket, cx) {
@@ -220,7 +219,7 @@ impl Line {
     /// Wakes who has waited longest, if the line is free.
     fn call_next(&self) {
         if !self.taken.get()
-            && let Some((ticket, _)) = self.queue.borrow().front()
+            && let Some(ticket) = self.queue.borrow().front()
         {
             ticket.wake();
         }
@@ -230,61 +229,79 @@ impl Line {
     async fn serve<T: Future<Output = ()>>(&self, core: &Core, target: &Target, alarm: &mut Alarm<'_, T>) {
         self.taken.set(true);
         let mut hold = Hold { line: self, batch: VecDeque::new() };
-        let mut commands = Vec::new();
         {
             let mut queue = self.queue.borrow_mut();
             let most = queue.len().min(BATCH_MAX);
-            for (ticket, command) in queue.drain(..most) {
-                hold.batch.push_back(ticket);
-                commands.extend_from_slice(&command);
+            hold.batch.extend(queue.drain(..most));
+        }
+        let manner = &target.manner;
+        let idle = self.idle.take().filter(|socket| !socket.watch().fired());
+        let mut outcome = match idle {
+            Some(socket) => {
+                socket.watch().disarm();
+                let (before, commands) = (hold.batch.len(), hold.commands(&[]));
+                let outcome = converse(core, socket, commands, alarm, |reply| hold.take(reply)).await;
+                // A connection that ended while nobody used it tells so only now, and a master that is none any more.
+                let is_stale = match outcome {
+                    Err(Failure::Broken) => true,
+                    Err(Failure::Refused(_)) => matches!(target.at, Whereabouts::Watched(_)),
+                    _ => false,
+                } && hold.batch.len() == before;
+                if is_stale {
+                    hold.fail_those_sent_once();
+                }
+                if is_stale && !hold.batch.is_empty() { None } else { Some(outcome) }
             }
-        }
-        let before = hold.batch.len();
-        let mut outcome = Err(Failure::Broken);
-        if let Some(socket) = self.idle.take().filter(|socket| !socket.watch().fired()) {
-            socket.watch().disarm();
-            outcome = converse(core, socket, commands.clone(), 0, &mut hold, alarm).await;
-        }
-        // A connection that ended while nobody used it tells so only now.
-        if outcome.as_ref().is_err_and(|failure| *failure == Failure::Broken) && hold.batch.len() == before {
-            outcome = match self.connect(core, target, alarm).await {
+            None => None,
+        };
+        if outcome.is_none() {
+            outcome = Some(match self.connect(core, target, alarm.until).await {
                 Ok(socket) => {
-                    let all = [target.hello.as_slice(), &commands].concat();
-                    converse(core, socket, all, target.hello_count, &mut hold, alarm).await
+                    let commands = hold.commands(&manner.hello);
+                    let mut greeted = 0;
+                    let take = |reply| match reply {
+                        Reply::Error(why) if greeted < manner.hello_count => Err(Failure::Refused(why)),
+                        _ if greeted < manner.hello_count => {
+                            greeted += 1;
+                            Ok(false)
+                        }
+                        reply => hold.take(reply),
+                    };
+                    converse(core, socket, commands, alarm, take).await
                 }
                 Err(failure) => Err(failure),
-            };
+            });
         }
         match outcome {
-            Ok(socket) => {
-                socket.watch().arm(&core.wheel, target.idle);
+            Some(Ok(socket)) => {
+                socket.watch().arm(&core.wheel, manner.idle);
                 self.idle.replace(Some(socket));
             }
-            Err(failure) => hold.fail(&failure),
+            Some(Err(failure)) => hold.fail(&failure),
+            None => {}
         }
     }
 
-    async fn connect<T: Future<Output = ()>>(
-        &self,
-        core: &Core,
-        target: &Target,
-        alarm: &mut Alarm<'_, T>,
-    ) -> Result<Socket, Failure> {
-        let turn = self.turn.get();
-        let address = target.addresses.get(turn % target.addresses.len().max(1));
-        let Some(address) = address else {
-            return Err(Failure::Unreachable(io::ErrorKind::AddrNotAvailable));
-        };
-        let mut dialling = pin!(dial(*address, target.within, &core.wheel));
-        // Nothing is lost with a connection that nobody waits for any more.
-        let dialled = poll_fn(|cx| match dialling.as_mut().poll(cx) {
-            Poll::Pending if alarm.rings(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            dialled => dialled,
-        });
-        dialled.await.map_err(|error| {
-            self.turn.set(turn.wrapping_add(1));
-            Failure::Unreachable(error.kind())
-        })
+    async fn connect(&self, core: &Core, target: &Target, until: Moment) -> Result<Socket, Failure> {
+        let until = until.min(core.now().plus(target.manner.connect));
+        let tls = target.manner.tls.as_ref();
+        match &target.at {
+            Whereabouts::Written(addresses) => {
+                let turn = self.turn.get();
+                let Some(address) = addresses.get(turn % addresses.len().max(1)) else {
+                    return Err(Failure::Unreachable(io::ErrorKind::AddrNotAvailable));
+                };
+                let opened = open(core, *address, (tls, &target.host), until).await;
+                if opened.is_err() {
+                    self.turn.set(turn.wrapping_add(1));
+                }
+                opened
+            }
+            Whereabouts::Watched(sentinels) => {
+                let master = sentinels.find_master(core, (tls, &self.turn), until).await?;
+                open(core, master, (tls, &target.host), until).await
+            }
+        }
     }
 
     /// Takes note of a reply that was none; it.
@@ -310,51 +327,25 @@ impl Line {
     }
 }
 
-/// Sends commands and hands their replies out, but for those of the first `hello`. The socket, if it is still good.
-async fn converse<T: Future<Output = ()>>(
+/// Sends commands and gives their replies to `take`, until it says that one was the last. The socket, if it is still good.
+pub(super) async fn converse<T: Future<Output = ()>>(
     core: &Core,
     mut socket: Socket,
     commands: Vec<u8>,
-    hello: usize,
-    hold: &mut Hold<'_>,
     alarm: &mut Alarm<'_, T>,
+    mut take: impl FnMut(Reply) -> Result<bool, Failure>,
 ) -> Result<Socket, Failure> {
     let watch = Rc::clone(socket.watch());
     let how = core.sending();
     let (sent, _) = until(&watch, alarm, socket.writer.send(commands, 0, how)).await;
     let is_late = || if watch.fired() { Failure::Late } else { Failure::Broken };
     sent.map_err(|_| is_late())?;
-    let mut greeted = 0;
     let mut unread = core.buffers.small();
     let outcome = loop {
-        let mut read = 0;
-        while !hold.batch.is_empty() {
-            match resp::parse(&unread[read..]) {
-                Ok(Some((reply, length))) => {
-                    read += length;
-                    match reply {
-                        Reply::Error(why) if greeted < hello || is_closed(&why) => {
-                            core.buffers.give_back(unread);
-                            return Err(Failure::Refused(why));
-                        }
-                        _ if greeted < hello => greeted += 1,
-                        reply => hold.hand_out(Ok(reply)),
-                    }
-                }
-                Ok(None) => break,
-                Err(resp::NotRedis) => {
-                    core.buffers.give_back(unread);
-                    return Err(Failure::Garbage);
-                }
-            }
-        }
-        if hold.batch.is_empty() {
-            // Something behind the last reply is nobody's.
-            break if read == unread.len() { Ok(()) } else { Err(Failure::Garbage) };
-        }
-        unread.drain(..read);
-        if unread.len() >= UNREAD_BYTES_MAX {
-            break Err(Failure::Garbage);
+        match hear(&mut unread, &mut take) {
+            Ok(true) => break Ok(()),
+            Ok(false) => {}
+            Err(failure) => break Err(failure),
         }
         unread.reserve(1);
         let receive = socket.reader.receive(unread, UNREAD_BYTES_MAX);
@@ -369,16 +360,37 @@ async fn converse<T: Future<Output = ()>>(
     outcome.map(|()| socket)
 }
 
+/// Gives the replies that are complete to `take`; whether it has said that one was the last.
+fn hear(
+    unread: &mut Vec<u8>,
+    take: &mut impl FnMut(Reply) -> Result<bool, Failure>,
+) -> Result<bool, Failure> {
+    let mut read = 0;
+    while let Some((reply, length)) =
+        resp::parse(&unread[read..]).map_err(|resp::NotRedis| Failure::Garbage)?
+    {
+        read += length;
+        if take(reply)? {
+            // Something behind the last reply is nobody's.
+            return if read == unread.len() { Ok(true) } else { Err(Failure::Garbage) };
+        }
+    }
+    unread.drain(..read);
+    if unread.len() >= UNREAD_BYTES_MAX { Err(Failure::Garbage) } else { Ok(false) }
+}
+
 /// Whether an error says that nothing can be had now: it is loading, read only, or wants to know who we are.
 fn is_closed(why: &str) -> bool {
-    ["LOADING", "READONLY", "NOAUTH", "MASTERDOWN", "BUSY", "MISCONF", "CLUSTERDOWN"]
+    let is_said = ["LOADING", "READONLY", "NOAUTH", "MASTERDOWN", "BUSY", "MISCONF", "CLUSTERDOWN"]
         .iter()
-        .any(|word| why.split(' ').next() == Some(word))
+        .any(|word| why.split(' ').next() == Some(word));
+    // As a Redis before version 7 says it of a script.
+    is_said || why.contains(" -READONLY ")
 }
 
 /// Waits for something done on a socket, and shuts it down when the time is over: whatever it is ends then, and a buffer
 /// that the kernel has comes back.
-async fn until<T: Future<Output = ()>, W: Future>(
+pub(super) async fn until<T: Future<Output = ()>, W: Future>(
     watch: &Watch,
     alarm: &mut Alarm<'_, T>,
     work: W,
