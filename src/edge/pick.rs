@@ -159,12 +159,13 @@ pub(super) async fn connection(
     }
     let connect = plan.timeouts.connect;
     let within = plan.end.map_or(connect, |end| connect.min(end.since(core.now())));
-    let dialled = connect::dial(key.node, within, &core.wheel).await;
+    let dialled = connect::dial(core, key.node, within).await;
     let mut socket = dialled.map_err(|error| {
         core.stats.upstream_connect_errors.add(1);
         if error.kind() == io::ErrorKind::TimedOut { Unreached::Timeout } else { Unreached::Refused }
     })?;
-    if let Some(tls) = &upstream.tls {
+    // What stands in a node's place speaks in clear.
+    if let Some(tls) = upstream.tls.as_ref().filter(|_| core.detour.is_none()) {
         // Large, and as seldom as a new connection is.
         let name = server_name(upstream, node, ex);
         let secured = Box::pin(secure::secure(hall, &mut socket, tls, name, within)).await;

@@ -275,7 +275,7 @@ impl Line {
         let Some(address) = address else {
             return Err(Failure::Unreachable(io::ErrorKind::AddrNotAvailable));
         };
-        let mut dialling = pin!(dial(*address, target.within, &core.wheel));
+        let mut dialling = pin!(dial(core, *address, target.within));
         // Nothing is lost with a connection that nobody waits for any more.
         let dialled = poll_fn(|cx| match dialling.as_mut().poll(cx) {
             Poll::Pending if alarm.rings(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),

@@ -17,6 +17,7 @@ mod balance;
 mod certificates;
 mod changes;
 mod command_line;
+mod config_tests;
 mod configs;
 mod control_api;
 mod discovery;
