@@ -29,6 +29,7 @@ mod plan;
 mod process;
 mod sarif;
 mod schema;
+mod slow;
 mod table;
 mod winners;
 

@@ -19,6 +19,7 @@ mod tls;
 mod upstream;
 mod upstreams;
 
+pub use crate::expr::pattern::given_up as patterns_given_up;
 pub use crate::plugins::AnyPlugin;
 pub use checks::{ActiveCheck, CheckScheme, Checks};
 pub use compile::{Compiler, Outcome, Quarantined, is_reference_to_nothing};

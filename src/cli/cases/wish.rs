@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
-use crate::expr::pattern::compile_regex;
+use crate::expr::{Pattern, compile_regex};
 
 /// Longest part of a text that is shown.
 const SHOWN_MAX: usize = 400;
@@ -19,7 +19,7 @@ pub(super) enum Wish {
     Absent,
     Is(String),
     Contains(String),
-    Matches(String, regex::bytes::Regex),
+    Matches(String, Pattern),
     /// It is JSON of this value.
     Json(Value),
     Not(Box<Self>),
