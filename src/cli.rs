@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 0 | done; or ended as asked |
 //! | 1 | failed at run time |
-//! | 2 | there are differences (`diff`) |
+//! | 2 | there are differences (`diff`); a file of tests has faults (`test`) |
 //! | 3 | the configuration has faults |
 //! | 64 | used wrongly |
 //! | 69 | no running gateway was reached |
@@ -15,6 +15,7 @@
 
 mod apply;
 mod args;
+mod cases;
 mod check;
 mod diff;
 mod explain;
@@ -28,6 +29,7 @@ mod plan;
 mod process;
 mod sarif;
 mod schema;
+mod slow;
 mod table;
 mod winners;
 
@@ -112,6 +114,7 @@ fn obey(cli: Cli) -> u8 {
         Some(Verb::History(args)) => tell_either(past::history(&args, &around)),
         Some(Verb::Rollback(args)) => tell_either(past::rollback(&args, &around)),
         Some(Verb::Explain(args)) => tell_either(explain::explain(&args, &around)),
+        Some(Verb::Test(args)) => tell_either(cases::test(&args, &around)),
         Some(Verb::Reload(args)) => tell_either(process::wish(Wish::Reload, &args, &around)),
         Some(Verb::Quit(args)) => tell_either(process::wish(Wish::Quit, &args, &around)),
         Some(Verb::Stop(args)) => tell_either(process::wish(Wish::Stop, &args, &around)),

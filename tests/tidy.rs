@@ -62,6 +62,7 @@ const KEPT_IN: [(&str, &[&str], &str); 4] = [
             "src/snapshot/",
             "src/control/",
             "src/cli.rs",
+            "src/cli/cases/",
             "src/boot.rs",
         ],
         "nothing is parsed per request that could be parsed per snapshot, so the hot path can not even name serde",

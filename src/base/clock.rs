@@ -2,11 +2,13 @@
 //!
 //! A [`Moment`] is monotonic and only good for differences; wall time ([`UnixMs`]) is derived from it by an
 //! anchor that is renewed about once a second, so a jump of the wall clock moves dates but never a timer.
+//!
+//! A process that tries configurations [`hold`]s the clock: then time passes when it is told to, and at no other time.
 
 #![allow(clippy::disallowed_methods)] // This is the file that may ask.
 
 use std::cell::Cell;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -55,17 +57,64 @@ fn monotonic_ns() -> u64 {
     (reading.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(reading.tv_nsec as u64)
 }
 
+/// The reading that moments are counted from, 0 until somebody asks; with [`HELD`] in it, the moment that it is until told
+/// otherwise. One word, so that a clock that may be held costs a reading nothing.
+static FIRST: AtomicU64 = AtomicU64::new(0);
+/// The clock is held.
+const HELD: u64 = 1 << 63;
+/// Of a held clock: wall time less the moment, in milliseconds.
+static HELD_WALL: AtomicU64 = AtomicU64::new(0);
+
 /// Reads the monotonic clock.
 pub fn now() -> Moment {
-    static FIRST: OnceLock<u64> = OnceLock::new();
-    let reading = monotonic_ns();
+    let first = FIRST.load(Ordering::Relaxed);
+    // Neither 0 nor held, in one comparison.
+    if first.wrapping_sub(1) >= HELD - 1 {
+        return unusual(first);
+    }
     // One is added so that a real reading is never `Moment::ZERO`.
-    Moment(reading.saturating_sub(*FIRST.get_or_init(|| reading)) + 1)
+    Moment(monotonic_ns().saturating_sub(first) + 1)
+}
+
+#[cold]
+fn unusual(first: u64) -> Moment {
+    if first >= HELD {
+        return Moment(first & !HELD);
+    }
+    let reading = monotonic_ns().max(1);
+    match FIRST.compare_exchange(0, reading, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => Moment(1),
+        // Somebody else was first; their reading may be the later one.
+        Err(_) => now(),
+    }
 }
 
 /// Reads the wall clock.
 pub fn wall() -> UnixMs {
+    if is_held() {
+        return HELD_WALL.load(Ordering::Relaxed).wrapping_add(now().as_millis());
+    }
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Stops the clock of this process, at this wall time; moments go on from where they were. From here on time passes by
+/// [`advance`] alone. For a process that tries configurations and serves nobody.
+pub fn hold(wall: UnixMs) {
+    let at = now();
+    HELD_WALL.store(wall.wrapping_sub(at.as_millis()), Ordering::Relaxed);
+    FIRST.store(at.0 | HELD, Ordering::Relaxed);
+}
+
+/// Lets time pass on a held clock.
+pub fn advance(by: Duration) {
+    if is_held() {
+        FIRST.fetch_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX).min(HELD >> 8), Ordering::Relaxed);
+    }
+}
+
+/// Whether the clock is held.
+pub fn is_held() -> bool {
+    FIRST.load(Ordering::Relaxed) >= HELD
 }
 
 /// Translates moments to wall time without asking the system each time.

@@ -30,7 +30,7 @@ Signals:
   HUP   read resources again       USR1   reopen log files
 
 Exit codes:
-  0 ended as asked    1 failed    2 there are differences (diff)    3 configuration has faults
+  0 ended as asked    1 failed    2 there are differences (diff), faults in a file (test)    3 configuration has faults
   64 used wrongly    69 no running gateway reached    78 configuration unreadable    130, 143 ended by force";
 
 /// An API gateway and edge proxy: one event loop per core, routes and plugins as in Apache APISIX.
@@ -81,6 +81,8 @@ pub(super) enum Verb {
     Rollback(RollbackArgs),
     /// Tell what becomes of a request and why: which route takes it, which plugins run, where it is sent
     Explain(ExplainArgs),
+    /// Make the requests of files of tests to a configuration, and tell which are not answered as expected
+    Test(TestArgs),
     /// Have a running gateway read its resources again; tells what is wrong with them
     Reload(ControlArgs),
     /// Have a running gateway accept nothing more and end when its connections have
@@ -143,7 +145,7 @@ pub(super) struct VersionArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct SchemaArgs {
-    /// `resources` or `config` for a whole file; a kind such as `routes`, a plugin, `plugins` for the list of them,
+    /// `resources`, `config` or `tests` for a whole file; a kind such as `routes`, a plugin, `plugins` for the list of them,
     /// or `_meta` for what any of them may be told. Absent: either file
     pub(super) name: Option<String>,
     /// As tables of Markdown, as on the pages of the documentation
@@ -291,6 +293,25 @@ pub(super) struct ExplainArgs {
     pub(super) format: OutputFormat,
     #[command(flatten)]
     pub(super) node: NodeArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct TestArgs {
+    /// Files of tests
+    #[arg(required = true, value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// Only cases whose name has this in it
+    #[arg(long, value_name = "TEXT")]
+    pub(super) filter: Option<String>,
+    /// Write what came of them to this file, too, as JUnit does
+    #[arg(long, value_name = "FILE")]
+    pub(super) junit: Option<PathBuf>,
+    /// Fail unless so many of a hundred routes are reached
+    #[arg(long, value_name = "PERCENT", conflicts_with = "filter", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(super) coverage_min: Option<u8>,
+    /// Tell only of what does not pass
+    #[arg(short, long)]
+    pub(super) quiet: bool,
 }
 
 fn kind(text: &str) -> Result<Kind, String> {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::args::{CheckArgs, ReportFormat};
 use super::load::{self, Loaded, Overrides, Surroundings, Trouble, in_file};
 use super::places::Places;
-use super::{INVALID, OK, Told, UNREADABLE, sarif};
+use super::{INVALID, OK, Told, UNREADABLE, sarif, slow};
 use crate::control::names::{self, Names};
 use crate::control::roots_of_nodes;
 use crate::control::secrets::environment;
@@ -27,11 +27,13 @@ pub(super) enum Rule {
     Awaited,
     /// A key of the settings that means nothing here.
     Ignored,
+    /// A pattern that needs backtracking.
+    Slow,
 }
 
 impl Rule {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Unreadable, Self::Fault, Self::NotThereYet, Self::Awaited, Self::Ignored];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Unreadable, Self::Fault, Self::NotThereYet, Self::Awaited, Self::Ignored, Self::Slow];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -40,6 +42,7 @@ impl Rule {
             Self::NotThereYet => "not-there-yet",
             Self::Awaited => "awaited-secret",
             Self::Ignored => "ignored-setting",
+            Self::Slow => "slow-pattern",
         }
     }
 
@@ -50,15 +53,19 @@ impl Rule {
             Self::NotThereYet => "Valid, and not done here as it is asked for",
             Self::Awaited => "A secret that is looked up when the gateway runs",
             Self::Ignored => "A setting that has no meaning here",
+            Self::Slow => {
+                "A pattern that is matched by trying, which takes longer and is given up at some point"
+            }
         }
     }
 
-    /// Whether it speaks against the configuration. What is awaited never does: it can not be known here.
+    /// Whether it speaks against the configuration. What is awaited never does: it can not be known here; nor does what is
+    /// done, if slower.
     const fn is_fault(self, is_strict: bool) -> bool {
         match self {
             Self::Unreadable | Self::Fault => true,
             Self::NotThereYet | Self::Ignored => is_strict,
-            Self::Awaited => false,
+            Self::Awaited | Self::Slow => false,
         }
     }
 }
@@ -213,5 +220,9 @@ fn compile(loaded: &Loaded) -> Vec<(Rule, ConfigError)> {
             (false, false) => Rule::NotThereYet,
         }
     };
-    outcome.faults.into_iter().map(|fault| (rule_of(&fault), fault)).collect()
+    let mut found: Vec<(Rule, ConfigError)> =
+        outcome.faults.into_iter().map(|fault| (rule_of(&fault), fault)).collect();
+    let taken = loaded.resources.objects.iter().filter(|raw| !set_aside.contains(&raw.name()));
+    found.extend(taken.flat_map(slow::patterns).map(|fault| (Rule::Slow, fault)));
+    found
 }

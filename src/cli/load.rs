@@ -101,7 +101,7 @@ impl Surroundings {
         }
     }
 
-    fn var(&self, name: &str) -> Option<String> {
+    pub(super) fn var(&self, name: &str) -> Option<String> {
         self.vars.iter().find(|(found, _)| found == name).map(|(_, value)| value.clone())
     }
 }

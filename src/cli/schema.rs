@@ -29,6 +29,8 @@ enum Subject {
     All,
     Resources,
     Config,
+    /// A file of tests.
+    Tests,
     Kind(Kind),
     /// The list of plugins that may be used.
     Plugins,
@@ -43,6 +45,7 @@ impl Subject {
             None => Self::All,
             Some("resources") => Self::Resources,
             Some("config" | "settings") => Self::Config,
+            Some("tests") => Self::Tests,
             Some("plugins") => Self::Plugins,
             Some("_meta") => Self::Meta,
             Some(name) => {
@@ -69,6 +72,7 @@ pub(super) fn schema(args: &SchemaArgs) -> Told {
         Subject::All => all(),
         Subject::Resources => resources(),
         Subject::Config => config(),
+        Subject::Tests => tests(),
         Subject::Kind(kind) => (*kind.schema()).clone(),
         Subject::Plugins => list_of_plugins(),
         Subject::Meta => meta_schema(),
@@ -81,7 +85,7 @@ pub(super) fn schema(args: &SchemaArgs) -> Told {
 fn markdown(subject: Subject) -> Told {
     let mut sections: Vec<(&str, Value)> = Vec::new();
     match subject {
-        Subject::All | Subject::Resources => {
+        Subject::All | Subject::Resources | Subject::Tests => {
             let text = "a table is of one thing: expected a kind, a plugin, `plugins`, `_meta` or `config`\n";
             return Told { code: USAGE, text: text.to_owned() };
         }
@@ -124,6 +128,14 @@ fn config() -> Value {
     let says = "The process's own file: where it listens, on which cores, what it logs, and every limit.";
     defs.leave_room(&mut root);
     document("Ringway: config.yaml", says, root, defs)
+}
+
+/// A file of tests; the objects in it are as their own file has them.
+fn tests() -> Value {
+    let mut defs = Defs::default();
+    defs.take("TestFile", super::cases::schema(), "");
+    let root = defs.0.shift_remove("TestFile").unwrap_or_default();
+    document("Ringway: tests", "Requests to a configuration, and what is expected of each.", root, defs)
 }
 
 /// The file of all objects.

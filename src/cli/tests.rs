@@ -260,3 +260,26 @@ fn schemas_and_plugins_are_told_by_name_and_what_is_unknown_is_misuse() {
     assert!(plugins(Some("ip-restriction")).text.contains("phases:   access\n"));
     assert_eq!(plugins(Some("nothing")).code, USAGE);
 }
+
+#[test]
+fn a_pattern_that_is_matched_by_trying_is_a_warning_however_strict() {
+    let dir = TempDir::new().expect("a folder");
+    let path = dir.path().join("r.yaml");
+    let objects = "routes:\n  - id: a\n    uri: /*\n    vars: [[uri, '~~', '^/a(?!b)']]\n    plugins:\n      \
+                   proxy-rewrite: {regex_uri: ['^/(?!admin)(.*)', '/x/$1']}\n      response-rewrite: {body: a++b or (?=}\n";
+    fs::write(&path, objects).expect("written");
+    let around = Surroundings { vars: Vec::new(), folder: dir.path().to_owned(), config_paths: Vec::new() };
+    for strict in [false, true] {
+        let files = FileArgs { config: None, resources: Some(path.clone()) };
+        let args = CheckArgs { files, strict, ..CheckArgs::default() };
+        let told = check::check(&args, &Overrides::default(), &around);
+        assert_eq!(told.code, OK, "{}", told.text);
+        for part in [
+            "r.yaml:4:24: routes/a: vars[0][2]: the pattern uses look-ahead: it is matched by trying",
+            "routes/a: plugins.proxy-rewrite.regex_uri[0]: the pattern uses look-ahead",
+            "warnings: 2\n",
+        ] {
+            assert!(told.text.contains(part), "{part:?} is not in {}", told.text);
+        }
+    }
+}

@@ -93,8 +93,11 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// A URL as scheme, authority and target.
-fn split(url: &str) -> Result<(bool, Option<String>, String), String> {
+/// A URL as whether it is of https, authority and target.
+///
+/// # Errors
+/// What is expected and what was found.
+pub fn split(url: &str) -> Result<(bool, Option<String>, String), String> {
     let fault = || format!("url: expected http://HOST/PATH or https://HOST/PATH, got {url:?}");
     let (scheme, behind) = url.split_once("://").ok_or_else(fault)?;
     let https = match scheme.to_ascii_lowercase().as_str() {

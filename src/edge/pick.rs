@@ -188,12 +188,13 @@ async fn open(hall: &Hall, ex: &Exchange, plan: &Plan<'_>, node: usize) -> Resul
     let connect = plan.timeouts.connect;
     let within = plan.end.map_or(connect, |end| connect.min(end.since(core.now())));
     let within = plan.within(core, within);
-    let dialled = connect::dial(upstream.nodes[node].address, within, &core.wheel).await;
+    let dialled = connect::dial(core, upstream.nodes[node].address, within).await;
     let mut socket = dialled.map_err(|error| {
         core.stats.upstream_connect_errors.add(1);
         if error.kind() == io::ErrorKind::TimedOut { Unreached::Timeout } else { Unreached::Refused }
     })?;
-    if let Some(tls) = &upstream.tls {
+    // What stands in a node's place speaks in clear.
+    if let Some(tls) = upstream.tls.as_ref().filter(|_| core.detour.is_none()) {
         // Large, and as seldom as a new connection is.
         let name = server_name(upstream, node, ex);
         let secured = Box::pin(secure::secure(hall, &mut socket, tls, name, within)).await;

@@ -9,7 +9,7 @@ pub mod rule;
 pub mod template;
 pub mod var;
 
-pub use pattern::compile_regex;
+pub use pattern::{Pattern, compile_linear, compile_regex};
 pub use rule::{Literal, Rule, RuleError, Unmet, condition_at};
 pub use template::Template;
 pub use var::{Var, Vars};

@@ -9,10 +9,9 @@ mod why;
 use std::fmt;
 use std::net::IpAddr;
 
-use regex::bytes::Regex;
 use serde_json::Value;
 
-use super::pattern::compile_regex;
+use super::pattern::{Pattern, compile_regex};
 use super::var::{Var, Vars};
 use crate::base::cidr::{Cidr, CidrSet};
 use crate::base::hash::Set;
@@ -57,7 +56,7 @@ enum Check {
     Equals(Literal),
     Differs(Literal),
     Orders(Order, f64),
-    Finds(Regex),
+    Finds(Pattern),
     In(Texts),
     Has(Literal),
     IpIn(CidrSet),

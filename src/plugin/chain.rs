@@ -1,5 +1,6 @@
 //! The plugins mounted on a route: sorted once, listed by phase, run in order.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,12 +23,29 @@ pub trait Hooks: Clone {
     fn log(&self, ex: &Exchange, env: Env<'_>);
 }
 
+/// Told of each hook of each plugin before it runs, where configurations are tried.
+#[derive(Clone)]
+pub struct Witness(Arc<dyn Fn(Phase, &'static str) + Send + Sync>);
+
+impl Witness {
+    pub fn new(tell: impl Fn(Phase, &'static str) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+}
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Witness")
+    }
+}
+
 /// The `_meta` of one use.
 #[derive(Debug, Default)]
 pub struct Meta {
     pub filter: Option<Rule>,
     /// Body for every answer with an error status that the plugin gives.
     pub error_response: Option<Bytes>,
+    pub witness: Option<Witness>,
 }
 
 /// A plugin in its place: with priority and `_meta`.
@@ -54,8 +72,14 @@ pub enum Tried {
 }
 
 impl<P: Hooks> Mount<P> {
-    fn applies(&self, ex: &Exchange) -> bool {
-        self.filter().is_none_or(|rule| rule.holds(ex))
+    /// Whether it runs; one that has no `_meta`, as most, does.
+    fn applies(&self, phase: Phase, ex: &Exchange) -> bool {
+        let Some(meta) = self.meta.as_deref() else { return true };
+        let applies = meta.filter.as_ref().is_none_or(|rule| rule.holds(ex));
+        if let Some(witness) = meta.witness.as_ref().filter(|_| applies) {
+            (witness.0)(phase, self.plugin.name());
+        }
+        applies
     }
 
     /// What must hold for it to run.
@@ -65,7 +89,7 @@ impl<P: Hooks> Mount<P> {
 
     /// Runs its gate as [`PluginChain::gate`] does, but never waits: for those who explain a request.
     pub fn try_gate(&self, phase: Phase, ex: &mut Exchange, env: Env<'_>) -> Tried {
-        if !self.applies(ex) {
+        if !self.applies(phase, ex) {
             return Tried::Filtered;
         }
         match self.plugin.gate(phase, ex, env) {
@@ -155,7 +179,7 @@ impl<P: Hooks> PluginChain<P> {
     ) -> Verdict {
         for mount in self.at(phase) {
             let is_passed_over = ex.passes_over_some() && ex.passes_over(mount.plugin.name());
-            if is_passed_over || !wanted(&mount.plugin) || !mount.applies(ex) {
+            if is_passed_over || !wanted(&mount.plugin) || !mount.applies(phase, ex) {
                 continue;
             }
             let verdict = match mount.plugin.gate(phase, ex, env) {
@@ -174,7 +198,7 @@ impl<P: Hooks> PluginChain<P> {
     /// Lets the plugins change the head of the response; `silent` ones are passed over.
     pub fn header_filter(&self, ex: &mut Exchange, env: Env<'_>) {
         for mount in self.at(Phase::HeaderFilter) {
-            if mount.applies(ex) {
+            if mount.applies(Phase::HeaderFilter, ex) {
                 mount.plugin.header_filter(ex, env);
             }
         }
@@ -183,7 +207,7 @@ impl<P: Hooks> PluginChain<P> {
     /// Lets the plugins change a piece of the body.
     pub fn body_filter(&self, ex: &mut Exchange, env: Env<'_>, chunk: &mut Chunk<'_>) {
         for mount in self.at(Phase::BodyFilter) {
-            if mount.applies(ex) {
+            if mount.applies(Phase::BodyFilter, ex) {
                 mount.plugin.body_filter(ex, env, chunk);
             }
         }
@@ -192,7 +216,7 @@ impl<P: Hooks> PluginChain<P> {
     /// Shows the plugins an exchange that is over. Those that `silenced` names are passed over.
     pub fn log(&self, ex: &Exchange, env: Env<'_>, silenced: impl Fn(&P) -> bool) {
         for mount in self.at(Phase::Log) {
-            if !silenced(&mount.plugin) && mount.applies(ex) {
+            if !silenced(&mount.plugin) && mount.applies(Phase::Log, ex) {
                 mount.plugin.log(ex, env);
             }
         }

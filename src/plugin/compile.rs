@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rpds::{HashTrieMapSync, HashTrieSetSync};
 use serde_json::Value;
 
+use super::chain::Witness;
 use super::inner::{Actions, Inner};
 use crate::base::hash::{Map, stable};
 use crate::exchange::SlotId;
@@ -128,6 +129,8 @@ pub struct Surroundings {
     pub attributes: Map<String, Value>,
     /// Port of the first TLS listener, for redirects.
     pub https_port: Option<u16>,
+    /// Told what runs, where configurations are tried.
+    pub witness: Option<Witness>,
 }
 
 /// The upstreams of the snapshot, as far as a plugin has to do with them: those kept under an id, and those it brings.

@@ -21,7 +21,7 @@ pub mod regex_uri;
 #[cfg(test)]
 pub mod testing;
 
-pub use chain::{Hooks, Meta, Mount, PluginChain, Tried};
+pub use chain::{Hooks, Meta, Mount, PluginChain, Tried, Witness};
 pub use compile::{CompileCx, Holds, Makings, Registry, Surroundings, Upstreams};
 pub use consumers::{ConsumerIndex, Credential, CredentialKind, Known};
 pub use inner::{Actions, Inner};

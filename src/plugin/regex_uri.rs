@@ -1,9 +1,7 @@
 //! `regex_uri`: pairs of pattern and replacement, of which the first that matches a path rewrites it.
 
-use regex::bytes::Regex;
-
 use crate::exchange::Exchange;
-use crate::expr::{Template, compile_regex};
+use crate::expr::{Pattern, Template, compile_regex};
 use crate::model::ConfigError;
 
 /// Captures that replacements and headers may name: `$0` to `$15`.
@@ -15,7 +13,7 @@ pub type Captures<'s> = [&'s [u8]; CAPTURES_MAX];
 /// The pairs, in order.
 #[derive(Debug, Default)]
 pub struct RegexUri {
-    pairs: Vec<(Regex, Template)>,
+    pairs: Vec<(Pattern, Template)>,
 }
 
 impl RegexUri {
@@ -44,15 +42,11 @@ impl RegexUri {
     /// Appends `subject` with what the first matching pattern found replaced; the captures then, or nothing.
     pub fn rewrite<'s>(&self, subject: &'s [u8], ex: &Exchange, out: &mut Vec<u8>) -> Option<Captures<'s>> {
         for (regex, replacement) in &self.pairs {
-            let Some(found) = regex.captures(subject) else { continue };
             let mut captures: Captures<'s> = [&[]; CAPTURES_MAX];
-            for (capture, group) in captures.iter_mut().zip(found.iter()) {
-                *capture = group.map_or(b"", |group| group.as_bytes());
-            }
-            let whole = found.get_match();
-            out.extend_from_slice(&subject[..whole.start()]);
+            let Some(whole) = regex.captures(subject, 0, &mut captures) else { continue };
+            out.extend_from_slice(&subject[..whole.start]);
             replacement.render_with(ex, &captures, out);
-            out.extend_from_slice(&subject[whole.end()..]);
+            out.extend_from_slice(&subject[whole.end..]);
             return Some(captures);
         }
         None
@@ -79,6 +73,8 @@ mod tests {
         check(&["^/v1/(.*)", "/v2/$1"], "/v3/a", None);
         check(&["^/(a)(x)?", "/${2}${1}1"], "/a", Some("/a1"));
         check(&["b", "c"], "/abb", Some("/acb"));
+        check(&["^/(?!admin)(.*)", "/shop/$1"], "/a", Some("/shop/a"));
+        check(&["^/(?!admin)(.*)", "/shop/$1"], "/admin", None);
         check(&["^/x", "/1", "^/y", "/2", "^/", "/3"], "/y", Some("/2"));
     }
 

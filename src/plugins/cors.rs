@@ -117,7 +117,7 @@ impl Origins {
         let Some(patterns) = patterns else { return Ok(()) };
         let texts = patterns.iter().map(ShortText::as_str);
         for (at, text) in texts.clone().enumerate() {
-            crate::expr::compile_regex(text, false)
+            crate::expr::compile_linear(text, false)
                 .map_err(|why| ConfigError::at(format!("{field}[{at}]"), why))?;
         }
         let set = regex::bytes::RegexSetBuilder::new(texts).unicode(false).size_limit(PATTERNS_BYTES_MAX).build();

@@ -23,13 +23,12 @@ use std::io::Read;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use regex::bytes::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::exchange::{Chunk, Exchange, SlotId};
-use crate::expr::{Rule, Template, compile_regex};
+use crate::expr::{Pattern, Rule, Template, compile_regex};
 use crate::model::field::{InRange, NonEmpty, Text};
 use crate::plugin::header_edits::{HeaderChanges, HeaderEdits};
 use crate::plugin::regex_uri::CAPTURES_MAX;
@@ -106,7 +105,7 @@ pub struct ResponseRewrite {
 }
 
 struct Replacement {
-    regex: Regex,
+    regex: Pattern,
     with: Template,
     everywhere: bool,
 }
@@ -187,16 +186,20 @@ impl Replacement {
     /// The body with the pattern replaced; `None` when it is not found. Stops growing beyond the limit.
     fn replace(&self, body: &[u8], ex: &Exchange) -> Option<Vec<u8>> {
         let mut out = Vec::new();
-        let mut copied = 0;
-        for found in self.regex.captures_iter(body) {
+        let (mut copied, mut from, mut last_end) = (0, 0, None);
+        while from <= body.len() {
             let mut captures: [&[u8]; CAPTURES_MAX] = [&[]; CAPTURES_MAX];
-            for (capture, group) in captures.iter_mut().zip(found.iter()) {
-                *capture = group.map_or(b"", |group| group.as_bytes());
+            let Some(whole) = self.regex.captures(body, from, &mut captures) else { break };
+            if whole.is_empty() && last_end == Some(whole.end) {
+                // Nothing, where something has just been found: it is looked for from the next place on.
+                from = whole.end + 1;
+                continue;
             }
-            let whole = found.get_match();
-            out.extend_from_slice(&body[copied..whole.start()]);
+            (from, last_end) = (whole.end, Some(whole.end));
+            // A look-behind may find what lies before.
+            out.extend_from_slice(body.get(copied..whole.start).unwrap_or_default());
             self.with.render_with(ex, &captures, &mut out);
-            copied = whole.end();
+            copied = whole.end;
             if !self.everywhere || out.len() > FILTERED_BYTES_MAX {
                 break;
             }
@@ -360,6 +363,8 @@ mod tests {
         check(r#"{"regex":"a","replace":"b","scope":"once"}"#, "aaa", "baa");
         check(r#"{"regex":"a","replace":"b","scope":"global"}"#, "aaa", "bbb");
         check(r#"{"regex":"A","replace":"b"}"#, "aaa", "aaa");
+        check(r#"{"regex":"x*","replace":"-","scope":"global"}"#, "axb", "-a-b-");
+        check(r#"{"regex":"(?<!a)(b)","replace":"<$1>","scope":"global"}"#, "abbb", "ab<b><b>");
         check(r#"{"regex":"A","replace":"b","options":"ijo"}"#, "aaa", "baa");
         check(r#"{"regex":"^b$","replace":"-","options":"m"}"#, "a\nb\nc", "a\n-\nc");
         check(r#"{"regex":"(\\w+)@(\\w+)","replace":"$2 at ${1}"}"#, "me@home!", "home at me!");

@@ -33,7 +33,7 @@ use crate::model::resources::{Change, Resources};
 use crate::model::settings::{AccessFormat, LogOutput, RouterKind, Settings};
 use crate::model::upstream::NodeSpec;
 use crate::model::{ConfigError, Kind, Raw};
-use crate::plugin::{Registry, Surroundings};
+use crate::plugin::{Registry, Surroundings, Witness};
 use crate::proto::uri::UriOptions;
 use crate::router::Mode;
 use crate::runtime::LocalId;
@@ -118,6 +118,13 @@ impl Compiler {
     #[must_use]
     pub fn trusting(mut self, read: ReadRoots) -> Self {
         self.book.outward.read_roots(read);
+        self
+    }
+
+    /// Has every plugin that runs be told of. Before anything is compiled.
+    #[must_use]
+    pub fn witnessed_by(mut self, witness: Witness) -> Self {
+        self.surroundings.witness = Some(witness);
         self
     }
 

@@ -134,8 +134,9 @@ impl Workbench<'_> {
         let plugin = compiled
             .map_err(|faults| faults.into_iter().map(|fault| fault.under(&under)).collect::<Vec<_>>())?;
         let priority = meta.priority.unwrap_or(card.priority);
-        let special = meta.meta.filter.is_some() || meta.meta.error_response.is_some();
-        let meta = special.then(|| Arc::new(meta.meta));
+        let meta = Meta { witness: self.surroundings.witness.clone(), ..meta.meta };
+        let special = meta.filter.is_some() || meta.error_response.is_some() || meta.witness.is_some();
+        let meta = special.then(|| Arc::new(meta));
         Ok(Use::Active(Mount { plugin, priority, meta, request_body_max, owner: Arc::clone(owner) }))
     }
 }

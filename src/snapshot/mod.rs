@@ -24,6 +24,7 @@ mod tls;
 mod upstream;
 mod upstreams;
 
+pub use crate::expr::pattern::given_up as patterns_given_up;
 pub use crate::model::upstream::FallbackOn;
 pub use crate::plugins::AnyPlugin;
 pub use additions::{Additions, Outliers};

@@ -8,7 +8,7 @@ use ringway::model::schema::check as check_schema;
 use serde_json::{Value, json};
 
 use super::configs::files as configurations;
-use super::kit::{Certs, Gateway, check, yaml};
+use super::kit::{Certs, Gateway, check, ringway, yaml};
 
 /// Pages below `docs`, and the README.
 fn pages() -> Vec<PathBuf> {
@@ -40,6 +40,8 @@ enum Example {
     /// A file of objects, or plugins as a route would have them.
     Objects(Value),
     Settings(Value),
+    /// Tests of a configuration.
+    Tests(Value),
 }
 
 impl Example {
@@ -54,6 +56,7 @@ impl Example {
                 let canary = json!({"id": "canary", "nodes": {"127.0.0.1:1981": 1}});
                 Self::Objects(json!({"routes": [route], "upstreams": [canary]}))
             }
+            fields if fields.contains_key("cases") => Self::Tests(value),
             fields if fields.values().all(is_list) => Self::Objects(value),
             _ => Self::Settings(value),
         }
@@ -77,6 +80,8 @@ fn every_example_of_the_documentation_passes_the_check() {
         for example in examples(&page) {
             let (code, said) = match Example::of(example.clone()) {
                 Example::Objects(objects) => check(&["--resources", &write("objects.yaml", &objects)]),
+                // A page's tests are of the objects that it shows before.
+                Example::Tests(tests) => ringway(dir.path(), &["test", &write("tests.yaml", &tests)]),
                 Example::Settings(settings) => {
                     check(&["--config", &write("config.yaml", &settings), "--resources", &none])
                 }
@@ -97,6 +102,7 @@ fn schema(name: &str) -> Value {
 #[test]
 fn every_configuration_and_every_example_fits_the_schema_of_its_file() {
     let (resources, config) = (schema("resources.json"), schema("config.json"));
+    let tests = schema("tests.json");
     let fits = |page: &Path, schema: &Value, value: &Value| {
         let faults: Vec<String> = check_schema(schema, value).iter().map(ToString::to_string).collect();
         assert!(faults.is_empty(), "{}: {faults:?}", page.display());
@@ -107,11 +113,15 @@ fn every_configuration_and_every_example_fits_the_schema_of_its_file() {
             match Example::of(example) {
                 Example::Objects(objects) => fits(&page, &resources, &objects),
                 Example::Settings(settings) => fits(&page, &config, &settings),
+                Example::Tests(value) => fits(&page, &tests, &value),
             }
         }
     }
     for path in configurations(".resources.yaml") {
         fits(&path, &resources, &yaml(&fs::read_to_string(&path).unwrap()));
+    }
+    for path in configurations(".tests.yaml") {
+        fits(&path, &tests, &yaml(&fs::read_to_string(&path).unwrap()));
     }
     for path in configurations(".config.yaml") {
         fits(&path, &config, &yaml(&fs::read_to_string(&path).unwrap()));

@@ -18,6 +18,7 @@ mod certificates;
 mod changes;
 mod command_line;
 mod concurrency;
+mod config_tests;
 mod configs;
 mod control_api;
 mod deadlines;

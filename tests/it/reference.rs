@@ -84,6 +84,7 @@ fn with_tables(path: &str, sections: &str) -> String {
 fn the_schemas_of_whole_files_are_those_of_the_binary() {
     assert_fresh("docs/schema/resources.json", &schema(&["resources"]));
     assert_fresh("docs/schema/config.json", &schema(&["config"]));
+    assert_fresh("docs/schema/tests.json", &schema(&["tests"]));
 }
 
 #[test]

@@ -464,6 +464,12 @@ fn losses(page: &mut Page, board: &Board) {
         board.sum(|core| core.report_drops.get()),
     );
     page.single(
+        "ringway_patterns_given_up_total",
+        Kind::Counter,
+        "Matches of patterns that need backtracking which tried too often and counted as none",
+        crate::snapshot::patterns_given_up(),
+    );
+    page.single(
         "ringway_series_overflow_total",
         Kind::Counter,
         "Metric series refused because a core had too many",

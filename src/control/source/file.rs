@@ -21,6 +21,7 @@ use crate::base::clock::Moment;
 use crate::base::hash;
 use crate::model::position::locate;
 use crate::model::resources::{self, FILE_BYTES_MAX, Format, Resources, ends_with_marker};
+use crate::model::substitute::Lookup;
 use crate::model::{ConfigError, Kind};
 
 /// Time between two looks.
@@ -319,13 +320,30 @@ pub fn texts(path: &Path) -> io::Result<Vec<(PathBuf, String)>> {
 
 /// Parses the pieces and makes one of them; an id may stand in one of them only.
 pub(crate) fn merge(pieces: &[Piece]) -> Result<Resources, Vec<ConfigError>> {
-    let env = |name: &str| std::env::var(name).ok();
+    merge_in(pieces, &|name| std::env::var(name).ok())
+}
+
+/// The objects of all files of all paths, in this order, in an environment.
+///
+/// # Errors
+/// When one can not be read, or with every fault of them.
+pub fn read_all(paths: &[PathBuf], env: Lookup<'_>) -> Result<Resources, LoadError> {
+    let mut pieces = Vec::new();
+    for path in paths {
+        let disk = Disk(path.clone());
+        let sight = disk.look().map_err(|error| LoadError::Unreadable(named(path, &error)))?;
+        pieces.extend(disk.read(&sight).map_err(LoadError::Unreadable)?);
+    }
+    merge_in(&pieces, env).map_err(LoadError::Invalid)
+}
+
+fn merge_in(pieces: &[Piece], env: Lookup<'_>) -> Result<Resources, Vec<ConfigError>> {
     let mut all = Resources::default();
     let mut homes = BTreeMap::new();
     let mut faults = Vec::new();
     for piece in pieces {
         let path = piece.path.display().to_string();
-        let part = match resources::parse(&piece.text, Format::of_path(&piece.path), &env) {
+        let part = match resources::parse(&piece.text, Format::of_path(&piece.path), env) {
             Ok(part) => part,
             Err(found) => {
                 faults.extend(found.into_iter().map(|fault| in_file(fault, &path)));

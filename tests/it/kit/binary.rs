@@ -44,9 +44,16 @@ pub(super) fn launch(
 /// Runs the binary to its end: exit code, and all it said.
 #[track_caller]
 pub(crate) fn ringway(dir: &Path, arguments: &[&str]) -> (i32, String) {
+    ringway_with(dir, arguments, &[])
+}
+
+/// [`ringway`] with variables of the environment.
+#[track_caller]
+pub(crate) fn ringway_with(dir: &Path, arguments: &[&str], env: &[(&str, &str)]) -> (i32, String) {
     let mut child = Command::new(binary())
         .args(arguments)
         .current_dir(dir)
+        .envs(env.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -29,7 +29,7 @@ mod wait;
 mod wire;
 mod wrk;
 
-pub(crate) use binary::{check, ringway};
+pub(crate) use binary::{check, ringway, ringway_with};
 pub(crate) use certs::Certs;
 pub(crate) use client::{Answer, Client, Raw};
 pub(crate) use disk::SmallDisk;
