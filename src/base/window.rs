@@ -11,6 +11,10 @@
 //! | [`Sliding`] | 2 | number of the window and spent in it, twice: this window and the one before |
 //! | [`Leaky`] | 1 | when the last admitted request's turn was |
 //! | [`Seats`] | 1 | how many are taken |
+//!
+//! [`quota`] has those that may outlive the process.
+
+pub mod quota;
 
 use std::time::Duration;
 

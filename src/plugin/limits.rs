@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Moment;
 use crate::base::text::parse_u64;
+use crate::base::window::quota::{Span, When};
 use crate::exchange::{Exchange, Reply};
 use crate::expr::{Template, Var, Vars as _};
 use crate::link::ledger::{Account, Epoch, Ledger, Name, Purse};
@@ -19,7 +20,7 @@ use crate::model::field::{InRange, Text};
 pub const AMOUNT_MAX: i64 = u32::MAX as i64;
 
 /// A number from `MIN`, or a template that comes to one.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum Amount<const MIN: i64> {
     Number(InRange<MIN, AMOUNT_MAX>),
@@ -202,6 +203,19 @@ impl LimitKey {
         true
     }
 
+    /// Appends a value that was found elsewhere, as [`Self::resolve`] would.
+    pub fn write_given(&self, value: &[u8], out: &mut Vec<u8>) -> bool {
+        out.push(b'v');
+        out.extend_from_slice(value);
+        true
+    }
+
+    /// The same for an address.
+    pub fn write_given_address(&self, address: IpAddr, out: &mut Vec<u8>) -> bool {
+        push_address(address, out);
+        true
+    }
+
     /// Appends the value; the client's address where it has none.
     pub fn write(&self, ex: &Exchange, out: &mut Vec<u8>) {
         if !self.resolve(ex, out) {
@@ -211,8 +225,12 @@ impl LimitKey {
 }
 
 fn write_address(ex: &Exchange, out: &mut Vec<u8>) {
+    push_address(ex.client.ip, out);
+}
+
+fn push_address(address: IpAddr, out: &mut Vec<u8>) {
     out.push(b'a');
-    match ex.client.ip.to_canonical() {
+    match address.to_canonical() {
         IpAddr::V4(v4) => out.extend_from_slice(&v4.octets()),
         IpAddr::V6(v6) => out.extend_from_slice(&v6.octets()),
     }
@@ -255,6 +273,27 @@ impl Till {
         name.clear();
         name.extend_from_slice(scope);
         write(&mut name).then(|| self.purse.with(now, Name { bytes: &name, limit: scope.len() }, spend))
+    }
+
+    /// The account of a limit, named `scope`, for the key that `write` appends, to be held on to; of a window that is kept
+    /// beyond the process if `keep` says so. `None` when `write` does not.
+    pub fn account(
+        &self,
+        now: Moment,
+        scope: &[u8],
+        keep: Option<Span>,
+        write: impl FnOnce(&mut Vec<u8>) -> bool,
+    ) -> Option<Arc<Account>> {
+        let mut name = self.scratch.borrow_mut();
+        name.clear();
+        name.extend_from_slice(scope);
+        let found = write(&mut name);
+        found.then(|| self.purse.with_kept(now, Name { bytes: &name, limit: scope.len() }, keep, Arc::clone))
+    }
+
+    /// A moment by both clocks.
+    pub fn when(&self, now: Moment) -> When {
+        self.purse.when(now)
     }
 
     /// What windows are aligned by that are not started by their first use.

@@ -28,6 +28,7 @@ mod guards;
 mod health;
 mod limiting;
 mod limits;
+mod limits_exact;
 mod made_up;
 mod memory;
 mod mirror;
