@@ -242,6 +242,23 @@ impl Leaky {
         Turn::Mine { next: turn, after: Duration::from_nanos(ahead) }
     }
 
+    /// How many turns there are at a moment, and when there is one more.
+    pub fn left(&self, word: u64, now: Moment) -> Spent {
+        match self.ask(word, now) {
+            Turn::Mine { after, .. } => {
+                let ahead = after.as_nanos() as u64;
+                let remaining = (self.ahead_ns - ahead) / self.spacing_ns + 1;
+                Spent { admitted: true, remaining, reset_in: Duration::ZERO }
+            }
+            Turn::Full { retry_in } => Spent { admitted: false, remaining: 0, reset_in: retry_in },
+        }
+    }
+
+    /// How many turns there are for a key that was never seen.
+    pub const fn most(&self) -> u64 {
+        self.ahead_ns / self.spacing_ns + 1
+    }
+
     /// The spacing, rounded up, and how far ahead a turn may be, in microseconds.
     pub const fn micros(&self) -> [u64; 2] {
         [self.spacing_ns.div_ceil(1000), self.ahead_ns / 1000]

@@ -81,6 +81,8 @@ pub(super) enum Verb {
     Rollback(RollbackArgs),
     /// Tell what becomes of a request and why: which route takes it, which plugins run, where it is sent
     Explain(ExplainArgs),
+    /// Tell what is left of limits, for a key
+    Limits(LimitsArgs),
     /// Have a running gateway read its resources again; tells what is wrong with them
     Reload(ControlArgs),
     /// Have a running gateway accept nothing more and end when its connections have
@@ -286,6 +288,23 @@ pub(super) struct ExplainArgs {
     /// As one JSON object; the same as --format json
     #[arg(long)]
     pub(super) json: bool,
+    /// How it is told
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: OutputFormat,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct LimitsArgs {
+    /// What keys of limits come to: an address, the value of a header; that of a consumer is its name
+    pub(super) key: Option<String>,
+    /// Look at this route only
+    #[arg(long, value_name = "ID")]
+    pub(super) route: Option<String>,
+    /// With the plugins and the tier of this consumer
+    #[arg(long, value_name = "NAME")]
+    pub(super) consumer: Option<String>,
     /// How it is told
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: OutputFormat,

@@ -317,6 +317,13 @@ impl Ledger {
         }
     }
 
+    /// The words of an account, as they are now; as those of a fresh one where there is none.
+    pub fn words(&self, name: &[u8]) -> [u64; 2] {
+        self.find(name).map_or([0; 2], |account| {
+            [account.first.load(Ordering::Relaxed), account.second.load(Ordering::Relaxed)]
+        })
+    }
+
     /// How many seats of an account are taken.
     pub fn seated(&self, name: &[u8]) -> u64 {
         self.find(name).map_or(0, |account| account.seated())

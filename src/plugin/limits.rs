@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -241,6 +242,25 @@ pub fn refusal(status: u16, message: Option<&str>) -> Reply {
     match message {
         Some(message) => Reply::error_msg(status, message),
         None => Reply::status(status),
+    }
+}
+
+/// Whole seconds, none too few.
+pub const fn whole_seconds(time: Duration) -> u64 {
+    (time.as_nanos() as u64).div_ceil(1_000_000_000)
+}
+
+/// Appends an item of a `RateLimit` field (draft-ietf-httpapi-ratelimit-headers-10): what is left under a name that needs
+/// no escapes, and when that changes, if it does.
+pub fn write_rate_limit(name: &str, remaining: u64, resets: Option<Duration>, out: &mut Vec<u8>) {
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(if out.is_empty() { b"\"" } else { b", \"" });
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\";r=");
+    out.extend_from_slice(digits.format(remaining).as_bytes());
+    if let Some(time) = resets {
+        out.extend_from_slice(b";t=");
+        out.extend_from_slice(digits.format(whole_seconds(time)).as_bytes());
     }
 }
 

@@ -15,6 +15,7 @@ mod names;
 mod references;
 mod route;
 mod services;
+pub mod standing;
 mod tls;
 mod upstream;
 mod upstreams;

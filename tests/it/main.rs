@@ -29,6 +29,7 @@ mod health;
 mod limiting;
 mod limits;
 mod limits_exact;
+mod limits_kept;
 mod made_up;
 mod memory;
 mod mirror;

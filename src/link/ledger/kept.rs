@@ -4,7 +4,7 @@
 //! purpose. An account that was restored waits here until somebody asks for it by name. Cores come here once an account is
 //! opened; who saves comes every few seconds.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use aws_lc_rs::hmac;
 
@@ -36,15 +36,18 @@ pub struct Keepsake {
     pub accounts: Vec<KeptAccount>,
 }
 
+/// Locks that accounts are spread over: who saves holds one of them at a time, and not for long.
+const SHARDS: usize = 64;
+
 /// What is kept, or to be kept.
 #[derive(Debug, Default)]
-pub(super) struct Kept(Mutex<Option<Book>>);
+pub(super) struct Kept(OnceLock<Book>);
 
 #[derive(Debug)]
 struct Book {
     key: [u8; 32],
     hash: hmac::Key,
-    entries: Map<KeptId, Entry>,
+    shards: Vec<Mutex<Map<KeptId, Entry>>>,
 }
 
 #[derive(Debug)]
@@ -62,70 +65,71 @@ impl Book {
         id.copy_from_slice(&tag.as_ref()[..16]);
         id
     }
+
+    fn shard(&self, id: &KeptId) -> MutexGuard<'_, Map<KeptId, Entry>> {
+        lock(&self.shards[usize::from(id[0]) % SHARDS])
+    }
+}
+
+fn lock(shard: &Mutex<Map<KeptId, Entry>>) -> MutexGuard<'_, Map<KeptId, Entry>> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Kept {
-    fn book(&self) -> MutexGuard<'_, Option<Book>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Keeps accounts from here on, beginning with these.
+    /// Keeps accounts from here on, beginning with these. Once in a process.
     pub(super) fn begin(&self, keepsake: Keepsake, now: UnixMs) {
         let back_ms = keepsake.at.saturating_sub(now);
-        let entries = keepsake.accounts.into_iter().map(|kept| {
+        let hash = hmac::Key::new(hmac::HMAC_SHA256, &keepsake.key);
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        let book = Book { key: keepsake.key, hash, shards };
+        for kept in keepsake.accounts {
             let word = Quota::after_a_rest(kept.span, kept.word, back_ms, now);
             let until = kept.until.saturating_sub(back_ms);
-            (kept.id, Entry { account: Weak::new(), word, until, span: kept.span })
-        });
-        let entries = entries.filter(|(_, entry)| entry.until > now).collect();
-        let hash = hmac::Key::new(hmac::HMAC_SHA256, &keepsake.key);
-        *self.book() = Some(Book { key: keepsake.key, hash, entries });
+            if until > now {
+                let entry = Entry { account: Weak::new(), word, until, span: kept.span };
+                book.shard(&kept.id).insert(kept.id, entry);
+            }
+        }
+        let _ = self.0.set(book);
     }
 
     /// What was kept under a name that nobody has opened an account for.
     pub(super) fn word(&self, name: &[u8]) -> u64 {
-        let book = self.book();
-        book.as_ref().and_then(|book| book.entries.get(&book.id(name))).map_or(0, |entry| entry.word)
+        let Some(book) = self.0.get() else { return 0 };
+        let id = book.id(name);
+        book.shard(&id).get(&id).map_or(0, |entry| entry.word)
     }
 
     /// Takes note of an account that is opened; its word, and until when it matters, if there was one before.
     pub(super) fn open(&self, name: &[u8], span: Span, account: &Arc<Account>) -> Option<(u64, UnixMs)> {
-        let mut book = self.book();
-        let book = book.as_mut()?;
+        let book = self.0.get()?;
         let id = book.id(name);
-        let account = Arc::downgrade(account);
-        let Some(entry) = book.entries.get_mut(&id) else {
-            book.entries.insert(id, Entry { account, word: 0, until: 0, span });
-            return None;
-        };
-        entry.account = account;
+        let mut shard = book.shard(&id);
+        let fresh = || Entry { account: Weak::new(), word: 0, until: 0, span };
+        let entry = shard.entry(id).or_insert_with(fresh);
+        entry.account = Arc::downgrade(account);
         entry.span = span;
-        Some((entry.word, entry.until))
+        (entry.word != 0).then_some((entry.word, entry.until))
     }
 
     /// All that is worth keeping; `look` tells the word of an account, and until when it matters. `None` where nothing is
     /// kept.
     pub(super) fn save(&self, now: UnixMs, look: impl Fn(&Account) -> (u64, UnixMs)) -> Option<Keepsake> {
-        let mut book = self.book();
-        let book = book.as_mut()?;
-        book.entries.retain(|_, entry| {
-            let is_open = match entry.account.upgrade() {
-                Some(account) => {
-                    (entry.word, entry.until) = look(&account);
-                    true
+        let book = self.0.get()?;
+        let mut accounts = Vec::new();
+        for shard in &book.shards {
+            lock(shard).retain(|id, entry| {
+                let account = entry.account.upgrade();
+                if let Some(account) = &account {
+                    (entry.word, entry.until) = look(account);
                 }
-                None => false,
-            };
-            is_open || entry.until > now
-        });
-        let worth = book.entries.iter().filter(|(_, entry)| entry.word != 0 && entry.until > now);
-        let accounts = worth.map(|(id, entry)| KeptAccount {
-            id: *id,
-            word: entry.word,
-            until: entry.until,
-            span: entry.span,
-        });
-        let mut accounts: Vec<KeptAccount> = accounts.collect();
+                if entry.word != 0 && entry.until > now {
+                    let Entry { word, until, span, .. } = *entry;
+                    accounts.push(KeptAccount { id: *id, word, until, span });
+                }
+                account.is_some() || entry.until > now
+            });
+        }
         accounts.sort_unstable_by_key(|kept| kept.id);
         Some(Keepsake { key: book.key, at: now, accounts })
     }

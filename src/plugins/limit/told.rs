@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use super::config::Headers;
+use super::meters::Desk;
 use super::{Limit, Seen, Told, retry};
 use crate::base::text::write_json_string;
 use crate::exchange::{Exchange, Reply};
 use crate::plugin::Env;
+use crate::plugin::limits::{whole_seconds as whole, write_rate_limit};
 use crate::proto::head::HeaderList;
 
 /// The media type of RFC 9457.
@@ -15,7 +17,7 @@ const PROBLEM: &str = "application/problem+json";
 
 impl Limit {
     /// Says what is left, and a refusal when to come again.
-    pub(super) fn tell(&self, ex: &mut Exchange, _: Env<'_>) {
+    pub(super) fn tell(&self, ex: &mut Exchange, env: Env<'_>) {
         let Exchange { slots, response, .. } = ex;
         let Some(seen) = slots.get::<Seen>(self.seen) else { return };
         let mut mine = seen.told.iter().filter(|told| told.by == self.me).peekable();
@@ -34,10 +36,13 @@ impl Limit {
             Headers::None => {}
             Headers::Ietf => {
                 let put = if follows { HeaderList::add } else { HeaderList::set };
-                let mut list = Vec::with_capacity(128);
-                mine.for_each(|told| self.write_item(told, &mut list));
                 put(headers, "RateLimit-Policy", self.tiers.all[tier].policy.as_bytes());
-                put(headers, "RateLimit", &list);
+                let desk = env.core.local(self.desk, || Desk::new(env.core));
+                desk.till.ask(|list| {
+                    list.clear();
+                    mine.for_each(|told| self.write_item(told, list));
+                    put(headers, "RateLimit", list);
+                });
             }
             Headers::XRatelimit => {
                 let tightest = mine.min_by_key(|told| (told.spent.admitted, told.spent.remaining));
@@ -54,19 +59,8 @@ impl Limit {
     fn write_item(&self, told: &Told, out: &mut Vec<u8>) {
         let (limit, measure) = (usize::from(told.at.limit), usize::from(told.at.measure));
         let measure = &self.tiers.all[told.tier as usize].amounts[limit].measures[measure];
-        let mut digits = itoa::Buffer::new();
-        if !out.is_empty() {
-            out.extend_from_slice(b", ");
-        }
-        // Labels are made of what needs no escape.
-        out.push(b'"');
-        out.extend_from_slice(measure.label.as_bytes());
-        out.extend_from_slice(b"\";r=");
-        out.extend_from_slice(digits.format(told.spent.remaining).as_bytes());
-        if told.spent.admitted || self.retry_of(told).is_some() {
-            out.extend_from_slice(b";t=");
-            out.extend_from_slice(digits.format(whole(told.spent.reset_in)).as_bytes());
-        }
+        let resets = told.spent.admitted || self.retry_of(told).is_some();
+        write_rate_limit(&measure.label, told.spent.remaining, resets.then_some(told.spent.reset_in), out);
     }
 
     fn limit_of(&self, told: &Told) -> u64 {
@@ -78,11 +72,6 @@ impl Limit {
     fn retry_of(&self, told: &Told) -> Option<Duration> {
         retry(self.limit_of(told), told.cost, told.spent)
     }
-}
-
-/// Whole seconds, none too few.
-const fn whole(time: Duration) -> u64 {
-    (time.as_nanos() as u64).div_ceil(1_000_000_000)
 }
 
 /// Whether the client asks for problem details.
