@@ -82,17 +82,34 @@ fn holds_a_rate(cores: usize, placed: &[usize]) {
     lines.sort_unstable();
     let admitted: Vec<u64> = lines.iter().filter(|(_, admitted)| *admitted).map(|(at, _)| *at).collect();
     let time = (lines[lines.len() - 1].0 - lines[0].0) as f64 / 1000.0;
-    let share = admitted.len() as f64 / (RATE * time + BURST);
+    // Where the machine is busy with other things requests come unevenly, and what nobody asks for in time is lost.
+    let (promised, wanted) = (RATE * time + BURST, model(&lines));
+    let share = admitted.len() as f64 / promised.min(wanted);
     eprintln!(
-        "{cores} cores, {placed:?}: {} of {offered} in {time:.3} s, {share:.4} of what there was",
+        "{cores} cores, {placed:?}: {} of {offered} in {time:.3} s, {promised:.0} promised, {wanted} asked for in time, {share:.4}",
         admitted.len()
     );
     // A millisecond at either end, and one request of each core between its reading and its judgement.
-    assert!((0.98..=1.0 + 0.002).contains(&share), "{share}: {} in {time} s", admitted.len());
+    assert!(admitted.len() as f64 <= promised + 2.0, "{} in {time} s", admitted.len());
+    assert!((0.98..=1.02).contains(&share), "{share}: {} in {time} s", admitted.len());
     let most = (0..admitted.len())
         .map(|at| admitted[at..].partition_point(|other| *other < admitted[at] + 1000))
         .max();
     assert!(most.unwrap() as f64 <= RATE + BURST + 2.0, "{most:?} in a second");
+}
+
+/// What a bucket that counts in fractions would have admitted of these.
+fn model(lines: &[(u64, bool)]) -> f64 {
+    let (mut level, mut before, mut admitted) = (BURST, lines[0].0, 0.0);
+    for (at, _) in lines {
+        level = BURST.min(level + (at - before) as f64 / 1000.0 * RATE);
+        before = *at;
+        if level >= 1.0 {
+            level -= 1.0;
+            admitted += 1.0;
+        }
+    }
+    admitted
 }
 
 /// When a request was received, in milliseconds, and whether it was admitted.
