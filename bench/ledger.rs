@@ -9,6 +9,7 @@ use kit::{Case, Scale, Work};
 use std::sync::Arc;
 
 use ringway::base::clock::Moment;
+use ringway::base::window::quota::{Gauge, Quota, Span, Unit};
 use ringway::base::window::{Fixed, Leaky, Seats, Sliding, Turn};
 use ringway::link::ledger::{Account, Ledger, Name, Purse};
 
@@ -67,17 +68,139 @@ fn seats(keys: usize) -> Work {
     })
 }
 
+/// Looks and spends as the plugin `limit` does, in a window of the calendar.
+fn gauge(keys: usize) -> Work {
+    let gauge = Gauge::Quota(Quota::new(LIMIT * 1000, Span::Calendar(Unit::Minute)));
+    spending(keys, true, move |account, purse| {
+        let when = purse.when(NOW);
+        let looked = account.look(&gauge, when, 1).admitted;
+        let spent = account.spend(&gauge, when, 1);
+        (spent.map_or(0, |(spent, _)| spent.remaining), looked && spent.is_ok())
+    })
+}
+
 fn many(scale: Scale) -> usize {
     scale.pick(3, 1000)
 }
 
+/// What callgrind can not count: memory, caches that are too small, and cores that meet. Printed by `cargo bench` alone; on
+/// tiny input it is checked that it works.
+mod at_large {
+    use std::sync::Arc;
+    use std::thread;
+    use std::time::Duration;
+
+    use ringway::base::clock;
+    use ringway::base::window::Fixed;
+    use ringway::link::ledger::{Ledger, Name, Purse};
+
+    use super::{LIMIT, NOW, WINDOW};
+
+    /// What an account with its place may take: a line of the cache for itself, hashes, and its share of a table. A million
+    /// take so many megabytes.
+    const BYTES_PER_KEY: usize = 128;
+    /// Spends of each thread.
+    const SPENDS: u64 = 2_000_000;
+    /// Below, memory that is not ours tells more than ours.
+    const WEIGHED_MIN: usize = 100_000;
+
+    /// Keys do not fall evenly on the parts of a ledger: few fall less evenly.
+    const ROOM_MIN: usize = 65_536;
+
+    fn spend(purse: &Purse, key: u64) {
+        let fixed = Fixed::new(LIMIT * 1000, WINDOW);
+        let name = Name { bytes: &key.to_le_bytes(), limit: 0 };
+        assert!(purse.with(NOW, name, |account| account.spend_fixed(&fixed, WINDOW, NOW, 1)).admitted);
+    }
+
+    /// Bytes of memory that the process holds.
+    fn resident() -> usize {
+        let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages: usize = status.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+        pages * 4096
+    }
+
+    fn each(time: Duration, times: u64) -> u128 {
+        time.as_nanos() / u128::from(times.max(1))
+    }
+
+    /// So many keys in one ledger: what they take, and what it takes to meet one that no core remembers.
+    pub(super) fn keys(keys: u64) -> String {
+        let before = resident();
+        let ledger = Arc::new(Ledger::with_room((keys as usize + keys as usize / 8).max(ROOM_MIN)));
+        let purse = Purse::new(&ledger);
+        let begun = clock::now();
+        (0..keys).for_each(|key| spend(&purse, key));
+        let opened = clock::now().since(begun);
+        let taken = resident().saturating_sub(before);
+        assert_eq!((ledger.accounts(), ledger.crowded()), (keys as usize, 0));
+        let per_key = taken / keys as usize;
+        assert!(
+            (keys as usize) < WEIGHED_MIN || per_key <= BYTES_PER_KEY,
+            "{per_key} bytes a key, {} MB for {keys}",
+            taken / 1_000_000
+        );
+        // Far apart, so that each has left every cache: the purse remembers 65,536 of them.
+        let (rounds, step) = (keys.min(200_000), 7919);
+        let begun = clock::now();
+        (0..rounds).for_each(|round| spend(&purse, round * step % keys));
+        let cold = clock::now().since(begun);
+        let begun = clock::now();
+        (0..rounds).for_each(|_| spend(&purse, 1));
+        let hot = clock::now().since(begun);
+        format!(
+            "of-{keys}-keys: {} MB, {per_key} bytes each; opened in {} ns, a cold one is spent from in {} ns, a hot one in {} ns",
+            taken / 1_000_000,
+            each(opened, keys),
+            each(cold, rounds),
+            each(hot, rounds)
+        )
+    }
+
+    /// Two threads at it at once, on one key or on two.
+    pub(super) fn two_threads(keys: u64, spends: u64) -> String {
+        let ledger = Arc::new(Ledger::new());
+        let begun = clock::now();
+        thread::scope(|scope| {
+            for number in 0..2 {
+                let ledger = &ledger;
+                scope.spawn(move || {
+                    let purse = Purse::new(ledger);
+                    (0..spends).for_each(|_| spend(&purse, number % keys));
+                });
+            }
+        });
+        format!("two-threads-{keys}-keys: {} ns each", each(clock::now().since(begun), spends))
+    }
+
+    /// As `limit` does: a look, and then the spending.
+    fn looked_at(spends: u64) -> String {
+        let mut work = super::gauge(1000);
+        let begun = clock::now();
+        let answer = (0..spends).fold(0_u64, |sum, _| sum.rotate_left(1) ^ work());
+        let each = each(clock::now().since(begun), spends);
+        format!("looked-at-and-spent-1k-keys: {each} ns each, answer {answer:x}")
+    }
+
+    pub(super) fn all(full: bool) -> Vec<String> {
+        let (count, spends) = if full { (1_000_000, SPENDS) } else { (1000, 100) };
+        vec![keys(count), two_threads(1, spends), two_threads(2, spends), looked_at(spends)]
+    }
+}
+
 fn main() -> ExitCode {
-    kit::run(&[
+    let told = kit::run(&[
         Case { name: "fixed-window-1-key", iterations: 5000, make: |_| fixed(1, LIMIT) },
         Case { name: "fixed-window-1k-keys", iterations: 5000, make: |scale| fixed(many(scale), LIMIT) },
         Case { name: "fixed-window-refused", iterations: 5000, make: |_| fixed(1, 0) },
         Case { name: "sliding-window-1k-keys", iterations: 5000, make: |scale| sliding(many(scale)) },
         Case { name: "leaky-bucket-1k-keys", iterations: 5000, make: |scale| leaky(many(scale)) },
         Case { name: "seats-1k-keys", iterations: 5000, make: |scale| seats(many(scale)) },
-    ])
+    ]);
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let is_counted = words.iter().any(|word| word == "--list" || word == "--iterations");
+    if !is_counted && words.iter().all(|word| word.starts_with('-')) {
+        at_large::all(words.iter().any(|word| word == "--bench")).iter().for_each(|line| kit::say(line));
+    }
+    told
 }

@@ -14,7 +14,7 @@ use crate::control::discovery::Discovery;
 use crate::control::names::{self, Names};
 use crate::control::secrets::{Secrets, environment};
 use crate::control::source::etcd::Etcd;
-use crate::control::{self, Ended, Holdings, Parts, Ports, roots_of_nodes};
+use crate::control::{self, Ended, Holdings, Keeper, Parts, Ports, roots_of_nodes};
 use crate::edge;
 use crate::link::handover::{self, Handed, Neighbours, Spoken};
 use crate::link::ledger::Ledger;
@@ -88,6 +88,8 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     let (addresses, mut sockets) = bind_all(&settings, processors.len())?;
     let (report, inbox) = outbox();
     let ledger = Arc::new(Ledger::new());
+    compiler.look_in(&ledger);
+    let keeper = Keeper::start(&settings.state_dir, &ledger)?;
     let (tell, hear) = mpsc::channel();
     let mut started = Started::default();
     let all_stats: Vec<Arc<CoreStats>> = processors.iter().map(|_| Arc::default()).collect();
@@ -119,7 +121,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     let driver = started.driver(&hear)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let Started { mailboxes, stats, threads } = started;
-    runtime.block_on(control::run(Parts {
+    let ended = runtime.block_on(control::run(Parts {
         settings,
         resources: source,
         etcd,
@@ -138,7 +140,10 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
         listeners: addresses,
         ready_file,
         reasons: edge::REASONS,
-    }))
+    }));
+    // The cores have ended, or are not waited for any more.
+    keeper.end();
+    ended
 }
 
 /// The cores that were started.

@@ -20,6 +20,7 @@ mod check;
 mod diff;
 mod explain;
 mod inspect;
+mod limits;
 mod load;
 mod node;
 mod objects;
@@ -115,6 +116,7 @@ fn obey(cli: Cli) -> u8 {
         Some(Verb::Rollback(args)) => tell_either(past::rollback(&args, &around)),
         Some(Verb::Explain(args)) => tell_either(explain::explain(&args, &around)),
         Some(Verb::Test(args)) => tell_either(cases::test(&args, &around)),
+        Some(Verb::Limits(args)) => tell_either(limits::limits(&args, &around)),
         Some(Verb::Reload(args)) => tell_either(process::wish(Wish::Reload, &args, &around)),
         Some(Verb::Quit(args)) => tell_either(process::wish(Wish::Quit, &args, &around)),
         Some(Verb::Stop(args)) => tell_either(process::wish(Wish::Stop, &args, &around)),

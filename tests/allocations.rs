@@ -188,6 +188,11 @@ const LIMITED: &str = "limit-conn: {conn: 100, burst: 0, default_conn_delay: 1, 
                        limit-count: {rules: [{count: '${http_x_none ?? 1000000}', time_window: 3600, key: $http_x_own}], \
                        window_type: sliding}";
 
+const NAMED: &str = "limit: {cost: '${http_x_none ?? 2}', settle: $http_x_own, limits: [\
+                     {name: org, key: http_x_own, windows: [{count: 4000000000, per: minute}, {count: 4000000000, per: month}]}, \
+                     {name: all, key_type: constant, rate: {count: 1000000000, burst: 1000000}, concurrency: 5}, \
+                     {name: new, mode: shadow, windows: [{count: 1, per: day}]}]}";
+
 macro_rules! on_both_drivers {
     ($($name:ident($plugins:expr, $request:expr);)*) => {
         $(mod $name {
@@ -219,6 +224,7 @@ on_both_drivers! {
     a_request_that_passes_all_fences_allocates_nothing(FENCED, FROM_A_PAGE);
     a_steered_request_allocates_nothing(STEERED, FROM_A_PROXY);
     a_request_that_every_limit_admits_allocates_nothing(LIMITED, GET);
+    a_request_that_is_counted_by_name_and_settled_allocates_nothing(NAMED, GET);
 }
 
 /// So that zero means none rather than none seen: a plugin that is known to allocate.

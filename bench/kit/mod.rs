@@ -118,6 +118,11 @@ pub(crate) fn run(cases: &[Case]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Tells of what is no case.
+pub(crate) fn say(line: &str) {
+    println!("{line}");
+}
+
 fn time(case: &Case, iterations: u64) {
     let mut work = (case.make)(Scale::Full);
     black_box(warm_up(&mut work));

@@ -3,6 +3,7 @@
 pub mod byte_map;
 pub mod cidr;
 pub mod clock;
+pub mod few;
 pub mod hash;
 pub mod pem;
 pub mod rng;

@@ -11,6 +11,10 @@
 //! | [`Sliding`] | 2 | number of the window and spent in it, twice: this window and the one before |
 //! | [`Leaky`] | 1 | when the last admitted request's turn was |
 //! | [`Seats`] | 1 | how many are taken |
+//!
+//! [`quota`] has those that may outlive the process.
+
+pub mod quota;
 
 use std::time::Duration;
 
@@ -236,6 +240,23 @@ impl Leaky {
             return Turn::Full { retry_in: Duration::from_nanos(ahead - self.ahead_ns) };
         }
         Turn::Mine { next: turn, after: Duration::from_nanos(ahead) }
+    }
+
+    /// How many turns there are at a moment, and when there is one more.
+    pub fn left(&self, word: u64, now: Moment) -> Spent {
+        match self.ask(word, now) {
+            Turn::Mine { after, .. } => {
+                let ahead = after.as_nanos() as u64;
+                let remaining = (self.ahead_ns - ahead) / self.spacing_ns + 1;
+                Spent { admitted: true, remaining, reset_in: Duration::ZERO }
+            }
+            Turn::Full { retry_in } => Spent { admitted: false, remaining: 0, reset_in: retry_in },
+        }
+    }
+
+    /// How many turns there are for a key that was never seen.
+    pub const fn most(&self) -> u64 {
+        self.ahead_ns / self.spacing_ns + 1
     }
 
     /// The spacing, rounded up, and how far ahead a turn may be, in microseconds.

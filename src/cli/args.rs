@@ -83,6 +83,8 @@ pub(super) enum Verb {
     Explain(ExplainArgs),
     /// Make the requests of files of tests to a configuration, and tell which are not answered as expected
     Test(TestArgs),
+    /// Tell what is left of limits, for a key
+    Limits(LimitsArgs),
     /// Have a running gateway read its resources again; tells what is wrong with them
     Reload(ControlArgs),
     /// Have a running gateway accept nothing more and end when its connections have
@@ -312,6 +314,23 @@ pub(super) struct TestArgs {
     /// Tell only of what does not pass
     #[arg(short, long)]
     pub(super) quiet: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct LimitsArgs {
+    /// What keys of limits come to: an address, the value of a header; that of a consumer is its name
+    pub(super) key: Option<String>,
+    /// Look at this route only
+    #[arg(long, value_name = "ID")]
+    pub(super) route: Option<String>,
+    /// With the plugins and the tier of this consumer
+    #[arg(long, value_name = "NAME")]
+    pub(super) consumer: Option<String>,
+    /// How it is told
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: OutputFormat,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
 }
 
 fn kind(text: &str) -> Result<Kind, String> {

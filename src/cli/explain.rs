@@ -46,17 +46,7 @@ fn query_of(args: &ExplainArgs) -> String {
     let mut query = String::new();
     let mut add = |name: &str, value: &str| {
         let joint = if query.is_empty() { "" } else { "&" };
-        let _ = write!(query, "{joint}{name}=");
-        for byte in value.bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                    query.push(char::from(byte));
-                }
-                other => {
-                    let _ = write!(query, "%{other:02X}");
-                }
-            }
-        }
+        let _ = write!(query, "{joint}{name}={}", encode(value));
     };
     add("method", &args.method);
     add(place, &args.url);
@@ -68,6 +58,22 @@ fn query_of(args: &ExplainArgs) -> String {
         add("route", route);
     }
     query
+}
+
+/// A value as it stands in a query.
+pub(super) fn encode(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                out.push(char::from(byte));
+            }
+            other => {
+                let _ = write!(out, "%{other:02X}");
+            }
+        }
+    }
+    out
 }
 
 /// Compiles the files as `run` would, and asks the outcome.

@@ -1,5 +1,6 @@
 //! The control API: what the gateway runs on, for those who look after it. Paths and shapes are those of APISIX's
-//! `/v1`; `/v1/quarantine`, `/v1/concurrency` and `/v1/explain` are ours. Nobody is asked for a key, so it listens on loopback, changes nothing, and shows
+//! `/v1`; `/v1/quarantine`, `/v1/concurrency`, `/v1/explain` and `/v1/limits` are ours. Nobody is asked for a key, so it listens on loopback,
+//! changes nothing, and shows
 //! no secret.
 //!
 //! Objects are shown as they are in force, with defaults: for one that was set aside, its last good version.
@@ -20,6 +21,7 @@ use super::board::{Board, SetAside};
 use super::concurrency;
 use super::explain;
 use super::health;
+use super::limits;
 use super::mask::masked;
 use crate::model::{ConfigError, Kind, Object, ObjectId, Raw, typed};
 use crate::snapshot::Compiler;
@@ -49,6 +51,7 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response {
         (&Method::GET, ["v1", "quarantine"]) => Ok(quarantine(&api.board)),
         (&Method::GET, ["v1", "concurrency"]) => Ok(concurrency::all(&api.board)),
         (&Method::GET, ["v1", "explain"]) => explain::answer(&api.booth, parts.uri.query()).await,
+        (&Method::GET, ["v1", "limits"]) => limits::answer(&api.booth, parts.uri.query()).await,
         (&Method::GET, ["v1", "healthcheck"]) => return health::all(&api.board, &parts.headers),
         (&Method::GET, ["v1", "healthcheck", kind, rest @ ..]) => {
             return match health::named(kind, rest) {

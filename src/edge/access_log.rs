@@ -183,6 +183,7 @@ fn write_json(out: &mut Vec<u8>, generation: u64, ex: &Exchange) {
         fields.text(name!("error_code"), ex.reason.as_bytes());
     }
     fields.text(name!("error_source"), error_source(ex).as_bytes());
+    fields.text(name!("would_reject"), &ex.would_reject);
     fields.number(name!("bytes_in"), ex.bytes_in);
     fields.number(name!("bytes_out"), ex.bytes_out);
     fields.millis(name!("dur_ms"), ex.timing.finished.since(ex.timing.received));

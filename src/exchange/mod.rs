@@ -125,6 +125,8 @@ pub struct Exchange {
     pub core: u16,
     /// Why the answer is not the upstream's, a word of the table in `edge/respond.rs`; empty if it is.
     pub reason: &'static str,
+    /// The limit that would have refused the request, if it did more than tell; empty if none would.
+    pub would_reject: Vec<u8>,
     /// Bytes received and sent for this exchange, heads included.
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -155,6 +157,7 @@ impl Exchange {
             connection_requests: 0,
             core: 0,
             reason: "",
+            would_reject: Vec::new(),
             bytes_in: 0,
             bytes_out: 0,
         }
@@ -177,6 +180,7 @@ impl Exchange {
         self.request_id.clear();
         self.connection_requests = 0;
         self.reason = "";
+        self.would_reject.clear();
         self.bytes_in = 0;
         self.bytes_out = 0;
     }

@@ -130,6 +130,7 @@ impl Exchange {
     fn outcome_var<'a>(&'a self, var: &Var) -> Answer<'a> {
         match var {
             Var::Status if self.response.status != 0 => digits(self.response.status.into()),
+            Var::WouldReject => set(&self.would_reject),
             Var::BodyBytesSent => digits(self.response.body_bytes),
             Var::BytesSent => digits(self.bytes_out),
             Var::RequestTime if self.timing.finished != Moment::ZERO => {

@@ -155,6 +155,7 @@ vars! {
         ProxyRewriteCaptures = "proxy_rewrite_regex_uri_captures",
         // The response.
         Status = "status",
+        WouldReject = "would_reject",
         BodyBytesSent = "body_bytes_sent",
         BytesSent = "bytes_sent",
         RequestTime = "request_time",

@@ -9,6 +9,9 @@
 //! new key finds no room, it is counted together with the other new keys of its limit in one account, the crowd's. So no
 //! key ever gets more than its limit, and keys that come while all places are taken may get less.
 
+mod gauge;
+mod kept;
+
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,9 +21,13 @@ use hashbrown::HashTable;
 
 use crate::base::clock::{Moment, UnixMs};
 use crate::base::hash::Map;
+use crate::base::window::quota::{Gauge, Span, When};
 use crate::base::window::{Fixed, Leaky, Seats, Slide, Sliding, Turn};
+use kept::Kept;
 
 pub use crate::base::window::Spent;
+pub use gauge::Mark;
+pub use kept::{Keepsake, KeptAccount, KeptId};
 
 /// Accounts a process keeps: a million, and some more, because keys do not fall evenly on shards. A million take about
 /// 120 MB.
@@ -45,7 +52,10 @@ pub struct Account {
     pub(super) second: AtomicU64,
     /// Until when the words say anything that a fresh account would not.
     matters: AtomicU64,
-    _rest: [u64; 3],
+    /// Of a bucket: what was ever given back, and what somebody has begun to give back.
+    returned: AtomicU64,
+    returning: AtomicU64,
+    _rest: u64,
 }
 
 impl Account {
@@ -157,7 +167,12 @@ pub struct Epoch(UnixMs);
 impl Epoch {
     /// Milliseconds since 1970 at a moment, by the wall clock as it was at the start.
     pub const fn at(self, moment: Moment) -> u64 {
-        self.0 + moment.as_millis()
+        self.0.saturating_add(moment.as_millis())
+    }
+
+    /// The moment at such a time, if the process was there.
+    const fn back(self, at: UnixMs) -> Moment {
+        Moment::ZERO.plus(Duration::from_millis(at.saturating_sub(self.0)))
     }
 }
 
@@ -257,6 +272,7 @@ pub struct Ledger {
     epoch: Epoch,
     crowded: AtomicU64,
     purses: AtomicUsize,
+    kept: Kept,
 }
 
 impl Ledger {
@@ -275,7 +291,58 @@ impl Ledger {
             epoch: Epoch(epoch),
             crowded: AtomicU64::new(0),
             purses: AtomicUsize::new(0),
+            kept: Kept::default(),
         }
+    }
+
+    /// Keeps accounts of long windows from here on, beginning with what was kept before.
+    pub fn keep(&self, keepsake: Keepsake) {
+        self.kept.begin(keepsake, self.epoch.at(crate::base::clock::now()));
+    }
+
+    /// All that is worth keeping now; `None` where nothing is kept.
+    pub fn keepsake(&self, now: Moment) -> Option<Keepsake> {
+        self.kept.save(self.epoch.at(now), |account| {
+            let until = account.matters.load(Ordering::Relaxed);
+            (account.first.load(Ordering::Relaxed), self.epoch.at(Moment::from_nanos(until)))
+        })
+    }
+
+    /// What spending `cost` from an account would come to. Opens none, and changes nothing.
+    pub fn look(&self, name: &[u8], gauge: &Gauge, now: Moment, cost: u64) -> Spent {
+        let when = self.when(now);
+        match self.find(name) {
+            Some(account) => account.look(gauge, when, cost),
+            None => gauge.look(self.kept.word(name), when, cost),
+        }
+    }
+
+    /// The words of an account, as they are now; as those of a fresh one where there is none.
+    pub fn words(&self, name: &[u8]) -> [u64; 2] {
+        self.find(name).map_or([0; 2], |account| {
+            [account.first.load(Ordering::Relaxed), account.second.load(Ordering::Relaxed)]
+        })
+    }
+
+    /// How many seats of an account are taken.
+    pub fn seated(&self, name: &[u8]) -> u64 {
+        self.find(name).map_or(0, |account| account.seated())
+    }
+
+    fn find(&self, name: &[u8]) -> Option<Arc<Account>> {
+        let print = self.print(name);
+        let mut shard = self.shard(print);
+        shard.places.find(print).map(|place| Arc::clone(&place.account))
+    }
+
+    fn shard(&self, print: Print) -> std::sync::MutexGuard<'_, Shard> {
+        // The table uses the ends of a hash itself.
+        self.shards[(print.0 >> 24) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A moment by both clocks.
+    pub const fn when(&self, now: Moment) -> When {
+        When { moment: now, unix_ms: self.epoch.at(now) }
     }
 
     /// What windows are aligned by that are not started by their first use.
@@ -301,10 +368,8 @@ impl Ledger {
     }
 
     /// The account of a key, opened if need be, and whether it is its own. Takes a lock: keep what is its own.
-    fn account(&self, print: Print, name: Name<'_>, now: Moment) -> (Arc<Account>, bool) {
-        // The table uses the ends of a hash itself.
-        let shard = &self.shards[(print.0 >> 24) as usize % SHARDS];
-        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+    fn account(&self, print: Print, name: Name<'_>, now: Moment, keep: Option<Span>) -> (Arc<Account>, bool) {
+        let mut shard = self.shard(print);
         if let Some(place) = shard.places.find(print) {
             return (Arc::clone(&place.account), true);
         }
@@ -321,6 +386,11 @@ impl Ledger {
         }
         let account = Arc::new(Account::default());
         if shard.places.put(print, Arc::clone(&account), self.room, |place| is_free(&place.account)) {
+            // Nobody has found it yet.
+            if let Some((word, until)) = keep.and_then(|span| self.kept.open(name.bytes, span, &account)) {
+                account.first.store(word, Ordering::Relaxed);
+                account.matters.store(self.epoch.back(until).as_nanos(), Ordering::Relaxed);
+            }
             return (account, true);
         }
         self.crowded.fetch_add(1, Ordering::Relaxed);
@@ -351,13 +421,24 @@ impl Purse {
 
     /// Runs `spend` on the account of that name.
     pub fn with<R>(&self, now: Moment, name: Name<'_>, spend: impl FnOnce(&Arc<Account>) -> R) -> R {
+        self.with_kept(now, name, None, spend)
+    }
+
+    /// [`Self::with`] for an account of windows that are kept beyond the process, if they have such a span.
+    pub fn with_kept<R>(
+        &self,
+        now: Moment,
+        name: Name<'_>,
+        keep: Option<Span>,
+        spend: impl FnOnce(&Arc<Account>) -> R,
+    ) -> R {
         let print = self.ledger.print(name.bytes);
         let mut met = self.met.borrow_mut();
         if let Some(place) = met.find(print) {
             place.used = true;
             return spend(&place.account);
         }
-        let (account, own) = self.ledger.account(print, name, now);
+        let (account, own) = self.ledger.account(print, name, now, keep);
         if own {
             let share = self.ledger.room * SHARDS / 2 / self.ledger.purses.load(Ordering::Relaxed).max(1);
             let most = share.clamp(1, PURSE_MAX);
@@ -373,6 +454,11 @@ impl Purse {
     /// What windows are aligned by that are not started by their first use.
     pub fn since_epoch(&self) -> Epoch {
         self.ledger.since_epoch()
+    }
+
+    /// A moment by both clocks.
+    pub fn when(&self, now: Moment) -> When {
+        self.ledger.when(now)
     }
 }
 

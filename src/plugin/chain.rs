@@ -9,7 +9,7 @@ use crate::exchange::{Chunk, Exchange, Reply, ReplyBody, Source};
 use crate::expr::Rule;
 
 use super::phase::PHASES;
-use super::{Env, Phase, Phases, Step, Verdict};
+use super::{Env, Look, Phase, Phases, Step, Verdict};
 
 /// A compiled plugin, whichever it is.
 pub trait Hooks: Clone {
@@ -21,6 +21,8 @@ pub trait Hooks: Clone {
     fn header_filter(&self, ex: &mut Exchange, env: Env<'_>);
     fn body_filter(&self, ex: &mut Exchange, env: Env<'_>, chunk: &mut Chunk<'_>);
     fn log(&self, ex: &Exchange, env: Env<'_>);
+    /// What is left of its limits, if it has any.
+    fn standing(&self, look: Look<'_>) -> Vec<serde_json::Value>;
 }
 
 /// Told of each hook of each plugin before it runs, where configurations are tried.

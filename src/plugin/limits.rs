@@ -4,12 +4,14 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Moment;
 use crate::base::text::parse_u64;
+use crate::base::window::quota::{Span, When};
 use crate::exchange::{Exchange, Reply};
 use crate::expr::{Template, Var, Vars as _};
 use crate::link::ledger::{Account, Epoch, Ledger, Name, Purse};
@@ -19,7 +21,7 @@ use crate::model::field::{InRange, Text};
 pub const AMOUNT_MAX: i64 = u32::MAX as i64;
 
 /// A number from `MIN`, or a template that comes to one.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum Amount<const MIN: i64> {
     Number(InRange<MIN, AMOUNT_MAX>),
@@ -202,6 +204,19 @@ impl LimitKey {
         true
     }
 
+    /// Appends a value that was found elsewhere, as [`Self::resolve`] would.
+    pub fn write_given(&self, value: &[u8], out: &mut Vec<u8>) -> bool {
+        out.push(b'v');
+        out.extend_from_slice(value);
+        true
+    }
+
+    /// The same for an address.
+    pub fn write_given_address(&self, address: IpAddr, out: &mut Vec<u8>) -> bool {
+        push_address(address, out);
+        true
+    }
+
     /// Appends the value; the client's address where it has none.
     pub fn write(&self, ex: &Exchange, out: &mut Vec<u8>) {
         if !self.resolve(ex, out) {
@@ -211,8 +226,12 @@ impl LimitKey {
 }
 
 fn write_address(ex: &Exchange, out: &mut Vec<u8>) {
+    push_address(ex.client.ip, out);
+}
+
+fn push_address(address: IpAddr, out: &mut Vec<u8>) {
     out.push(b'a');
-    match ex.client.ip.to_canonical() {
+    match address.to_canonical() {
         IpAddr::V4(v4) => out.extend_from_slice(&v4.octets()),
         IpAddr::V6(v6) => out.extend_from_slice(&v6.octets()),
     }
@@ -223,6 +242,25 @@ pub fn refusal(status: u16, message: Option<&str>) -> Reply {
     match message {
         Some(message) => Reply::error_msg(status, message),
         None => Reply::status(status),
+    }
+}
+
+/// Whole seconds, none too few.
+pub const fn whole_seconds(time: Duration) -> u64 {
+    (time.as_nanos() as u64).div_ceil(1_000_000_000)
+}
+
+/// Appends an item of a `RateLimit` field (draft-ietf-httpapi-ratelimit-headers-10): what is left under a name that needs
+/// no escapes, and when that changes, if it does.
+pub fn write_rate_limit(name: &str, remaining: u64, resets: Option<Duration>, out: &mut Vec<u8>) {
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(if out.is_empty() { b"\"" } else { b", \"" });
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\";r=");
+    out.extend_from_slice(digits.format(remaining).as_bytes());
+    if let Some(time) = resets {
+        out.extend_from_slice(b";t=");
+        out.extend_from_slice(digits.format(whole_seconds(time)).as_bytes());
     }
 }
 
@@ -255,6 +293,27 @@ impl Till {
         name.clear();
         name.extend_from_slice(scope);
         write(&mut name).then(|| self.purse.with(now, Name { bytes: &name, limit: scope.len() }, spend))
+    }
+
+    /// The account of a limit, named `scope`, for the key that `write` appends, to be held on to; of a window that is kept
+    /// beyond the process if `keep` says so. `None` when `write` does not.
+    pub fn account(
+        &self,
+        now: Moment,
+        scope: &[u8],
+        keep: Option<Span>,
+        write: impl FnOnce(&mut Vec<u8>) -> bool,
+    ) -> Option<Arc<Account>> {
+        let mut name = self.scratch.borrow_mut();
+        name.clear();
+        name.extend_from_slice(scope);
+        let found = write(&mut name);
+        found.then(|| self.purse.with_kept(now, Name { bytes: &name, limit: scope.len() }, keep, Arc::clone))
+    }
+
+    /// A moment by both clocks.
+    pub fn when(&self, now: Moment) -> When {
+        self.purse.when(now)
     }
 
     /// What windows are aligned by that are not started by their first use.

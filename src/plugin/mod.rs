@@ -18,6 +18,7 @@ pub mod limits;
 pub mod phase;
 pub mod redis;
 pub mod regex_uri;
+pub mod standing;
 #[cfg(test)]
 pub mod testing;
 
@@ -26,6 +27,7 @@ pub use compile::{CompileCx, Holds, Makings, Registry, Surroundings, Upstreams};
 pub use consumers::{ConsumerIndex, Credential, CredentialKind, Known};
 pub use inner::{Actions, Inner};
 pub use phase::{Phase, Phases};
+pub use standing::{Look, Looking, Whose};
 
 pub use crate::model::ConfigError;
 
@@ -112,6 +114,9 @@ pub trait Plugin: Sized + Send + Sync + 'static {
     const BODY_FILTER: Transform<Self> = None;
     /// It is over.
     const LOG: Observe<Self> = None;
+
+    /// What is left of limits; asked by those who look, never by a core.
+    const LOOKING: Looking<Self> = None;
 }
 
 /// Metadata of a plugin that has none.

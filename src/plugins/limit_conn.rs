@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::base::window::Seats;
 use crate::exchange::{Exchange, Reply, SlotId};
@@ -30,7 +31,9 @@ use crate::link::ledger::Account;
 use crate::model::field::{InRange, NonEmpty, Seconds, Text};
 use crate::plugin::limits::{AMOUNT_MAX, Amount, KeyType, LimitKey, Number, Till, refusal};
 use crate::plugin::redis::{Borrowed, Policy, with_redis};
-use crate::plugin::{CompileCx, ConfigError, Env, Gate, NoMetadata, Observe, Plugin, Step, Verdict};
+use crate::plugin::{
+    CompileCx, ConfigError, Env, Gate, Look, Looking, NoMetadata, Observe, Plugin, Step, Verdict, Whose,
+};
 use crate::runtime::LocalId;
 use crate::runtime::limits::HELD_BODY_BYTES;
 
@@ -197,6 +200,7 @@ impl Plugin for LimitConn {
     const IS_ACTION: bool = true;
     const ACCESS: Gate<Self> = Some(Self::enter);
     const LOG: Observe<Self> = Some(Self::leave);
+    const LOOKING: Looking<Self> = Some(Self::standing);
 
     fn compile(config: Config, _: NoMetadata, cx: &mut CompileCx<'_>) -> Result<Self, ConfigError> {
         let store = config.policy.store(&config.redis(), cx)?;
@@ -262,6 +266,24 @@ impl Limit {
 
     fn asks_for_body(&self) -> bool {
         self.key.asks_for_body() || self.conn.asks_for_body() || self.burst.asks_for_body()
+    }
+
+    fn standing(&self, look: Look<'_>) -> Option<Value> {
+        let ask = |number: &Number| match (number, look.whose) {
+            (Number::Fixed(number), _) => Some(*number),
+            (Number::Asked(..), Whose::Request(ex)) => number.ask(ex, &mut Vec::new()),
+            (Number::Asked(..), Whose::Key { .. }) => None,
+        };
+        let most = ask(&self.conn)? + ask(&self.burst)?;
+        let mut name = self.scope.clone();
+        let found = match self.is_for_some {
+            true => look.whose.resolve(&self.key, &mut name),
+            false => look.whose.write(&self.key, &mut name),
+        };
+        found.then(|| {
+            let remaining = most.saturating_sub(look.ledger.seated(&name));
+            json!({"plugin": LimitConn::NAME, "per": "concurrency", "count": most, "remaining": remaining})
+        })
     }
 
     /// Takes a seat for the request.
@@ -347,6 +369,11 @@ impl LimitConn {
 
     fn learnt(&self, env: Env<'_>) -> std::rc::Rc<Learnt> {
         env.core.local(self.me, || Learnt(Cell::new(self.usual)))
+    }
+
+    /// A line for each limit, null for one that is not for whoever is looked for, for those who look.
+    fn standing(&self, look: Look<'_>) -> Vec<Value> {
+        self.limits.iter().map(|limit| limit.standing(look).unwrap_or(Value::Null)).collect()
     }
 
     fn leave(&self, ex: &Exchange, env: Env<'_>) {

@@ -22,10 +22,11 @@ use crate::base::hash::stable;
 use crate::base::window::{Fixed, Sliding, Spent};
 use crate::exchange::{Exchange, Reply, SlotId};
 use crate::model::field::HeaderName;
-use crate::plugin::limits::{Amount, LimitKey, Number, Till, refusal};
+use crate::plugin::limits::{Amount, LimitKey, Number, Till, refusal, write_rate_limit};
 use crate::plugin::redis::{Script, Store};
-use crate::plugin::{CompileCx, ConfigError, Edit, Env, Gate, Plugin, Step, limits};
+use crate::plugin::{CompileCx, ConfigError, Edit, Env, Gate, Looking, Plugin, Step, limits};
 use crate::runtime::LocalId;
+use crate::proto::head::HeaderList;
 use crate::runtime::limits::HELD_BODY_BYTES;
 
 use self::config::{Config, KeyType, Metadata, Rule, WindowType};
@@ -34,6 +35,8 @@ use self::config::{Config, KeyType, Metadata, Rule, WindowType};
 mod afar;
 #[path = "limit_count/config.rs"]
 mod config;
+#[path = "limit_count/standing.rs"]
+mod standing;
 
 /// What the core reads.
 pub struct LimitCount {
@@ -43,6 +46,8 @@ pub struct LimitCount {
     /// Whether requests pass whose limit cannot be told.
     degrade: bool,
     tell: bool,
+    /// Whether it is also told as the IETF has it.
+    ietf: bool,
     /// Where counters are kept outside of this process, and how they are counted there.
     afar: Option<(Arc<Store>, Script)>,
     till: LocalId,
@@ -62,6 +67,8 @@ struct Limit {
     scope: Vec<u8>,
     /// What its keys in a Redis begin with.
     keys: Vec<u8>,
+    /// What it is called where the IETF's fields tell of it.
+    name: String,
     limit_header: String,
     remaining_header: String,
     reset_header: String,
@@ -102,6 +109,7 @@ impl Plugin for LimitCount {
     const IS_ACTION: bool = true;
     const ACCESS: Gate<Self> = Some(Self::spend);
     const HEADER_FILTER: Edit<Self> = Some(Self::tell);
+    const LOOKING: Looking<Self> = Some(Self::standing);
 
     fn compile(config: Config, metadata: Metadata, cx: &mut CompileCx<'_>) -> Result<Self, ConfigError> {
         let store = config.store(cx)?;
@@ -153,6 +161,7 @@ impl Plugin for LimitCount {
             refusal: refusal(status, config.rejected_msg.as_deref()),
             degrade: config.allow_degradation,
             tell: config.show_limit_quota_header,
+            ietf: config.ietf_headers,
             afar: store.map(|store| (store, Script::new(script))),
             till: cx.local_of_all_uses(),
             me: cx.local(),
@@ -176,6 +185,7 @@ impl Limit {
             is_for_some: false,
             scope: scope.into_bytes(),
             keys: Vec::new(),
+            name: LimitCount::NAME.to_owned(),
             limit_header: metadata.limit_header.as_str().to_owned(),
             remaining_header: metadata.remaining_header.as_str().to_owned(),
             reset_header: metadata.reset_header.as_str().to_owned(),
@@ -207,6 +217,7 @@ impl Limit {
         };
         let mut limit = Self::new(&rule.count, &rule.time_window, key, format!("{scope}\n{at}\n"), &metadata)?;
         limit.is_for_some = true;
+        limit.name = prefix;
         if let LimitKey::Constant = limit.key {
             limit.scope.extend_from_slice(rule.key.as_bytes());
         }
@@ -277,7 +288,7 @@ impl LimitCount {
 
     /// Keeps what a limit said for the head of the response; the answer, if it was a refusal.
     fn note(&self, ex: &mut Exchange, limit_at: usize, (count, spent): (u64, Spent), env: Env<'_>) -> Option<Reply> {
-        if self.tell {
+        if self.tell || self.ietf {
             let told = Told { by: self.me, limit_at, count, spent };
             let seen = ex.slots.of::<Seen>(self.seen);
             match seen.first {
@@ -292,22 +303,70 @@ impl LimitCount {
         Some(self.refusal.clone())
     }
 
-    fn tell(&self, ex: &mut Exchange, _: Env<'_>) {
+    fn tell(&self, ex: &mut Exchange, env: Env<'_>) {
         let Exchange { slots, response, .. } = ex;
         let Some(seen) = slots.get::<Seen>(self.seen) else { return };
         let headers = &mut response.headers;
+        if self.ietf {
+            let till = env.core.local(self.till, || Till::new(&env.core.ledger));
+            till.ask(|list| self.tell_ietf(seen, headers, list));
+        }
         for told in seen.first.iter().chain(&seen.more).filter(|told| told.by == self.me) {
             let Some(limit) = self.limits.get(told.limit_at) else { continue };
             let remaining = if told.spent.admitted { told.spent.remaining } else { 0 };
             let mut digits = itoa::Buffer::new();
-            headers.set(&limit.limit_header, digits.format(told.count).as_bytes());
-            headers.set(&limit.remaining_header, digits.format(remaining).as_bytes());
-            let mut text = [0; SECONDS_BYTES];
-            headers.set(&limit.reset_header, seconds(told.spent.reset_in, &mut text));
+            if self.tell {
+                headers.set(&limit.limit_header, digits.format(told.count).as_bytes());
+                headers.set(&limit.remaining_header, digits.format(remaining).as_bytes());
+                let mut text = [0; SECONDS_BYTES];
+                headers.set(&limit.reset_header, seconds(told.spent.reset_in, &mut text));
+            }
             if !told.spent.admitted {
                 let wait = told.spent.reset_in.as_millis().div_ceil(1000) as u64;
                 headers.set("Retry-After", digits.format(wait.max(1)).as_bytes());
             }
+        }
+    }
+}
+
+impl LimitCount {
+    /// The same as the IETF has it, with an item for each limit.
+    fn tell_ietf(&self, seen: &Seen, headers: &mut HeaderList, list: &mut Vec<u8>) {
+        let mine = || {
+            let all = seen.first.iter().chain(&seen.more).filter(|told| told.by == self.me);
+            all.filter_map(|told| Some((told, self.limits.get(told.limit_at)?)))
+        };
+        if mine().next().is_none() {
+            return;
+        }
+        // Another use has begun the lists.
+        let follows = seen.first.as_ref().is_some_and(|told| told.by != self.me);
+        let put = if follows { HeaderList::add } else { HeaderList::set };
+        list.clear();
+        for (told, limit) in mine() {
+            limit.write_policy(told.count, list);
+        }
+        put(headers, "RateLimit-Policy", list);
+        list.clear();
+        for (told, limit) in mine() {
+            let remaining = if told.spent.admitted { told.spent.remaining } else { 0 };
+            write_rate_limit(&limit.name, remaining, Some(told.spent.reset_in), list);
+        }
+        put(headers, "RateLimit", list);
+    }
+}
+
+impl Limit {
+    /// Its item of a `RateLimit-Policy`; a window that the request says is not told.
+    fn write_policy(&self, count: u64, out: &mut Vec<u8>) {
+        let mut digits = itoa::Buffer::new();
+        out.extend_from_slice(if out.is_empty() { b"\"" } else { b", \"" });
+        out.extend_from_slice(self.name.as_bytes());
+        out.extend_from_slice(b"\";q=");
+        out.extend_from_slice(digits.format(count).as_bytes());
+        if let Number::Fixed(seconds) = self.window {
+            out.extend_from_slice(b";w=");
+            out.extend_from_slice(digits.format(seconds).as_bytes());
         }
     }
 }

@@ -20,13 +20,14 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::base::window::{Leaky, Turn};
 use crate::exchange::{Exchange, Reply, SlotId};
 use crate::model::field::{InRange, Text};
 use crate::plugin::limits::{KeyType, LimitKey, Till, refusal};
 use crate::plugin::redis::{Call, Policy, Script, Store, with_redis};
-use crate::plugin::{CompileCx, ConfigError, Edit, Env, Gate, NoMetadata, Plugin, Step, Verdict};
+use crate::plugin::{CompileCx, ConfigError, Edit, Env, Gate, Look, Looking, NoMetadata, Plugin, Step, Verdict};
 use crate::runtime::LocalId;
 use crate::runtime::limits::HELD_BODY_BYTES;
 
@@ -120,6 +121,7 @@ impl Plugin for LimitReq {
 
     const ACCESS: Gate<Self> = Some(Self::take_turn);
     const HEADER_FILTER: Edit<Self> = Some(Self::tell);
+    const LOOKING: Looking<Self> = Some(Self::standing);
 
     fn compile(config: Config, _: NoMetadata, cx: &mut CompileCx<'_>) -> Result<Self, ConfigError> {
         let store = config.policy.store(&config.redis(), cx)?;
@@ -201,6 +203,22 @@ impl LimitReq {
             env.core.sleep(time.min(WAIT_MAX)).await;
         }
         Verdict::Next
+    }
+
+    /// What is left, for those who look.
+    fn standing(&self, look: Look<'_>) -> Vec<Value> {
+        let mut name = self.scope.clone();
+        if self.afar.is_some() || !look.whose.write(&self.key, &mut name) {
+            return Vec::new();
+        }
+        let left = self.bucket.left(look.ledger.words(&name)[0], look.now);
+        vec![json!({
+            "plugin": Self::NAME,
+            "per": "rate",
+            "count": self.bucket.most(),
+            "remaining": left.remaining,
+            "reset_in": (!left.admitted).then(|| left.reset_in.as_millis() as f64 / 1000.0),
+        })]
     }
 
     /// Says when to come again.

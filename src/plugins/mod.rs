@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::exchange::{Chunk, Exchange};
 use crate::model::ConfigError;
-use crate::plugin::{CompileCx, CredentialKind, Env, Hooks, Phase, Phases, Plugin, Step};
+use crate::plugin::{CompileCx, CredentialKind, Env, Hooks, Look, Phase, Phases, Plugin, Step};
 
 /// What is known of a plugin without an instance.
 #[derive(Clone, Copy)]
@@ -153,6 +153,12 @@ macro_rules! plugins {
                 })* }
             }
 
+            fn standing(&self, look: Look<'_>) -> Vec<Value> {
+                match self { $($(#[$condition])* Self::$type(plugin) => {
+                    <$module::$type as Plugin>::LOOKING.map_or_else(Vec::new, |hook| hook(plugin, look))
+                })* }
+            }
+
             fn log(&self, ex: &Exchange, env: Env<'_>) {
                 match self { $($(#[$condition])* Self::$type(plugin) => {
                     if let Some(hook) = <$module::$type as Plugin>::LOG { hook(plugin, ex, env); }
@@ -174,6 +180,7 @@ plugins! {
     fault_injection: FaultInjection,
     ip_restriction: IpRestriction,
     key_auth: KeyAuth,
+    limit: Limit,
     limit_conn: LimitConn,
     limit_count: LimitCount,
     limit_req: LimitReq,

@@ -27,6 +27,7 @@ use super::{House, LogFormat, Service, Snapshot, merge};
 use crate::base::cidr::{Cidr, CidrSet};
 use crate::base::hash::{Map, Set};
 use crate::expr::{Template, Var};
+use crate::link::ledger::Ledger;
 use crate::model::field::AddressRange;
 use crate::model::reference::Reference;
 use crate::model::resources::{Change, Resources};
@@ -80,6 +81,8 @@ pub struct Compiler {
     generation: u64,
     /// Ids that went out of use lately.
     retired: VecDeque<LocalId>,
+    /// What limits are counted in, for those who look.
+    ledger: Option<Arc<Ledger>>,
 }
 
 /// Ids that a snapshot tells as retired. A core that misses some sweeps them up when they have become many.
@@ -104,6 +107,7 @@ impl Compiler {
             state: State::new(Parts::new(router_mode(settings))),
             generation: 0,
             retired: VecDeque::new(),
+            ledger: None,
         }
     }
 
@@ -126,6 +130,16 @@ impl Compiler {
     pub fn witnessed_by(mut self, witness: Witness) -> Self {
         self.surroundings.witness = Some(witness);
         self
+    }
+
+    /// Has those who look be told what is left of limits that are counted there.
+    pub fn look_in(&mut self, ledger: &Arc<Ledger>) {
+        self.ledger = Some(Arc::clone(ledger));
+    }
+
+    /// What limits are counted in.
+    pub(super) fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_deref()
     }
 
     /// Has names be resolved another way from here on.

@@ -18,6 +18,7 @@ mod names;
 mod references;
 mod route;
 mod services;
+pub mod standing;
 mod sticky;
 mod throttle;
 mod tls;

@@ -35,6 +35,8 @@ mod http2;
 mod http2_abuse;
 mod limiting;
 mod limits;
+mod limits_exact;
+mod limits_kept;
 mod made_up;
 mod memory;
 mod mirror;

@@ -28,6 +28,7 @@ use crate::control::ask::Booth;
 use crate::control::board::Board;
 use crate::control::explain;
 use crate::control::helm::{Helm, Wish};
+use crate::control::limits;
 use crate::control::store::Author;
 use crate::control::write::Refusal;
 
@@ -42,6 +43,10 @@ pub(crate) struct Bridge {
     /// Where clients connect.
     pub(crate) listeners: Vec<SocketAddr>,
 }
+
+/// What is looked at over the socket as on the control API.
+const LOOKS: [&str; 2] = [EXPLAIN, "/v1/limits"];
+const EXPLAIN: &str = "/v1/explain";
 
 /// The user at the other end, as the kernel knows it (`SO_PEERCRED`).
 #[derive(Clone, Copy, Debug)]
@@ -70,8 +75,12 @@ async fn serve(
         Some(uid) => {
             let author = Author { who: format!("unix:uid={uid}"), from: "unix".to_owned() };
             match parts.uri.path().strip_prefix("/process") {
-                None if parts.method == Method::GET && parts.uri.path() == "/v1/explain" => {
-                    let told = explain::answer(&bridge.booth, parts.uri.query()).await;
+                None if parts.method == Method::GET && LOOKS.contains(&parts.uri.path()) => {
+                    let (booth, query) = (&bridge.booth, parts.uri.query());
+                    let told = match parts.uri.path() {
+                        EXPLAIN => explain::answer(booth, query).await,
+                        _ => limits::answer(booth, query).await,
+                    };
                     told.map_or_else(
                         |(status, why)| Answer::refused(Refusal::new(status, why)),
                         |told| Answer::json(200, told),

@@ -60,6 +60,9 @@ fn help_of(family: &str) -> &'static str {
         "http_status" => "HTTP status codes per service in the gateway",
         "http_latency" => "HTTP request latency in milliseconds per service in the gateway",
         "bandwidth" => "Total bandwidth in bytes consumed per service in the gateway",
+        "limit_requests_total" => {
+            "Requests by limit, and what it made of them: admitted, rejected, would_reject"
+        }
         "upstream_status" => "Upstream status from health checks, 1 is up",
         "llm_latency" => "Latency of requests to language models in milliseconds",
         "llm_prompt_tokens" => "Tokens of prompts sent to language models",

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::rng::Rng;
+use crate::base::window::quota::{Bucket, Quota, Unit};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -213,4 +214,46 @@ fn purses_remember_no_more_than_their_share() {
     }
     assert_eq!(held(&alone), 800, "with three more its share is less");
     drop(more);
+}
+
+#[test]
+fn what_threads_give_back_is_there_for_others_and_nothing_more() {
+    const LIMIT: u64 = 5000;
+    let quota = Gauge::Quota(Quota::new(LIMIT, Span::Calendar(Unit::Month)));
+    // One token in three hours: none comes while this runs.
+    let bucket = Gauge::Bucket(Bucket::new(0.0001, LIMIT));
+    for gauge in [quota, bucket] {
+        let ledger = Ledger::new();
+        let account = Account::default();
+        let when = ledger.when(Moment::from_nanos(1));
+        let kept: u64 = std::thread::scope(|scope| {
+            let work: Vec<_> = (0..4_u64)
+                .map(|thread| {
+                    let account = &account;
+                    scope.spawn(move || {
+                        let mut kept = 0;
+                        for round in 0..20_000 {
+                            let cost = 1 + (round + thread) % 3;
+                            match account.spend(&gauge, when, cost) {
+                                // Two of three find that another limit refuses.
+                                Ok((_, mark)) if round % 3 != 0 => {
+                                    account.give_back(&gauge, mark, when, cost)
+                                }
+                                Ok(_) => kept += cost,
+                                Err(spent) => assert!(spent.remaining < cost),
+                            }
+                        }
+                        kept
+                    })
+                })
+                .collect();
+            work.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        let left = account.look(&gauge, when, 0).remaining;
+        match gauge {
+            Gauge::Quota(_) => assert_eq!(kept + left, LIMIT),
+            // Strict where several give back at once: never more than there was.
+            Gauge::Bucket(_) => assert!(kept + left <= LIMIT, "{kept} kept, {left} left"),
+        }
+    }
 }

@@ -51,6 +51,9 @@ pub struct Config {
     /// Do answers say what is left?
     #[serde(default = "yes")]
     pub(super) show_limit_quota_header: bool,
+    /// Do answers say what is left in the fields `RateLimit` and `RateLimit-Policy` of the IETF as well? Not in APISIX.
+    #[serde(default)]
+    pub(super) ietf_headers: bool,
     /// Seconds between two exchanges with Redis. It is asked for every request, whatever is written. Like all that
     /// follows this is for policies other than `local`.
     sync_interval: Option<f64>,

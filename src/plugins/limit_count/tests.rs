@@ -58,6 +58,25 @@ fn headers_can_be_named_and_left_out() {
 }
 
 #[test]
+fn the_fields_of_the_ietf_are_told_where_they_are_asked_for() {
+    let one = bench(r#"{"count":2,"time_window":600,"ietf_headers":true}"#);
+    let answer = one.response(200, &[], b"");
+    assert_eq!(answer.header("RateLimit-Policy"), "\"limit-count\";q=2;w=600");
+    assert_eq!(answer.header("RateLimit"), "\"limit-count\";r=1;t=600");
+    assert_eq!(answer.header("X-RateLimit-Limit"), "2");
+    let rules = bench(
+        r#"{"ietf_headers":true,"show_limit_quota_header":false,"rules":[
+            {"count":3,"time_window":600,"key":"$remote_addr"},
+            {"count":"2","time_window":"${http_x_w ?? 60}","key":"$remote_addr x","header_prefix":"User"}]}"#,
+    );
+    let answer = rules.response(200, &[], b"");
+    assert_eq!(answer.header("RateLimit-Policy"), "\"1\";q=3;w=600, \"User\";q=2");
+    assert_eq!(answer.header("RateLimit"), "\"1\";r=2;t=600, \"User\";r=1;t=60");
+    assert_eq!(answer.header("X-1-RateLimit-Limit"), "");
+    assert_eq!(bench(r#"{"count":2,"time_window":600}"#).response(200, &[], b"").header("RateLimit"), "");
+}
+
+#[test]
 fn keys_are_variables_templates_or_one_for_all() {
     let of = |extra: &str| bench(&format!(r#"{{"count":2,"time_window":600,{extra}}}"#));
     let by_header = of(r#""key":"http_x_user""#);

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use serde_json::Value;
 
 use super::state::{Held, State, raw_of};
-use super::{Compiler, parts};
+use super::{Compiler, Snapshot, parts};
 use crate::base::hash::Map;
 use crate::model::{self, Kind, Object, object_name, typed};
 use crate::router::{Pattern, RouterError};
@@ -16,15 +16,15 @@ impl Compiler {
     /// What becomes of a request with what is in force, and why. Runs gates of plugins on trial, so it takes as long as
     /// the request would, and a little more for each route that is told of.
     pub fn explain(&self, ask: &Ask) -> Value {
-        let parts = &self.state.parts;
-        let snapshot = parts.snapshot(
-            self.generation,
-            std::sync::Arc::clone(&self.house),
-            &self.state.registry,
-            std::sync::Arc::default(),
-        );
         let archive = Archive { state: &self.state, read: RefCell::default() };
-        explain::explain(&archive, &snapshot, &limits_of(&self.settings), ask)
+        explain::explain(&archive, (&self.last_snapshot(), self.ledger()), &limits_of(&self.settings), ask)
+    }
+
+    /// What the cores were given last, for those who look.
+    pub(in crate::snapshot) fn last_snapshot(&self) -> Snapshot {
+        let house = std::sync::Arc::clone(&self.house);
+        let state = &self.state;
+        state.parts.snapshot(self.generation, house, &state.registry, std::sync::Arc::default())
     }
 }
 

@@ -3,13 +3,18 @@
 use serde_json::{Map, Value, json};
 
 use super::Grounds;
+use crate::base::clock;
 use crate::exchange::Exchange;
 use crate::expr::{Template, Var, Vars as _};
-use crate::plugin::{Hooks as _, Mount};
+use crate::plugin::{Hooks as _, Look, Mount, Whose};
 use crate::plugins::AnyPlugin;
 
 /// What the names of plugins that limit begin with.
 const PREFIX: &str = "limit-";
+/// The plugin that tells all of its limits itself.
+const OWN: &str = "limit";
+/// What plugins know besides what is written.
+const LEFT: [&str; 2] = ["remaining", "reset_in"];
 /// Rules of one plugin that are told of.
 const RULES_MAX: usize = 50;
 /// Fields of theirs that say how much; none is a secret.
@@ -31,9 +36,33 @@ const FIELDS: [&str; 12] = [
 /// The limits of one plugin; most have none.
 pub(super) fn limits(grounds: &Grounds<'_>, mount: &Mount<AnyPlugin>, ex: &Exchange) -> Vec<Value> {
     let name = mount.plugin.name();
+    let standing = grounds.ledger.map_or_else(Vec::new, |ledger| {
+        mount.plugin.standing(Look { ledger, now: clock::now(), whose: Whose::Request(ex) })
+    });
+    if name == OWN {
+        return standing
+            .into_iter()
+            .map(|mut limit| {
+                limit["from"] = (*mount.owner).into();
+                limit
+            })
+            .collect();
+    }
     if !name.starts_with(PREFIX) {
         return Vec::new();
     }
+    let mut limits = written(grounds, mount, ex);
+    for (limit, left) in limits.iter_mut().zip(standing).filter(|(_, left)| !left.is_null()) {
+        for field in LEFT {
+            limit[field] = left[field].clone();
+        }
+    }
+    limits
+}
+
+/// What is written of a plugin's limits.
+fn written(grounds: &Grounds<'_>, mount: &Mount<AnyPlugin>, ex: &Exchange) -> Vec<Value> {
+    let name = mount.plugin.name();
     let config = grounds.archive.plugin(&mount.owner, name).unwrap_or_default();
     let of = |fields: &Value, key_type: &str| {
         let mut limit = Map::new();

@@ -23,6 +23,7 @@ use super::Snapshot;
 use super::compile::Archive;
 use crate::base::clock;
 use crate::exchange::Exchange;
+use crate::link::ledger::Ledger;
 use crate::runtime::{Core, Limits};
 use veil::Veil;
 
@@ -33,13 +34,20 @@ pub const CANDIDATES_MAX: usize = 100;
 struct Grounds<'a> {
     archive: &'a Archive<'a>,
     snapshot: &'a Snapshot,
+    /// What limits are counted in; nothing is counted where no gateway runs.
+    ledger: Option<&'a Ledger>,
     limits: &'a Limits,
     veil: Veil<'a>,
 }
 
 /// The answer, as JSON; its shape is in `docs/control-api.md`.
-pub(super) fn explain(archive: &Archive<'_>, snapshot: &Snapshot, limits: &Limits, ask: &Ask) -> Value {
-    let mut grounds = Grounds { archive, snapshot, limits, veil: Veil::new(&snapshot.index) };
+pub(super) fn explain(
+    archive: &Archive<'_>,
+    (snapshot, ledger): (&Snapshot, Option<&Ledger>),
+    limits: &Limits,
+    ask: &Ask,
+) -> Value {
+    let mut grounds = Grounds { archive, snapshot, ledger, limits, veil: Veil::new(&snapshot.index) };
     let mut ex = Box::new(Exchange::new());
     ex.timing.received = clock::now();
     ex.timing.received_at = clock::wall();
