@@ -44,6 +44,7 @@ mod probes_trust;
 mod proxied;
 mod redis;
 mod redis_fleet;
+mod redis_leases;
 mod redis_seats;
 mod redis_tls;
 mod reference;

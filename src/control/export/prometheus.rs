@@ -303,7 +303,7 @@ fn per_core(page: &mut Page, board: &Board, name: &str, kind: Kind, help: &str, 
 type Of = fn(&CoreStats) -> &Cell;
 
 /// What each core counts: the metric, what it says, and where.
-const COUNTERS: [(&str, &str, Kind, Of); 22] = [
+const COUNTERS: [(&str, &str, Kind, Of); 23] = [
     (
         "ringway_connections_refused_total",
         "Client connections closed unheard: too many of an address, or no load balancer",
@@ -349,6 +349,9 @@ const COUNTERS: [(&str, &str, Kind, Of); 22] = [
     ("ringway_retries_total", "Second and further attempts", Kind::Counter, |c| &c.retries),
     ("ringway_limit_refusals_total", "Requests that a limit refused", Kind::Counter, |c| &c.limit_refusals),
     ("ringway_limit_waits_total", "Requests that a limit had wait", Kind::Counter, |c| &c.limit_waits),
+    ("ringway_limit_leased_total", "Requests decided without asking Redis", Kind::Counter, |c| {
+        &c.limit_leased
+    }),
     ("ringway_redis_failures_total", "Times a Redis with counters gave no reply", Kind::Counter, |c| {
         &c.redis_failures
     }),
