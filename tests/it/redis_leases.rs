@@ -14,7 +14,8 @@ on_both_drivers!(
 const CORES: usize = 2;
 
 fn gateway(origin: &Origin, fields: &str) -> Gateway {
-    let plugin = format!("limit-count: {{time_window: 3600, rejected_code: 429, {fields}}}");
+    let plugin =
+        format!("limit-count: {{time_window: 3600, rejected_code: 429, redis_timeout: 20000, {fields}}}");
     Gateway::routing("/*", [origin]).cores(CORES).route(&format!("plugins: {{{plugin}}}")).start()
 }
 
