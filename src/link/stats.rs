@@ -215,6 +215,8 @@ core_stats! {
     /// Requests that a limit refused, and that it had wait.
     limit_refusals,
     limit_waits,
+    /// Requests on which a limit of a Redis decided without asking it.
+    limit_leased,
     /// Times a Redis that keeps counters gave no reply that could be used.
     redis_failures,
     /// What was taken of a Redis and could not be given back: it is free when its time is over.

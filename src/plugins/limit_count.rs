@@ -12,9 +12,8 @@
 //! Counting is exact for the whole process: every core spends from the same account. Every answer tells what is
 //! left. Uses that name a `group` share their counters; any other counts for itself. Of several `rules`, those
 //! before the one that refuses have counted the request. With `policy: redis`, `redis-sentinel` or
-//! `redis-cluster` gateways share their counters. Differs from APISIX: a refusal also carries `Retry-After`.
+//! `redis-cluster` gateways share their counters, and with `sync_interval` ask for them seldom. Differs from APISIX: a refusal also carries `Retry-After`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::Moment;
@@ -23,7 +22,6 @@ use crate::base::window::{Fixed, Sliding, Spent};
 use crate::exchange::{Exchange, Reply, SlotId};
 use crate::model::field::HeaderName;
 use crate::plugin::limits::{Amount, LimitKey, Number, Till, refusal, write_rate_limit};
-use crate::plugin::redis::{Script, Store};
 use crate::plugin::{CompileCx, ConfigError, Edit, Env, Gate, Looking, Plugin, Step, limits};
 use crate::runtime::LocalId;
 use crate::proto::head::HeaderList;
@@ -35,6 +33,8 @@ use self::config::{Config, KeyType, Metadata, Rule, WindowType};
 mod afar;
 #[path = "limit_count/config.rs"]
 mod config;
+#[path = "limit_count/leased.rs"]
+mod leased;
 #[path = "limit_count/standing.rs"]
 mod standing;
 
@@ -48,8 +48,8 @@ pub struct LimitCount {
     tell: bool,
     /// Whether it is also told as the IETF has it.
     ietf: bool,
-    /// Where counters are kept outside of this process, and how they are counted there.
-    afar: Option<(Arc<Store>, Script)>,
+    /// Where counters are kept outside of this process.
+    afar: Option<afar::Afar>,
     till: LocalId,
     /// Tells this use from others in the slot they share.
     me: LocalId,
@@ -112,7 +112,7 @@ impl Plugin for LimitCount {
     const LOOKING: Looking<Self> = Some(Self::standing);
 
     fn compile(config: Config, metadata: Metadata, cx: &mut CompileCx<'_>) -> Result<Self, ConfigError> {
-        let store = config.store(cx)?;
+        let (store, interval) = (config.store(cx)?, config.interval()?);
         let scope = match &config.group {
             Some(_) if cx.is_action() => return Err(ConfigError::at("group", "group is not supported")),
             // What is compared is what was meant, not how it was written.
@@ -153,7 +153,7 @@ impl Plugin for LimitCount {
         }
         limits.iter_mut().for_each(|limit| limit.keys = afar::keys_of(&limit.scope));
         let sliding = matches!(config.window_type, WindowType::Sliding);
-        let script = if sliding { afar::SLIDING } else { afar::FIXED };
+        let me = cx.local();
         let status = config.rejected_code.u16();
         Ok(Self {
             limits,
@@ -162,9 +162,9 @@ impl Plugin for LimitCount {
             degrade: config.allow_degradation,
             tell: config.show_limit_quota_header,
             ietf: config.ietf_headers,
-            afar: store.map(|store| (store, Script::new(script))),
+            afar: store.map(|store| afar::Afar::new(store, (sliding, interval), me)),
             till: cx.local_of_all_uses(),
-            me: cx.local(),
+            me,
             seen: cx.slot(),
         })
     }
@@ -262,6 +262,9 @@ impl Limit {
 impl LimitCount {
     fn spend<'a>(&'a self, ex: &'a mut Exchange, env: Env<'a>) -> Step<'a> {
         if let Some(afar) = &self.afar {
+            if let Some(step) = self.spend_held(afar, ex, env) {
+                return step;
+            }
             return Step::Wait(Box::pin(self.spend_afar(afar, ex, env)));
         }
         let till = env.core.local(self.till, || Till::new(&env.core.ledger));

@@ -69,7 +69,7 @@ fn count(statuses: &[u16], status: u16) -> usize {
 }
 
 /// A counter, over all cores.
-fn counted(gateway: &Gateway, name: &str) -> f64 {
+pub(super) fn counted(gateway: &Gateway, name: &str) -> f64 {
     let lines = gateway.metrics();
     let of_core = lines.lines().filter(|line| line.starts_with(name));
     of_core.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()

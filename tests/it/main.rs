@@ -54,6 +54,8 @@ mod probes_trust;
 mod proxied;
 mod redis;
 mod redis_fleet;
+mod redis_leases;
+mod redis_mishaps;
 mod redis_seats;
 mod redis_tls;
 mod reference;

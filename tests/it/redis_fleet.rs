@@ -18,7 +18,7 @@ const LIMITS: [(&str, &str); 3] = [
 fn gateway(origin: &Origin, fields: &str, limits: &[(&str, &str)]) -> Gateway {
     let routes = limits.iter().map(|(uri, limit)| {
         format!(
-            "\n  - {{id: {}, uri: {uri}, plugins: {{{limit}, key: http_user, rejected_code: 429, {fields}}}}}, \
+            "\n  - {{id: {}, uri: {uri}, plugins: {{{limit}, key: http_user, rejected_code: 429, redis_timeout: 20000, {fields}}}}}, \
              upstream: {{nodes: {{ORIGIN: 1}}}}}}",
             &uri[1..]
         )
@@ -79,7 +79,10 @@ fn gateways_share_a_cluster_wherever_its_keys_go() {
 
 fn a_master_is_found_and_found_again_after_a_failover() {
     let (origin, mut redis) = (Origin::replying("hello"), RedisWatched::start());
-    let limit = ("/count", "limit-count: {count: 100, time_window: 3600, redis_connect_timeout: 2000");
+    let limit = (
+        "/count",
+        "limit-count: {count: 100, time_window: 3600, redis_connect_timeout: 20000, redis_read_timeout: 20000",
+    );
     let gateways = [(); 2].map(|()| gateway(&origin, &redis.fields(), &[limit]));
     assert_eq!(admitted(&gateways, "/count", 0..1, 20), 40);
     let first = redis.nodes[0].port();

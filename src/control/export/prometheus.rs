@@ -314,7 +314,7 @@ fn per_core(page: &mut Page, board: &Board, name: &str, kind: Kind, help: &str, 
 type Of = fn(&CoreStats) -> &Cell;
 
 /// What each core counts: the metric, what it says, and where.
-const COUNTERS: [(&str, &str, Kind, Of); 26] = [
+const COUNTERS: [(&str, &str, Kind, Of); 27] = [
     ("ringway_fallbacks_total", "Requests for which a fallback was taken", Kind::Counter, |c| &c.fallbacks),
     (
         "ringway_connections_refused_total",
@@ -373,6 +373,9 @@ const COUNTERS: [(&str, &str, Kind, Of); 26] = [
     ("ringway_retries_total", "Second and further attempts", Kind::Counter, |c| &c.retries),
     ("ringway_limit_refusals_total", "Requests that a limit refused", Kind::Counter, |c| &c.limit_refusals),
     ("ringway_limit_waits_total", "Requests that a limit had wait", Kind::Counter, |c| &c.limit_waits),
+    ("ringway_limit_leased_total", "Requests decided without asking Redis", Kind::Counter, |c| {
+        &c.limit_leased
+    }),
     ("ringway_redis_failures_total", "Times a Redis with counters gave no reply", Kind::Counter, |c| {
         &c.redis_failures
     }),

@@ -49,19 +49,43 @@ impl Store {
         core.now().plus(self.within)
     }
 
-    /// Runs a script on one key; the numbers it says.
+    /// Runs a script on one key; the numbers it says. It may run twice, where it is not known what became of the first
+    /// time.
     ///
     /// # Errors
     /// Why there are none, when `until` is over at the latest.
     pub async fn run(
         &self,
         core: &Core,
-        (script, call): (&Script, Call<'_>),
+        program: (&Script, Call<'_>),
         until: Moment,
     ) -> Result<Vec<i64>, Failure> {
-        let mut reply = self.ask(core, call.key, Ask::new(script.by_digest(call)), until).await?;
+        self.run_as(core, program, until, Ask::new).await
+    }
+
+    /// The same for a script that never runs twice.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub async fn run_once(
+        &self,
+        core: &Core,
+        program: (&Script, Call<'_>),
+        until: Moment,
+    ) -> Result<Vec<i64>, Failure> {
+        self.run_as(core, program, until, Ask::once).await
+    }
+
+    async fn run_as(
+        &self,
+        core: &Core,
+        (script, call): (&Script, Call<'_>),
+        until: Moment,
+        ask: fn(Vec<u8>) -> Ask,
+    ) -> Result<Vec<i64>, Failure> {
+        let mut reply = self.ask(core, call.key, ask(script.by_digest(call)), until).await?;
         if matches!(&reply, Reply::Error(why) if why.starts_with("NOSCRIPT")) {
-            reply = self.ask(core, call.key, Ask::new(script.whole(call)), until).await?;
+            reply = self.ask(core, call.key, ask(script.whole(call)), until).await?;
         }
         let told = match reply {
             Reply::List(members) => members

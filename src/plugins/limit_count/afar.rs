@@ -7,12 +7,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::leased::Leasing;
 use super::{Judged, Limit, LimitCount};
 use crate::base::clock::Moment;
 use crate::base::window::Spent;
 use crate::exchange::{Exchange, Reply};
+use crate::plugin::limits::Till;
 use crate::plugin::redis::{Call, Script, Store};
-use crate::plugin::{Env, Verdict};
+use crate::plugin::{Env, Step, Verdict};
+use crate::runtime::LocalId;
 
 /// What the keys begin with.
 const PREFIX: &str = "plugin-limit-count:v1:";
@@ -25,7 +28,7 @@ pub(super) fn keys_of(scope: &[u8]) -> Vec<u8> {
 }
 
 /// `cost limit window`, times in milliseconds; whether it is admitted, what is spent, when the window ends.
-pub(super) const FIXED: &str = "\
+const FIXED: &str = "\
 local cost, limit, window = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local left = redis.call('PTTL', KEYS[1])
 local spent = 0
@@ -38,7 +41,7 @@ end
 return {1, redis.call('INCRBY', KEYS[1], cost), left}";
 
 /// The same for a window that moves with time; what is spent includes what is carried over.
-pub(super) const SLIDING: &str = "\
+const SLIDING: &str = "\
 local cost, limit, window = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -56,18 +59,46 @@ redis.call('HSET', KEYS[1], 'number', number, 'spent', spent + cost, 'before', b
 redis.call('PEXPIRE', KEYS[1], left + window)
 return {1, used + cost, left}";
 
+/// Where counters are kept outside of this process, and how they are counted there.
+pub(super) struct Afar {
+    store: Arc<Store>,
+    script: Script,
+    leasing: Option<Leasing>,
+}
+
+impl Afar {
+    /// Counts there; `interval` says for how long a core holds what it took, if it takes more than it needs at once.
+    pub(super) fn new(store: Arc<Store>, (sliding, interval): (bool, Option<Duration>), me: LocalId) -> Self {
+        let script = Script::new(if sliding { SLIDING } else { FIXED });
+        Self { store, script, leasing: interval.map(|interval| Leasing::new(sliding, interval, me)) }
+    }
+
+    /// How this limit is leased: not where each request says how much there is.
+    fn leasing_of(&self, limit: &Limit) -> Option<&Leasing> {
+        self.leasing.as_ref().filter(|_| !limit.count.is_asked())
+    }
+}
+
 impl LimitCount {
+    /// Counts the request without a wait, where what is held decides it.
+    pub(super) fn spend_held<'a>(&'a self, afar: &Afar, ex: &mut Exchange, env: Env<'a>) -> Option<Step<'a>> {
+        // Of several rules the first ones would be spent twice when a later one has to be asked for.
+        let [limit] = self.limits.as_slice() else { return None };
+        let leasing = afar.leasing_of(limit)?;
+        let till = env.core.local(self.till, || Till::new(&env.core.ledger));
+        let spent = till.ask(|key| {
+            let (count, _) = limit.ask_afar(ex, key).ok()?;
+            leasing.spend_held(env.core, key, count).map(|spent| (count, spent))
+        })?;
+        Some(self.note(ex, 0, spent, env).map_or(Step::Next, Step::Reply))
+    }
+
     /// Counts the request, rule by rule.
-    pub(super) async fn spend_afar(
-        &self,
-        (store, script): &(Arc<Store>, Script),
-        ex: &mut Exchange,
-        env: Env<'_>,
-    ) -> Verdict {
-        let until = store.patience(env.core);
+    pub(super) async fn spend_afar(&self, afar: &Afar, ex: &mut Exchange, env: Env<'_>) -> Verdict {
+        let until = afar.store.patience(env.core);
         let mut judged = false;
         for (limit_at, limit) in self.limits.iter().enumerate() {
-            let (count, spent) = match limit.spend_afar((store, script), ex, (until, env)).await {
+            let (count, spent) = match limit.spend_afar(afar, ex, (until, env)).await {
                 Some(Judged::Spent(count, spent)) => (count, spent),
                 Some(Judged::Passed) => continue,
                 Some(Judged::Unknown) | None if self.degrade => {
@@ -87,30 +118,38 @@ impl LimitCount {
 }
 
 impl Limit {
-    /// Counts the request; `None` when Redis gives no answer that could be used.
-    async fn spend_afar(
-        &self,
-        (store, script): (&Store, &Script),
-        ex: &Exchange,
-        (until, env): (Moment, Env<'_>),
-    ) -> Option<Judged> {
-        let mut key = Vec::with_capacity(128);
-        let (Some(count), Some(seconds)) = (self.count.ask(ex, &mut key), self.window.ask(ex, &mut key)) else {
-            key.clear();
-            let is_for_it = !self.is_for_some || self.key.resolve(ex, &mut key);
-            return Some(if is_for_it { Judged::Unknown } else { Judged::Passed });
-        };
+    /// What is counted, as `key`: the count and the window in seconds; or what there is to say without counting.
+    fn ask_afar(&self, ex: &Exchange, key: &mut Vec<u8>) -> Result<(u64, u64), Judged> {
+        let numbers = (self.count.ask(ex, key), self.window.ask(ex, key));
         key.clear();
         key.extend_from_slice(&self.keys);
-        if self.window.is_asked() {
+        if let (true, Some(seconds)) = (self.window.is_asked(), numbers.1) {
             key.extend_from_slice(format!("{seconds}:").as_bytes());
         }
-        if !self.key.write_text(ex, self.is_for_some, &mut key) {
-            return Some(Judged::Passed);
+        if !self.key.write_text(ex, self.is_for_some, key) {
+            return Err(Judged::Passed);
         }
-        let numbers = [1, count, seconds.saturating_mul(1000)];
-        let call = Call { key: &key, numbers: &numbers, text: None };
-        let told = store.run(env.core, (script, call), until).await.ok()?;
+        let (Some(count), Some(seconds)) = numbers else { return Err(Judged::Unknown) };
+        Ok((count, seconds))
+    }
+
+    /// Counts the request; `None` when Redis gives no answer that could be used.
+    async fn spend_afar(&self, afar: &Afar, ex: &Exchange, (until, env): (Moment, Env<'_>)) -> Option<Judged> {
+        let mut key = Vec::with_capacity(128);
+        let (count, seconds) = match self.ask_afar(ex, &mut key) {
+            Ok(numbers) => numbers,
+            Err(judged) => return Some(judged),
+        };
+        let (core, window) = (env.core, seconds.saturating_mul(1000));
+        if let Some(leasing) = afar.leasing_of(self) {
+            let spent = match leasing.spend_held(core, &key, count) {
+                Some(spent) => spent,
+                None => leasing.spend(core, &afar.store, (&key, count, window), until).await?,
+            };
+            return Some(Judged::Spent(count, spent));
+        }
+        let call = Call { key: &key, numbers: &[1, count, window], text: None };
+        let told = afar.store.run(core, (&afar.script, call), until).await.ok()?;
         let [admitted, spent, left] = <[i64; 3]>::try_from(told).ok()?;
         let spent = Spent {
             admitted: admitted == 1,

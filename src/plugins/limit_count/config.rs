@@ -1,6 +1,7 @@
 //! What a user of `limit-count` writes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -54,9 +55,14 @@ pub struct Config {
     /// Do answers say what is left in the fields `RateLimit` and `RateLimit-Policy` of the IETF as well? Not in APISIX.
     #[serde(default)]
     pub(super) ietf_headers: bool,
-    /// Seconds between two exchanges with Redis. It is asked for every request, whatever is written. Like all that
-    /// follows this is for policies other than `local`.
-    sync_interval: Option<f64>,
+    /// -1: Redis is asked for every request. Otherwise a core takes several at once, and gives back what it has not used
+    /// for so many seconds. Like all that follows this is for policies other than `local`.
+    #[serde(default = "each_time")]
+    #[schemars(extend(
+        "anyOf" = [{"minimum": -1, "maximum": -1}, {"minimum": 0.1, "maximum": AMOUNT_MAX}],
+        "x-expected" = "-1 or a number of at least 0.1"
+    ))]
+    sync_interval: f64,
     /// Where the sentinels are.
     redis_sentinels: Option<NonEmpty<Sentinel>>,
     /// The name of the master, as the sentinels have it.
@@ -91,6 +97,19 @@ impl Config {
             }
         };
         policy.store(&self.redis(), cx)
+    }
+
+    /// For how long what was taken from Redis is held; `None` when nothing is.
+    pub(super) fn interval(&self) -> Result<Option<Duration>, ConfigError> {
+        let seconds = self.sync_interval;
+        if (0.1..=AMOUNT_MAX as f64).contains(&seconds) {
+            return Ok(Some(Duration::from_secs_f64(seconds)));
+        }
+        if (-1.0..=-1.0).contains(&seconds) {
+            return Ok(None);
+        }
+        let problem = format!("expected -1 or a number of at least 0.1, got {seconds}");
+        Err(ConfigError::at("sync_interval", problem))
     }
 
     fn sentinels(&self) -> OfSentinels<'_> {
@@ -214,6 +233,10 @@ fn remote_addr() -> Text<1, 4096> {
 
 const fn unavailable() -> InRange<200, 599> {
     InRange::literal(503)
+}
+
+const fn each_time() -> f64 {
+    -1.0
 }
 
 const fn yes() -> bool {

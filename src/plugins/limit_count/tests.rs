@@ -238,6 +238,9 @@ fn what_is_needed_to_find_a_redis_is_asked_for() {
     bench(&of("redis-sentinel", &named));
     refuses::<LimitCount>(&of("redis-sentinel", &named.replace("\"master\"", "\"slave\"")), "redis_role");
     refuses::<LimitCount>(&of("redis-sentinel", &named.replace("\"master\"", "\"other\"")), "redis_role");
+    for interval in ["-1", "0.1", "5"] {
+        bench(&of("redis", &format!(r#","redis_host":"127.0.0.1","sync_interval":{interval}"#)));
+    }
     for password in ["", "p"] {
         let more = format!(r#","redis_host":"127.0.0.1","redis_password":"{password}","redis_database":1"#);
         bench(&of("redis", &more));
@@ -276,6 +279,9 @@ fn schema_and_compile_agree() {
             (&with(r#""allow_degradation":1"#), "true or false"),
             (&with(r#""show_limit_quota_header":"no""#), "true or false"),
             (&with(r#""redis_port":0"#), "redis_port"),
+            (&with(r#""sync_interval":0.09"#), "sync_interval"),
+            (&with(r#""sync_interval":0"#), "sync_interval"),
+            (&with(r#""sync_interval":-2"#), "sync_interval"),
             (&with(r#""burst":1"#), "found burst"),
             (r#"{"rules":[]}"#, "at least 1"),
             (r#"{"rules":[{"count":1,"time_window":1}]}"#, "key is required"),

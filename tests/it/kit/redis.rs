@@ -51,6 +51,12 @@ impl Redis {
         Self::start_with(Some(password), |_| vec!["--requirepass".to_owned(), password.to_owned()])
     }
 
+    /// Starts an empty one that sleeps when it is told to.
+    #[track_caller]
+    pub(crate) fn that_may_sleep() -> Self {
+        Self::start_with(None, |_| vec!["--enable-debug-command".to_owned(), "yes".to_owned()])
+    }
+
     /// Starts one with more arguments, for the port that it gets.
     #[track_caller]
     pub(super) fn start_with(password: Option<&'static str>, more: impl Fn(u16) -> Vec<String>) -> Self {
