@@ -39,7 +39,7 @@ pub(crate) use front::Front;
 pub(crate) use gateway::{Gateway, Setup, Signal, yaml};
 pub(crate) use names::{NameServer, Says};
 pub(crate) use origin::{Conn, Origin, reply};
-pub(crate) use ports::{connect_from, connections, get_from, ports_of_cores};
+pub(crate) use ports::{connect_from, connections, ports_of_cores};
 pub(crate) use probe::{Bed, anything, bytes, get, has_body, post};
 pub(crate) use redis::Redis;
 pub(crate) use redis_fleet::{RedisCluster, RedisWatched};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-use super::{Answer, Gateway, Raw, eventually};
+use super::{Gateway, eventually};
 
 /// Connects from a port of ours. It is closed by a reset, so that the port is free again at once.
 pub(crate) fn connect_from(port: u16, to: SocketAddr) -> std::io::Result<TcpStream> {
@@ -16,13 +16,6 @@ pub(crate) fn connect_from(port: u16, to: SocketAddr) -> std::io::Result<TcpStre
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into())?;
     socket.connect(&to.into())?;
     Ok(socket.into())
-}
-
-/// One request on a fresh connection from this port.
-#[track_caller]
-pub(crate) fn get_from(port: u16, gateway: &Gateway, path: &str) -> Answer {
-    let stream = eventually("the port is free again", || connect_from(port, gateway.address()).ok());
-    Raw::over(stream).send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).answer()
 }
 
 /// Connections that are open on each core.
