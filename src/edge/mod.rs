@@ -19,6 +19,7 @@ mod greet;
 mod guarded;
 mod h1;
 mod health;
+mod hedge;
 mod hold;
 mod outlier;
 mod pick;

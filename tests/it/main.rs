@@ -29,6 +29,7 @@ mod explain_agrees;
 mod fallbacks;
 mod guards;
 mod health;
+mod hedging;
 mod limiting;
 mod limits;
 mod made_up;

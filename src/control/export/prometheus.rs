@@ -308,7 +308,11 @@ fn per_core(page: &mut Page, board: &Board, name: &str, kind: Kind, help: &str, 
 type Of = fn(&CoreStats) -> &Cell;
 
 /// What each core counts: the metric, what it says, and where.
-const COUNTERS: [(&str, &str, Kind, Of); 22] = [
+const COUNTERS: [(&str, &str, Kind, Of); 24] = [
+    ("ringway_hedges_total", "Requests for which a second node was asked", Kind::Counter, |c| &c.hedges),
+    ("ringway_hedges_won_total", "Of those, the ones that the second node answered", Kind::Counter, |c| {
+        &c.hedges_won
+    }),
     ("ringway_fallbacks_total", "Requests for which a fallback was taken", Kind::Counter, |c| &c.fallbacks),
     (
         "ringway_connections_refused_total",
