@@ -46,8 +46,10 @@ impl Run<'_> {
         self.ex.response.source = Source::Upstream;
         self.ex.reason = "";
         plan.until.end_try();
+        // Whoever else was asked is late.
+        plan.rival.take();
         if let Some(fallback) = &plan.upstream.additions.fallback
-            && self.gives_way(fallback, uploading.get())
+            && self.gives_way(fallback)
         {
             let received = self.ex.response.headers.take_received();
             self.hall.core.buffers.give_back(received);

@@ -6,6 +6,7 @@ use super::respond::{Fault, Retry};
 use super::{View, health, respond};
 use crate::exchange::{Body, Source};
 use crate::link::health::News;
+use crate::proto::head::HeaderId;
 use crate::snapshot::{Fallback, FallbackOn, Goal, Throttle, Upstream};
 
 impl Run<'_> {
@@ -96,16 +97,18 @@ impl Run<'_> {
     }
 
     /// Whether a node's answer gives way to the fallback: only where that can be had for certain.
-    pub(super) fn gives_way(&self, fallback: &Fallback, is_uploading: bool) -> bool {
-        if !fallback.catches(self.ex.response.status) {
-            return false;
-        }
+    pub(super) fn gives_way(&self, fallback: &Fallback) -> bool {
+        fallback.catches(self.ex.response.status)
+            && (matches!(fallback.goal, Goal::Answer(_))
+                || self.ex.request.forward_method().is_idempotent() && !self.has_flowing_body())
+    }
+
+    /// Whether the request has a body that is passed on as it comes, so that it is there once.
+    pub(super) fn has_flowing_body(&self) -> bool {
         let request = &self.ex.request;
-        let is_repeatable = match &request.body {
-            Body::Empty | Body::Held(_) => true,
-            Body::Flowing => !is_uploading && request.content_length == Some(0),
-        };
-        matches!(fallback.goal, Goal::Answer(_)) || request.forward_method().is_idempotent() && is_repeatable
+        let is_held = matches!(request.body, Body::Held(_));
+        let has_length = request.content_length.is_some_and(|length| length > 0);
+        !is_held && (has_length || request.headers.has(HeaderId::TransferEncoding))
     }
 }
 

@@ -1,5 +1,7 @@
 //! How requests tell of the health of nodes, where an upstream asks for it. Where none does, this costs a look.
 
+use std::time::Duration;
+
 use super::respond::Fault;
 use super::{Hall, outlier};
 use crate::base::clock::Moment;
@@ -54,4 +56,11 @@ pub(super) fn are_all_down(upstream: &Upstream, now: Moment) -> bool {
     let ejects = upstream.additions.outliers.is_some();
     let is_up = |cell: &Cell| cell.is_up() && !(ejects && cell.outlier.is_ejected(now));
     !upstream.nodes.iter().any(|node| node.cell.as_deref().is_none_or(is_up))
+}
+
+/// A node was too late with its answer, so that nobody has waited for it.
+pub(super) fn note_late(upstream: &Upstream, node: usize, time: Duration, now: Moment) {
+    if let Some(cell) = upstream.nodes[node].cell.as_deref().filter(|_| upstream.is_measured) {
+        cell.note_latency(time, now);
+    }
 }

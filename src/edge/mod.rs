@@ -21,6 +21,7 @@ mod guarded;
 mod h1;
 mod h2;
 mod health;
+mod hedge;
 mod hold;
 mod outlier;
 mod pick;

@@ -34,6 +34,10 @@ pub(super) struct Plan<'a> {
     pub(super) end: Option<Moment>,
     /// When it must be over in all, if ever.
     pub(super) until: Until,
+    /// The node that is answering, once one is.
+    pub(super) served: Cell<usize>,
+    /// The connection to another node that was asked for the same; closed once the answer has begun.
+    pub(super) rival: Cell<Option<Box<Leased>>>,
 }
 
 impl Plan<'_> {
@@ -131,7 +135,16 @@ impl Run<'_> {
         let tunnel = route.is_some_and(|route| route.websocket) && forward_head::asks_for_websocket(&self.ex);
         let deadlines = upstream.additions.deadlines.as_ref();
         let until = deadlines.map_or_else(Until::default, |of| Until::new(&self.ex, of, started));
-        Plan { upstream, timeouts, tunnel, started, end, until }
+        Plan {
+            upstream,
+            timeouts,
+            tunnel,
+            started,
+            end,
+            until,
+            served: Cell::default(),
+            rival: Cell::default(),
+        }
     }
 
     /// The rule of retries (docs/operations.md): never once the answer has begun or part of the body is gone;
@@ -149,6 +162,7 @@ impl Run<'_> {
     async fn attempt(&mut self, plan: &Plan<'_>, node: usize, fresh: bool) -> Result<After, Failed> {
         let core = &self.hall.core;
         let _under_way = health::enter(plan.upstream, node);
+        plan.served.set(node);
         let began = if self.ex.attempts.is_empty() { plan.started } else { core.now() };
         self.ex.attempts.push(Attempt {
             node: plan.upstream.nodes[node].address,
@@ -196,7 +210,7 @@ impl Run<'_> {
             self.note_attempt(|attempt| attempt.status = failed.fault.status());
         }
         if result.as_ref().map_or_else(|failed| failed.fault == Fault::StatusCaught, |_| true) {
-            health::note_answer(self.hall, plan.upstream, node, self.ex.last_attempt(), over);
+            health::note_answer(self.hall, plan.upstream, plan.served.get(), self.ex.last_attempt(), over);
         }
         self.ex.timing.upstream = over.since(plan.started);
         if result.is_ok() {
@@ -240,7 +254,8 @@ impl Run<'_> {
         }
         let watch = Rc::clone(leased.socket.watch());
         watch.follow(&core.wheel, self.connection.socket.watch());
-        let (sent, out) = if self.upload.is_done() && out.len() <= ASK_BYTES_MAX {
+        let may_hedge = self.may_hedge(plan);
+        let (sent, out) = if self.upload.is_done() && out.len() <= ASK_BYTES_MAX && !may_hedge {
             watch.arm(&core.wheel, plan.within(core, plan.timeouts.read));
             leased.socket.ask(out, core.sending()).await
         } else {
@@ -253,6 +268,9 @@ impl Run<'_> {
             if self.upload.is_done() || watch.fired() {
                 return Err(if watch.fired() { Fault::SendTimeout } else { Fault::SendFailed });
             }
+        }
+        if self.upload.is_done() && may_hedge {
+            return Box::pin(self.hedged(plan, node, leased, began)).await;
         }
         if self.upload.is_done() {
             let relayed = self.converse(plan, &mut leased, &Cell::new(false), began).await?;
@@ -307,7 +325,7 @@ impl Run<'_> {
     }
 
     /// After the answer: keeps the connection if it can serve again, or turns it into a tunnel.
-    async fn part(&mut self, plan: &Plan<'_>, leased: Leased, relayed: Relayed) -> After {
+    pub(super) async fn part(&mut self, plan: &Plan<'_>, leased: Leased, relayed: Relayed) -> After {
         let core = &self.hall.core;
         if relayed.tunnel {
             leased.socket.watch().unfollow();

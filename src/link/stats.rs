@@ -192,6 +192,9 @@ core_stats! {
     ejections,
     /// Requests for which a fallback was taken.
     fallbacks,
+    /// Requests for which a second node was asked, and those that it has answered.
+    hedges,
+    hedges_won,
     /// Panics caught; each cost one connection.
     panics,
     /// Access-log lines and other reports that found no room.

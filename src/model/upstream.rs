@@ -4,6 +4,7 @@ mod checks;
 mod concurrency;
 mod deadlines;
 mod fallback;
+mod hedge;
 mod nodes;
 mod outliers;
 mod sticky;
@@ -21,6 +22,7 @@ pub use checks::{
 pub use concurrency::{Concurrency, Priority};
 pub use deadlines::{Backoff, Deadlines};
 pub use fallback::{Fallback, FallbackOn};
+pub use hedge::Hedge;
 pub use nodes::{Node, NodeSpec, Nodes};
 pub use outliers::{Outliers, SuccessRate};
 pub use sticky::{SameSite, Sticky};
@@ -75,6 +77,8 @@ stored! {
         pub concurrency: Option<Concurrency>,
         /// What serves when the nodes do not. Absent: the client is told so.
         pub fallback: Option<Fallback>,
+        /// When a second node is asked for the same, of requests that are idempotent and have no body. Absent: never.
+        pub hedge: Option<Hedge>,
         /// How long connecting, sending and reading may take. Absent: 60 seconds each.
         pub timeout: Option<Timeout>,
         /// Which `Host` a node is sent.

@@ -3,6 +3,7 @@
 use super::cells::Throttles;
 use super::deadlines::{Backoff, Deadlines};
 use super::fallback::Fallback;
+use super::hedge::Hedge;
 use super::sticky::Sticky;
 use super::throttle::Throttle;
 use super::upstream::Node;
@@ -22,6 +23,7 @@ pub struct Additions {
     /// How many requests are let in at once.
     pub throttle: Option<Box<Throttle>>,
     pub deadlines: Option<Box<Deadlines>>,
+    pub hedge: Option<Box<Hedge>>,
     pub backoff: Option<Box<Backoff>>,
 }
 
@@ -50,6 +52,7 @@ impl Additions {
                 .concurrency
                 .as_ref()
                 .map(|of| Box::new(Throttle::new(of, |rules| throttles.of(name, rules)))),
+            hedge: upstream.hedge.as_ref().map(|hedge| Box::new(Hedge::new(hedge))),
             deadlines: upstream.deadlines.as_ref().map(|deadlines| Box::new(Deadlines::new(deadlines))),
             backoff: upstream.retry_backoff.as_ref().map(|backoff| Box::new(Backoff::new(backoff))),
         }

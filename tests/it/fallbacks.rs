@@ -65,6 +65,7 @@ fn a_status_of_a_node_gives_way_where_the_request_can_be_had_again() {
     let mut client = front.client();
     client.get("/").expect(200, "spare");
     client.post("/", b"body").expect(503, "sick");
+    client.request("PUT", "/", &[], b"body").expect(503, "sick");
     client.get("/").expect(200, "spare");
     let front = gateway(&[&sick], &spare, "fallback: {status: 200, body: ok, statuses: [503]}");
     front.post("/", b"body").expect(200, "ok");

@@ -31,6 +31,7 @@ mod fallbacks;
 mod grpc;
 mod guards;
 mod health;
+mod hedging;
 mod http2;
 mod http2_abuse;
 mod limiting;

@@ -1,6 +1,7 @@
 //! What leaves the process beside responses: logs and metrics.
 
 pub(crate) mod access_log;
+mod counters;
 pub(crate) mod exposition;
 pub(crate) mod process;
 pub(crate) mod prometheus;

@@ -109,7 +109,11 @@ pub(super) fn upstream_of(
     let own = shown.identity(upstream, book)?;
     let (mut compiled, mut lacks) = compile(name, upstream, book, (own, spare))?;
     lacks.extend(missing);
-    compiled.turn = registry.local(holds, name, "upstream", compiled.fingerprint());
+    let fingerprint = compiled.fingerprint();
+    compiled.turn = registry.local(holds, name, "upstream", fingerprint);
+    if let Some(hedge) = &mut compiled.additions.hedge {
+        hedge.tally = registry.local(holds, name, "hedge", fingerprint);
+    }
     let (object, field) = name.split_once('#').unwrap_or((name, ""));
     let of_object = |fault: ConfigError| match field {
         "" => fault.in_object(object),

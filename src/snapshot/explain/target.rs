@@ -58,6 +58,9 @@ pub(super) fn tell(grounds: &Grounds<'_>, ex: &Exchange, found: Option<u32>) -> 
             let sight = throttle.sight();
             json!({"limit": sight.limit, "under_way": sight.under_way, "low_priority": throttle.is_low(ex)})
         }),
+        "hedge": upstream.additions.hedge.as_ref().map(|hedge| json!({
+            "delay": seconds(hedge.delay), "percentile": hedge.percentile, "budget_percent": hedge.budget_percent,
+        })),
         "deadlines": upstream.additions.deadlines.as_ref().map(|deadlines| json!({
             "total": deadlines.total.map(seconds),
             "per_try": deadlines.per_try.map(seconds),
