@@ -183,7 +183,6 @@ pub(super) fn compile(
         .map(|(weight, priority, id)| Weighted { weight: *weight, priority: *priority, id })
         .collect();
     let additions = Additions::new(upstream, &nodes, &weights, (spare, name, &mut book.throttles));
-    let keep = upstream.keepalive_pool.unwrap_or_default();
     let compiled = Upstream {
         name: name.into(),
         kind,
@@ -203,11 +202,7 @@ pub(super) fn compile(
         is_http2: is_http2(upstream),
         timeouts: timeouts_of(upstream),
         retry_timeout: upstream.retry_timeout.and_then(|timeout| timeout.bound()).unwrap_or(Duration::ZERO),
-        keep: Keep {
-            size: keep.size.usize(),
-            idle: keep.idle_timeout.bound().unwrap_or(FOREVER),
-            requests: keep.requests.u32(),
-        },
+        keep: keep_of(upstream),
     };
     Ok((compiled, lacks))
 }
@@ -276,6 +271,15 @@ fn cell_of(book: &mut NodeBook, upstream: &str, node: SocketAddr, rules: u64) ->
     // It is there from now on, also where it is the only one and no balancer looks at it.
     cell.since(clock::now());
     cell
+}
+
+fn keep_of(upstream: &model::Upstream) -> Keep {
+    let keep = upstream.keepalive_pool.unwrap_or_default();
+    Keep {
+        size: keep.size.usize(),
+        idle: keep.idle_timeout.bound().unwrap_or(FOREVER),
+        requests: keep.requests.u32(),
+    }
 }
 
 fn timeouts_of(upstream: &model::Upstream) -> Timeouts {

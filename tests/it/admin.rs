@@ -365,7 +365,7 @@ fn what_is_valid_and_not_there_yet_is_kept_and_told() {
     gateway.get("/verified").expect(200, "hello");
 
     // What asks for more than is spoken is never sent in clear.
-    let route = json!({"uri": "/tls", "upstream": {"scheme": "grpcs", "nodes": {origin.node(): 1}}});
+    let route = json!({"uri": "/tls", "upstream": {"scheme": "tls", "nodes": {origin.node(): 1}}});
     let answer = admin.ask("PUT", "/routes/2", &[], &route.to_string());
     answer.expect_status(201);
     let told = answer.header("x-config-warning").unwrap_or_default();

@@ -447,6 +447,6 @@ fn odd_methods_are_refused() {
         &[400, 414, 431, 501],
     );
     bed.refused("CONNECT to elsewhere", "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", &[400, 405, 501]);
-    bed.refused("HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[400, 405, 501, 505]);
+    bed.refused("HTTP/2 that begins otherwise", "PRI * HTTP/2.1\r\n\r\nSM\r\n\r\n", &[400, 405, 501, 505]);
     bed.verdict();
 }

@@ -305,6 +305,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::link::stats::CoreStats;
     use crate::snapshot::compile::Quarantined;
 
     fn board() -> Board {
