@@ -339,6 +339,8 @@ fn schemas_and_plugins_are_told() {
     let of_plugin = admin.ask("GET", "/schema/plugins/limit-count", &[], "").json();
     assert!(of_plugin["properties"]["count"].is_object(), "{of_plugin}");
     admin.ask("GET", "/plugins/none", &[], "").expect_status(404);
+    // What only begins like its paths is none of them.
+    admin.ask("GET", "routes", &[], "").expect_status(404);
     admin.ask("POST", "/schema/validate/routes", &[], r#"{"uri":"/*","plugins":{}}"#).expect_status(200);
     admin.ask("POST", "/schema/validate/routes", &[], r#"{"url":"/*"}"#).expect_status(400);
     let whole = r#"{"routes":[{"id":"1","uri":"/*","upstream_id":"none"}]}"#;

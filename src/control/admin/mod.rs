@@ -193,8 +193,8 @@ async fn call(parts: Parts, body: Body, by: By) -> Result<Call, Box<Answer>> {
     let not_found = || Answer::json(404, json!({"error_msg": "not found"}));
     let path = parts.uri.path();
     // Where tools look for it.
-    let path =
-        if path == "/openapi.json" { path } else { path.strip_prefix(PREFIX).ok_or_else(not_found)? };
+    let below = path.strip_prefix(PREFIX).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    let path = if path == "/openapi.json" { path } else { below.ok_or_else(not_found)? };
     let path: Vec<String> = path
         .split('/')
         .filter(|part| !part.is_empty())

@@ -71,7 +71,7 @@ pub(super) fn explain(
     }
     grounds.veil.learn(&ex.request);
     told.insert("request".to_owned(), request::told(&ex, &grounds.veil));
-    let mut notes = request::notes(ask);
+    let mut notes = Vec::new();
     let (found, candidates) = candidates::find(&grounds, &mut ex, ask.route.as_deref());
     told.extend(candidates);
     let trial = trial::run(&grounds, &mut ex, found);

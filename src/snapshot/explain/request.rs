@@ -121,12 +121,3 @@ pub(super) fn told(ex: &Exchange, veil: &Veil<'_>) -> Value {
         "headers": headers,
     })
 }
-
-/// What the question itself makes worth saying.
-pub(super) fn notes(ask: &Ask) -> Vec<String> {
-    let mut notes = Vec::new();
-    if ask.https {
-        notes.push("no listener of this version speaks TLS: this is told as if one did".to_owned());
-    }
-    notes
-}
