@@ -170,6 +170,8 @@ core_stats! {
     http2_connections,
     http2_streams,
     http2_errors,
+    /// Streams that were refused, unseen, because the core has too many requests under way.
+    http2_refused,
     /// Requests received, ever.
     requests,
     /// Requests under way.

@@ -9,6 +9,7 @@ on_both_drivers!(
     a_client_that_takes_nothing_of_an_answer_is_let_go,
     headers_beyond_the_limits_are_refused,
     no_frame_is_safe_in_pieces,
+    what_is_too_much_at_once_is_refused_unseen,
 );
 
 const DATA: u8 = 0;
@@ -245,4 +246,27 @@ fn no_frame_is_safe_in_pieces() {
         assert_eq!(String::from_utf8_lossy(&body), "hello", "cut at {cut}: {frames:?}");
     }
     assert!(origin.seen().iter().all(|seen| seen.body == b"abcde"));
+}
+
+fn what_is_too_much_at_once_is_refused_unseen() {
+    let origin = Origin::serving(|conn| {
+        if conn.request().is_some() {
+            conn.wait_for_the_end();
+        }
+    });
+    let gateway = Gateway::routing("/*", [&origin]).settings("limits: {connections_max: 3}").start();
+    let mut raw = Raw::connect(gateway.address());
+    raw.send(hello());
+    for stream in [1, 3, 5, 7, 9] {
+        raw.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, &asking(&[])));
+        let seen = usize::min(3, (stream as usize).div_ceil(2));
+        origin.wait_requests(seen);
+    }
+    let refused = |frames: &[(u8, u8, u32, Vec<u8>)]| -> Vec<u32> {
+        frames.iter().filter(|(kind, ..)| *kind == RST_STREAM).map(|(_, _, id, _)| *id).collect()
+    };
+    let frames = said(&mut raw, |frames| refused(frames).len() == 2);
+    assert_eq!(refused(&frames), [7, 9], "{frames:?}");
+    assert!(frames.iter().filter(|frame| frame.0 == RST_STREAM).all(|frame| word(&frame.3, 0) == 7));
+    assert_eq!(origin.requests(), 3);
 }

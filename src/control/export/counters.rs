@@ -88,6 +88,12 @@ const COUNTERS: &[(&str, &str, Kind, Of)] = &[
         &c.http2_streams
     }),
     (
+        "ringway_http2_refused_total",
+        "Streams of HTTP/2 refused unseen because too much is under way",
+        Kind::Counter,
+        |c| &c.http2_refused,
+    ),
+    (
         "ringway_http2_errors_total",
         "Connections and streams of HTTP/2 that broke its rules",
         Kind::Counter,

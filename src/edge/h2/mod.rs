@@ -275,6 +275,11 @@ async fn talk(hall: &Rc<Hall>, session: &Rc<Session>, wire: Wire) {
         })
         .await;
         match next {
+            // As many requests as connections, whoever they come from: each holds what a connection does.
+            Some(Ok((_, mut respond))) if is_full(hall) => {
+                core.stats.http2_refused.add(1);
+                respond.send_reset(Reason::REFUSED_STREAM);
+            }
             Some(Ok((request, respond))) => {
                 if session.begun.get() + 1 >= core.limits.keepalive_requests {
                     session.leave(core.now());
@@ -291,6 +296,11 @@ async fn talk(hall: &Rc<Hall>, session: &Rc<Session>, wire: Wire) {
             None => return,
         }
     }
+}
+
+/// Whether the core has as many requests under way as it may.
+fn is_full(hall: &Hall) -> bool {
+    hall.core.stats.requests_active.get() >= hall.core.limits.connections_max as u64
 }
 
 type Begun = (http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>);
