@@ -11,6 +11,7 @@ use super::proxy::Plan;
 use super::respond::Fault;
 use crate::base::clock::Moment;
 use crate::exchange::Exchange;
+use crate::link::health::News;
 use crate::proto::head::HeaderList;
 use crate::snapshot::{Backoff, Deadlines};
 
@@ -26,6 +27,8 @@ pub(super) struct Until {
     request: Moment,
     /// Until the answer to the try under way begins.
     attempt: Cell<Moment>,
+    /// Whether the last wait was bounded by the request's, and not by a shorter time.
+    binds: Cell<bool>,
 }
 
 impl Until {
@@ -34,7 +37,7 @@ impl Until {
         let client = if deadlines.from_client { told(&ex.request.headers) } else { None };
         let total = own.into_iter().chain(client).min();
         let request = total.map_or(Moment::ZERO, |total| started.plus(total));
-        Self { request, attempt: Cell::default() }
+        Self { request, ..Self::default() }
     }
 
     /// A try begins.
@@ -59,8 +62,16 @@ impl Until {
             return time;
         }
         let now = now();
-        let left = [self.request, attempt].into_iter().filter(|until| *until != Moment::ZERO);
-        left.map(|until| until.since(now)).fold(time, Duration::min)
+        let left = |until: Moment| (until != Moment::ZERO).then(|| until.since(now));
+        let other = left(attempt).map_or(time, |left| left.min(time));
+        let own = left(self.request).filter(|own| *own <= other);
+        self.binds.set(own.is_some());
+        own.unwrap_or(other)
+    }
+
+    /// Whether it was the request's time that ended a wait. Clocks of waits are coarse: it may be up a moment later.
+    pub(super) fn ended(&self, fault: Fault, now: Moment) -> bool {
+        self.is_over(now) || self.binds.get() && fault.news() == Some(News::Timeout)
     }
 }
 
@@ -162,11 +173,15 @@ mod tests {
     fn the_nearest_deadline_bounds_a_wait() {
         let at = |millis| Moment::ZERO.plus(Duration::from_millis(millis));
         let minute = Duration::from_secs(60);
-        let until = Until { request: at(1000), attempt: Cell::new(at(300)) };
+        let until = Until { request: at(1000), attempt: Cell::new(at(300)), ..Until::default() };
         assert_eq!(until.within(minute, || at(100)).as_millis(), 200);
         assert_eq!(until.within(Duration::from_millis(5), || at(100)).as_millis(), 5);
         until.end_try();
         assert_eq!(until.within(minute, || at(100)).as_millis(), 900);
+        // A wait that ends a moment early was ended by it all the same; what is no matter of time was not.
+        assert!(until.ended(Fault::ReadTimeout, at(990)) && !until.ended(Fault::NoResponse, at(990)));
+        until.within(Duration::from_millis(5), || at(100));
+        assert!(!until.ended(Fault::ReadTimeout, at(990)) && until.ended(Fault::NoResponse, at(1000)));
         assert_eq!(until.within(minute, || at(1100)).as_millis(), 0);
         assert!(until.is_over(at(1000)) && !until.is_over(at(999)));
         let never = Until::default();

@@ -202,7 +202,7 @@ impl Run<'_> {
         if let Err(failed) = &mut result
             && failed.fault.news().is_some()
         {
-            if plan.until.is_over(over) {
+            if plan.until.ended(failed.fault, over) {
                 // That says nothing about the node.
                 failed.fault = Fault::DeadlineExceeded;
             }
