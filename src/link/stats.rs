@@ -166,9 +166,10 @@ core_stats! {
     /// TLS handshakes with clients that came to an agreement, and those that did not.
     tls_handshakes,
     tls_handshake_errors,
-    /// Connections of HTTP/2 open now, their streams, ever, and what was wrong with either.
+    /// Connections of HTTP/2 open now, their streams, ever and now, and what was wrong with either.
     http2_connections,
     http2_streams,
+    http2_streams_active,
     http2_errors,
     /// Streams that were refused, unseen, because the core has too many requests under way.
     http2_refused,

@@ -21,6 +21,7 @@ on_both_drivers!(
     a_node_over_tls_is_verified,
     clients_of_http_1_reach_nodes_of_http_2,
     large_bodies_pass_both_ways,
+    a_connection_that_says_nothing_more_is_left,
 );
 
 /// A gateway before nodes that speak HTTP/2.
@@ -260,4 +261,22 @@ fn large_bodies_pass_both_ways() {
         assert_eq!(whole(slow).await.unwrap().body.len(), body.len());
         sending.await.unwrap();
     });
+}
+
+fn a_connection_that_says_nothing_more_is_left() {
+    // Each connection answers once, and is silent from then on.
+    let origin = Http2Origin::serving(|request, respond, count| async move {
+        if count > 1 {
+            std::future::pending::<()>().await;
+        }
+        echo(request, respond, count).await;
+    });
+    let gateway =
+        before(&[&origin], ", retries: 0, timeout: {connect: 5, send: 5, read: 0.3}").cores(1).start();
+    let mut client = Http2::to(&gateway);
+    for _ in 0..3 {
+        client.get("/answered").expect(200, "");
+        assert_eq!(client.get("/not").status, 504);
+    }
+    assert_eq!(origin.accepted(), 3, "nobody else waits for one that is silent");
 }

@@ -87,6 +87,7 @@ const COUNTERS: &[(&str, &str, Kind, Of)] = &[
     ("ringway_http2_streams_total", "Streams of HTTP/2 begun by clients", Kind::Counter, |c| {
         &c.http2_streams
     }),
+    ("ringway_http2_streams_active", "Streams of HTTP/2 under way", Kind::Gauge, |c| &c.http2_streams_active),
     (
         "ringway_http2_refused_total",
         "Streams of HTTP/2 refused unseen because too much is under way",

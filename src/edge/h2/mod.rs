@@ -298,9 +298,9 @@ async fn talk(hall: &Rc<Hall>, session: &Rc<Session>, wire: Wire) {
     }
 }
 
-/// Whether the core has as many requests under way as it may.
+/// Whether the core has as many streams under way as it may have connections.
 fn is_full(hall: &Hall) -> bool {
-    hall.core.stats.requests_active.get() >= hall.core.limits.connections_max as u64
+    hall.core.stats.http2_streams_active.get() >= hall.core.limits.connections_max as u64
 }
 
 type Begun = (http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>);

@@ -39,6 +39,8 @@ pub(super) struct NodeSession {
     pub(super) streams: Cell<u32>,
     begun: Cell<u32>,
     pub(super) idle_since: Cell<Moment>,
+    /// When the node last said anything.
+    pub(super) heard: Cell<Moment>,
 }
 
 impl NodeSession {
@@ -172,7 +174,7 @@ impl Nodes {
     }
 }
 
-/// Tells those who wait for a connection what became of it, also where whoever opens it is gone.
+/// Tells those who wait for a connection what became of it. Where whoever opens it is gone, another of them does.
 struct Dialling<'a> {
     nodes: &'a Nodes,
     key: PoolKey,
@@ -208,10 +210,9 @@ pub(in crate::edge) async fn stream(
             Found::ToDial(waited_for) => {
                 let Some(dial) = dial.take() else { return Err(Unreached::Refused) };
                 let nodes = &hall.nodes;
-                let mut dialling =
-                    Dialling { nodes, key, dial: waited_for, result: Err(Unreached::Refused), session: None };
+                let mut dialling = Dialling { nodes, key, dial: waited_for, result: Ok(()), session: None };
                 match open(hall, key, keep, dial).await {
-                    Ok(session) => (dialling.session, dialling.result) = (Some(session), Ok(())),
+                    Ok(session) => dialling.session = Some(session),
                     Err(unreached) => {
                         dialling.result = Err(unreached);
                         return Err(unreached);
@@ -259,6 +260,7 @@ async fn open(
         streams: Cell::new(0),
         begun: Cell::new(0),
         idle_since: Cell::new(hall.core.now()),
+        heard: Cell::default(),
     });
     let (hall, served) = (hall.itself(), Rc::clone(&session));
     monoio::spawn(async move {
@@ -279,7 +281,7 @@ async fn serve(
 ) {
     let (mut reader, mut writer) = (socket.reader.lend(), socket.writer.lend());
     {
-        let mut listening = pin!(listen(hall, &mut reader, &pump));
+        let mut listening = pin!(listen(hall, session, &mut reader, &pump));
         let mut has_listened = {
             let mut talking = pin!(http2);
             let mut telling = pin!(tell(hall, session, &mut writer, &pump));
@@ -312,7 +314,7 @@ async fn serve(
 }
 
 /// Receives what the node says, to its end.
-async fn listen(hall: &Hall, reader: &mut Reader, pump: &Pump) {
+async fn listen(hall: &Hall, session: &NodeSession, reader: &mut Reader, pump: &Pump) {
     let core = &hall.core;
     loop {
         if !reader.holds_bytes() && reader.readable().await.is_err() {
@@ -325,6 +327,7 @@ async fn listen(hall: &Hall, reader: &mut Reader, pump: &Pump) {
             core.buffers.give_back(buffer);
             break;
         }
+        session.heard.set(core.now());
         pump.feed(buffer);
         core.buffers.give_back(pump.emptied().await);
     }

@@ -73,6 +73,7 @@ async fn converse(
     // Kept, it would keep the connection open.
     drop(sender);
     let answered = Cell::new(false);
+    let begun = hall.core.now();
     let down = pass_down(session, far, answer, line.method, &answered);
     let up = pass_up(hall, far, stream, Download::of(framing), rest, &answered);
     let (mut down, mut up, mut is_up) = (pin!(down), pin!(up), false);
@@ -80,6 +81,10 @@ async fn converse(
         if !is_up && let Poll::Ready(passed) = up.as_mut().poll(cx) {
             is_up = true;
             if passed.is_err() {
+                // Given up: a node that has said nothing at all meanwhile may be gone, and others had better not wait for it.
+                if !answered.get() && session.heard.get() < begun {
+                    session.leave();
+                }
                 return Poll::Ready(passed);
             }
         }
@@ -179,7 +184,13 @@ async fn pass_down(
             }
             Ok(Head::Final(response)) => break response,
             Err(error) if is_refusal(&error) => return refused(session, far),
-            Err(_) => return Err(Broken::Answer),
+            Err(error) => {
+                // What is broken is the connection, not the stream: another try is not to meet it again.
+                if error.is_io() || error.is_go_away() {
+                    session.leave();
+                }
+                return Err(Broken::Answer);
+            }
         }
     };
     let (parts, mut body) = response.into_parts();

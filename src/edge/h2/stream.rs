@@ -47,21 +47,23 @@ pub(super) enum Broken {
 }
 
 /// Counts a stream while it is under way.
-struct Under<'a> {
-    hall: &'a Hall,
-    session: &'a Session,
+struct Under {
+    hall: Rc<Hall>,
+    session: Rc<Session>,
 }
 
-impl<'a> Under<'a> {
-    fn way(hall: &'a Hall, session: &'a Session) -> Self {
+impl Under {
+    fn way(hall: Rc<Hall>, session: Rc<Session>) -> Self {
+        hall.core.stats.http2_streams_active.add(1);
         session.streams.set(session.streams.get() + 1);
         session.watch.set_resting(false);
         Self { hall, session }
     }
 }
 
-impl Drop for Under<'_> {
+impl Drop for Under {
     fn drop(&mut self) {
+        self.hall.core.stats.http2_streams_active.sub(1);
         let left = self.session.streams.get() - 1;
         self.session.streams.set(left);
         if left == 0 {
@@ -78,12 +80,13 @@ pub(super) fn begin(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
 ) {
-    let (hall, session) = (Rc::clone(hall), Rc::clone(session));
+    // Counted now, not when its task has its turn: many may begin in one.
+    let under = Under::way(Rc::clone(hall), Rc::clone(session));
     let before = session.begun.replace(session.begun.get() + 1);
     hall.core.stats.http2_streams.add(1);
     monoio::spawn(async move {
-        let _under = Under::way(&hall, &session);
-        catch(&hall, session.client.peer, pin!(serve(&hall, &session, before, request, respond))).await;
+        let (hall, session) = (&under.hall, &under.session);
+        catch(hall, session.client.peer, pin!(serve(hall, session, before, request, respond))).await;
     });
 }
 
