@@ -5,9 +5,7 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Duration;
 
-use super::pick::Unreached;
 use super::pipeline::{After, Run};
 use super::proxy::Plan;
 use super::respond::Fault;
@@ -83,14 +81,7 @@ impl Run<'_> {
         let core = &self.hall.core;
         core.stats.hedges.add(1);
         let other_began = core.now();
-        self.ex.attempts.push(Attempt {
-            node: plan.upstream.nodes[other].address,
-            status: 0,
-            connect: Duration::ZERO,
-            header: Duration::ZERO,
-            total: Duration::ZERO,
-            reused: false,
-        });
+        self.ex.attempts.push(Attempt::at(plan.upstream.nodes[other].address));
         let _under_way = health::enter(plan.upstream, other);
         let first = {
             let mut one = pin!(leased.socket.heard());
@@ -160,11 +151,7 @@ impl Run<'_> {
     async fn ask_other(&self, plan: &Plan<'_>, node: usize) -> Result<Box<Leased>, Fault> {
         let core = &self.hall.core;
         let connected = pick::connection(self.hall, &self.ex, plan, node, false).await;
-        let mut leased = connected.map_err(|error| match error {
-            Unreached::Timeout => Fault::ConnectTimeout,
-            Unreached::Refused => Fault::ConnectRefused,
-            Unreached::Mistrusted => Fault::TlsRefused,
-        })?;
+        let mut leased = connected?;
         leased.requests += 1;
         let mut out = core.buffers.large();
         forward_head::write(self, plan, node, &mut out);

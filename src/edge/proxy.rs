@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::deadline::Until;
 use super::deliver::Relayed;
-use super::pick::Unreached;
 use super::pipeline::{After, Run};
 use super::respond::{Fault, Retry};
 use super::upload::{Ends, UploadFault};
@@ -164,14 +163,7 @@ impl Run<'_> {
         let _under_way = health::enter(plan.upstream, node);
         plan.served.set(node);
         let began = if self.ex.attempts.is_empty() { plan.started } else { core.now() };
-        self.ex.attempts.push(Attempt {
-            node: plan.upstream.nodes[node].address,
-            status: 0,
-            connect: Duration::ZERO,
-            header: Duration::ZERO,
-            total: Duration::ZERO,
-            reused: false,
-        });
+        self.ex.attempts.push(Attempt::at(plan.upstream.nodes[node].address));
         if let Some(deadlines) = &plan.upstream.additions.deadlines {
             plan.until.begin_try(deadlines, began);
         }
@@ -188,14 +180,7 @@ impl Run<'_> {
                 let result = self.exchange_with(plan, node, leased, began).await;
                 result.map_err(|fault| Failed { fault, reused })
             }
-            Err(error) => {
-                let fault = match error {
-                    Unreached::Timeout => Fault::ConnectTimeout,
-                    Unreached::Refused => Fault::ConnectRefused,
-                    Unreached::Mistrusted => Fault::TlsRefused,
-                };
-                Err(Failed { fault, reused: false })
-            }
+            Err(unreached) => Err(Failed { fault: unreached.into(), reused: false }),
         };
         let over = self.hall.core.now();
         self.note_attempt(|attempt| attempt.total = over.since(began));

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use super::admit::Refusal;
+use super::pick::Unreached;
 use crate::exchange::{Exchange, Reply, ReplyBody, ResponseBody, Source};
 use crate::expr::{Var, Vars as _};
 use crate::link::health::News;
@@ -92,6 +93,16 @@ faults! {
     /// The client left, or stalled while it sent its body. Logged, seldom seen.
     ClientGone = 499 "client_gone" "http_request_error" Never,
     BodyTimeout = 408 "body_timeout" "http_request_error" Never,
+}
+
+impl From<Unreached> for Fault {
+    fn from(unreached: Unreached) -> Self {
+        match unreached {
+            Unreached::Timeout => Self::ConnectTimeout,
+            Unreached::Refused => Self::ConnectRefused,
+            Unreached::Mistrusted => Self::TlsRefused,
+        }
+    }
 }
 
 impl Fault {

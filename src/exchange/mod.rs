@@ -96,6 +96,14 @@ pub struct Attempt {
     pub reused: bool,
 }
 
+impl Attempt {
+    /// A try at a node that has just begun.
+    pub const fn at(node: SocketAddr) -> Self {
+        let none = Duration::ZERO;
+        Self { node, status: 0, connect: none, header: none, total: none, reused: false }
+    }
+}
+
 /// One request with its response.
 #[derive(Debug)]
 pub struct Exchange {

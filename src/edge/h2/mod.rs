@@ -3,6 +3,7 @@
 //! Each stream is served as a connection of HTTP/1 whose other end is in this core (`stream.rs`), so nothing behind knows
 //! which version a client speaks. A connection on which nothing goes on holds no buffer of ours.
 
+mod carry;
 mod node;
 mod node_stream;
 mod stream;
@@ -21,6 +22,7 @@ use h2::Reason;
 use h2::server::Connection as Http2;
 use slab::Slab;
 
+use self::carry::carry;
 use super::Hall;
 use super::h1::Connection;
 use crate::base::clock::Moment;
@@ -30,7 +32,7 @@ use crate::proto::h2::meter::{Abuse, Meter};
 use crate::proto::h2::wire::{Pump, Wire, wire};
 use crate::runtime::deadline::Watch;
 use crate::runtime::limits::LINGER;
-use crate::runtime::socket::{Reader, Writer};
+use crate::runtime::socket::Reader;
 
 /// One connection, as its streams and the core's clockwork see it.
 struct Session {
@@ -154,32 +156,9 @@ pub(super) async fn serve(hall: &Rc<Hall>, connection: &mut Connection, received
         session.leave(now);
     }
     let (wire, pump) = wire();
-    let socket = &mut connection.socket;
-    let (mut reader, mut writer) = (socket.reader.lend(), socket.writer.lend());
-    {
-        let mut listening = pin!(listen(hall, &session, &mut reader, &pump, received));
-        let mut has_listened = {
-            let mut talking = pin!(talk(hall, &session, wire));
-            let mut telling = pin!(tell(hall, &session, &mut writer, &pump));
-            let (mut has_listened, mut has_talked) = (false, false);
-            poll_fn(|cx| {
-                has_listened = has_listened || listening.as_mut().poll(cx).is_ready();
-                has_talked = has_talked || talking.as_mut().poll(cx).is_ready();
-                telling.as_mut().poll(cx).map(|()| has_listened)
-            })
-            .await
-        };
-        pump.close();
-        socket.writer.take_back(writer);
-        socket.finish_sending();
-        session.watch.arm(&core.wheel, LINGER);
-        poll_fn(|cx| {
-            has_listened = has_listened || listening.as_mut().poll(cx).is_ready();
-            if has_listened { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-    }
-    socket.reader.take_back(reader);
+    let listen = async |reader: &mut Reader| listen(hall, &session, reader, &pump, received).await;
+    let talk = talk(hall, &session, wire);
+    carry(hall, &mut connection.socket, &pump, || session.is_idle(), listen, talk).await;
 }
 
 /// Receives what the client says, until it says nothing more, or too much of the wrong kind.
@@ -231,23 +210,6 @@ async fn listen_no_more(hall: &Hall, reader: &mut Reader) {
         if !matches!(received, Ok(count) if count > 0) {
             return hall.core.buffers.give_back(buffer);
         }
-    }
-}
-
-/// Sends what is to be said to the client, until nothing more is.
-async fn tell(hall: &Hall, session: &Session, writer: &mut Writer, pump: &Pump) {
-    let core = &hall.core;
-    let mut spare = Vec::new();
-    while let Some(bytes) = pump.outgoing(spare).await {
-        session.watch.arm(&core.wheel, core.limits.write_timeout);
-        let (sent, mut returned) = writer.send(bytes, 0, core.sending()).await;
-        session.watch.disarm();
-        if sent.is_err() {
-            return;
-        }
-        // Who rests holds no memory.
-        returned.clear();
-        spare = if session.is_idle() { Vec::new() } else { returned };
     }
 }
 

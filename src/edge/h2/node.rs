@@ -6,23 +6,21 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 use h2::client::{Connection as Http2, SendRequest};
 
+use super::carry::carry;
 use super::node_stream;
 use crate::base::clock::Moment;
 use crate::base::hash::Map;
 use crate::edge::Hall;
 use crate::edge::pick::Unreached;
 use crate::proto::h2::wire::{Pump, Wire, wire};
-use crate::runtime::deadline::Watch;
-use crate::runtime::limits::LINGER;
 use crate::runtime::pool::{Keep, Leased, PoolKey};
-use crate::runtime::socket::{Reader, Socket, Writer};
+use crate::runtime::socket::{Reader, Socket};
 
 /// Connections of a core to one node. With a hundred streams each, more than a core serves.
 const CONNECTIONS_MAX: usize = 16;
@@ -34,7 +32,6 @@ pub(super) struct NodeSession {
     /// `None` once no more streams are begun on it.
     sender: RefCell<Option<SendRequest<Bytes>>>,
     key: PoolKey,
-    watch: Rc<Watch>,
     keep: Keep,
     pub(super) streams: Cell<u32>,
     begun: Cell<u32>,
@@ -255,7 +252,6 @@ async fn open(
     let session = Rc::new(NodeSession {
         sender: RefCell::new(Some(sender)),
         key,
-        watch: Rc::clone(socket.watch()),
         keep,
         streams: Cell::new(0),
         begun: Cell::new(0),
@@ -279,38 +275,17 @@ async fn serve(
     http2: Http2<Wire, Bytes>,
     pump: Pump,
 ) {
-    let (mut reader, mut writer) = (socket.reader.lend(), socket.writer.lend());
-    {
-        let mut listening = pin!(listen(hall, session, &mut reader, &pump));
-        let mut has_listened = {
-            let mut talking = pin!(http2);
-            let mut telling = pin!(tell(hall, session, &mut writer, &pump));
-            let (mut has_listened, mut has_talked) = (false, false);
-            poll_fn(|cx| {
-                has_listened = has_listened || listening.as_mut().poll(cx).is_ready();
-                if !has_talked && talking.as_mut().poll(cx).is_ready() {
-                    has_talked = true;
-                    pump.close();
-                }
-                // The node is going, or gone: others begin elsewhere.
-                if has_listened {
-                    session.leave();
-                }
-                telling.as_mut().poll(cx).map(|()| has_listened)
-            })
-            .await
-        };
+    let listen = async |reader: &mut Reader| {
+        listen(hall, session, reader, &pump).await;
+        // The node is going, or gone: others begin elsewhere.
+        session.leave();
+    };
+    let talk = async {
+        // How it ended, each of its streams knows.
+        let _ = http2.await;
         pump.close();
-        socket.writer.take_back(writer);
-        socket.finish_sending();
-        session.watch.arm(&hall.core.wheel, LINGER);
-        poll_fn(|cx| {
-            has_listened = has_listened || listening.as_mut().poll(cx).is_ready();
-            if has_listened { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-    }
-    socket.reader.take_back(reader);
+    };
+    carry(hall, &mut socket, &pump, || session.streams.get() == 0, listen, talk).await;
 }
 
 /// Receives what the node says, to its end.
@@ -332,20 +307,4 @@ async fn listen(hall: &Hall, session: &NodeSession, reader: &mut Reader, pump: &
         core.buffers.give_back(pump.emptied().await);
     }
     pump.end();
-}
-
-/// Sends what is to be said to the node, until nothing more is.
-async fn tell(hall: &Hall, session: &NodeSession, writer: &mut Writer, pump: &Pump) {
-    let core = &hall.core;
-    let mut spare = Vec::new();
-    while let Some(bytes) = pump.outgoing(spare).await {
-        session.watch.arm(&core.wheel, core.limits.write_timeout);
-        let (sent, mut returned) = writer.send(bytes, 0, core.sending()).await;
-        session.watch.disarm();
-        if sent.is_err() {
-            return;
-        }
-        returned.clear();
-        spare = if session.streams.get() == 0 { Vec::new() } else { returned };
-    }
 }
