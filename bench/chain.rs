@@ -15,7 +15,6 @@ use std::task::{Context, Poll, Waker};
 use kit::{Case, Work};
 use ringway::base::clock::Moment;
 use ringway::exchange::{Exchange, Source};
-use ringway::link::ledger::Ledger;
 use ringway::link::outbox::{Inbox, outbox};
 use ringway::model::Settings;
 use ringway::model::resources::{self, Format};
@@ -63,7 +62,7 @@ impl Stage {
         let outcome = compiler.compile(&objects);
         assert_eq!(outcome.faults, []);
         let (outbox, inbox) = outbox();
-        let hatches = Hatches { outbox, stats: Arc::default(), ledger: Arc::new(Ledger::new()) };
+        let hatches = Hatches::alone(outbox, Arc::default());
         let core = Core::new(0, Limits::default(), hatches, 1);
         Self { core, snapshot: outcome.snapshot, received: HEAD.to_vec(), _inbox: inbox }
     }

@@ -20,6 +20,7 @@ use crate::link::handover::{self, Handed, Neighbours, Spoken};
 use crate::link::ledger::Ledger;
 use crate::link::mailbox::{Letterbox, Mailbox, mailbox};
 use crate::link::outbox::{Outbox, outbox};
+use crate::link::shelf::Shelves;
 use crate::link::stats::CoreStats;
 use crate::model::Settings;
 use crate::model::resources::Resources;
@@ -27,7 +28,7 @@ use crate::model::settings::{self, Cores, Listen};
 use crate::runtime::core::Hatches;
 use crate::runtime::driver::{Driver, Wanted};
 use crate::runtime::listener::{self, Open};
-use crate::runtime::{Core, Limits, affinity, sys};
+use crate::runtime::{Core, Limits, affinity, loan, sys};
 use crate::snapshot::compile::Outcome;
 use crate::snapshot::{Compiler, Order, Resolve, Snapshot, limits_of};
 
@@ -94,27 +95,28 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     let mut started = Started::default();
     let all_stats: Vec<Arc<CoreStats>> = processors.iter().map(|_| Arc::default()).collect();
     let neighbours = handover::among(&all_stats)?;
-    for (id, (processor, (neighbours, handed))) in processors.iter().zip(neighbours).enumerate() {
+    let lenders = loan::among(processors.len())?;
+    let shelves = Arc::new(Shelves::new(processors.len()));
+    let each = processors.iter().zip(neighbours).zip(lenders);
+    for (id, ((processor, (neighbours, handed)), lenders)) in each.enumerate() {
         let (post, letterbox) = mailbox()?;
-        let stats = Arc::clone(&all_stats[id]);
         let seat = Seat {
             id: id as u16,
             processor: *processor,
             wanted: wanted(settings.driver),
             limits: limits_of(&settings),
             outbox: report.clone(),
-            stats: Arc::clone(&stats),
+            stats: Arc::clone(&all_stats[id]),
             ledger: Arc::clone(&ledger),
             snapshot: Arc::clone(&first.snapshot),
             listeners: sockets.pop().unwrap_or_default(),
             letterbox,
             neighbours,
             handed,
+            lenders,
+            shelves: Arc::clone(&shelves),
         };
-        let tell = tell.clone();
-        let thread =
-            std::thread::Builder::new().name(format!("core-{id}")).spawn(move || seat.take(&tell))?;
-        started.add(post, stats, thread);
+        started.seat(seat, post, tell.clone())?;
     }
     // Only the cores' own ends are left: hearing ends when the last core has told how its start went.
     drop(tell);
@@ -155,10 +157,18 @@ struct Started {
 }
 
 impl Started {
-    fn add(&mut self, mailbox: Mailbox<Order>, stats: Arc<CoreStats>, thread: JoinHandle<()>) {
+    /// Starts another, which tells whether it has a loop.
+    fn seat(
+        &mut self,
+        seat: Seat,
+        mailbox: Mailbox<Order>,
+        tell: mpsc::Sender<io::Result<String>>,
+    ) -> io::Result<()> {
         self.mailboxes.push(mailbox);
-        self.stats.push(stats);
-        self.threads.push(thread);
+        self.stats.push(Arc::clone(&seat.stats));
+        let thread = std::thread::Builder::new().name(format!("core-{}", seat.id));
+        self.threads.push(thread.spawn(move || seat.take(&tell))?);
+        Ok(())
     }
 
     /// Waits until every core has its loop; its name, or why a core has none.
@@ -185,6 +195,8 @@ struct Seat {
     letterbox: Letterbox<Order>,
     neighbours: Neighbours,
     handed: Letterbox<Handed>,
+    lenders: loan::Neighbour,
+    shelves: Arc<Shelves>,
 }
 
 impl Seat {
@@ -199,7 +211,8 @@ impl Seat {
                 return;
             }
         };
-        let hatches = Hatches { outbox: self.outbox, stats: self.stats, ledger: self.ledger };
+        let hatches =
+            Hatches { outbox: self.outbox, stats: self.stats, ledger: self.ledger, shelves: self.shelves };
         // The address of a local differs from run to run (ASLR), and from core to core.
         let seed = std::ptr::from_ref(&hatches).addr() as u64
             ^ crate::base::clock::wall()
@@ -213,6 +226,7 @@ impl Seat {
             letterbox: self.letterbox,
             neighbours: self.neighbours,
             handed: self.handed,
+            lenders: self.lenders,
         };
         // A listener that can not be taken over ends the core, which the control thread notices.
         let _ = edge::run_core(driver, start);

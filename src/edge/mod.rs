@@ -56,6 +56,7 @@ use crate::runtime::deadline::TICK;
 use crate::runtime::driver::Driver;
 use crate::runtime::event::Event;
 use crate::runtime::listener::{Listener, Open};
+use crate::runtime::loan::{self, Letter, Loans};
 use crate::runtime::{Core, chore, errand};
 use crate::snapshot::{Chain, Order, Snapshot};
 
@@ -127,9 +128,10 @@ struct Hall {
     neighbours: Neighbours,
     /// When something was noted that may come often.
     noted: Cell<Option<Moment>>,
-    /// How nodes are spoken to over TLS, and what tells their names apart.
+    /// How nodes are spoken to over TLS.
     node_configs: RefCell<secure::Configs>,
-    names: ahash::RandomState,
+    /// Idle connections of the other cores.
+    loans: Loans,
 }
 
 impl Hall {
@@ -176,6 +178,8 @@ pub struct Start {
     pub neighbours: Neighbours,
     /// Connections from other cores.
     pub handed: Letterbox<Handed>,
+    /// To borrow connections to nodes from other cores.
+    pub lenders: loan::Neighbour,
 }
 
 /// Runs one core until it is told to end.
@@ -185,7 +189,8 @@ pub struct Start {
 pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
     let nonblocking = driver.wants_nonblocking();
     driver.run(async {
-        let Start { core, snapshot, listeners, letterbox, neighbours, handed } = start;
+        let Start { core, snapshot, listeners, letterbox, neighbours, handed, lenders } = start;
+        let (loans, letters) = lenders.settle();
         let listeners: Vec<Rc<Listener>> = listeners
             .into_iter()
             .map(|listener| Listener::new(listener, nonblocking).map(Rc::new))
@@ -208,13 +213,14 @@ pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
             neighbours,
             noted: Cell::default(),
             node_configs: RefCell::default(),
-            names: ahash::RandomState::new(),
+            loans,
         });
         hall.core.stats.generation.set(generation);
         monoio::spawn(keep_time(Rc::clone(&hall)));
         monoio::spawn(run_errands(Rc::clone(&hall)));
         monoio::spawn(run_chores(Rc::clone(&hall)));
         monoio::spawn(accept::take_in_handed(Rc::clone(&hall), handed));
+        monoio::spawn(trade(Rc::clone(&hall), letters));
         for listener in &listeners {
             accept::open(&hall, listener);
         }
@@ -261,6 +267,23 @@ async fn run_errands(hall: Rc<Hall>) {
     }
 }
 
+/// Lends idle connections to other cores, and takes what they lend, for as long as the core lives.
+async fn trade(hall: Rc<Hall>, letterbox: Letterbox<Letter>) {
+    let core = &hall.core;
+    drain::empty(core, letterbox, |letter| match letter {
+        Letter::Wanted(wanted) => {
+            let hall = Rc::clone(&hall);
+            monoio::spawn(async move { hall.loans.lend(&hall.core, wanted).await });
+        }
+        Letter::Answer(answer) => {
+            if let Some((late, keep)) = hall.loans.receive(core, answer) {
+                core.pool.give_back(late, &keep, &core.wheel, || download::net(core));
+            }
+        }
+    })
+    .await;
+}
+
 /// Does what plugins leave to be done, each in a task of its own.
 async fn run_chores(hall: Rc<Hall>) {
     loop {
@@ -286,11 +309,10 @@ async fn keep_time(hall: Rc<Hall>) {
         if now >= chores_due {
             chores_due = now.plus(CHORES);
             core.renew_wall();
-            core.pool.sweep();
+            core.pool.sweep(&core.stats);
             hall.sessions.look(&hall, now);
             hall.nodes.look(now);
             core.tidy_memory();
-            core.stats.upstream_idle.set(core.pool.len() as u64);
         }
     }
 }

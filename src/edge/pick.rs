@@ -172,6 +172,14 @@ pub(super) async fn connection(
         core.stats.upstream_reuses.add(1);
         return Ok(leased);
     }
+    if !fresh
+        && !upstream.is_http2
+        && let Some(lender) = core.pool.lender(&key)
+        && let Some(leased) = Box::pin(hall.loans.borrow(lender, key, upstream.keep)).await
+    {
+        core.stats.upstream_reuses.add(1);
+        return Ok(leased);
+    }
     let opened = open(hall, ex, plan, node);
     if upstream.is_http2 {
         // Large, and the requests of HTTP/1 have no need of it.

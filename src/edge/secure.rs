@@ -27,7 +27,7 @@ pub(super) type Configs = Map<u64, Arc<ClientConfig>>;
 /// What tells connections over TLS apart: by which rules, and under which name. Names may be the client's choice, so the
 /// hash is seeded.
 pub(super) fn key(hall: &Hall, tls: &NodeTls, name: &[u8]) -> u64 {
-    hall.names.hash_one((tls.id, name)) | 1
+    hall.core.pool.names().hash_one((tls.id, name)) | 1
 }
 
 /// Speaks TLS with a node from here on.

@@ -8,5 +8,6 @@ pub mod ledger;
 pub mod mailbox;
 pub mod outbox;
 pub mod outlier;
+pub mod shelf;
 pub mod stats;
 pub mod throttle;

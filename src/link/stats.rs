@@ -180,14 +180,17 @@ core_stats! {
     /// Bytes received from and sent to clients.
     bytes_in,
     bytes_out,
-    /// Upstream connections opened, reused, found dead when wanted, and idle now.
+    /// Upstream connections opened, borrowed from other cores, reused, found dead when wanted, idle now, and of these
+    /// those that the core could do without.
     upstream_connects,
+    upstream_borrows,
     upstream_connect_errors,
     /// Of those, the ones where TLS was not agreed on.
     upstream_tls_errors,
     upstream_reuses,
     upstream_stale,
     upstream_idle,
+    upstream_spare,
     /// Second and further attempts, and those the budget did not allow.
     retries,
     retry_budget_exhausted,

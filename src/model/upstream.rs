@@ -232,7 +232,7 @@ pub struct UpstreamTls {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KeepalivePool {
-    /// Most idle connections, a core.
+    /// Most idle connections to a node, of all cores together.
     pub size: InRange<1, 1_000_000>,
     /// How long an idle one is kept, in seconds; 0: until the other side closes.
     pub idle_timeout: SecondsOrOff,

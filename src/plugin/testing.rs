@@ -22,7 +22,6 @@ use super::{Actions, CompileCx, ConsumerIndex, Env, Inner, Plugin, Registry, Ste
 use crate::exchange::{
     Body, Chunk, ConsumerLabels, Exchange, Reply, ReplyBody, ResponseBody, RouteLabels, Source,
 };
-use crate::link::ledger::Ledger;
 use crate::link::outbox::{Inbox, Report, outbox};
 use crate::link::stats::Series;
 use crate::model::{ConfigError, ObjectId, Upstream, schema};
@@ -142,7 +141,7 @@ impl Desk {
 
     pub(crate) fn with_limits(limits: Limits) -> Self {
         let (outbox, inbox) = outbox();
-        let hatches = Hatches { outbox, stats: Arc::default(), ledger: Arc::new(Ledger::new()) };
+        let hatches = Hatches::alone(outbox, Arc::default());
         let core = Core::new(0, limits, hatches, 7);
         let stage = Rc::new(Stage { core, consumers: RefCell::default(), inbox });
         Self {

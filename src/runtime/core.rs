@@ -10,6 +10,7 @@ use crate::base::rng::Rng;
 use crate::exchange::Exchange;
 use crate::link::ledger::Ledger;
 use crate::link::outbox::{Level, Outbox, Report, outbox};
+use crate::link::shelf::Shelves;
 use crate::link::stats::{CoreStats, Series};
 
 use super::Limits;
@@ -40,6 +41,14 @@ pub struct Hatches {
     pub outbox: Outbox,
     pub stats: Arc<CoreStats>,
     pub ledger: Arc<Ledger>,
+    pub shelves: Arc<Shelves>,
+}
+
+impl Hatches {
+    /// Of a core that shares nothing.
+    pub fn alone(outbox: Outbox, stats: Arc<CoreStats>) -> Self {
+        Self { outbox, stats, ledger: Arc::new(Ledger::new()), shelves: Arc::new(Shelves::new(1)) }
+    }
 }
 
 /// One core.
@@ -84,7 +93,7 @@ impl Core {
             stats: hatches.stats,
             ledger: hatches.ledger,
             wheel: Wheel::new(clock::now()),
-            pool: Pool::default(),
+            pool: Pool::new(id, hatches.shelves),
             errands: Errands::default(),
             chores: Rc::default(),
             tls_buffers: Rc::default(),
@@ -104,7 +113,7 @@ impl Core {
     /// A core that no thread runs, for trials: nobody hears it, and what is spent on it is spent nowhere else.
     pub fn for_trial(limits: Limits) -> Self {
         let (outbox, _) = outbox();
-        let hatches = Hatches { outbox, stats: Arc::default(), ledger: Arc::new(Ledger::new()) };
+        let hatches = Hatches::alone(outbox, Arc::default());
         Self::new(0, limits, hatches, TRIAL_SEED)
     }
 

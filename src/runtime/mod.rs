@@ -12,6 +12,7 @@ pub mod errand;
 pub mod event;
 pub mod limits;
 pub mod listener;
+pub mod loan;
 pub mod local;
 pub mod pipe;
 pub mod pool;

@@ -22,7 +22,7 @@ use super::ear::Ear;
 pub use super::ear::{Caught, Net};
 use super::pipe::{FarEnd, Pipe};
 use super::sys;
-use super::tls::{self, Tls};
+use super::tls::{self, Conversation, Tls};
 
 /// A cancelled wait, as the kernel reports it.
 const CANCELED: i32 = libc::ECANCELED;
@@ -74,6 +74,13 @@ fn pipe_of(through: &Through) -> Option<&Rc<Pipe>> {
         Some(Layer::Pipe(pipe)) => Some(pipe),
         _ => None,
     }
+}
+
+/// An idle socket between two cores.
+pub struct Parted {
+    stream: std::net::TcpStream,
+    /// What was agreed on, where TLS is spoken.
+    conversation: Option<Conversation>,
 }
 
 /// By which way bytes go to the kernel.
@@ -129,6 +136,45 @@ impl Socket {
         let layer = Rc::new(Layer::Tls(Box::new(tls)));
         self.writer.layer = Some(Rc::clone(&layer));
         self.reader.layer = Some(layer);
+    }
+
+    /// Leaves this core, to be joined on another. What comes while it leaves was asked for by nobody: it may be lost, and
+    /// if not, it is seen when it is joined.
+    ///
+    /// # Errors
+    /// When it was not idle, or the system has no descriptor left.
+    pub async fn part(mut self) -> io::Result<Parted> {
+        // The kernel may hold the number until it has let go of what is cancelled here.
+        let stream = sys::double_of(self.fd())?;
+        self.ear = None;
+        if let Some(half) = &self.reader.half {
+            // Asked for after the cancellation, so over after it: nobody else reads from here on.
+            sys::stream_of(half).writable(false).await?;
+        }
+        drop(self.reader.layer.take());
+        let conversation = match self.writer.layer.take().map(Rc::try_unwrap) {
+            None => None,
+            Some(Ok(Layer::Tls(tls))) => Some(tls.part().ok_or(io::ErrorKind::ResourceBusy)?),
+            Some(_) => return Err(io::ErrorKind::ResourceBusy.into()),
+        };
+        Ok(Parted { stream, conversation })
+    }
+
+    /// Takes up a socket that has left another core.
+    ///
+    /// # Errors
+    /// When the loop has no room for it.
+    pub fn join(parted: Parted, wheel: &Wheel, stock: &Rc<tls::Stock>) -> io::Result<Self> {
+        let mut socket = Self::new(TcpStream::from_std(parted.stream)?, wheel);
+        if let Some(conversation) = parted.conversation {
+            socket.secure(Tls::join(conversation, stock));
+        }
+        Ok(socket)
+    }
+
+    /// Whether nothing has come and nobody has left, as far as the system knows.
+    pub fn is_quiet_now(&self) -> bool {
+        sys::is_quiet(self.fd())
     }
 
     fn tls(&self) -> Option<&Tls> {
@@ -467,6 +513,12 @@ impl Drop for Socket {
                 close(reader, writer);
             }
         }
+    }
+}
+
+impl std::fmt::Debug for Parted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parted").field("stream", &self.stream).finish_non_exhaustive()
     }
 }
 

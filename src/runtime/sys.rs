@@ -33,6 +33,17 @@ pub(super) fn stream_out_of(stream: TcpStream) -> std::net::TcpStream {
     unsafe { std::net::TcpStream::from_raw_fd(fd) }
 }
 
+/// Another number for a connection, which lives on when this one is closed.
+pub(super) fn double_of(fd: RawFd) -> io::Result<std::net::TcpStream> {
+    // SAFETY: the descriptor is open, and its double is known to nobody else.
+    unsafe {
+        match libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) {
+            -1 => Err(io::Error::last_os_error()),
+            double => Ok(std::net::TcpStream::from_raw_fd(double)),
+        }
+    }
+}
+
 /// The stream behind a receiving half, for its methods that take `&self`.
 pub(super) fn stream_of(half: &OwnedReadHalf<TcpStream>) -> &TcpStream {
     // SAFETY: monoio's two halves alias the stream by design and only ever clone its descriptor out of it; a

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use ringway::edge::{self, Start};
 use ringway::link::handover::{self, Spoken};
-use ringway::link::ledger::Ledger;
 use ringway::link::mailbox::{Mailbox, mailbox};
 use ringway::link::outbox::{Inbox, Report, outbox};
 use ringway::link::stats::CoreStats;
@@ -22,7 +21,7 @@ use ringway::proto::h1::chunked::Decoder;
 use ringway::runtime::core::Hatches;
 use ringway::runtime::driver::{Driver, Wanted};
 use ringway::runtime::listener::{self, Open};
-use ringway::runtime::{Core, Limits};
+use ringway::runtime::{Core, Limits, loan};
 use ringway::snapshot::{Compiler, Order, at_once};
 
 /// Longest wait for anything before a test is over.
@@ -50,7 +49,7 @@ impl House {
         let (mailbox, letterbox) = mailbox().expect("a socket pair");
         let stats = Arc::new(CoreStats::default());
         let alone = handover::among(&[Arc::clone(&stats)]).expect("a socket pair").remove(0);
-        let hatches = Hatches { outbox, stats: Arc::clone(&stats), ledger: Arc::new(Ledger::new()) };
+        let hatches = Hatches::alone(outbox, Arc::clone(&stats));
         let (tell, hear) = mpsc::channel();
         let thread = thread::spawn(move || {
             begin();
@@ -60,7 +59,8 @@ impl House {
             let (neighbours, handed) = alone;
             let snapshot = outcome.snapshot;
             let listeners = vec![Open { listener: listeners.remove(0), spoken: Spoken::default() }];
-            let start = Start { core, snapshot, listeners, letterbox, neighbours, handed };
+            let lenders = loan::Neighbour::alone().expect("a socket pair");
+            let start = Start { core, snapshot, listeners, letterbox, neighbours, handed, lenders };
             edge::run_core(driver, start).expect("a core runs to its end");
         });
         println!("driver: {}", hear.recv().expect("the core has a loop"));

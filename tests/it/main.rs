@@ -14,6 +14,7 @@ mod admin;
 mod admin_whole;
 mod at_rest;
 mod balance;
+mod borrowed;
 mod certificates;
 mod changes;
 mod command_line;

@@ -17,7 +17,6 @@ use super::town::Town;
 use crate::base::clock;
 use crate::edge::{self, Start};
 use crate::link::handover::{self, Handed, Neighbours, Spoken};
-use crate::link::ledger::Ledger;
 use crate::link::mailbox::{Mailbox, mailbox};
 use crate::link::outbox::{Inbox, Level, Report, outbox};
 use crate::link::stats::CoreStats;
@@ -27,6 +26,7 @@ use crate::runtime::connect::Detour;
 use crate::runtime::core::Hatches;
 use crate::runtime::deadline::TICK;
 use crate::runtime::driver::{Driver, Wanted};
+use crate::runtime::loan;
 use crate::snapshot::{Order, Snapshot, limits_of};
 
 /// Longest wait for what must come, in real time; a machine may be busy.
@@ -68,7 +68,8 @@ impl House {
         let (door, handed) = handover::among(&[Arc::clone(&stats)])?
             .pop()
             .ok_or_else(|| io::Error::other("a core has a door of its own"))?;
-        let hatches = Hatches { outbox, stats: Arc::clone(&stats), ledger: Arc::new(Ledger::new()) };
+        let lenders = loan::Neighbour::alone()?;
+        let hatches = Hatches::alone(outbox, Arc::clone(&stats));
         // Each record at once: it tells what became of the request before the next is made.
         let limits = crate::runtime::Limits { log_batch_bytes: 0, ..limits_of(&ground.settings) };
         let (tell, hear) = mpsc::channel();
@@ -82,8 +83,8 @@ impl House {
             let mut core = Core::new(0, limits, hatches, SEED);
             core.detour = Some(Detour::new(move |node| town.door(node)));
             let _ = tell.send(Ok(()));
-            let start =
-                Start { core, snapshot: shared, listeners: Vec::new(), letterbox, neighbours, handed };
+            let (snapshot, listeners) = (shared, Vec::new());
+            let start = Start { core, snapshot, listeners, letterbox, neighbours, handed, lenders };
             let _ = edge::run_core(driver, start);
         };
         let thread = thread::Builder::new().name("core".to_owned()).spawn(life)?;

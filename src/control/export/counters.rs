@@ -130,8 +130,17 @@ const COUNTERS: &[(&str, &str, Kind, Of)] = &[
     ("ringway_upstream_reuses_total", "Requests on a pooled connection", Kind::Counter, |c| {
         &c.upstream_reuses
     }),
+    (
+        "ringway_upstream_borrows_total",
+        "Idle upstream connections had from another core",
+        Kind::Counter,
+        |c| &c.upstream_borrows,
+    ),
     ("ringway_upstream_stale_total", "Pooled connections found dead", Kind::Counter, |c| &c.upstream_stale),
     ("ringway_upstream_idle", "Upstream connections in the pool", Kind::Gauge, |c| &c.upstream_idle),
+    ("ringway_upstream_spare", "Of these, those that other cores may have", Kind::Gauge, |c| {
+        &c.upstream_spare
+    }),
     ("ringway_retries_total", "Second and further attempts", Kind::Counter, |c| &c.retries),
     ("ringway_limit_refusals_total", "Requests that a limit refused", Kind::Counter, |c| &c.limit_refusals),
     ("ringway_limit_waits_total", "Requests that a limit had wait", Kind::Counter, |c| &c.limit_waits),

@@ -14,7 +14,7 @@ use super::stock::Stock;
 /// Bytes that encryption adds to a record, at most, with every cipher there is.
 const RECORD_EXTRA: usize = 64;
 
-pub(super) enum Conversation {
+pub(in crate::runtime) enum Conversation {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
 }

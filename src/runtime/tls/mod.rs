@@ -19,6 +19,7 @@ use monoio::net::TcpStream;
 use super::deadline::Watch;
 use super::socket::{self, Sending, Socket, Waited};
 use super::sys;
+pub(super) use conversation::Conversation;
 pub use session::{Fault, Session};
 use session::{PIECE_BYTES, Taken};
 pub use stock::Stock;
@@ -31,6 +32,16 @@ pub(super) struct Tls {
 }
 
 impl Tls {
+    /// Goes on with a conversation that another core began.
+    pub(super) fn join(conversation: Conversation, stock: &Rc<Stock>) -> Self {
+        Self { session: RefCell::new(Session::join(conversation, stock)), stock: Rc::clone(stock) }
+    }
+
+    /// What another core needs to go on with it; `None` where something is half said.
+    pub(super) fn part(self) -> Option<Conversation> {
+        self.session.into_inner().part()
+    }
+
     fn take(&self, into: &mut Vec<u8>, room: usize) -> io::Result<Taken> {
         self.session.borrow_mut().take(into, room).map_err(broken)
     }

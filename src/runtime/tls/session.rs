@@ -61,6 +61,14 @@ pub(super) enum Taken {
 /// One conversation.
 pub struct Session {
     conversation: Conversation,
+    lent: Lent,
+    has_ended: bool,
+    is_open: bool,
+    is_broken: bool,
+}
+
+/// The buffers of a conversation.
+struct Lent {
     stock: Rc<Stock>,
     inbox: Vec<u8>,
     /// Bytes of the inbox that are done with.
@@ -69,9 +77,6 @@ pub struct Session {
     plain: Vec<u8>,
     plain_from: usize,
     outbox: Vec<u8>,
-    has_ended: bool,
-    is_open: bool,
-    is_broken: bool,
 }
 
 impl Session {
@@ -100,16 +105,28 @@ impl Session {
     fn of(conversation: Conversation, stock: &Rc<Stock>) -> Self {
         Self {
             conversation,
-            stock: Rc::clone(stock),
-            inbox: Vec::new(),
-            inbox_from: 0,
-            plain: Vec::new(),
-            plain_from: 0,
-            outbox: Vec::new(),
+            lent: Lent {
+                stock: Rc::clone(stock),
+                inbox: Vec::new(),
+                inbox_from: 0,
+                plain: Vec::new(),
+                plain_from: 0,
+                outbox: Vec::new(),
+            },
             has_ended: false,
             is_open: false,
             is_broken: false,
         }
+    }
+
+    /// What another core needs to go on with it; `None` where something is half said.
+    pub(super) fn part(mut self) -> Option<Conversation> {
+        self.settle().then_some(self.conversation)
+    }
+
+    /// Goes on with a conversation that another core began.
+    pub(super) fn join(conversation: Conversation, stock: &Rc<Stock>) -> Self {
+        Self { is_open: true, ..Self::of(conversation, stock) }
     }
 
     /// What was agreed on.
@@ -124,7 +141,7 @@ impl Session {
 
     /// Whether bytes are here that nobody has looked at, or taken.
     pub(super) fn holds_bytes(&self) -> bool {
-        !self.inbox.is_empty() || !self.plain.is_empty()
+        !self.lent.inbox.is_empty() || !self.lent.plain.is_empty()
     }
 
     /// Whether anybody may say anything more.
@@ -134,44 +151,44 @@ impl Session {
 
     /// The inbox, to be received into; to be given back by [`Self::put_inbox`].
     pub(super) fn take_inbox(&mut self) -> Result<Vec<u8>, Fault> {
-        if self.inbox.capacity() < stock::BYTES {
-            let mut larger = self.stock.lend();
-            larger.extend_from_slice(&self.inbox[self.inbox_from..]);
-            (self.inbox, self.inbox_from) = (larger, 0);
-        } else if self.inbox_from > 0 {
-            self.inbox.drain(..self.inbox_from);
-            self.inbox_from = 0;
+        if self.lent.inbox.capacity() < stock::BYTES {
+            let mut larger = self.lent.stock.lend();
+            larger.extend_from_slice(&self.lent.inbox[self.lent.inbox_from..]);
+            (self.lent.inbox, self.lent.inbox_from) = (larger, 0);
+        } else if self.lent.inbox_from > 0 {
+            self.lent.inbox.drain(..self.lent.inbox_from);
+            self.lent.inbox_from = 0;
         }
-        if self.inbox.len() == self.inbox.capacity() {
+        if self.lent.inbox.len() == self.lent.inbox.capacity() {
             return Err(Fault::TooLong);
         }
-        Ok(std::mem::take(&mut self.inbox))
+        Ok(std::mem::take(&mut self.lent.inbox))
     }
 
     pub(super) fn put_inbox(&mut self, inbox: Vec<u8>) {
-        self.inbox = inbox;
-        if self.inbox.is_empty() {
-            self.stock.give_back(std::mem::take(&mut self.inbox));
+        self.lent.inbox = inbox;
+        if self.lent.inbox.is_empty() {
+            self.lent.stock.give_back(std::mem::take(&mut self.lent.inbox));
         }
     }
 
     /// From here on the connection may be silent for long: part of a record keeps no more memory than it needs.
     pub(super) fn rest(&mut self) {
-        if !self.inbox.is_empty() {
-            let part = self.inbox[self.inbox_from..].to_vec();
-            self.inbox_from = 0;
-            self.stock.give_back(std::mem::replace(&mut self.inbox, part));
+        if !self.lent.inbox.is_empty() {
+            let part = self.lent.inbox[self.lent.inbox_from..].to_vec();
+            self.lent.inbox_from = 0;
+            self.lent.stock.give_back(std::mem::replace(&mut self.lent.inbox, part));
         }
     }
 
     #[cfg(test)]
     pub(super) const fn inbox_capacity(&self) -> usize {
-        self.inbox.capacity()
+        self.lent.inbox.capacity()
     }
 
     /// What TLS itself has to say, if anything; to be sent before anything else.
     pub(super) fn take_outbox(&mut self) -> Option<Vec<u8>> {
-        (!self.outbox.is_empty()).then(|| std::mem::take(&mut self.outbox))
+        (!self.lent.outbox.is_empty()).then(|| std::mem::take(&mut self.lent.outbox))
     }
 
     /// Goes on with the handshake as far as what was received allows. Whether it is over; if not, more must be received.
@@ -180,7 +197,7 @@ impl Session {
         let mut nowhere = Vec::new();
         loop {
             match self.turn(&mut nowhere, 0)? {
-                Turn::On if self.plain.is_empty() => {}
+                Turn::On if self.lent.plain.is_empty() => {}
                 Turn::On | Turn::Open => {
                     self.is_open = true;
                     return Ok(true);
@@ -200,7 +217,7 @@ impl Session {
             if into.len() == end {
                 break;
             }
-            if self.inbox.is_empty() || self.has_ended {
+            if self.lent.inbox.is_empty() || self.has_ended {
                 break;
             }
             let room = end - into.len();
@@ -219,7 +236,7 @@ impl Session {
 
     /// Looks at what has come though nobody expects anything. Whether it was nothing but TLS's own affairs.
     pub(super) fn settle(&mut self) -> bool {
-        while !self.inbox.is_empty() && self.plain.is_empty() && !self.has_ended {
+        while !self.lent.inbox.is_empty() && self.lent.plain.is_empty() && !self.has_ended {
             match self.turn(&mut Vec::new(), 0) {
                 Ok(Turn::On) => {}
                 Ok(Turn::Open) => break,
@@ -230,16 +247,16 @@ impl Session {
     }
 
     fn take_plain(&mut self, into: &mut Vec<u8>, end: usize) {
-        if self.plain.is_empty() {
+        if self.lent.plain.is_empty() {
             return;
         }
-        let waiting = &self.plain[self.plain_from..];
+        let waiting = &self.lent.plain[self.lent.plain_from..];
         let count = waiting.len().min(end - into.len());
         into.extend_from_slice(&waiting[..count]);
-        self.plain_from += count;
-        if self.plain_from == self.plain.len() {
-            self.plain_from = 0;
-            self.stock.give_back(std::mem::take(&mut self.plain));
+        self.lent.plain_from += count;
+        if self.lent.plain_from == self.lent.plain.len() {
+            self.lent.plain_from = 0;
+            self.lent.stock.give_back(std::mem::take(&mut self.lent.plain));
         }
     }
 
@@ -249,7 +266,7 @@ impl Session {
     /// When nothing may be sent any more.
     pub(super) fn encrypt(&mut self, plain: &[u8]) -> Result<Vec<u8>, Fault> {
         self.write(Wish::Send(plain))?;
-        Ok(std::mem::take(&mut self.outbox))
+        Ok(std::mem::take(&mut self.lent.outbox))
     }
 
     /// The last that is said, if anything may be said.
@@ -267,10 +284,11 @@ impl Session {
             return Err(over());
         }
         self.lend_outbox();
-        let mut plain = Plain { into: &mut Vec::new(), room: 0, rest: &mut self.plain, stock: &self.stock };
+        let mut plain =
+            Plain { into: &mut Vec::new(), room: 0, rest: &mut self.lent.plain, stock: &self.lent.stock };
         // Nothing is received here, so this comes to its end: what TLS has to say, then what we have.
         loop {
-            let (_, turn) = self.conversation.turn(&mut [], &mut plain, &mut self.outbox, &wish);
+            let (_, turn) = self.conversation.turn(&mut [], &mut plain, &mut self.lent.outbox, &wish);
             match turn.inspect_err(|_| self.is_broken = true)? {
                 Turn::On => {}
                 Turn::Open => return Ok(()),
@@ -284,8 +302,8 @@ impl Session {
     }
 
     fn lend_outbox(&mut self) {
-        if self.outbox.capacity() == 0 {
-            self.outbox = self.stock.lend();
+        if self.lent.outbox.capacity() == 0 {
+            self.lent.outbox = self.lent.stock.lend();
         }
     }
 
@@ -295,25 +313,29 @@ impl Session {
             return Err(over());
         }
         self.lend_outbox();
-        let mut plain = Plain { into, room, rest: &mut self.plain, stock: &self.stock };
-        let incoming = &mut self.inbox[self.inbox_from..];
-        let (done, turn) = self.conversation.turn(incoming, &mut plain, &mut self.outbox, &Wish::Nothing);
-        self.inbox_from = self.inbox.len().min(self.inbox_from + done);
+        let mut plain = Plain { into, room, rest: &mut self.lent.plain, stock: &self.lent.stock };
+        let incoming = &mut self.lent.inbox[self.lent.inbox_from..];
+        let (done, turn) =
+            self.conversation.turn(incoming, &mut plain, &mut self.lent.outbox, &Wish::Nothing);
+        self.lent.inbox_from = self.lent.inbox.len().min(self.lent.inbox_from + done);
         if turn.is_err() {
             self.is_broken = true;
             // What is to be told of it is in rustls still, behind what was said before it was met.
-            let incoming = &mut self.inbox[self.inbox_from..];
+            let incoming = &mut self.lent.inbox[self.lent.inbox_from..];
             while self.conversation.has_more_to_say()
-                && self.conversation.turn(incoming, &mut plain, &mut self.outbox, &Wish::Nothing).1.is_ok()
-            {
-            }
+                && self
+                    .conversation
+                    .turn(incoming, &mut plain, &mut self.lent.outbox, &Wish::Nothing)
+                    .1
+                    .is_ok()
+            {}
         }
-        if self.inbox_from == self.inbox.len() {
-            self.inbox_from = 0;
-            self.stock.give_back(std::mem::take(&mut self.inbox));
+        if self.lent.inbox_from == self.lent.inbox.len() {
+            self.lent.inbox_from = 0;
+            self.lent.stock.give_back(std::mem::take(&mut self.lent.inbox));
         }
-        if self.outbox.is_empty() {
-            self.stock.give_back(std::mem::take(&mut self.outbox));
+        if self.lent.outbox.is_empty() {
+            self.lent.stock.give_back(std::mem::take(&mut self.lent.outbox));
         }
         let turn = turn?;
         if turn == Turn::Open && self.has_whole_record() {
@@ -325,13 +347,13 @@ impl Session {
 
     /// Whether the first record of the inbox is complete.
     fn has_whole_record(&self) -> bool {
-        let waiting = &self.inbox[self.inbox_from..];
+        let waiting = &self.lent.inbox[self.lent.inbox_from..];
         let Some((head, rest)) = waiting.split_at_checked(RECORD_HEAD) else { return false };
         rest.len() >= usize::from(head[3]) << 8 | usize::from(head[4])
     }
 }
 
-impl Drop for Session {
+impl Drop for Lent {
     fn drop(&mut self) {
         for buffer in [&mut self.inbox, &mut self.plain, &mut self.outbox] {
             self.stock.give_back(std::mem::take(buffer));
