@@ -83,6 +83,9 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     let mut compiler = compiler(&settings, names.resolve_within(names::START));
     let objects = source.is_some().then_some(&resources);
     let first = compile_first(&mut compiler, etcd.as_mut(), &holdings, objects)?;
+    // All of them once more, and as large.
+    drop(resources);
+    sys::give_memory_back();
     let (secrets, discovery, first) = complete(&settings, &mut compiler, &names, first)?;
     let processors = processors(&settings.cores);
     let ports = Ports::bind(&settings, &holdings)?;

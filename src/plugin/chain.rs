@@ -115,13 +115,16 @@ impl<P: Hooks> Mount<P> {
 #[derive(Clone, Debug)]
 pub struct PluginChain<P> {
     mounts: Vec<Mount<P>>,
-    by_phase: [Vec<u16>; PHASES],
+    /// Places among the mounts, phase after phase.
+    places: Box<[u16]>,
+    /// Where the places of each phase begin, and those of the last end.
+    bounds: [u16; PHASES + 1],
     request_body_max: Option<usize>,
 }
 
 impl<P> Default for PluginChain<P> {
     fn default() -> Self {
-        Self { mounts: Vec::new(), by_phase: Default::default(), request_body_max: None }
+        Self { mounts: Vec::new(), places: Box::default(), bounds: [0; PHASES + 1], request_body_max: None }
     }
 }
 
@@ -129,16 +132,15 @@ impl<P: Hooks> PluginChain<P> {
     /// Sorts the mounts. Of equal priority, the name decides, so that the order never depends on a map's.
     pub fn new(mut mounts: Vec<Mount<P>>) -> Self {
         mounts.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.plugin.name().cmp(b.plugin.name())));
-        let mut by_phase: [Vec<u16>; PHASES] = Default::default();
-        for (at, mount) in mounts.iter().enumerate() {
-            for phase in PHASE_LIST {
-                if mount.plugin.phases().contains(phase) {
-                    by_phase[phase as usize].push(at as u16);
-                }
-            }
+        let (mut places, mut bounds) = (Vec::new(), [0; PHASES + 1]);
+        for phase in PHASE_LIST {
+            let works = |mount: &Mount<P>| mount.plugin.phases().contains(phase);
+            places.extend((0..).zip(&mounts).filter(|(_, mount)| works(mount)).map(|(at, _): (u16, _)| at));
+            bounds[phase as usize + 1] = places.len() as u16;
         }
+        let places = places.into();
         let request_body_max = mounts.iter().filter_map(|mount| mount.request_body_max).max();
-        Self { mounts, by_phase, request_body_max }
+        Self { mounts, places, bounds, request_body_max }
     }
 
     /// The mounts, by priority.
@@ -147,8 +149,13 @@ impl<P: Hooks> PluginChain<P> {
     }
 
     /// Whether any plugin hooks the phase.
-    pub fn hooks(&self, phase: Phase) -> bool {
-        !self.by_phase[phase as usize].is_empty()
+    pub const fn hooks(&self, phase: Phase) -> bool {
+        self.bounds[phase as usize] != self.bounds[phase as usize + 1]
+    }
+
+    fn places_in(&self, phase: Phase) -> &[u16] {
+        let [from, end] = [phase as usize, phase as usize + 1].map(|at| usize::from(self.bounds[at]));
+        &self.places[from..end]
     }
 
     /// Largest request body a plugin wants held; `None` when none wants it.
@@ -163,7 +170,7 @@ impl<P: Hooks> PluginChain<P> {
 
     /// The mounts that hook a phase, in the order they run.
     pub fn at(&self, phase: Phase) -> impl Iterator<Item = &Mount<P>> {
-        self.by_phase[phase as usize].iter().map(|at| &self.mounts[usize::from(*at)])
+        self.places_in(phase).iter().map(|at| &self.mounts[usize::from(*at)])
     }
 
     /// Runs the gates of a phase until one replies.

@@ -144,7 +144,7 @@ pub fn use_small_pages() {
 }
 
 /// Gives memory that the calling thread has freed back to the system. Takes up to some milliseconds.
-pub(super) fn give_memory_back() {
+pub fn give_memory_back() {
     // SAFETY: it works on the calling thread's own heap and takes no pointer. Where another allocator is in use
     // (in tests), that heap is empty.
     unsafe { libmimalloc_sys::mi_collect(true) };

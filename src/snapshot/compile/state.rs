@@ -80,7 +80,7 @@ pub(super) struct Held {
     /// How many of the faults are of the wanted version; those of the last good one come behind.
     wanted_faults: usize,
     pub(super) is_set_aside: bool,
-    needs: Vec<Need>,
+    needs: Box<[Need]>,
 }
 
 impl Held {
@@ -92,7 +92,7 @@ impl Held {
             faults: Vec::new(),
             wanted_faults: 0,
             is_set_aside: false,
-            needs: Vec::new(),
+            needs: Box::default(),
         }
     }
 
