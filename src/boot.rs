@@ -57,16 +57,19 @@ fn compile_first(
     compiler: &mut Compiler,
     etcd: Option<&mut Etcd>,
     holdings: &Holdings,
-    of_files: Option<&Resources>,
+    of_files: Option<Resources>,
 ) -> io::Result<Outcome> {
-    Ok(match (etcd, of_files) {
+    let first = match (etcd, of_files) {
         (Some(etcd), _) => holdings.follow(etcd, compiler),
         (None, Some(resources)) => {
-            holdings.show(resources)?;
-            compiler.compile(resources)
+            holdings.show(&resources)?;
+            compiler.compile(&resources)
         }
         (None, None) => compiler.compile(&holdings.resources()),
-    })
+    };
+    // Whatever was read is made into something else by now.
+    sys::give_memory_back();
+    Ok(first)
 }
 
 /// Starts everything, and returns when everything has ended.
@@ -81,11 +84,8 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     let holdings = Holdings::open(&settings, source.as_ref())?;
     let names = Names::new(&settings);
     let mut compiler = compiler(&settings, names.resolve_within(names::START));
-    let objects = source.is_some().then_some(&resources);
+    let objects = source.is_some().then_some(resources);
     let first = compile_first(&mut compiler, etcd.as_mut(), &holdings, objects)?;
-    // All of them once more, and as large.
-    drop(resources);
-    sys::give_memory_back();
     let (secrets, discovery, first) = complete(&settings, &mut compiler, &names, first)?;
     let processors = processors(&settings.cores);
     let ports = Ports::bind(&settings, &holdings)?;

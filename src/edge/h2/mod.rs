@@ -28,6 +28,7 @@ use super::h1::Connection;
 use crate::base::clock::Moment;
 use crate::exchange::{Client, Security};
 use crate::link::outbox::Level;
+use crate::proto::h2::breach::{Breach, Conduct};
 use crate::proto::h2::meter::{Abuse, Meter};
 use crate::proto::h2::wire::{Pump, Wire, wire};
 use crate::runtime::deadline::Watch;
@@ -46,10 +47,19 @@ struct Session {
     idle_since: Cell<Moment>,
     /// When the client was told that no more streams are taken.
     leaving: Cell<Option<Moment>>,
-    /// What the client did too often.
-    abuse: Cell<Option<Abuse>>,
+    /// What the client did that ends it.
+    offence: Cell<Option<Offence>>,
     /// Whoever talks to the client.
     talker: RefCell<Option<Waker>>,
+}
+
+/// Why a connection is ended.
+#[derive(Clone, Copy)]
+enum Offence {
+    /// Something too often.
+    Abuse(Abuse),
+    /// Something that may not be.
+    Breach(Breach),
 }
 
 impl Session {
@@ -62,7 +72,7 @@ impl Session {
             begun: Cell::new(0),
             idle_since: Cell::new(now),
             leaving: Cell::new(None),
-            abuse: Cell::new(None),
+            offence: Cell::new(None),
             talker: RefCell::new(None),
         }
     }
@@ -165,11 +175,12 @@ pub(super) async fn serve(hall: &Rc<Hall>, connection: &mut Connection, received
 async fn listen(hall: &Hall, session: &Session, reader: &mut Reader, pump: &Pump, received: Vec<u8>) {
     let core = &hall.core;
     let mut meter = Meter::after_preface(core.now());
+    let mut conduct = Conduct::after_preface();
     let mut buffer = received;
     loop {
         if !buffer.is_empty() {
-            if let Err(abuse) = meter.look(&buffer, core.now()) {
-                session.abuse.set(Some(abuse));
+            if let Some(offence) = offence(&mut meter, &mut conduct, &mut buffer, core.now()) {
+                session.offence.set(Some(offence));
                 // Taken, so that both have said hello and it can be told; no more than this is.
                 pump.feed(buffer);
                 pump.end();
@@ -199,6 +210,16 @@ async fn listen(hall: &Hall, session: &Session, reader: &mut Reader, pump: &Pump
     pump.end();
 }
 
+/// What is wrong with what was received, if anything. Bytes that break a rule are taken away, and those behind them: the crate
+/// would call it by another name.
+fn offence(meter: &mut Meter, conduct: &mut Conduct, received: &mut Vec<u8>, now: Moment) -> Option<Offence> {
+    let breach = conduct.look(received).err().map(|(breach, begins)| {
+        received.truncate(begins);
+        Offence::Breach(breach)
+    });
+    meter.look(received, now).err().map(Offence::Abuse).or(breach)
+}
+
 /// Reads on until the connection ends: closed with something unread, it would be reset, and the client not see what it did.
 async fn listen_no_more(hall: &Hall, reader: &mut Reader) {
     let mut buffer = hall.core.buffers.small();
@@ -225,9 +246,13 @@ async fn talk(hall: &Rc<Hall>, session: &Rc<Session>, wire: Wire) {
     loop {
         let next = poll_fn(|cx| {
             session.talker.replace(Some(cx.waker().clone()));
-            if let Some(abuse) = session.abuse.take() {
-                note_abuse(hall, session, abuse);
-                http2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            match session.offence.take() {
+                Some(Offence::Abuse(abuse)) => {
+                    note_abuse(hall, session, abuse);
+                    http2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                }
+                Some(Offence::Breach(breach)) => http2.abrupt_shutdown(breach.reason()),
+                None => {}
             }
             if session.leaving.get().is_some() && !told {
                 told = true;

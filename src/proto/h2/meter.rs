@@ -5,13 +5,11 @@
 
 use std::time::Duration;
 
-use super::PREFACE;
+use super::frames::Frames;
 use crate::base::clock::Moment;
 
 /// How long frames are counted before counting starts over.
 const WHILE: Duration = Duration::from_secs(10);
-/// Of a frame: length, type, flags, stream.
-const HEAD_BYTES: usize = 9;
 
 const END_STREAM: u8 = 1;
 
@@ -68,11 +66,7 @@ impl Abuse {
 /// Counts the frames of one connection.
 #[derive(Debug)]
 pub struct Meter {
-    /// Bytes still to pass by before the next head.
-    skip: usize,
-    head: [u8; HEAD_BYTES],
-    /// How many bytes of the head were seen.
-    seen: usize,
+    frames: Frames,
     counts: [u32; Abuse::ALL.len()],
     since: Moment,
 }
@@ -80,69 +74,47 @@ pub struct Meter {
 impl Meter {
     /// For a connection that begins with a client's preface.
     pub const fn after_preface(now: Moment) -> Self {
-        Self {
-            skip: PREFACE.len(),
-            head: [0; HEAD_BYTES],
-            seen: 0,
-            counts: [0; Abuse::ALL.len()],
-            since: now,
-        }
+        Self { frames: Frames::after_preface(), counts: [0; Abuse::ALL.len()], since: now }
     }
 
     /// Looks at received bytes, however they were cut.
     ///
     /// # Errors
     /// What there is too much of.
-    pub fn look(&mut self, mut bytes: &[u8], now: Moment) -> Result<(), Abuse> {
+    pub fn look(&mut self, bytes: &[u8], now: Moment) -> Result<(), Abuse> {
         if now.since(self.since) >= WHILE {
             self.since = now;
             let continuations = self.counts[Abuse::Continuations as usize];
             self.counts = [0; Abuse::ALL.len()];
             self.counts[Abuse::Continuations as usize] = continuations;
         }
-        while !bytes.is_empty() {
-            if self.skip > 0 {
-                let passed = self.skip.min(bytes.len());
-                self.skip -= passed;
-                bytes = &bytes[passed..];
-                continue;
-            }
-            let taken = (HEAD_BYTES - self.seen).min(bytes.len());
-            self.head[self.seen..self.seen + taken].copy_from_slice(&bytes[..taken]);
-            self.seen += taken;
-            bytes = &bytes[taken..];
-            if self.seen == HEAD_BYTES {
-                self.seen = 0;
-                let [high, middle, low, kind, flags, ..] = self.head;
-                self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
-                self.note(kind, flags)?;
-            }
-        }
-        Ok(())
+        let Self { frames, counts, .. } = self;
+        frames.each(bytes, |frame| note(counts, frame.kind, frame.flags, frame.length == 0))
     }
+}
 
-    fn note(&mut self, kind: u8, flags: u8) -> Result<(), Abuse> {
-        let is_empty = self.skip == 0;
-        let abuse = match kind {
-            // DATA that carries nothing, not even the end.
-            0 if is_empty && flags & END_STREAM == 0 => Abuse::EmptyFrames,
-            0 | 5 | 7 | 8 => return Ok(()),
-            1 => {
-                self.counts[Abuse::Continuations as usize] = 0;
-                if !is_empty {
-                    return Ok(());
-                }
-                Abuse::EmptyFrames
+type Counts = [u32; Abuse::ALL.len()];
+
+fn note(counts: &mut Counts, kind: u8, flags: u8, is_empty: bool) -> Result<(), Abuse> {
+    let abuse = match kind {
+        // DATA that carries nothing, not even the end.
+        0 if is_empty && flags & END_STREAM == 0 => Abuse::EmptyFrames,
+        0 | 5 | 7 | 8 => return Ok(()),
+        1 => {
+            counts[Abuse::Continuations as usize] = 0;
+            if !is_empty {
+                return Ok(());
             }
-            2 | 16 => Abuse::Priorities,
-            3 => Abuse::Resets,
-            4 => Abuse::Settings,
-            6 => Abuse::Pings,
-            9 => Abuse::Continuations,
-            _ => Abuse::UnknownFrames,
-        };
-        let count = &mut self.counts[abuse as usize];
-        *count += 1;
-        if *count > abuse.most() { Err(abuse) } else { Ok(()) }
-    }
+            Abuse::EmptyFrames
+        }
+        2 | 16 => Abuse::Priorities,
+        3 => Abuse::Resets,
+        4 => Abuse::Settings,
+        6 => Abuse::Pings,
+        9 => Abuse::Continuations,
+        _ => Abuse::UnknownFrames,
+    };
+    let count = &mut counts[abuse as usize];
+    *count += 1;
+    if *count > abuse.most() { Err(abuse) } else { Ok(()) }
 }

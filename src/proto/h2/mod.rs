@@ -1,8 +1,11 @@
 //! HTTP/2 (RFC 9113) by the `h2` crate, fed with bytes and asked for bytes: no sockets, no runtime.
 //!
-//! [`wire`] is what the crate takes for a connection, [`meter`] counts frames that cost much and say little, [`message`]
-//! makes HTTP/1 heads of its messages and messages of HTTP/1 heads.
+//! [`wire`] is what the crate takes for a connection, [`meter`] counts frames that cost much and say little, [`breach`] knows
+//! what breaks the rules and by which name, [`message`] makes HTTP/1 heads of its messages and messages of HTTP/1 heads.
 
+pub mod breach;
+mod frames;
+mod hpack;
 pub mod message;
 pub mod meter;
 pub mod wire;

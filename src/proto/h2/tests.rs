@@ -1,4 +1,4 @@
-//! Tests of the meter, the wire and messages.
+//! Tests of the meter, of what breaks the rules, the wire and messages.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -7,8 +7,9 @@ use std::time::Duration;
 use http::{HeaderMap, Request, Response};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
+use super::breach::{Breach, Conduct};
 use super::meter::{Abuse, Meter};
-use super::{PREFACE, is_preface, message, wire};
+use super::{PREFACE, hpack, is_preface, message, wire};
 use crate::base::clock::Moment;
 use crate::proto::h1::framing::Framing;
 use crate::proto::h1::parse::{self, HeadLimits, Parsed};
@@ -80,6 +81,133 @@ fn data_that_ends_a_stream_or_says_something_is_not_counted() {
     meter.look(&frame(0, 1, 0).repeat(1000), at(0)).expect("ends");
     meter.look(&frame(0, 0, 1).repeat(1000), at(0)).expect("a byte each");
     assert_eq!(meter.look(&frame(0, 0, 0).repeat(101), at(0)), Err(Abuse::EmptyFrames));
+}
+
+/// A frame with this payload.
+fn saying(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0, (payload.len() >> 8) as u8, payload.len() as u8, kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// What a client does wrong that says these frames, and how many bytes come before.
+fn conduct(frames: &[Vec<u8>]) -> Result<(), (Breach, usize)> {
+    let mut conduct = Conduct::after_preface();
+    conduct.look(PREFACE).expect("nothing yet");
+    conduct.look(&frames.concat())
+}
+
+#[test]
+fn frames_of_impossible_lengths_are_called_by_their_name() {
+    for (kind, length) in [(2, 4), (3, 5), (4, 7), (6, 7), (6, 9), (8, 3)] {
+        let earlier = saying(6, 0, 0, b"12345678");
+        let verdict = conduct(&[earlier, frame(kind, 0, length)]);
+        assert_eq!(verdict, Err((Breach::FrameSize, 17)), "{kind}");
+    }
+    assert_eq!(conduct(&[saying(4, 1, 0, b"123456")]), Err((Breach::FrameSize, 0)), "an answer says nothing");
+    let right =
+        [saying(2, 0, 3, b"12345"), saying(4, 0, 0, b""), saying(4, 1, 0, b""), saying(8, 0, 0, b"1234")];
+    assert_eq!(conduct(&right), Ok(()));
+}
+
+#[test]
+fn a_window_larger_than_there_is_is_called_so() {
+    let settings =
+        |value: u32| saying(4, 0, 0, &[&[0, 3, 0, 0, 0, 9, 0, 4], &value.to_be_bytes()[..]].concat());
+    assert_eq!(conduct(&[settings(0x7fff_ffff)]), Ok(()));
+    assert_eq!(conduct(&[settings(0x8000_0000)]), Err((Breach::FlowControl, 0)));
+}
+
+#[test]
+fn what_comes_on_a_stream_that_its_client_ended_is_a_breach() {
+    let (open, ended) = (saying(1, 4, 1, b"\x82"), saying(1, 5, 1, b"\x82"));
+    let (data, last) = (saying(0, 0, 1, b"x"), saying(0, 1, 1, b"x"));
+    let (reset, next) = (saying(3, 0, 1, b"1234"), saying(1, 5, 3, b"\x82"));
+    for right in [
+        vec![open.clone(), data.clone(), last.clone(), next, reset.clone()],
+        vec![open.clone(), data.clone(), saying(1, 5, 1, b"\x0f\x11\x01x")],
+    ] {
+        assert_eq!(conduct(&right), Ok(()));
+    }
+    // Of these the crate knows more: a block of headers that is cut in two, and a stream that was passed over.
+    let begun = saying(1, 1, 1, b"\x82");
+    let skipping = saying(1, 5, 5, b"\x82");
+    for left in [vec![begun, data.clone(), data.clone()], vec![skipping.clone(), saying(1, 5, 3, b"\x82")]] {
+        assert_eq!(conduct(&left), Ok(()));
+    }
+    assert_eq!(
+        conduct(&[skipping.clone(), skipping]).map_err(|(breach, _)| breach),
+        Err(Breach::StreamClosed)
+    );
+    assert_eq!(conduct(&[saying(5, 4, 1, b"\0\0\0\x02\x82")]), Err((Breach::Push, 0)));
+    for wrong in [vec![ended.clone(), data.clone()], vec![open.clone(), last, data], vec![open, reset, ended]]
+    {
+        assert_eq!(conduct(&wrong).map_err(|(breach, _)| breach), Err(Breach::StreamClosed), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_stream_that_is_open_for_long_stays_so_and_none_is_judged_that_was_forgotten() {
+    let mut frames = vec![saying(1, 4, 1, b"\x82")];
+    frames.extend((1..1000).map(|at| saying(1, 5, 2 * at + 1, b"\x82")));
+    frames.push(saying(0, 0, 1, b"x"));
+    assert_eq!(conduct(&frames), Ok(()));
+    let mut frames: Vec<_> = (0..1000).map(|at| saying(1, 4, 2 * at + 1, b"\x82")).collect();
+    frames.push(saying(0, 0, 1, b"x"));
+    assert_eq!(conduct(&frames), Ok(()));
+}
+
+#[test]
+fn headers_of_no_shape_and_pseudo_headers_in_trailers_are_breaches() {
+    let (open, trailers) = (saying(1, 4, 1, b"\x82"), |block: &[u8]| saying(1, 5, 1, block));
+    assert_eq!(conduct(&[trailers(b"\x40")]), Err((Breach::Compression, 0)));
+    // By its place, by the place of its name, as text, and as text in the code of RFC 7541 appendix B.
+    for pseudo in
+        [&b"\x82"[..], b"\x42\x03GET", b"\x00\x07:method\x03GET", b"\x00\x85\xb9\x49\x53\x39\xe4\x03GET"]
+    {
+        let verdict = conduct(&[open.clone(), trailers(pseudo)]);
+        assert_eq!(verdict, Err((Breach::Trailers, open.len())), "{}", pseudo.escape_ascii());
+        // Padded, and with a priority.
+        let padded = [&[2, 0, 0, 0, 0, 9], pseudo, &[0, 0]].concat();
+        let verdict = conduct(&[open.clone(), saying(1, 0x2d, 1, &padded)]);
+        assert_eq!(verdict, Err((Breach::Trailers, open.len())), "{}", pseudo.escape_ascii());
+    }
+    assert_eq!(conduct(&[open, trailers(b"\x00\x04x-a:\x02:b\x90")]), Ok(()));
+}
+
+#[test]
+fn blocks_of_any_bytes_are_looked_at_to_their_end() {
+    for broken in
+        [&b"\x80"[..], b"\x40\x01", b"\x00\x01a\x05b", b"\xff", b"\x3f\xff\xff\xff\xff\x7f", b"\x0f"]
+    {
+        assert_eq!(hpack::has_pseudo(broken), Err(hpack::Broken), "{}", broken.escape_ascii());
+    }
+    assert_eq!(hpack::has_pseudo(b""), Ok(false));
+    assert_eq!(hpack::has_pseudo(b"\x3f\xe1\x1f\x88"), Ok(true), "behind a new size of the table");
+    let seed = 7;
+    let mut rng = crate::base::rng::Rng::seeded(seed);
+    for _ in 0..100_000 {
+        let block: Vec<u8> = (0..rng.below(40)).map(|_| rng.below(256) as u8).collect();
+        let _ = hpack::has_pseudo(&block);
+    }
+}
+
+#[test]
+fn conduct_is_judged_alike_however_bytes_are_cut() {
+    let frames = [
+        saying(1, 4, 1, b"\x82"),
+        saying(0, 1, 1, b"abc"),
+        saying(6, 0, 0, b"12345678"),
+        saying(0, 0, 1, b"x"),
+    ];
+    let bytes = [PREFACE, &frames.concat()].concat();
+    for piece in 1..bytes.len() {
+        let mut conduct = Conduct::after_preface();
+        let mut verdicts = bytes.chunks(piece).filter_map(|cut| conduct.look(cut).err());
+        let first = verdicts.next();
+        assert!(matches!(first, Some((Breach::StreamClosed, _))), "{piece}: {first:?}");
+    }
 }
 
 #[test]
