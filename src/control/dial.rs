@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::model::settings::{EtcdSettings, Settings, Trusted};
+use crate::model::settings::{EtcdSettings, Settings, Trusted, TrustedCertificates};
 use crate::snapshot::{Anyone, ReadRoots};
 
 /// A connection, whatever carries it.
@@ -51,6 +51,15 @@ impl Dialer {
             is_verified: true,
             name: None,
             config: None,
+        }
+    }
+
+    /// The same, believing others than the settings say, if any are given.
+    pub(crate) fn believing(settings: &Settings, trusted: Option<&TrustedCertificates>) -> Self {
+        let own = Self::new(settings);
+        match trusted {
+            Some(trusted) => Self { trusted: trusted.list().to_vec(), ..own },
+            None => own,
         }
     }
 

@@ -115,6 +115,12 @@ impl Seal {
         value
     }
 
+    /// A text that is secret as a whole, as it is kept for somebody of that name.
+    pub(super) fn close_text(&self, name: &str, text: &str) -> String {
+        let key = self.keys.first().filter(|_| self.is_on && !text.starts_with(MARK));
+        key.and_then(|key| sealed(key, name, text)).unwrap_or_else(|| text.to_owned())
+    }
+
     /// An object as it was before it was kept.
     ///
     /// # Errors

@@ -10,6 +10,7 @@
 #[macro_use]
 mod kit;
 
+mod acme;
 mod admin;
 mod admin_whole;
 mod at_rest;

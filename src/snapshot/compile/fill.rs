@@ -93,7 +93,10 @@ impl Work<'_> {
             ca = filled.map(|filled| text_of(&filled["client"], "ca").to_owned());
             faults.extend(check_client(client, ca.as_deref()));
         }
-        let pairs = self.pairs(name, ssl, &mut faults);
+        let pairs = match &ssl.acme {
+            Some(acme) => self.issued(name, id, (ssl, acme), &mut faults),
+            None => self.pairs(name, ssl, &mut faults),
+        };
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -111,8 +114,7 @@ impl Work<'_> {
                 let mut lacks = Vec::new();
                 let rules = self.forge.rules(ssl, &pairs, ca.as_deref(), &mut lacks)?;
                 self.lacks.extend(lacks.into_iter().map(|lack| lack.in_object(name)));
-                let names = ssl.sni.iter().chain(ssl.snis.iter().flatten());
-                let names = names.map(|name| name.as_str().to_owned()).collect();
+                let names = self.names_of(name, id, ssl);
                 self.parts.certificates.put(self.age, id, names, Arc::new(rules));
             }
         }
@@ -125,8 +127,9 @@ impl Work<'_> {
         let further = ssl.certs.iter().flatten().zip(ssl.keys.iter().flatten()).enumerate();
         let further =
             further.map(|(at, (cert, key))| (format!("certs[{at}]"), cert, format!("keys[{at}]"), key));
-        let first = ("cert".to_owned(), &ssl.cert, "key".to_owned(), &ssl.key);
-        for (cert_field, cert, key_field, key) in std::iter::once(first).chain(further) {
+        let first =
+            ssl.cert.iter().zip(&ssl.key).map(|(cert, key)| ("cert".to_owned(), cert, "key".to_owned(), key));
+        for (cert_field, cert, key_field, key) in first.chain(further) {
             let written = json!({&*cert_field: cert.as_str(), &*key_field: key.expose()});
             let Some(filled) = self.fill_ssl(name, written, faults) else { continue };
             let (cert, key) = (text_of(&filled, &cert_field), text_of(&filled, &key_field));

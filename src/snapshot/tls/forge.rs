@@ -23,14 +23,17 @@ use crate::base::clock::UnixMs;
 use crate::base::hash::stable;
 use crate::base::pem;
 use crate::model::ConfigError;
-use crate::model::settings::SslSettings;
-use crate::model::ssl::{ClientCertificates, Ssl, TlsVersion};
+use crate::model::settings::{AcmeChallenge, AcmeIssuer, SslSettings};
+use crate::model::ssl::{Acme, ClientCertificates, Ssl, TlsVersion};
 
 /// A certificate and its key, both in PEM.
 pub(crate) type Pair = (String, String);
 
 /// Tickets sent after a handshake, each good for one more connection.
 const TICKETS: usize = 1;
+
+/// What authorities ask for in place of HTTP, to see whether a name is ours.
+const ACME_PROTOCOL: &[u8] = b"acme-tls/1";
 
 /// By which rules the clients of some names are answered.
 #[derive(Debug)]
@@ -81,6 +84,8 @@ pub(crate) struct Forge {
     has_tickets: bool,
     /// What is spoken over TLS, by preference (RFC 7301).
     spoken: Vec<Vec<u8>>,
+    /// Authorities, by name, and whether they certify wildcards.
+    issuers: Vec<(String, bool)>,
 }
 
 impl Forge {
@@ -92,6 +97,27 @@ impl Forge {
             tickets: if has_tickets { aws_lc_rs::Ticketer::new().ok() } else { None },
             has_tickets,
             spoken: [http2.then_some("h2"), Some("http/1.1")].into_iter().flatten().map(Into::into).collect(),
+            issuers: Vec::new(),
+        }
+    }
+
+    /// With authorities that issue certificates.
+    pub(crate) fn issuing(mut self, issuers: &[AcmeIssuer]) -> Self {
+        let known =
+            |issuer: &AcmeIssuer| (issuer.name.as_str().to_owned(), issuer.challenge == AcmeChallenge::Dns01);
+        self.issuers = issuers.iter().map(known).collect();
+        self
+    }
+
+    /// Why no certificate will be asked for, where that is so.
+    pub(crate) fn why_not_issued(&self, ssl: &Ssl, acme: &Acme) -> Option<String> {
+        let issuer = acme.issuer.as_str();
+        match self.issuers.iter().find(|(name, _)| name == issuer) {
+            None => Some(format!("acme of the settings has no issuer {issuer}, so nothing is asked for")),
+            Some((_, true)) => None,
+            Some((_, false)) => ssl.names().find(|name| name.as_str().starts_with("*.")).map(|name| {
+                format!("{} can be proven by dns-01 only, which {issuer} does not use", name.as_str())
+            }),
         }
     }
 
@@ -142,6 +168,20 @@ impl Forge {
         }
         let not_after = pairs.iter().filter_map(|(cert, _)| validity(cert)).map(|(_, end)| end).min();
         Ok(ServerRules { config: Arc::new(config), not_after: not_after.unwrap_or(i64::MAX), client })
+    }
+
+    /// The rules by which an authority is answered that asks over TLS whether a name is ours (RFC 8737).
+    pub(crate) fn rules_of_proof(&self, cert: &str, key: &str) -> Result<ServerRules, String> {
+        let identity = Identity::of(&self.provider, cert, key)?;
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Keys::new(std::iter::once(identity.key))));
+        config.alpn_protocols = vec![ACME_PROTOCOL.to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(ServerRules { config: Arc::new(config), not_after: i64::MAX, client: None })
     }
 
     /// The versions that are spoken: those of the ssl, else of the process.
