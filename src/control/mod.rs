@@ -254,6 +254,7 @@ impl Control {
         control.board.see_acme(control.acme.sight());
         if let Some(etcd) = &control.etcd {
             control.board.see_etcd(etcd.sight());
+            control.acme.join(etcd.shelf());
         }
         control.take_over(parts.first, clock::now());
         control

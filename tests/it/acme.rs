@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::kit::{Caller, Gateway, Origin, Pebble, Raw, Setup, within};
+use crate::kit::{Caller, Etcd, Gateway, Origin, Pebble, Raw, Setup, within};
 
 /// How long an authority may take, on a machine busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -172,4 +172,57 @@ fn a_program_that_fails_or_is_slow_is_told() {
         let gateway = wishing(&pebble, &more, &origin, &["*.a.test"]).start();
         gateway.wait_said(&["ssls/site", "no certificate of pebble", "the hook", expected]);
     }
+}
+
+#[test]
+fn gateways_that_share_an_etcd_ask_once_and_any_of_them_answers() {
+    let (pebble, origin, etcd) = (Pebble::start(LONG), Origin::replying("hello"), Etcd::start());
+    let route = json!({"uri": "/*", "upstream": {"type": "roundrobin", "nodes": {origin.node(): 1}}});
+    etcd.put("routes/1", &route.to_string());
+    // The authority comes to the second only, which does not know the issuer of the first ssl.
+    let first = json!({
+        "acme": [pebble.issuer("pebble", "{}"), pebble.issuer("of-one", "{}")],
+        "ssl": {"listen": ["127.0.0.1:0"]},
+        "data_encryption": {"keyring": ["qeddd145sfvddff3"]},
+    });
+    let second = json!({"data_encryption": {"keyring": ["qeddd145sfvddff3"]}}).to_string();
+    let first = Gateway::managed().settings(&etcd.settings()).settings(&first.to_string()).start();
+    let second = Gateway::managed()
+        .settings(&etcd.settings())
+        .settings(&pebble.settings("{}"))
+        .settings(&second)
+        .start();
+    let wish = |id: &str, name: &str, issuer: &str| {
+        etcd.put(&format!("ssls/{id}"), &json!({"snis": [name], "acme": {"issuer": issuer}}).to_string());
+    };
+    wish("one", "one.test", "of-one");
+    let believer = pebble.believer();
+    let shows = |gateway: &Gateway, name: &str| {
+        within(PATIENCE, "both show a certificate", || {
+            let mut raw: Raw = believer.call(gateway.secure_address(), name);
+            raw.wire.shake().ok()?;
+            Some(raw.wire.tls().peer_certificates()?[0].to_vec())
+        })
+    };
+    assert_eq!(shows(&first, "one.test"), shows(&second, "one.test"));
+    assert_eq!(second.reason("acme-challenge"), "acme_challenge", "it has answered for the first");
+    second.wait_said(&["ssls/one", "another gateway has had a certificate"]);
+    wish("both", "both.test", "pebble");
+    assert_eq!(shows(&first, "both.test"), shows(&second, "both.test"));
+    assert_eq!(pebble.issued(), 2, "one for each ssl");
+    let kept = etcd.value("ringway/acme/certificates/both");
+    assert!(kept.contains("BEGIN CERTIFICATE") && !kept.contains("PRIVATE KEY"), "{kept}");
+    within(PATIENCE, "the lock is given back", || {
+        etcd.value("ringway/acme/lock/pebble").is_empty().then_some(())
+    });
+    assert_eq!(etcd.value("ringway/acme/proofs/both"), "");
+    // A third one has them all from the start.
+    let third = json!({
+        "acme": [pebble.issuer("pebble", "{}")],
+        "ssl": {"listen": ["127.0.0.1:0"]},
+        "data_encryption": {"keyring": ["qeddd145sfvddff3"]},
+    });
+    let third = Gateway::managed().settings(&etcd.settings()).settings(&third.to_string()).start();
+    assert_eq!(shows(&third, "both.test"), shows(&first, "both.test"));
+    assert_eq!(pebble.issued(), 2);
 }

@@ -6,6 +6,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,12 +18,12 @@ use crate::model::Settings;
 /// The name of the file.
 const FILE: &str = "acme.json";
 /// What secrets are sealed for.
-const NAME: &str = "acme";
+pub(super) const NAME: &str = "acme";
 
 /// See the module.
 pub(super) struct Kept {
     path: PathBuf,
-    seal: Seal,
+    pub(super) seal: Arc<Seal>,
     pub(super) state: State,
 }
 
@@ -36,7 +37,7 @@ pub(super) struct State {
 }
 
 /// An account with an authority.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::control) struct Account {
     pub(super) directory: String,
@@ -82,7 +83,7 @@ impl Kept {
         if let Err(error) = seal.keep_key() {
             log::warn(format!("{error}; certificates that are issued are lost with the next start"));
         }
-        Ok(Self { path, seal, state })
+        Ok(Self { path, seal: Arc::new(seal), state })
     }
 
     /// A secret as it is kept.

@@ -11,6 +11,7 @@
 //! is shown for as long as it holds, and tries go on, each after a longer pause.
 
 mod due;
+mod fleet;
 mod hook;
 mod http;
 mod kept;
@@ -27,6 +28,7 @@ use tokio::task::AbortHandle;
 
 use super::dial::Dialer;
 use super::signals::Stage;
+use super::source::etcd::Etcd;
 use super::{Control, log};
 use crate::base::clock::{self, Moment, UnixMs, write_rfc3339};
 use crate::base::rng::Rng;
@@ -35,8 +37,9 @@ use crate::model::settings::AcmeIssuer;
 use crate::snapshot::compile::{Issued, Outcome, Wish};
 use crate::snapshot::{Challenges, Compiler, validity};
 
+use fleet::Fleet;
 use kept::{Certificate, Kept};
-use order::{Failed, Job, News, Proof};
+use order::{Ending, Failed, Job, News, Proof};
 pub(crate) use sight::Sight;
 
 /// News that wait for the loop; an order waits when there are more.
@@ -56,6 +59,10 @@ pub struct Acme {
     proofs: BTreeMap<String, Vec<Proof>>,
     /// Orders that go on when every core serves a generation.
     awaited: VecDeque<(u64, oneshot::Sender<()>)>,
+    /// Other gateways, if any share what is issued.
+    fleet: Option<Fleet>,
+    /// What they have shown, by ssl.
+    others: BTreeMap<String, Vec<Proof>>,
     tell: mpsc::Sender<News>,
     hear: mpsc::Receiver<News>,
     dice: Rng,
@@ -111,6 +118,8 @@ impl Acme {
             cases: BTreeMap::new(),
             proofs: BTreeMap::new(),
             awaited: VecDeque::new(),
+            fleet: None,
+            others: BTreeMap::new(),
             tell,
             hear,
             dice: Rng::seeded(clock::wall()),
@@ -195,10 +204,11 @@ impl Acme {
                 issuer: Arc::clone(&issuer.settings),
                 wish: wish.clone(),
                 account: account.filter(|account| account.directory == directory).cloned(),
+                held: certificate.cloned(),
+                fleet: self.fleet.clone(),
                 dialer: issuer.dialer.clone(),
                 tell: self.tell.clone(),
             };
-            log::info(format!("ssls/{}: a certificate is asked for of {}", wish.ssl, wish.issuer));
             case.is_under_way = true;
             issuer.under_way = Some(Running(tokio::spawn(job.run()).abort_handle()));
             has_begun = true;
@@ -211,7 +221,7 @@ impl Acme {
     /// All that is to be shown to authorities now.
     fn challenges(&self, compiler: &Compiler) -> Challenges {
         let mut challenges = Challenges::default();
-        for proof in self.proofs.values().flatten() {
+        for proof in self.proofs.values().chain(self.others.values()).flatten() {
             match proof {
                 Proof::Answer { token, answer } => challenges.put_answer(token, answer),
                 Proof::Certificate { name, cert, key } => {
@@ -225,7 +235,7 @@ impl Acme {
     }
 
     /// An order is over. What is to be compiled for it.
-    fn settle(&mut self, wish: &Wish, result: Result<Certificate, Failed>) -> Vec<(String, Issued)> {
+    fn settle(&mut self, wish: &Wish, ending: Ending) -> Vec<(String, Issued)> {
         let chance = self.dice.below(due::PARTS);
         let first = self.issuers.get_mut(&wish.issuer).map_or(Duration::ZERO, |issuer| {
             issuer.under_way = None;
@@ -233,10 +243,12 @@ impl Acme {
         });
         let Some(kept) = &mut self.kept else { return Vec::new() };
         let wall = clock::wall();
-        let issued = match result {
-            Ok(certificate) => {
-                self.sight.issued();
-                log::info(format!("ssls/{}: {} has issued a certificate", wish.ssl, wish.issuer));
+        let issued = match ending {
+            Ending::Elsewhere => {
+                self.stand_back(&wish.ssl);
+                return Vec::new();
+            }
+            Ending::Issued(certificate) | Ending::Found(certificate) => {
                 let issued = given(&certificate);
                 kept.state.certificates.insert(wish.ssl.clone(), certificate.clone());
                 let (wishes, seconds) = (&self.wishes, i64::try_from(wall / 1000).unwrap_or(i64::MAX));
@@ -254,7 +266,7 @@ impl Acme {
                 }
                 issued
             }
-            Err(Failed { why, retry_after }) => {
+            Ending::Failed(Failed { why, retry_after }) => {
                 self.sight.failed();
                 let mut told = why.clone();
                 if let Some(case) = self.cases.get_mut(&wish.ssl) {
@@ -304,6 +316,17 @@ impl Control {
                 let _ = shown.send(());
             }
         }
+        let told = self.etcd.as_mut().map(Etcd::take_on_shelf).unwrap_or_default();
+        if !told.is_empty() {
+            let (issued, is_other) = self.acme.hear(told);
+            if let Some(outcome) = self.compiler.learn_issued(issued) {
+                self.take_over(outcome, now);
+            }
+            if is_other {
+                let outcome = self.compiler.prove(self.acme.challenges(&self.compiler));
+                self.take_over(outcome, now);
+            }
+        }
         if self.stage != Stage::Serving || !self.board.has_started() {
             return;
         }
@@ -336,8 +359,12 @@ impl Control {
                     kept.save();
                 }
             }
-            News::Ended { wish, result } => {
-                let issued = self.acme.settle(&wish, result);
+            News::Ended { wish, ending } => {
+                if matches!(ending, Ending::Issued(_)) {
+                    self.acme.sight.issued();
+                    log::info(format!("ssls/{}: {} has issued a certificate", wish.ssl, wish.issuer));
+                }
+                let issued = self.acme.settle(&wish, ending);
                 if let Some(outcome) = self.compiler.learn_issued(issued) {
                     self.take_over(outcome, now);
                 }

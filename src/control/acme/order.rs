@@ -11,13 +11,16 @@ use instant_acme::{
     NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::fleet::{Fleet, Turn};
 use super::hook;
 use super::http::{Http, Retry};
 use super::kept;
 use crate::control::dial::Dialer;
+use crate::control::log;
 use crate::model::settings::{AcmeChallenge, AcmeIssuer, AcmeKeyType};
 use crate::snapshot::compile::Wish;
 
@@ -32,7 +35,8 @@ const POLLS: RetryPolicy = RetryPolicy::new()
 const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 
 /// What proves that a name is ours.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(in crate::control) enum Proof {
     /// What is answered to a request with a token.
     Answer { token: String, answer: String },
@@ -59,8 +63,18 @@ pub(in crate::control) enum News {
     },
     Ended {
         wish: Wish,
-        result: Result<kept::Certificate, Failed>,
+        ending: Ending,
     },
+}
+
+/// How an order has ended.
+pub(in crate::control) enum Ending {
+    Issued(kept::Certificate),
+    /// Another gateway has had it already.
+    Found(kept::Certificate),
+    /// Another gateway is asking.
+    Elsewhere,
+    Failed(Failed),
 }
 
 /// Why there is no certificate.
@@ -76,36 +90,86 @@ pub(super) struct Job {
     pub(super) issuer: Arc<AcmeIssuer>,
     pub(super) wish: Wish,
     pub(super) account: Option<kept::Account>,
+    /// What is shown now.
+    pub(super) held: Option<kept::Certificate>,
+    /// The other gateways, if any share what is issued.
+    pub(super) fleet: Option<Fleet>,
     pub(super) dialer: Dialer,
     pub(super) tell: mpsc::Sender<News>,
 }
 
 impl Job {
     /// Has it done, and tells how it went.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
+        let ending = self.take_turn().await;
+        let _ = self.tell.send(News::Ended { wish: self.wish, ending }).await;
+    }
+
+    /// Alone, as far as other gateways are concerned.
+    async fn take_turn(&mut self) -> Ending {
+        let Some(mut fleet) = self.fleet.take() else { return self.attempt(None).await };
+        let failed = |why: String| Ending::Failed(Failed { why, retry_after: Duration::ZERO });
+        let turn = match fleet.begin(&self.wish.issuer).await {
+            Ok(Some(turn)) => turn,
+            Ok(None) => return Ending::Elsewhere,
+            Err(why) => return failed(why),
+        };
+        let ending = match self.catch_up(&mut fleet).await {
+            Ok(Some(found)) => Ending::Found(found),
+            Ok(None) => self.attempt(Some((&mut fleet, &turn))).await,
+            Err(why) => failed(why),
+        };
+        if let Ending::Issued(certificate) = &ending
+            && let Err(why) = fleet.keep_certificate(&self.wish.ssl, certificate).await
+        {
+            log::error(format!(
+                "ssls/{}: {why}; other gateways will ask for a certificate, too",
+                self.wish.ssl
+            ));
+        }
+        fleet.end(turn).await;
+        ending
+    }
+
+    /// What the others have had since we last heard of them: the account, and perhaps the certificate.
+    async fn catch_up(&mut self, fleet: &mut Fleet) -> Result<Option<kept::Certificate>, String> {
+        if let Some(account) = fleet.account(&self.wish.issuer).await?
+            && account.directory == self.issuer.directory.as_str()
+        {
+            self.account = Some(account);
+        }
+        let found = fleet.certificate(&self.wish.ssl).await?;
+        Ok(found.filter(|found| {
+            let is_right = found.issuer == self.wish.issuer && found.names == self.wish.names;
+            is_right && Some(found) != self.held.as_ref()
+        }))
+    }
+
+    async fn attempt(&self, mut fleet: Option<(&mut Fleet, &Turn)>) -> Ending {
+        let Wish { ssl, issuer, .. } = &self.wish;
+        log::info(format!("ssls/{ssl}: a certificate is asked for of {issuer}"));
         let retry = Arc::new(Retry::default());
         let mut records = Vec::new();
-        let ordered = timeout(WITHIN, self.order(&retry, &mut records)).await;
+        let ordered = timeout(WITHIN, self.order(&retry, &mut records, &mut fleet)).await;
         for record in &records {
             // It was told; the next order removes nothing of this one.
             let _ = hook::run(&self.issuer, hook::Act::Remove, record).await;
         }
-        let result = match ordered {
-            Ok(Ok(certificate)) => Ok(certificate),
-            Ok(Err(Stopped(why))) => Err(Failed { why, retry_after: retry.after() }),
-            Err(_) => {
-                Err(Failed { why: format!("it is not over after {WITHIN:?}"), retry_after: retry.after() })
-            }
+        let why = match ordered {
+            Ok(Ok(certificate)) => return Ending::Issued(certificate),
+            Ok(Err(Stopped(why))) => why,
+            Err(_) => format!("it is not over after {WITHIN:?}"),
         };
-        let _ = self.tell.send(News::Ended { wish: self.wish, result }).await;
+        Ending::Failed(Failed { why, retry_after: retry.after() })
     }
 
     async fn order(
         &self,
         retry: &Arc<Retry>,
         records: &mut Vec<hook::Record>,
+        fleet: &mut Option<(&mut Fleet, &Turn)>,
     ) -> Result<kept::Certificate, Stopped> {
-        let account = self.account(retry).await?;
+        let account = self.account(retry, fleet).await?;
         let names: Vec<Identifier> = self.wish.names.iter().cloned().map(Identifier::Dns).collect();
         let mut order = match account.new_order(&NewOrder::new(&names)).await {
             Ok(order) => order,
@@ -116,7 +180,7 @@ impl Job {
                 return Err(error.into());
             }
         };
-        self.prove(&mut order, records).await?;
+        self.prove(&mut order, records, fleet).await?;
         if order.state().status != OrderStatus::Ready {
             let polled = order.poll_ready(&POLLS).await;
             if !matches!(polled, Ok(OrderStatus::Ready)) {
@@ -146,7 +210,11 @@ impl Job {
     }
 
     /// The account that is known, or a new one.
-    async fn account(&self, retry: &Arc<Retry>) -> Result<Account, Stopped> {
+    async fn account(
+        &self,
+        retry: &Arc<Retry>,
+        fleet: &mut Option<(&mut Fleet, &Turn)>,
+    ) -> Result<Account, Stopped> {
         let http = Box::new(Http::new(self.dialer.clone(), Arc::clone(retry)));
         let builder = Account::builder_with_http(http);
         if let Some(account) = &self.account {
@@ -172,16 +240,22 @@ impl Job {
         let directory = self.issuer.directory.as_str().to_owned();
         let (account, credentials) = builder.create(&wanted, directory.clone(), binding.as_ref()).await?;
         let credentials = serde_json::to_string(&credentials).map_err(other)?;
-        let told = News::Registered {
-            issuer: self.wish.issuer.clone(),
-            account: kept::Account { directory, credentials },
-        };
+        let made = kept::Account { directory, credentials };
+        if let Some((fleet, _)) = fleet {
+            fleet.keep_account(&self.wish.issuer, &made).await.map_err(Stopped)?;
+        }
+        let told = News::Registered { issuer: self.wish.issuer.clone(), account: made };
         self.tell.send(told).await.map_err(|_| ending())?;
         Ok(account)
     }
 
     /// Shows what proves each name, and tells the authority to look.
-    async fn prove(&self, order: &mut Order, records: &mut Vec<hook::Record>) -> Result<(), Stopped> {
+    async fn prove(
+        &self,
+        order: &mut Order,
+        records: &mut Vec<hook::Record>,
+        fleet: &mut Option<(&mut Fleet, &Turn)>,
+    ) -> Result<(), Stopped> {
         let kind = match self.issuer.challenge {
             AcmeChallenge::Http01 => ChallengeType::Http01,
             AcmeChallenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
@@ -218,6 +292,9 @@ impl Job {
             }
         }
         if !proofs.is_empty() {
+            if let Some((fleet, turn)) = fleet {
+                fleet.prove(turn, &self.wish.ssl, &proofs).await.map_err(Stopped)?;
+            }
             let (shown, is_shown) = oneshot::channel();
             let told = News::Prove { ssl: self.wish.ssl.clone(), proofs, shown };
             self.tell.send(told).await.map_err(|_| ending())?;

@@ -117,8 +117,18 @@ impl Pebble {
 
     /// The settings of a gateway that asks it, by the name `pebble`, and listens where it looks; with more of the issuer.
     pub(crate) fn settings(&self, more: &str) -> String {
+        json!({
+            "acme": [self.issuer("pebble", more)],
+            "listen": [format!("127.0.0.1:{}", self.http)],
+            "ssl": {"listen": [format!("127.0.0.1:{}", self.https)]},
+        })
+        .to_string()
+    }
+
+    /// It as an issuer of this name, with more.
+    pub(crate) fn issuer(&self, name: &str, more: &str) -> serde_json::Value {
         let mut issuer = json!({
-            "name": "pebble",
+            "name": name,
             "directory": format!("https://127.0.0.1:{}/dir", self.ports[0]),
             "email": "admin@ringway.test",
             "terms_agreed": true,
@@ -126,12 +136,7 @@ impl Pebble {
             "retry_interval": 0.2,
         });
         super::gateway::lay(&mut issuer, super::yaml(more));
-        json!({
-            "acme": [issuer],
-            "listen": [format!("127.0.0.1:{}", self.http)],
-            "ssl": {"listen": [format!("127.0.0.1:{}", self.https)]},
-        })
-        .to_string()
+        issuer
     }
 
     /// Who believes what it issues.
