@@ -171,6 +171,26 @@ pub fn roots_of_nodes(settings: &Settings) -> ReadRoots {
     Box::new(move || roots(&trusted).map_err(|error| error.to_string()))
 }
 
+/// Least and most bytes of a secret of tickets.
+const TICKET_KEY_BYTES: std::ops::RangeInclusive<usize> = 32..=4096;
+
+/// The secrets of tickets that gateways of a fleet share.
+///
+/// # Errors
+/// When one can not be read, or is too short to be one; the message names it.
+pub fn ticket_keys(settings: &Settings) -> io::Result<Vec<Vec<u8>>> {
+    let read = |path: &std::path::PathBuf| {
+        let named = |why: String| io::Error::other(format!("ssl.ticket_keys: {}: {why}", path.display()));
+        let key = fs::read(path).map_err(|error| named(error.to_string()))?;
+        let (least, most) = (TICKET_KEY_BYTES.start(), TICKET_KEY_BYTES.end());
+        if !TICKET_KEY_BYTES.contains(&key.len()) {
+            return Err(named(format!("expected {least} to {most} bytes of chance, got {}", key.len())));
+        }
+        Ok(key)
+    };
+    settings.ssl.ticket_keys.iter().map(read).collect()
+}
+
 /// Those who vouch for others.
 fn roots(all: &[Trusted]) -> io::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();

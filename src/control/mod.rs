@@ -84,7 +84,7 @@ use store::{Author, Change, Revision};
 use write::{Done, Refusal, Write};
 
 pub use acme::Acme;
-pub use dial::roots_of_nodes;
+pub use dial::{roots_of_nodes, ticket_keys};
 pub use export::process::kernel_release;
 pub use holdings::Holdings;
 pub use keeper::Keeper;

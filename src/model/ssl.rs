@@ -82,6 +82,8 @@ pub enum TlsVersion {
 pub struct ClientCertificates {
     /// The certificates in PEM of those who may have signed it.
     pub ca: Certificate,
+    /// Lists in PEM of what they have revoked.
+    pub crl: Option<Text<1, 1048576>>,
     /// Most certificates between the client's and one of `ca`.
     #[serde(default = "one")]
     pub depth: u32,

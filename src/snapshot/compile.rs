@@ -24,7 +24,7 @@ use super::cells::NodeBook;
 use super::challenges::Challenges;
 use super::names::Resolve;
 use super::references::{Learnt, ReadEnv, References, Wanted};
-use super::tls::{Forge, ReadRoots};
+use super::tls::{Forge, ReadRoots, Secrets};
 use super::{House, LogFormat, Service, Snapshot, merge};
 use crate::base::cidr::{Cidr, CidrSet};
 use crate::base::hash::{Map, Set};
@@ -127,6 +127,15 @@ impl Compiler {
     #[must_use]
     pub fn trusting(mut self, read: ReadRoots) -> Self {
         self.book.outward.read_roots(read);
+        self
+    }
+
+    /// Has tickets be given that whoever has the same secrets opens.
+    #[must_use]
+    pub fn sharing_tickets(mut self, secrets: &[Vec<u8>]) -> Self {
+        if !secrets.is_empty() {
+            self.forge.share_tickets(Secrets::new(secrets));
+        }
         self
     }
 

@@ -72,6 +72,7 @@ mod spread;
 mod sticky;
 mod stop;
 mod tls;
+mod tls_fleet;
 mod tls_nodes;
 mod traffic;
 mod traffic_split;

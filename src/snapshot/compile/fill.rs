@@ -89,9 +89,18 @@ impl Work<'_> {
         let mut faults = Vec::new();
         let mut ca = None;
         if let Some(client) = &ssl.client {
-            let filled = self.fill_ssl(name, json!({"client": {"ca": client.ca.as_str()}}), &mut faults);
-            ca = filled.map(|filled| text_of(&filled["client"], "ca").to_owned());
-            faults.extend(check_client(client, ca.as_deref()));
+            let mut written = json!({"client": {"ca": client.ca.as_str()}});
+            if let Some(crl) = &client.crl {
+                written["client"]["crl"] = json!(crl.as_str());
+            }
+            let filled = self.fill_ssl(name, written, &mut faults);
+            ca = filled.map(|filled| {
+                let text =
+                    |field: &str| filled["client"].get(field).and_then(Value::as_str).map(str::to_owned);
+                (text("ca").unwrap_or_default(), text("crl"))
+            });
+            let known = ca.as_ref().map(|(ca, crl)| (ca.as_str(), crl.as_deref()));
+            faults.extend(check_client(client, known));
         }
         let pairs = match &ssl.acme {
             Some(acme) => self.issued(name, id, (ssl, acme), &mut faults),
@@ -112,7 +121,8 @@ impl Work<'_> {
             }
             Purpose::Server => {
                 let mut lacks = Vec::new();
-                let rules = self.forge.rules(ssl, &pairs, ca.as_deref(), &mut lacks)?;
+                let known = ca.as_ref().map(|(ca, crl)| (ca.as_str(), crl.as_deref()));
+                let rules = self.forge.rules(ssl, &pairs, known, &mut lacks)?;
                 self.lacks.extend(lacks.into_iter().map(|lack| lack.in_object(name)));
                 let names = self.names_of(name, id, ssl);
                 self.parts.certificates.put(self.age, id, names, Arc::new(rules));
