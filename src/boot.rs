@@ -14,7 +14,7 @@ use crate::control::discovery::Discovery;
 use crate::control::names::{self, Names};
 use crate::control::secrets::{Secrets, environment};
 use crate::control::source::etcd::Etcd;
-use crate::control::{self, Ended, Holdings, Keeper, Parts, Ports, roots_of_nodes};
+use crate::control::{self, Acme, Ended, Holdings, Keeper, Parts, Ports, roots_of_nodes, ticket_keys};
 use crate::edge;
 use crate::link::handover::{self, Handed, Neighbours, Spoken};
 use crate::link::ledger::Ledger;
@@ -38,18 +38,21 @@ fn complete(
     compiler: &mut Compiler,
     names: &Names,
     first: Outcome,
-) -> io::Result<(Secrets, Discovery, Outcome)> {
+) -> io::Result<((Secrets, Discovery, Acme), Outcome)> {
     let mut secrets = Secrets::new(settings);
     let first = secrets.first(compiler)?.unwrap_or(first);
     let mut discovery = Discovery::new(settings, names);
     let first = discovery.first(compiler)?.unwrap_or(first);
     compiler.resolve_by(names.resolve_within(names::CHANGE));
-    Ok((secrets, discovery, first))
+    let mut acme = Acme::open(settings)?;
+    let first = acme.first(compiler).unwrap_or(first);
+    Ok(((secrets, discovery, acme), first))
 }
 
 /// A compiler that asks this machine.
-fn compiler(settings: &Settings, resolve: Resolve) -> Compiler {
-    Compiler::new(settings, resolve).reading_env(Box::new(environment)).trusting(roots_of_nodes(settings))
+fn compiler(settings: &Settings, resolve: Resolve) -> io::Result<Compiler> {
+    let compiler = Compiler::new(settings, resolve).reading_env(Box::new(environment));
+    Ok(compiler.trusting(roots_of_nodes(settings)).sharing_tickets(&ticket_keys(settings)?))
 }
 
 /// The first snapshot, of objects from wherever they are.
@@ -83,10 +86,10 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     let mut etcd = Etcd::open(&settings)?;
     let holdings = Holdings::open(&settings, source.as_ref())?;
     let names = Names::new(&settings);
-    let mut compiler = compiler(&settings, names.resolve_within(names::START));
+    let mut compiler = compiler(&settings, names.resolve_within(names::START))?;
     let objects = source.is_some().then_some(resources);
     let first = compile_first(&mut compiler, etcd.as_mut(), &holdings, objects)?;
-    let (secrets, discovery, first) = complete(&settings, &mut compiler, &names, first)?;
+    let ((secrets, discovery, acme), first) = complete(&settings, &mut compiler, &names, first)?;
     let processors = processors(&settings.cores);
     let ports = Ports::bind(&settings, &holdings)?;
     let (addresses, mut sockets) = bind_all(&settings, processors.len())?;
@@ -136,6 +139,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
         secrets,
         names,
         discovery,
+        acme,
         first,
         mailboxes,
         stats,

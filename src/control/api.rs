@@ -1,5 +1,6 @@
 //! The control API: what the gateway runs on, for those who look after it. Paths and shapes are those of APISIX's
-//! `/v1`; `/v1/quarantine`, `/v1/concurrency`, `/v1/explain` and `/v1/limits` are ours. Nobody is asked for a key, so it listens on loopback,
+//! `/v1`; `/v1/quarantine`, `/v1/certificates`, `/v1/concurrency`, `/v1/explain` and
+//! `/v1/limits` are ours. Nobody is asked for a key, so it listens on loopback,
 //! changes nothing, and shows
 //! no secret.
 //!
@@ -18,6 +19,7 @@ use serde_json::{Map, Value, json};
 use super::admin::{self, Shared, held, key};
 use super::ask::Booth;
 use super::board::{Board, SetAside};
+use super::certificates;
 use super::concurrency;
 use super::explain;
 use super::health;
@@ -50,6 +52,7 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response {
         (&Method::GET, ["v1", "schema"]) => Ok(admin::all_schemas()),
         (&Method::GET, ["v1", "quarantine"]) => Ok(quarantine(&api.board)),
         (&Method::GET, ["v1", "concurrency"]) => Ok(concurrency::all(&api.board)),
+        (&Method::GET, ["v1", "certificates"]) => Ok(certificates::all(&api.board)),
         (&Method::GET, ["v1", "explain"]) => explain::answer(&api.booth, parts.uri.query()).await,
         (&Method::GET, ["v1", "limits"]) => limits::answer(&api.booth, parts.uri.query()).await,
         (&Method::GET, ["v1", "healthcheck"]) => return health::all(&api.board, &parts.headers),

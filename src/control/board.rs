@@ -39,6 +39,7 @@ pub(crate) struct Board {
     names: OnceLock<Arc<Tally>>,
     watched: Mutex<Vec<Arc<Upstream>>>,
     certificates: Mutex<Certificates>,
+    acme: OnceLock<Arc<super::acme::Sight>>,
 }
 
 /// An object that is not in force as it is wanted.
@@ -82,6 +83,7 @@ impl Board {
             names: OnceLock::new(),
             watched: Mutex::default(),
             certificates: Mutex::default(),
+            acme: OnceLock::new(),
         }
     }
 
@@ -124,6 +126,16 @@ impl Board {
     /// The same; `None`: nobody asks for names.
     pub(crate) fn names(&self) -> Option<&Tally> {
         self.names.get().map(|tally| &**tally)
+    }
+
+    /// Where it is seen what becomes of certificates that are asked for; for good.
+    pub(crate) fn see_acme(&self, sight: Arc<super::acme::Sight>) {
+        let _ = self.acme.set(sight);
+    }
+
+    /// The same.
+    pub(crate) fn acme(&self) -> Option<&super::acme::Sight> {
+        self.acme.get().map(|sight| &**sight)
     }
 
     /// What is seen of the etcd that holds the objects.

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::model::settings::{EtcdSettings, Settings, Trusted};
+use crate::model::settings::{EtcdSettings, Settings, Trusted, TrustedCertificates};
 use crate::snapshot::{Anyone, ReadRoots};
 
 /// A connection, whatever carries it.
@@ -51,6 +51,15 @@ impl Dialer {
             is_verified: true,
             name: None,
             config: None,
+        }
+    }
+
+    /// The same, believing others than the settings say, if any are given.
+    pub(crate) fn believing(settings: &Settings, trusted: Option<&TrustedCertificates>) -> Self {
+        let own = Self::new(settings);
+        match trusted {
+            Some(trusted) => Self { trusted: trusted.list().to_vec(), ..own },
+            None => own,
         }
     }
 
@@ -160,6 +169,26 @@ impl Dialer {
 pub fn roots_of_nodes(settings: &Settings) -> ReadRoots {
     let trusted = settings.ssl.trusted_certificate.list().to_vec();
     Box::new(move || roots(&trusted).map_err(|error| error.to_string()))
+}
+
+/// Least and most bytes of a secret of tickets.
+const TICKET_KEY_BYTES: std::ops::RangeInclusive<usize> = 32..=4096;
+
+/// The secrets of tickets that gateways of a fleet share.
+///
+/// # Errors
+/// When one can not be read, or is too short to be one; the message names it.
+pub fn ticket_keys(settings: &Settings) -> io::Result<Vec<Vec<u8>>> {
+    let read = |path: &std::path::PathBuf| {
+        let named = |why: String| io::Error::other(format!("ssl.ticket_keys: {}: {why}", path.display()));
+        let key = fs::read(path).map_err(|error| named(error.to_string()))?;
+        let (least, most) = (TICKET_KEY_BYTES.start(), TICKET_KEY_BYTES.end());
+        if !TICKET_KEY_BYTES.contains(&key.len()) {
+            return Err(named(format!("expected {least} to {most} bytes of chance, got {}", key.len())));
+        }
+        Ok(key)
+    };
+    settings.ssl.ticket_keys.iter().map(read).collect()
 }
 
 /// Those who vouch for others.

@@ -52,6 +52,25 @@ impl Helm {
 }
 
 impl Control {
+    /// Reads again what was read: resources, and what stores of secrets say.
+    pub(super) fn reload(&mut self, now: Moment) {
+        if self.secrets.ask_all_again() {
+            log::info("stores of secrets are asked again");
+        }
+        match &mut self.resources {
+            Some(Source(watch)) => {
+                log::info(format!(
+                    "reading {} again; settings are read at start only",
+                    watch.path().display()
+                ));
+                let change = watch.force();
+                let _ = self.on_change(change, now);
+            }
+            None if self.etcd.is_some() => log::info("nothing to read again: etcd tells of every change"),
+            None => log::warn("nothing to read again: there is no file of resources"),
+        }
+    }
+
     /// Does what somebody wishes, or says why not.
     pub(super) fn on_wish(&mut self, asked: Asked, now: Moment) {
         let Asked { wish, author, reply } = asked;

@@ -12,12 +12,14 @@
 //! What stops whom: a signal tells the cores to drain; when all have ended, the loop ends, the HTTP listeners with
 //! it, and last the reports thread, when it has written what the cores left.
 
+mod acme;
 mod admin;
 mod api;
 mod ask;
 mod audit;
 mod board;
 pub mod caller;
+mod certificates;
 mod concurrency;
 mod dial;
 pub mod discovery;
@@ -81,7 +83,8 @@ use source::file::{self, LOOK_EVERY, Source};
 use store::{Author, Change, Revision};
 use write::{Done, Refusal, Write};
 
-pub use dial::roots_of_nodes;
+pub use acme::Acme;
+pub use dial::{roots_of_nodes, ticket_keys};
 pub use export::process::kernel_release;
 pub use holdings::Holdings;
 pub use keeper::Keeper;
@@ -123,6 +126,8 @@ pub struct Parts {
     pub names: Names,
     /// What registries have told.
     pub discovery: Discovery,
+    /// Certificates that are asked for.
+    pub acme: Acme,
     /// What `compiler` made of the resources at start. Posted to the cores that do not serve it yet.
     pub first: Outcome,
     /// One per core, in order, as `stats`.
@@ -199,6 +204,7 @@ struct Control {
     names: Names,
     secrets: Secrets,
     discovery: Discovery,
+    acme: Acme,
     holdings: Holdings,
     waiting: Waiting,
     /// What was wrong with objects, and what those in force lacked, at the last compilation.
@@ -238,14 +244,17 @@ impl Control {
             names: parts.names,
             secrets: parts.secrets,
             discovery: parts.discovery,
+            acme: parts.acme,
             holdings: parts.holdings,
             waiting,
             told: BTreeSet::new(),
             unanswered: VecDeque::new(),
         };
         control.board.see_names(control.names.tally());
+        control.board.see_acme(control.acme.sight());
         if let Some(etcd) = &control.etcd {
             control.board.see_etcd(etcd.sight());
+            control.acme.join(etcd.shelf());
         }
         control.take_over(parts.first, clock::now());
         control
@@ -272,6 +281,7 @@ impl Control {
                 }
                 Some(news) = self.names.next() => self.on_names(news, clock::now()),
                 Some(told) = self.discovery.next() => self.on_told(told, clock::now()),
+                Some(news) = self.acme.next() => self.on_acme(news, clock::now()),
                 Some(question) = self.waiting.questions.recv() => question(&self.compiler),
                 Some(asked) = self.waiting.wishes.recv() => self.on_wish(asked, clock::now()),
                 () = tokio::time::sleep(pause) => {}
@@ -299,6 +309,7 @@ impl Control {
         self.publisher.advance(now);
         self.answer_writes();
         self.announce_start();
+        self.look_after_certificates(now);
         if now.since(self.done.looked) >= LOOK_EVERY {
             self.done.looked = now;
             self.look_at_resources(now);
@@ -540,24 +551,6 @@ impl Control {
         self.stage = Stage::Stopping;
         self.deadline = Some(Deadline { at: now.plus(STOP_GRACE), signal });
         self.publisher.tell(&Order::Stop);
-    }
-
-    fn reload(&mut self, now: Moment) {
-        if self.secrets.ask_all_again() {
-            log::info("stores of secrets are asked again");
-        }
-        match &mut self.resources {
-            Some(Source(watch)) => {
-                log::info(format!(
-                    "reading {} again; settings are read at start only",
-                    watch.path().display()
-                ));
-                let change = watch.force();
-                let _ = self.on_change(change, now);
-            }
-            None if self.etcd.is_some() => log::info("nothing to read again: etcd tells of every change"),
-            None => log::warn("nothing to read again: there is no file of resources"),
-        }
     }
 
     fn reopen_logs(&mut self) {

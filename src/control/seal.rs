@@ -42,6 +42,8 @@ pub struct Seal {
     /// For what APISIX has encrypted.
     ring: Vec<[u8; RING_KEY_BYTES]>,
     is_on: bool,
+    /// The first key is one of the settings, which other gateways may have as well.
+    is_shared: bool,
     /// A key of our own that is not in its file yet, and that file.
     fresh: Option<([u8; KEY_BYTES], PathBuf)>,
     /// Where keys come from, in words.
@@ -56,7 +58,7 @@ impl Seal {
     pub fn open(settings: &Settings) -> io::Result<Self> {
         let DataEncryption { enable, keyring } = &settings.data_encryption;
         let path = settings.state_dir.join(FILE);
-        let mut seal = Self { is_on: *enable, ..Self::default() };
+        let mut seal = Self { is_on: *enable, is_shared: !keyring.is_empty(), ..Self::default() };
         for key in keyring.iter() {
             seal.keys.push(derived(key.expose().as_bytes())?);
             seal.ring.extend(<[u8; RING_KEY_BYTES]>::try_from(key.expose().as_bytes()));
@@ -113,6 +115,17 @@ impl Seal {
             });
         }
         value
+    }
+
+    /// Whether others that have the same settings open what is sealed here.
+    pub(super) const fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// A text that is secret as a whole, as it is kept for somebody of that name.
+    pub(super) fn close_text(&self, name: &str, text: &str) -> String {
+        let key = self.keys.first().filter(|_| self.is_on && !text.starts_with(MARK));
+        key.and_then(|key| sealed(key, name, text)).unwrap_or_else(|| text.to_owned())
     }
 
     /// An object as it was before it was kept.

@@ -62,6 +62,7 @@ impl Scene {
             secrets,
             names,
             discovery,
+            acme: Acme::open(&Settings::default()).expect("no authority is named"),
             mailboxes,
             stats: stats.clone(),
             inbox,

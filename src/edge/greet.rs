@@ -64,6 +64,15 @@ async fn agree(hall: &Hall, connection: &mut Connection, mut received: Vec<u8>) 
             }
         }
     };
+    if hello.is_acme
+        && let Some(rules) = hello.server_name.as_deref().and_then(|name| proof_for(hall, name))
+    {
+        let session = Session::server(Arc::clone(&rules.config), &core.tls_buffers)
+            .map_err(|fault| io::Error::other(fault.to_string()))?;
+        socket.shake(session, received, &core.tls_buffers, &core.turnstile).await?;
+        // Whoever asked has seen what it came for, and says nothing more.
+        return Ok(Greeted::Gone);
+    }
     let Some(rules) = rules_for(hall, hello.server_name.as_deref()) else {
         core.tls_buffers.give_back(received);
         let asked = hello.server_name.as_deref().unwrap_or("no host by name");
@@ -88,6 +97,11 @@ fn rules_for(hall: &Hall, asked: Option<&str>) -> Option<Arc<ServerRules>> {
     let view = hall.view();
     let name = asked.or(view.house.fallback_sni.as_deref());
     name.and_then(|name| view.certificates.find(name)).map(Arc::clone)
+}
+
+/// The rules that prove to an authority that a host is ours, while it asks.
+fn proof_for(hall: &Hall, name: &str) -> Option<Arc<ServerRules>> {
+    hall.view().challenges.rules(name).map(Arc::clone)
 }
 
 /// Says why nothing comes of it; whoever does not listen misses nothing.

@@ -103,6 +103,11 @@ impl<'a> Run<'a> {
     /// Route, then every gate in APISIX's order. [`explain`](crate::snapshot::explain) goes the same way on trial: what
     /// changes here changes there.
     async fn decide(&mut self) -> Verdict {
+        if !self.view.challenges.is_empty()
+            && let Some(reply) = respond::to_challenge(&mut self.ex, &self.view)
+        {
+            return Verdict::Reply(reply);
+        }
         self.find_route();
         let view = self.view.clone();
         let (env, global) = (self.hall.env(&view), &view.global);

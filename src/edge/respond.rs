@@ -11,7 +11,7 @@ use crate::exchange::{Exchange, Reply, ReplyBody, ResponseBody, Source};
 use crate::expr::{Var, Vars as _};
 use crate::link::health::News;
 use crate::proto::head::HeaderId;
-use crate::snapshot::Route;
+use crate::snapshot::{Route, Snapshot};
 
 /// Least bytes a closing connection is read on.
 pub(super) const LINGER_BYTES: u64 = 64 * 1024;
@@ -129,7 +129,8 @@ impl Fault {
 }
 
 /// Words of the other answers that are ours.
-const OTHER_WORDS: [&str; 5] = ["bad_request", "route_not_found", "plugin", "route_broken", "fallback"];
+const OTHER_WORDS: [&str; 6] =
+    ["bad_request", "route_not_found", "plugin", "route_broken", "fallback", "acme_challenge"];
 
 /// All reasons that are counted, in the order of `CoreStats::reasons`.
 pub const REASONS: &[&str] = &{
@@ -193,6 +194,16 @@ pub(super) fn to_refusal(ex: &mut Exchange, refusal: Refusal) -> Reply {
         return reply.with("allow", Bytes::from_static(b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
     reply
+}
+
+/// The answer to an authority that asks whether a host is ours.
+pub(super) fn to_challenge(ex: &mut Exchange, view: &Snapshot) -> Option<Reply> {
+    let answer = view.challenges.answer(&ex.request.path)?;
+    ex.reason = "acme_challenge";
+    Some(
+        Reply::bytes(200, answer.clone())
+            .with("content-type", Bytes::from_static(b"application/octet-stream")),
+    )
 }
 
 /// The answer where no route matches.

@@ -12,6 +12,7 @@
 //! [`Settings::warnings`]. Values may hold `${{NAME:=default}}`, and every key may be set from outside as
 //! `RINGWAY_LIMITS__HEAD_BYTES=16384` (see [`apply_env`]).
 
+mod acme;
 pub mod admin;
 mod apisix;
 mod cores;
@@ -38,6 +39,7 @@ use super::schema::{parse, schema_of};
 use super::substitute::{Lookup, scalar, substitute};
 use super::values::{Format, read};
 
+pub use acme::{AcmeChallenge, AcmeHook, AcmeIssuer, AcmeKeyType, ExternalAccount};
 pub use admin::{AdminKey, AdminRole, AdminSettings};
 pub use apisix::keys_of_apisix;
 pub use cores::Cores;
@@ -85,6 +87,8 @@ pub struct Settings {
     pub dns: Box<DnsSettings>,
     /// TLS: where it is spoken, and whom the gateway believes.
     pub ssl: SslSettings,
+    /// Authorities that issue certificates by themselves, for ssls with `acme`.
+    pub acme: Vec<AcmeIssuer>,
     /// HTTP/2 with clients.
     pub http2: Http2Settings,
     /// The folder where the store of objects and its keys are kept.
@@ -137,6 +141,7 @@ impl Default for Settings {
             discovery: Box::default(),
             dns: Box::default(),
             ssl: SslSettings::default(),
+            acme: Vec::new(),
             http2: Http2Settings::default(),
             state_dir: PathBuf::from(STATE_DIR),
             data_encryption: DataEncryption::default(),
@@ -314,6 +319,7 @@ impl Settings {
         let mut faults = self.etcd.as_ref().map_or_else(Vec::new, EtcdSettings::faults);
         faults.extend(self.data_encryption.faults());
         faults.extend(self.discovery.faults());
+        faults.extend(AcmeIssuer::faults(&self.acme));
         if self.etcd.is_some()
             && let Some(path) = &self.resources
         {

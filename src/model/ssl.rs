@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::field::{HostPattern, InRange, NonEmpty, Secret, Text, Unique};
 use super::{ConfigError, stored};
 
+/// Most names in a certificate that is asked for: what authorities put into one.
+const ACME_NAMES_MAX: usize = 100;
+
 /// A certificate, or a reference to where it is kept.
 pub type Certificate = Text<1, 65536>;
 
@@ -16,9 +19,11 @@ stored! {
         #[serde(default, rename = "type")]
         pub purpose: Purpose,
         /// The certificate in PEM: that of the key first, then its issuer's, and so on.
-        pub cert: Certificate,
+        pub cert: Option<Certificate>,
         /// The key of `cert` in PEM, without a passphrase: PKCS 8, PKCS 1 or SEC 1.
-        pub key: Secret,
+        pub key: Option<Secret>,
+        /// From whom certificate and key are had, in place of `cert` and `key`.
+        pub acme: Option<Acme>,
         /// Further certificates for the same names, of another kind of key.
         pub certs: Option<NonEmpty<Certificate>>,
         /// The keys of `certs`, in the same order.
@@ -39,6 +44,14 @@ stored! {
         /// Since when the certificate holds, in seconds since 1970. Read from the certificate when it is shown.
         pub validity_start: Option<u64>,
     }
+}
+
+/// A certificate that the gateway has issued and renewed.
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Acme {
+    /// The name of the authority, in `acme` of the settings.
+    pub issuer: Text<1, 64>,
 }
 
 /// To whom a certificate is shown.
@@ -69,6 +82,8 @@ pub enum TlsVersion {
 pub struct ClientCertificates {
     /// The certificates in PEM of those who may have signed it.
     pub ca: Certificate,
+    /// Lists in PEM of what they have revoked.
+    pub crl: Option<Text<1, 1048576>>,
     /// Most certificates between the client's and one of `ca`.
     #[serde(default = "one")]
     pub depth: u32,
@@ -82,6 +97,7 @@ impl Ssl {
         if self.purpose == Purpose::Server && self.sni.is_none() && self.snis.is_none() {
             faults.push(ConfigError::new("expected exactly one of `sni` and `snis`"));
         }
+        faults.extend(self.source_faults());
         let count = |list: Option<usize>| list.unwrap_or(0);
         let (certs, keys) =
             (count(self.certs.as_deref().map(<[_]>::len)), count(self.keys.as_deref().map(<[_]>::len)));
@@ -92,6 +108,43 @@ impl Ssl {
             ));
         }
         faults
+    }
+
+    /// What is wrong with where its certificate comes from.
+    fn source_faults(&self) -> Vec<ConfigError> {
+        let given = [
+            ("cert", self.cert.is_some()),
+            ("key", self.key.is_some()),
+            ("certs", self.certs.is_some()),
+            ("keys", self.keys.is_some()),
+        ];
+        if self.acme.is_none() {
+            let lacking = given.into_iter().take(2).filter(|(_, is_given)| !is_given);
+            return lacking.map(|(field, _)| ConfigError::new(format!("{field} is required"))).collect();
+        }
+        let surplus = given.into_iter().filter(|(_, is_given)| *is_given);
+        let mut faults: Vec<_> = surplus
+            .map(|(field, _)| ConfigError::at(field, "expected nothing, as acme brings it, got one"))
+            .collect();
+        if self.purpose == Purpose::Client {
+            faults.push(ConfigError::at("type", "expected server, as acme is for names of ours, got client"));
+        }
+        let is_any = |name: &HostPattern| name.as_str() == "*";
+        if self.names().any(is_any) {
+            faults.push(ConfigError::new("expected names that an authority can certify, got *"));
+        }
+        if self.names().count() > ACME_NAMES_MAX {
+            faults.push(ConfigError::at(
+                "snis",
+                format!("expected at most {ACME_NAMES_MAX} names in a certificate by acme"),
+            ));
+        }
+        faults
+    }
+
+    /// The names it is for.
+    pub fn names(&self) -> impl Iterator<Item = &HostPattern> {
+        self.sni.iter().chain(self.snis.iter().flatten())
     }
 }
 

@@ -13,6 +13,10 @@ const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 const HOST_NAME: u8 = 0;
+/// What is to be spoken over TLS (RFC 7301).
+const PROTOCOLS: u16 = 16;
+/// The list of protocols that has one, `acme-tls/1`.
+const ACME_ONLY: &[u8] = b"\x00\x0b\x0aacme-tls/1";
 /// Bytes of the longest host name (RFC 1035 2.3.4).
 const NAME_BYTES_MAX: usize = 253;
 
@@ -21,6 +25,8 @@ const NAME_BYTES_MAX: usize = 253;
 pub struct Hello {
     /// The host it asks for, in lower case, if it asks for one by name.
     pub server_name: Option<Box<str>>,
+    /// Whether it only wants to see that the host is ours, as authorities do (RFC 8737).
+    pub is_acme: bool,
 }
 
 /// Why bytes are no hello.
@@ -117,6 +123,8 @@ fn read(message: &[u8]) -> Option<Hello> {
         let data = extensions.list()?;
         if kind == SERVER_NAME {
             hello.server_name = name_of(data)?;
+        } else if kind == PROTOCOLS {
+            hello.is_acme = data == ACME_ONLY;
         }
     }
     Some(hello)
@@ -202,6 +210,23 @@ mod tests {
             let found = peek(&[bytes.as_slice(), b"more"].concat()).expect("a hello").expect("whole");
             assert_eq!(found.server_name.as_deref(), Some("www.example.com"));
         }
+    }
+
+    #[test]
+    fn an_authority_is_known_by_the_one_protocol_it_speaks() {
+        let saying = |protocols: &[u8]| {
+            let mut bytes = hello(None, 4096);
+            let extension = [&PROTOCOLS.to_be_bytes()[..], &[0, protocols.len() as u8], protocols].concat();
+            // Of the record, the message and the extensions.
+            for (at, size) in [(3, 2), (7, 2), (50, 2)] {
+                let length = u16::from_be_bytes([bytes[at], bytes[at + 1]]) + extension.len() as u16;
+                bytes[at..at + size].copy_from_slice(&length.to_be_bytes());
+            }
+            bytes.extend(extension);
+            peek(&bytes).expect("a hello").expect("whole").is_acme
+        };
+        assert!(saying(ACME_ONLY));
+        assert!(!saying(b"\x00\x0c\x02h2\x08http/1.1") && !saying(b"\x00\x0e\x0aacme-tls/1\x02h2"));
     }
 
     #[test]

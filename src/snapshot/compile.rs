@@ -4,6 +4,7 @@
 //! and the others apply. Only a change of what all are compiled with (metadata of plugins, the list of plugins) or
 //! of their order has all compiled again.
 
+mod acme;
 mod consumers;
 mod diff;
 mod explain;
@@ -20,9 +21,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::cells::NodeBook;
+use super::challenges::Challenges;
 use super::names::Resolve;
 use super::references::{Learnt, ReadEnv, References, Wanted};
-use super::tls::{Forge, ReadRoots};
+use super::tls::{Forge, ReadRoots, Secrets};
 use super::{House, LogFormat, Service, Snapshot, merge};
 use crate::base::cidr::{Cidr, CidrSet};
 use crate::base::hash::{Map, Set};
@@ -39,6 +41,7 @@ use crate::proto::uri::UriOptions;
 use crate::router::Mode;
 use crate::runtime::LocalId;
 
+pub use acme::{Issued, Wish};
 pub(super) use explain::{Archive, Filed};
 use parts::Parts;
 use state::{Edit, Held, Key, Need, State, Tools};
@@ -83,6 +86,7 @@ pub struct Compiler {
     retired: VecDeque<LocalId>,
     /// What limits are counted in, for those who look.
     ledger: Option<Arc<Ledger>>,
+    challenges: Arc<Challenges>,
 }
 
 /// Ids that a snapshot tells as retired. A core that misses some sweeps them up when they have become many.
@@ -102,12 +106,13 @@ impl Compiler {
             book: NodeBook::new(resolve, settings.discovery.kinds()),
             references: References::new(),
             surroundings,
-            forge: Forge::new(&settings.ssl, settings.http2.enabled),
+            forge: Forge::new(&settings.ssl, settings.http2.enabled).issuing(&settings.acme),
             plugins: None,
             state: State::new(Parts::new(router_mode(settings))),
             generation: 0,
             retired: VecDeque::new(),
             ledger: None,
+            challenges: Arc::default(),
         }
     }
 
@@ -122,6 +127,15 @@ impl Compiler {
     #[must_use]
     pub fn trusting(mut self, read: ReadRoots) -> Self {
         self.book.outward.read_roots(read);
+        self
+    }
+
+    /// Has tickets be given that whoever has the same secrets opens.
+    #[must_use]
+    pub fn sharing_tickets(mut self, secrets: &[Vec<u8>]) -> Self {
+        if !secrets.is_empty() {
+            self.forge.share_tickets(Secrets::new(secrets));
+        }
         self
     }
 
@@ -292,7 +306,8 @@ impl Compiler {
         self.retired.drain(..surplus);
         let retired = self.retired.iter().copied().collect();
         let house = Arc::clone(&self.house);
-        let snapshot = self.state.parts.snapshot(self.generation, house, &self.state.registry, retired);
+        let mut snapshot = self.state.parts.snapshot(self.generation, house, &self.state.registry, retired);
+        snapshot.challenges = Arc::clone(&self.challenges);
         let (mut faults, mut quarantined) = (Vec::new(), Vec::new());
         for ((kind, id), held) in self.state.troubled() {
             faults.extend(held.faults.iter().cloned());

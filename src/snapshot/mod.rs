@@ -6,6 +6,7 @@
 
 mod additions;
 mod cells;
+mod challenges;
 mod checks;
 pub mod compile;
 mod deadlines;
@@ -30,6 +31,7 @@ pub use crate::expr::pattern::given_up as patterns_given_up;
 pub use crate::model::upstream::FallbackOn;
 pub use crate::plugins::AnyPlugin;
 pub use additions::{Additions, Outliers};
+pub use challenges::Challenges;
 pub use checks::{ActiveCheck, CheckScheme, Checks};
 pub use compile::{Compiler, Outcome, Quarantined, is_reference_to_nothing};
 pub use deadlines::{Backoff, Deadlines};
@@ -43,6 +45,7 @@ pub use route::{Bar, Consumer, Route, Target, enter_route, host_for, is_new, que
 pub use services::Service;
 pub use sticky::Sticky;
 pub use throttle::Throttle;
+pub(crate) use tls::check_pair;
 pub use tls::{Anyone, Certificates, NodeTls, ReadRoots, ServerRules, validity};
 pub use upstream::{HashKey, Node, PassHost, SlowStart, Timeouts, Upstream};
 pub use upstreams::Upstreams;
@@ -121,6 +124,8 @@ pub struct Snapshot {
     pub index: ConsumerIndex,
     /// By which rules clients are answered over TLS.
     pub certificates: Certificates,
+    /// How it is proven to authorities that names are ours; empty but while certificates are asked for.
+    pub challenges: Arc<Challenges>,
     /// Plugins of all global rules.
     pub global: Arc<Chain>,
     /// Ids of the per-core state its plugins and upstreams use.

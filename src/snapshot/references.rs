@@ -11,6 +11,9 @@ use crate::base::hash::Map;
 use crate::model::reference::{Reference, of_env, usable};
 use crate::model::{ConfigError, SecretStore};
 
+/// What the name begins with by which it is learnt what was issued for an ssl; its id follows. No reference begins so.
+pub(super) const ISSUED: &str = "acme:";
+
 /// How the environment is asked; the control plane brings it.
 pub type ReadEnv = Box<dyn Fn(&str) -> Option<String> + Send>;
 
@@ -88,6 +91,14 @@ impl References {
                 .unwrap_or_else(|| format!("secrets/{store} has not answered yet"))
         };
         Err(ConfigError::new(format!("{text}: {why}")).that_may_pass())
+    }
+
+    /// The certificate with its key that an authority has issued for an ssl.
+    pub(super) fn issued(&mut self, ssl: &str) -> Result<Value, ConfigError> {
+        let key = format!("{ISSUED}{ssl}");
+        self.asked.push(key.clone());
+        let why = || self.troubles.get(&key).cloned().unwrap_or_else(|| "it is awaited".to_owned());
+        self.known.get(&key).cloned().ok_or_else(|| ConfigError::at("acme", why()).that_may_pass())
     }
 
     /// The references to stores that were asked for since this was last called.

@@ -10,6 +10,7 @@
 #[macro_use]
 mod kit;
 
+mod acme;
 mod admin;
 mod admin_whole;
 mod at_rest;
@@ -72,6 +73,7 @@ mod spread;
 mod sticky;
 mod stop;
 mod tls;
+mod tls_fleet;
 mod tls_nodes;
 mod traffic;
 mod traffic_split;

@@ -208,6 +208,7 @@ fn configuration(page: &mut Page, board: &Board) {
         board.quarantined_count(),
     );
     certificates(page, board);
+    acme(page, board);
     let Some(etcd) = board.etcd() else { return };
     let reachable = "Whether the etcd that holds the objects answers";
     page.single("apisix_etcd_reachable", Kind::Gauge, reachable, u8::from(etcd.is_reachable));
@@ -238,6 +239,23 @@ fn certificates(page: &mut Page, board: &Board) {
     for (id, end) in ends.into_iter().take(CERTIFICATES_MAX) {
         family.sample(&format!("ssl=\"{}\"", escaped(id)), end);
     }
+}
+
+/// Certificates that are asked for, where any is.
+fn acme(page: &mut Page, board: &Board) {
+    let Some((sight, awaited)) = board.acme().and_then(|sight| Some((sight, sight.awaited()?))) else {
+        return;
+    };
+    let mut family = page.family(
+        "ringway_acme_orders_total",
+        Kind::Counter,
+        "Certificates asked for of an authority, by what came of it",
+    );
+    for (result, count) in sight.orders() {
+        family.sample(&format!("result=\"{result}\""), count);
+    }
+    let help = "Ssls for which an authority is asked and that have no certificate yet";
+    page.single("ringway_acme_awaited", Kind::Gauge, help, awaited);
 }
 
 /// Names of nodes and of services, where any was asked for.

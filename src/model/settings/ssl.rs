@@ -23,6 +23,9 @@ pub struct SslSettings {
     pub protocols: Unique<TlsVersion, 1>,
     /// Are clients given tickets, with which their next connection begins sooner?
     pub session_tickets: bool,
+    /// Files of secrets that the gateways of a fleet share, so that each takes the tickets of the others: 32 bytes or more of
+    /// chance each. The first seals, all open. Empty: keys are this process's own.
+    pub ticket_keys: Vec<PathBuf>,
     /// The host that a client is taken to ask for which asks for none.
     pub fallback_sni: Option<ShortText>,
     /// Files of certificates, in PEM, of those who vouch for the services that the gateway itself asks (etcd, Vault) and for
@@ -38,6 +41,7 @@ impl Default for SslSettings {
             listen: OptionalListeners::one(Listen::everywhere(HTTPS_PORT)),
             protocols: Unique::new(spoken).unwrap_or_else(|| unreachable!("two different ones")),
             session_tickets: true,
+            ticket_keys: Vec::new(),
             fallback_sni: None,
             trusted_certificate: TrustedCertificates::default(),
         }

@@ -62,8 +62,9 @@ const DEFAULTS: &str = r#"{
         },
         "ssl": {
             "listen": ["0.0.0.0:9443"], "protocols": ["TLSv1.2", "TLSv1.3"], "session_tickets": true,
-            "fallback_sni": null, "trusted_certificate": ["system"]
+            "ticket_keys": [], "fallback_sni": null, "trusted_certificate": ["system"]
         },
+        "acme": [],
         "http2": {
             "enabled": true, "streams": 100, "stream_window": 65535, "connection_window": 1048576,
             "resets_unseen": 50, "resets_owed": 200

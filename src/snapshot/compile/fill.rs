@@ -89,11 +89,23 @@ impl Work<'_> {
         let mut faults = Vec::new();
         let mut ca = None;
         if let Some(client) = &ssl.client {
-            let filled = self.fill_ssl(name, json!({"client": {"ca": client.ca.as_str()}}), &mut faults);
-            ca = filled.map(|filled| text_of(&filled["client"], "ca").to_owned());
-            faults.extend(check_client(client, ca.as_deref()));
+            let mut written = json!({"client": {"ca": client.ca.as_str()}});
+            if let Some(crl) = &client.crl {
+                written["client"]["crl"] = json!(crl.as_str());
+            }
+            let filled = self.fill_ssl(name, written, &mut faults);
+            ca = filled.map(|filled| {
+                let text =
+                    |field: &str| filled["client"].get(field).and_then(Value::as_str).map(str::to_owned);
+                (text("ca").unwrap_or_default(), text("crl"))
+            });
+            let known = ca.as_ref().map(|(ca, crl)| (ca.as_str(), crl.as_deref()));
+            faults.extend(check_client(client, known));
         }
-        let pairs = self.pairs(name, ssl, &mut faults);
+        let pairs = match &ssl.acme {
+            Some(acme) => self.issued(name, id, (ssl, acme), &mut faults),
+            None => self.pairs(name, ssl, &mut faults),
+        };
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -109,10 +121,10 @@ impl Work<'_> {
             }
             Purpose::Server => {
                 let mut lacks = Vec::new();
-                let rules = self.forge.rules(ssl, &pairs, ca.as_deref(), &mut lacks)?;
+                let known = ca.as_ref().map(|(ca, crl)| (ca.as_str(), crl.as_deref()));
+                let rules = self.forge.rules(ssl, &pairs, known, &mut lacks)?;
                 self.lacks.extend(lacks.into_iter().map(|lack| lack.in_object(name)));
-                let names = ssl.sni.iter().chain(ssl.snis.iter().flatten());
-                let names = names.map(|name| name.as_str().to_owned()).collect();
+                let names = self.names_of(name, id, ssl);
                 self.parts.certificates.put(self.age, id, names, Arc::new(rules));
             }
         }
@@ -125,8 +137,9 @@ impl Work<'_> {
         let further = ssl.certs.iter().flatten().zip(ssl.keys.iter().flatten()).enumerate();
         let further =
             further.map(|(at, (cert, key))| (format!("certs[{at}]"), cert, format!("keys[{at}]"), key));
-        let first = ("cert".to_owned(), &ssl.cert, "key".to_owned(), &ssl.key);
-        for (cert_field, cert, key_field, key) in std::iter::once(first).chain(further) {
+        let first =
+            ssl.cert.iter().zip(&ssl.key).map(|(cert, key)| ("cert".to_owned(), cert, "key".to_owned(), key));
+        for (cert_field, cert, key_field, key) in first.chain(further) {
             let written = json!({&*cert_field: cert.as_str(), &*key_field: key.expose()});
             let Some(filled) = self.fill_ssl(name, written, faults) else { continue };
             let (cert, key) = (text_of(&filled, &cert_field), text_of(&filled, &key_field));

@@ -103,6 +103,7 @@ impl Parts {
             consumers: self.consumers.clone(),
             index: self.index.clone(),
             certificates: self.certificates.clone(),
+            challenges: Arc::default(),
             global: Arc::clone(&self.global_chain),
             live: registry.live().clone(),
             retired,

@@ -13,6 +13,7 @@ use crate::model::ConfigError;
 use crate::model::ssl::ClientCertificates;
 
 const CERTIFICATE: &str = "CERTIFICATE";
+const LIST: &str = "X509 CRL";
 
 /// Since when and until when the first certificate of a text holds, in seconds since 1970.
 pub fn validity(cert: &str) -> Option<(i64, i64)> {
@@ -57,15 +58,34 @@ pub(crate) fn check_pair(
     Ok(lack.into_iter().collect())
 }
 
-/// What is wrong with what is asked of a client's certificate; `ca` are the certificates in `client.ca`, where they are
-/// known.
-pub(crate) fn check_client(client: &ClientCertificates, ca: Option<&str>) -> Vec<ConfigError> {
-    let ca = ca.and_then(|ca| certificates(ca).err()).map(|problem| ConfigError::at("client.ca", problem));
+/// What is wrong with what is asked of a client's certificate; `known` are the texts of `client.ca` and `client.crl`, where they
+/// are known.
+pub(crate) fn check_client(
+    client: &ClientCertificates,
+    known: Option<(&str, Option<&str>)>,
+) -> Vec<ConfigError> {
+    let ca = known.and_then(|(ca, _)| certificates(ca).err());
+    let ca = ca.map(|problem| ConfigError::at("client.ca", problem));
+    let crl = known.and_then(|(_, crl)| lists_problem(crl?));
+    let ca = ca.into_iter().chain(crl.map(|problem| ConfigError::at("client.crl", problem)));
     let paths = client.skip_mtls_uri_regex.iter().flatten().enumerate().filter_map(|(at, text)| {
         let problem = format!("expected a regular expression, got {text:?}");
         Regex::new(text).err().map(|_| ConfigError::at(format!("client.skip_mtls_uri_regex[{at}]"), problem))
     });
-    ca.into_iter().chain(paths).collect()
+    ca.chain(paths).collect()
+}
+
+/// What is wrong with lists of revoked certificates.
+fn lists_problem(text: &str) -> Option<String> {
+    let blocks = match pem::read(text) {
+        Ok(blocks) => blocks,
+        Err(why) => return Some(format!("expected a list of revoked certificates in PEM: {why}")),
+    };
+    if let Some(other) = blocks.iter().find(|block| block.label != LIST) {
+        return Some(format!("expected lists of revoked certificates only, found {}", other.label));
+    }
+    // Whether each can be read is seen when rules are made of them.
+    blocks.is_empty().then(|| "expected a list of revoked certificates in PEM, found none".to_owned())
 }
 
 /// The certificates of a text, each readable; at least one.

@@ -6,10 +6,11 @@ use std::time::Duration;
 use regex::bytes::RegexSet;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{
-    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, VerifierBuilderError,
+    WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
 use rustls::{
@@ -19,18 +20,22 @@ use rustls::{
 
 use super::check::validity;
 use super::identity::Identity;
+use super::tickets::Secrets;
 use crate::base::clock::UnixMs;
 use crate::base::hash::stable;
 use crate::base::pem;
 use crate::model::ConfigError;
-use crate::model::settings::SslSettings;
-use crate::model::ssl::{ClientCertificates, Ssl, TlsVersion};
+use crate::model::settings::{AcmeChallenge, AcmeIssuer, SslSettings};
+use crate::model::ssl::{Acme, ClientCertificates, Ssl, TlsVersion};
 
 /// A certificate and its key, both in PEM.
 pub(crate) type Pair = (String, String);
 
 /// Tickets sent after a handshake, each good for one more connection.
 const TICKETS: usize = 1;
+
+/// What authorities ask for in place of HTTP, to see whether a name is ours.
+const ACME_PROTOCOL: &[u8] = b"acme-tls/1";
 
 /// By which rules the clients of some names are answered.
 #[derive(Debug)]
@@ -47,6 +52,8 @@ pub struct ServerRules {
 pub struct ClientRules {
     /// The same as long as they say the same.
     pub id: u64,
+    /// What that is of.
+    id_text: Box<str>,
     verifier: Arc<dyn ClientCertVerifier>,
     /// Most certificates between the client's and one that is trusted, that one counted.
     depth: usize,
@@ -79,8 +86,12 @@ pub(crate) struct Forge {
     /// than the rules it was given by.
     tickets: Option<Arc<dyn ProducesTickets>>,
     has_tickets: bool,
+    /// Secrets of the tickets of a fleet, where there are any.
+    fleet: Option<Secrets>,
     /// What is spoken over TLS, by preference (RFC 7301).
     spoken: Vec<Vec<u8>>,
+    /// Authorities, by name, and whether they certify wildcards.
+    issuers: Vec<(String, bool)>,
 }
 
 impl Forge {
@@ -91,7 +102,47 @@ impl Forge {
             versions: settings.protocols.iter().copied().collect(),
             tickets: if has_tickets { aws_lc_rs::Ticketer::new().ok() } else { None },
             has_tickets,
+            fleet: None,
             spoken: [http2.then_some("h2"), Some("http/1.1")].into_iter().flatten().map(Into::into).collect(),
+            issuers: Vec::new(),
+        }
+    }
+
+    /// Gives tickets that whoever has the same secrets opens, from here on.
+    pub(crate) fn share_tickets(&mut self, secrets: Secrets) {
+        if self.has_tickets {
+            self.tickets = Some(secrets.tickets(b""));
+        }
+        self.fleet = Some(secrets);
+    }
+
+    /// The tickets of rules; those that ask clients have tickets of their own.
+    fn tickets_of(&self, client: Option<&ClientRules>) -> Option<Arc<dyn ProducesTickets>> {
+        match (client, &self.fleet) {
+            (None, _) => self.tickets.clone(),
+            (Some(_), _) if !self.has_tickets => None,
+            (Some(client), Some(secrets)) => Some(secrets.tickets(client.id_text.as_bytes())),
+            (Some(_), None) => aws_lc_rs::Ticketer::new().ok(),
+        }
+    }
+
+    /// With authorities that issue certificates.
+    pub(crate) fn issuing(mut self, issuers: &[AcmeIssuer]) -> Self {
+        let known =
+            |issuer: &AcmeIssuer| (issuer.name.as_str().to_owned(), issuer.challenge == AcmeChallenge::Dns01);
+        self.issuers = issuers.iter().map(known).collect();
+        self
+    }
+
+    /// Why no certificate will be asked for, where that is so.
+    pub(crate) fn why_not_issued(&self, ssl: &Ssl, acme: &Acme) -> Option<String> {
+        let issuer = acme.issuer.as_str();
+        match self.issuers.iter().find(|(name, _)| name == issuer) {
+            None => Some(format!("acme of the settings has no issuer {issuer}, so nothing is asked for")),
+            Some((_, true)) => None,
+            Some((_, false)) => ssl.names().find(|name| name.as_str().starts_with("*.")).map(|name| {
+                format!("{} can be proven by dns-01 only, which {issuer} does not use", name.as_str())
+            }),
         }
     }
 
@@ -99,13 +150,13 @@ impl Forge {
         &self.provider
     }
 
-    /// The rules of an ssl with these certificates, and `ca` the certificates of those who vouch for its clients. `lacks`
-    /// gets what it asks for and does not get.
+    /// The rules of an ssl with these certificates, and `ca` the certificates of those who vouch for its clients, with the
+    /// lists of what they have revoked. `lacks` gets what it asks for and does not get.
     pub(crate) fn rules(
         &self,
         ssl: &Ssl,
         pairs: &[Pair],
-        ca: Option<&str>,
+        ca: Option<(&str, Option<&str>)>,
         lacks: &mut Vec<ConfigError>,
     ) -> Result<ServerRules, Vec<ConfigError>> {
         let at = |field: &str| {
@@ -117,7 +168,9 @@ impl Forge {
         let keys = Keys::new(identities.map_err(at("key"))?.into_iter().map(|identity| identity.key));
         let versions = self.versions(ssl, lacks).map_err(at("ssl_protocols"))?;
         let client = match (&ssl.client, ca) {
-            (Some(client), Some(ca)) => Some(self.client_rules(client, ca).map_err(at("client"))?),
+            (Some(client), Some((ca, crl))) => {
+                Some(self.client_rules(client, ca, crl).map_err(at("client"))?)
+            }
             _ => None,
         };
         let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
@@ -132,16 +185,26 @@ impl Forge {
         let mut config = builder.with_cert_resolver(Arc::new(keys));
         config.alpn_protocols.clone_from(&self.spoken);
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        let tickets = match &client {
-            Some(_) if self.has_tickets => aws_lc_rs::Ticketer::new().ok(),
-            _ => self.tickets.clone(),
-        };
-        match tickets {
+        match self.tickets_of(client.as_ref()) {
             Some(tickets) => (config.ticketer, config.send_tls13_tickets) = (tickets, TICKETS),
             None => config.send_tls13_tickets = 0,
         }
         let not_after = pairs.iter().filter_map(|(cert, _)| validity(cert)).map(|(_, end)| end).min();
         Ok(ServerRules { config: Arc::new(config), not_after: not_after.unwrap_or(i64::MAX), client })
+    }
+
+    /// The rules by which an authority is answered that asks over TLS whether a name is ours (RFC 8737).
+    pub(crate) fn rules_of_proof(&self, cert: &str, key: &str) -> Result<ServerRules, String> {
+        let identity = Identity::of(&self.provider, cert, key)?;
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Keys::new(std::iter::once(identity.key))));
+        config.alpn_protocols = vec![ACME_PROTOCOL.to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(ServerRules { config: Arc::new(config), not_after: i64::MAX, client: None })
     }
 
     /// The versions that are spoken: those of the ssl, else of the process.
@@ -167,18 +230,32 @@ impl Forge {
         }
     }
 
-    fn client_rules(&self, client: &ClientCertificates, ca: &str) -> Result<ClientRules, String> {
+    fn client_rules(
+        &self,
+        client: &ClientCertificates,
+        ca: &str,
+        crl: Option<&str>,
+    ) -> Result<ClientRules, String> {
         let mut roots = RootCertStore::empty();
         for block in pem::read(ca)? {
             roots.add(CertificateDer::from(block.der)).map_err(|error| format!("ca: {error}"))?;
         }
+        let blocks = crl.map(pem::read).transpose()?.unwrap_or_default();
+        let revoked = blocks.into_iter().map(|block| CertificateRevocationListDer::from(block.der));
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+                .with_crls(revoked)
+                .allow_unknown_revocation_status()
                 .build()
-                .map_err(|error| format!("ca: {error}"))?;
+                .map_err(|error| match error {
+                    VerifierBuilderError::InvalidCrl(why) => format!("crl: {why:?}"),
+                    other => format!("ca: {other}"),
+                })?;
         let free = client.skip_mtls_uri_regex.iter().flatten();
+        let id_text = format!("{}\0{ca}\0{}", client.depth, crl.unwrap_or_default());
         Ok(ClientRules {
-            id: stable(format!("{}\0{ca}", client.depth).as_bytes()),
+            id: stable(id_text.as_bytes()),
+            id_text: id_text.into(),
             verifier,
             depth: client.depth as usize,
             free: RegexSet::new(free).map_err(|error| format!("skip_mtls_uri_regex: {error}"))?,

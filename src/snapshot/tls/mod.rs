@@ -6,6 +6,7 @@ mod check;
 mod forge;
 mod identity;
 mod outward;
+mod tickets;
 
 pub use certificates::Certificates;
 pub use check::validity;
@@ -15,3 +16,4 @@ pub(super) use forge::{Forge, Pair};
 pub(super) use identity::Identity;
 pub(super) use outward::Outward;
 pub use outward::{Anyone, NodeTls, ReadRoots};
+pub(super) use tickets::Secrets;

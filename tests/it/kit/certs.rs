@@ -74,6 +74,27 @@ impl Certs {
         self.by_itself(name, "authority.test");
     }
 
+    /// A list in PEM of what an authority has revoked: the certificates of these keys.
+    #[track_caller]
+    pub(crate) fn revoking(&self, authority: &str, revoked: &[&str]) -> String {
+        let (settings, index, list) = (self.path("ca.cnf"), self.path("index"), self.path("list"));
+        fs::write(&index, "").unwrap();
+        fs::write(self.path("crlnumber"), "01\n").unwrap();
+        let folder = self.dir.path().display();
+        let words = format!(
+            "[ca]\ndefault_ca=own\n[own]\ndatabase={folder}/index\ncrlnumber={folder}/crlnumber\n\
+             default_md=sha256\ndefault_crl_days=30\n"
+        );
+        fs::write(&settings, words).unwrap();
+        let (key, cert) = (self.path(authority), self.path(&format!("{authority}.crt")));
+        let ca = ["ca", "-config", text(&settings), "-keyfile", text(&key), "-cert", text(&cert)];
+        for name in revoked {
+            openssl(&[&ca[..], &["-revoke", text(&self.path(&format!("{name}.crt")))]].concat());
+        }
+        openssl(&[&ca[..], &["-gencrl", "-out", text(&list)]].concat());
+        fs::read_to_string(list).unwrap()
+    }
+
     /// A certificate of a key, by another key that has one by itself.
     #[track_caller]
     pub(crate) fn by(&self, issuer: &str, key: &str, host: &str) -> String {

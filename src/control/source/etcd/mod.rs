@@ -12,6 +12,7 @@
 mod client;
 mod keep;
 mod mirror;
+mod shelf;
 mod watch;
 mod wire;
 
@@ -42,6 +43,7 @@ use mirror::{Mirror, Step, Told};
 use watch::{All, NEWS_MAX, Watcher};
 use wire::{Bytes, Span};
 
+pub(crate) use shelf::{Lease, Shelf, Told as OnShelf};
 pub(crate) use watch::News;
 
 /// How long etcd gets at start where an earlier configuration is kept.
@@ -74,6 +76,8 @@ pub struct Etcd {
     is_dirty: bool,
     kept_at: Moment,
     keeping: Option<JoinHandle<io::Result<()>>>,
+    /// What other gateways have written beside the objects, until it is taken.
+    on_shelf: Vec<OnShelf>,
 }
 
 /// What is to be seen of it.
@@ -151,6 +155,7 @@ impl Etcd {
             is_dirty: false,
             kept_at: Moment::ZERO,
             keeping: None,
+            on_shelf: Vec::new(),
         }))
     }
 
@@ -188,6 +193,7 @@ impl Etcd {
 
     /// Makes what etcd tells what is served; `None`: it is that already.
     pub(crate) fn take(&mut self, news: News, store: &mut Store, compiler: &mut Compiler) -> Option<Outcome> {
+        self.on_shelf.extend(shelf::told(&news));
         let step = match news {
             News::Away(why) => {
                 self.is_reachable = false;
@@ -212,6 +218,17 @@ impl Etcd {
         let outcome = compiler.apply(&step.changes);
         self.learn(&outcome, step);
         Some(outcome)
+    }
+
+    /// Where gateways tell each other what is no object.
+    pub(crate) fn shelf(&self) -> Shelf {
+        let client = Client::new(&self.settings, self.dialer.clone()).within(COMMIT_TIMEOUT);
+        Shelf::new(client, &self.span.from)
+    }
+
+    /// What they have told since this was last asked.
+    pub(crate) fn take_on_shelf(&mut self) -> Vec<OnShelf> {
+        std::mem::take(&mut self.on_shelf)
     }
 
     /// Has etcd take a change, all of it or nothing, and only if nobody else has written these objects since.
