@@ -1,5 +1,7 @@
 //! Wire formats: bytes in, values out, and back. No sockets, no clock.
 
+pub mod grpc;
+pub mod grpc_web;
 pub mod h1;
 pub mod h2;
 pub mod head;
