@@ -33,6 +33,9 @@ const EXPOSED: &[u8] = b"grpc-message,grpc-status";
 /// What an answer without a status is told to have been.
 const NO_STATUS: &[u8] = b"upstream grpc status not received";
 
+const NOT_GRPC_WEB: &str = "expected a Content-Type of gRPC-Web, such as application/grpc-web+proto\n";
+const NOT_BASE64: &str = "expected a body in base64\n";
+
 /// Lets browsers call gRPC.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -102,13 +105,13 @@ impl GrpcWeb {
             }
             _ => return Step::Reply(Reply::status(405).with("Allow", Bytes::from_static(b"POST, OPTIONS"))),
         }
-        let Some(kind) = kind_of(request) else { return Step::Reply(Reply::status(400)) };
+        let Some(kind) = kind_of(request) else { return Step::Reply(refusal(NOT_GRPC_WEB)) };
         if let Body::Held(body) = &mut request.body
             && kind.is_text()
         {
             match decode_text(body) {
                 Some(decoded) => *body = decoded,
-                None => return Step::Reply(Reply::status(400)),
+                None => return Step::Reply(refusal(NOT_BASE64)),
             }
         }
         call.kind = Some(kind);
@@ -215,6 +218,11 @@ impl GrpcWeb {
             env.core.buffers.give_back(text);
         }
     }
+}
+
+/// The answer to what is no call.
+fn refusal(why: &'static str) -> Reply {
+    Reply::text(400, why).with("Content-Type", Bytes::from_static(b"text/html"))
 }
 
 /// Which form of gRPC-Web a request has, if any.
