@@ -7,9 +7,12 @@ use crate::exchange::{Exchange, ResponseBody};
 use crate::proto::grpc;
 use crate::proto::head::HeaderId;
 
-/// Whether the request is one of gRPC: a call, or one that a browser makes in its place does not count.
+/// Whether the client has made a call: what a plugin makes of its request does not count.
 fn is_call(ex: &Exchange) -> bool {
-    ex.client.http2 && ex.request.headers.get_id(HeaderId::ContentType).is_some_and(grpc::is_grpc)
+    let headers = &ex.request.headers;
+    ex.client.http2
+        && !headers.was_added(HeaderId::ContentType)
+        && headers.get_id(HeaderId::ContentType).is_some_and(grpc::is_grpc)
 }
 
 /// Makes an answer that was made here one of gRPC, where that was asked for: 200, with status and message as headers.
@@ -36,11 +39,15 @@ pub(super) fn translate(ex: &mut Exchange) {
 mod tests {
     use super::*;
     use crate::exchange::Reply;
+    use crate::proto::head::Span;
 
     fn call(kind: &str) -> Exchange {
         let mut ex = Exchange::new();
         ex.client.http2 = true;
-        ex.request.headers.add("content-type", kind.as_bytes());
+        let line = format!("content-type: {kind}");
+        let value = Span::new(line.len() - kind.len(), line.len());
+        ex.request.headers.push_received(Span::new(0, 12), value, HeaderId::ContentType, true);
+        ex.request.headers.hold_received(line.into_bytes());
         ex
     }
 
@@ -65,5 +72,14 @@ mod tests {
             translate(&mut ex);
             assert_eq!(ex.response.status, 403, "{kind}");
         }
+    }
+
+    #[test]
+    fn a_call_that_a_plugin_made_is_none_of_the_clients() {
+        let mut ex = call("application/json");
+        ex.request.headers.set_id(HeaderId::ContentType, b"application/grpc");
+        super::super::respond::place(&mut ex, Reply::status(502));
+        translate(&mut ex);
+        assert_eq!(ex.response.status, 502);
     }
 }

@@ -37,6 +37,24 @@ pub const fn code_of(status: u16) -> u16 {
     }
 }
 
+/// The status of HTTP for one of gRPC that is no success, as APISIX has it.
+pub fn status_of(code: &[u8]) -> u16 {
+    match code {
+        b"1" => 499,
+        b"2" | b"13" | b"15" => 500,
+        b"3" | b"9" | b"11" => 400,
+        b"4" => 504,
+        b"5" => 404,
+        b"6" | b"10" => 409,
+        b"7" => 403,
+        b"8" => 429,
+        b"12" => 501,
+        b"14" => 503,
+        b"16" => 401,
+        _ => 599,
+    }
+}
+
 /// The message that an answer of HTTP becomes: its body, if that is a short text.
 pub fn message_of(body: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(body).ok()?.trim();

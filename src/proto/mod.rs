@@ -7,6 +7,7 @@ pub mod h2;
 pub mod head;
 pub mod hello;
 mod names;
+pub mod protobuf;
 pub mod proxy_protocol;
 pub mod resp;
 mod start_line;

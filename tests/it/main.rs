@@ -29,6 +29,7 @@ mod explain;
 mod explain_agrees;
 mod fallbacks;
 mod grpc;
+mod grpc_transcode;
 mod grpc_web;
 mod guards;
 mod health;
