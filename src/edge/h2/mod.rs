@@ -46,6 +46,8 @@ struct Session {
     idle_since: Cell<Moment>,
     /// When the client was told that no more streams are taken.
     leaving: Cell<Option<Moment>>,
+    /// Counts what the client says, and what it is told.
+    meter: RefCell<Meter>,
     /// What the client did too often.
     abuse: Cell<Option<Abuse>>,
     /// Whoever talks to the client.
@@ -62,6 +64,7 @@ impl Session {
             begun: Cell::new(0),
             idle_since: Cell::new(now),
             leaving: Cell::new(None),
+            meter: RefCell::new(Meter::after_preface(now)),
             abuse: Cell::new(None),
             talker: RefCell::new(None),
         }
@@ -158,17 +161,18 @@ pub(super) async fn serve(hall: &Rc<Hall>, connection: &mut Connection, received
     let (wire, pump) = wire();
     let listen = async |reader: &mut Reader| listen(hall, &session, reader, &pump, received).await;
     let talk = talk(hall, &session, wire);
-    carry(hall, &mut connection.socket, &pump, || session.is_idle(), listen, talk).await;
+    let said = |bytes: &[u8]| session.meter.borrow_mut().tell(bytes);
+    carry(hall, &mut connection.socket, &pump, (|| session.is_idle(), said), listen, talk).await;
 }
 
 /// Receives what the client says, until it says nothing more, or too much of the wrong kind.
 async fn listen(hall: &Hall, session: &Session, reader: &mut Reader, pump: &Pump, received: Vec<u8>) {
     let core = &hall.core;
-    let mut meter = Meter::after_preface(core.now());
     let mut buffer = received;
     loop {
         if !buffer.is_empty() {
-            if let Err(abuse) = meter.look(&buffer, core.now()) {
+            let looked = session.meter.borrow_mut().look(&buffer, core.now());
+            if let Err(abuse) = looked {
                 session.abuse.set(Some(abuse));
                 // Taken, so that both have said hello and it can be told; no more than this is.
                 pump.feed(buffer);
