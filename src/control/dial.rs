@@ -38,6 +38,8 @@ pub(crate) struct Dialer {
     is_verified: bool,
     /// The name that the other side's certificate must have, where that is not the one it is dialled by.
     name: Option<String>,
+    /// What is spoken over TLS.
+    protocol: &'static [u8],
     /// What TLS goes by, and when its files were written.
     config: Option<(Vec<Option<SystemTime>>, Arc<ClientConfig>)>,
 }
@@ -50,6 +52,7 @@ impl Dialer {
             identity: None,
             is_verified: true,
             name: None,
+            protocol: b"http/1.1",
             config: None,
         }
     }
@@ -61,6 +64,11 @@ impl Dialer {
             Some(trusted) => Self { trusted: trusted.list().to_vec(), ..own },
             None => own,
         }
+    }
+
+    /// The same, for those with whom HTTP/2 is spoken.
+    pub(crate) fn speaking_http2(self) -> Self {
+        Self { protocol: b"h2", config: None, ..self }
     }
 
     /// For the members of an etcd.
@@ -156,7 +164,7 @@ impl Dialer {
             }
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![self.protocol.to_vec()];
         Ok(config)
     }
 

@@ -67,6 +67,8 @@ fn checker(upstream: &Upstream) -> Value {
         CheckScheme::Http => "http",
         CheckScheme::Https => "https",
         CheckScheme::Tcp => "tcp",
+        CheckScheme::Grpc => "grpc",
+        CheckScheme::Grpcs => "grpcs",
     };
     let nodes: Vec<Value> = upstream
         .nodes

@@ -13,9 +13,10 @@ use super::proxy::Plan;
 use super::respond::Fault;
 use super::response_head::Outgoing;
 use super::sticky;
-use super::upload::{PIECE_HEAD, PIECE_TAIL, frame_piece, write_last_chunk};
+use super::upload::{PIECE_HEAD, PIECE_TAIL, end_chunks, frame_piece};
 use crate::base::clock::Moment;
 use crate::exchange::{ResponseBody, Source};
+use crate::proto::h1::chunked;
 use crate::proto::h1::framing::{self, Framing};
 use crate::proto::h1::parse;
 use crate::proto::head::Method;
@@ -132,14 +133,16 @@ impl Run<'_> {
             excess |= piece.excess;
             buffer.truncate(start + piece.data);
             if filters {
-                self.transform(&mut buffer, start, piece.done);
+                self.transform(&mut buffer, start, piece.done.then_some(&download));
             }
             self.ex.response.body_bytes += (buffer.len() - start) as u64;
             let mut from = start;
             if outgoing == Outgoing::Chunked {
                 from = frame_piece(&mut buffer, from);
                 if piece.done {
-                    end_chunks(&mut buffer, &download);
+                    let trailers = download.trailer_section();
+                    let left = if filters { &self.ex.response.trailers } else { trailers };
+                    end_chunks(&mut buffer, chunked::fields_of(left));
                 }
             }
             if !head.is_empty() {
@@ -212,11 +215,14 @@ impl Run<'_> {
         Ok(Relayed { after: After::Close, reusable: false, tunnel: false })
     }
 
-    /// Lets the plugins change a piece.
-    fn transform(&mut self, buffer: &mut Vec<u8>, start: usize, last: bool) {
+    /// Lets the plugins change a piece; with the `last` one, the trailers of the body.
+    fn transform(&mut self, buffer: &mut Vec<u8>, start: usize, last: Option<&Download>) {
+        if let Some(whole) = last {
+            self.note_trailers(whole);
+        }
         let mut bytes = self.hall.core.buffers.large();
         bytes.extend_from_slice(&buffer[start..]);
-        self.body_filter(&mut bytes, last);
+        self.body_filter(&mut bytes, last.is_some());
         buffer.truncate(start);
         buffer.extend_from_slice(&bytes);
         self.hall.core.buffers.give_back(bytes);
@@ -334,15 +340,5 @@ impl Run<'_> {
         socket.watch().arm(&core.wheel, core.limits.write_timeout);
         let (sent, buffer) = socket.writer.send(buffer, from, core.sending()).await;
         (sent.map_err(|_| ()), buffer)
-    }
-}
-
-/// Appends the end of a chunked body, with the upstream's trailers if it sent some.
-fn end_chunks(buffer: &mut Vec<u8>, download: &Download) {
-    match download {
-        Download::Chunked(decoder) => write_last_chunk(buffer, decoder),
-        Download::Nothing | Download::Length(_) | Download::UntilClose => {
-            buffer.extend_from_slice(crate::proto::h1::chunked::LAST_CHUNK);
-        }
     }
 }

@@ -42,6 +42,14 @@ impl Download {
         }
     }
 
+    /// The trailers, once all of it is there: a line each.
+    pub(super) fn trailer_section(&self) -> &[u8] {
+        match self {
+            Self::Chunked(decoder) => decoder.trailers(),
+            Self::Nothing | Self::Length(_) | Self::UntilClose => b"",
+        }
+    }
+
     /// Takes the frame off received bytes: `data` of them are left at the front.
     pub(super) fn take(&mut self, bytes: &mut [u8]) -> Result<Piece, Fault> {
         match self {
@@ -61,6 +69,11 @@ impl Download {
 }
 
 impl Run<'_> {
+    /// Has the trailers where filters see them.
+    pub(super) fn note_trailers(&mut self, download: &Download) {
+        self.ex.response.trailers.extend_from_slice(download.trailer_section());
+    }
+
     /// Receives until the final head is complete. Interim ones are passed on.
     pub(super) async fn receive_head(
         &mut self,
@@ -176,6 +189,7 @@ impl Run<'_> {
             }
             if piece.done {
                 core.buffers.give_back(buffer);
+                self.note_trailers(&download);
                 return Ok(!piece.excess && !closes);
             }
             buffer.clear();

@@ -4,18 +4,15 @@
 use bytes::Bytes;
 
 use crate::exchange::{Exchange, ResponseBody};
+use crate::proto::grpc;
 use crate::proto::head::HeaderId;
 
-/// Bytes of an answer's body that are passed on as its message.
-const MESSAGE_BYTES_MAX: usize = 256;
-
-/// Whether the request is one of gRPC: a call, or one that a browser makes in its place does not count.
+/// Whether the client has made a call: what a plugin makes of its request does not count.
 fn is_call(ex: &Exchange) -> bool {
-    let kind = ex.request.headers.get("content-type").unwrap_or_default();
+    let headers = &ex.request.headers;
     ex.client.http2
-        && kind
-            .strip_prefix(b"application/grpc")
-            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+        && !headers.was_added(HeaderId::ContentType)
+        && headers.get_id(HeaderId::ContentType).is_some_and(grpc::is_grpc)
 }
 
 /// Makes an answer that was made here one of gRPC, where that was asked for: 200, with status and message as headers.
@@ -28,61 +25,29 @@ pub(super) fn translate(ex: &mut Exchange) {
         ResponseBody::Replace(body) => body,
         ResponseBody::AsIs | ResponseBody::Hold { .. } => Bytes::new(),
     };
-    let message = match std::str::from_utf8(&body) {
-        Ok(text) if !text.trim().is_empty() && text.len() <= MESSAGE_BYTES_MAX => text.trim(),
-        _ => super::respond::phrase(status),
-    };
+    let message = grpc::message_of(&body).unwrap_or_else(|| super::respond::phrase(status));
     let response = &mut ex.response;
     response.status = 200;
     response.headers.remove_id(HeaderId::ContentLength);
     response.headers.set_id(HeaderId::ContentType, b"application/grpc");
-    response.headers.set("grpc-status", itoa::Buffer::new().format(code_of(status)).as_bytes());
-    response.headers.set("grpc-message", &escaped(message));
+    response.headers.set("grpc-status", itoa::Buffer::new().format(grpc::code_of(status)).as_bytes());
+    response.headers.set("grpc-message", &grpc::escaped(message));
     response.body = ResponseBody::Replace(Bytes::new());
-}
-
-/// The status of gRPC for one of HTTP.
-const fn code_of(status: u16) -> u16 {
-    match status {
-        200..=299 => 0,
-        // INTERNAL: no call of gRPC is malformed by itself.
-        400 | 431 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        // What a limit refuses: RESOURCE_EXHAUSTED, as those who offer gRPC behind limits answer.
-        413 | 429 => 8,
-        408 | 504 => 4,
-        499 => 1,
-        502 | 503 => 14,
-        // UNKNOWN.
-        _ => 2,
-    }
-}
-
-/// As `grpc-message` wants it: everything but visible ASCII, and the percent sign, as percent and digits.
-fn escaped(message: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(message.len());
-    for byte in message.bytes() {
-        if matches!(byte, b' '..=b'~') && byte != b'%' {
-            out.push(byte);
-        } else {
-            let digits = b"0123456789ABCDEF";
-            out.extend_from_slice(&[b'%', digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]);
-        }
-    }
-    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::exchange::Reply;
+    use crate::proto::head::Span;
 
     fn call(kind: &str) -> Exchange {
         let mut ex = Exchange::new();
         ex.client.http2 = true;
-        ex.request.headers.add("content-type", kind.as_bytes());
+        let line = format!("content-type: {kind}");
+        let value = Span::new(line.len() - kind.len(), line.len());
+        ex.request.headers.push_received(Span::new(0, 12), value, HeaderId::ContentType, true);
+        ex.request.headers.hold_received(line.into_bytes());
         ex
     }
 
@@ -107,5 +72,14 @@ mod tests {
             translate(&mut ex);
             assert_eq!(ex.response.status, 403, "{kind}");
         }
+    }
+
+    #[test]
+    fn a_call_that_a_plugin_made_is_none_of_the_clients() {
+        let mut ex = call("application/json");
+        ex.request.headers.set_id(HeaderId::ContentType, b"application/grpc");
+        super::super::respond::place(&mut ex, Reply::status(502));
+        translate(&mut ex);
+        assert_eq!(ex.response.status, 502);
     }
 }

@@ -13,7 +13,10 @@ impl Run<'_> {
     pub(super) async fn hold_body(&mut self) -> Verdict {
         let chain = chain_of(&self.view, self.route, self.merged.as_ref());
         let own = chain.and_then(|chain| chain.request_body_max());
-        let Some(wish) = self.view.global.request_body_max().max(own) else { return Verdict::Next };
+        let asked = Some(self.ex.request.held_body_bytes_max).filter(|bytes_max| *bytes_max > 0);
+        let Some(wish) = self.view.global.request_body_max().max(own).max(asked) else {
+            return Verdict::Next;
+        };
         let bytes_max = wish.min(self.hall.core.limits.held_body_bytes);
         if self.upload.is_done() {
             return Verdict::Next;

@@ -429,9 +429,14 @@ pub(super) fn frame_piece(buffer: &mut Vec<u8>, start: usize) -> usize {
 }
 
 /// Appends the last chunk with the trailers that may pass.
-pub(super) fn write_last_chunk(out: &mut Vec<u8>, decoder: &Decoder) {
+fn write_last_chunk(out: &mut Vec<u8>, decoder: &Decoder) {
+    end_chunks(out, decoder.trailer_fields());
+}
+
+/// [`write_last_chunk`] for trailers from wherever they are.
+pub(super) fn end_chunks<'a>(out: &mut Vec<u8>, trailers: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
     out.extend_from_slice(b"0\r\n");
-    for (name, value) in decoder.trailer_fields() {
+    for (name, value) in trailers {
         if chunked::allowed_trailer(name) {
             out.extend_from_slice(name);
             out.extend_from_slice(b": ");

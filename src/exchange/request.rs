@@ -28,6 +28,8 @@ pub struct Request {
     /// The most bytes of body of which a copy is kept as it passes, for `LOG` to see as held; 0 keeps none. A longer one
     /// is not kept.
     pub kept_body_bytes_max: usize,
+    /// The most bytes of body that are held before `ACCESS` because a plugin's `REWRITE` asked for it; 0 holds none.
+    pub held_body_bytes_max: usize,
     pub forward: Forward,
     /// Parameters of the route's path, as ranges into `path`.
     pub params: Vec<(String, std::ops::Range<u32>)>,
@@ -145,6 +147,7 @@ impl Request {
         self.content_length = None;
         self.body_bytes_max = 0;
         self.kept_body_bytes_max = 0;
+        self.held_body_bytes_max = 0;
         self.forward.target.clear();
         self.forward.host.clear();
         self.forward.method = None;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::proto::h1::chunked::fields_of;
 use crate::proto::head::{HeaderList, StatusLine};
 
 /// Who made the response.
@@ -47,6 +48,11 @@ pub struct Response {
     pub headers: HeaderList,
     pub source: Source,
     pub body: ResponseBody,
+    /// The trailer section, a line `name:value` each, once `BODY_FILTER` sees the end of the body: what it leaves of it
+    /// goes out.
+    pub trailers: Vec<u8>,
+    /// A plugin has said which pages may read the answer: nobody else is to.
+    pub is_shared: bool,
     /// Bytes of body sent.
     pub body_bytes: u64,
 }
@@ -76,6 +82,12 @@ impl Response {
         }
     }
 
+    /// The value of a trailer.
+    pub fn trailer(&self, name: &str) -> Option<&[u8]> {
+        let mut fields = fields_of(&self.trailers);
+        fields.find(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
+
     /// Forgets everything but the memory.
     pub fn clear(&mut self) {
         self.status = 0;
@@ -83,6 +95,8 @@ impl Response {
         self.headers.clear();
         self.source = Source::Gateway;
         self.body = ResponseBody::AsIs;
+        self.trailers.clear();
+        self.is_shared = false;
         self.body_bytes = 0;
     }
 }

@@ -11,6 +11,7 @@ use super::inner::{Actions, Inner};
 use crate::base::hash::{Map, stable};
 use crate::exchange::SlotId;
 use crate::model::{ConfigError, ObjectId, Upstream};
+use crate::proto::protobuf::Types;
 use crate::runtime::LocalId;
 use crate::runtime::redis::Tls;
 
@@ -133,11 +134,16 @@ pub struct Surroundings {
     pub witness: Option<Witness>,
 }
 
-/// The upstreams of the snapshot, as far as a plugin has to do with them: those kept under an id, and those it brings.
+/// The upstreams of the snapshot, as far as a plugin has to do with them: those kept under an id, and those it brings. And
+/// the protos.
 pub trait Upstreams: std::fmt::Debug {
     /// The place of a kept one; `None`, and told as a lack of `field`, when there is none. The plugin is compiled
     /// again when that changes.
     fn kept(&mut self, field: &str, id: &ObjectId) -> Option<u32>;
+
+    /// What a proto defines; `None`, and told as a lack of `field`, when there is none of that id. The plugin is compiled
+    /// again when that changes.
+    fn proto(&mut self, field: &str, id: &ObjectId) -> Option<Arc<Types>>;
 
     /// The addresses of a host; none, and told as a lack of `field`, where it has none now. The plugin is compiled again
     /// when that changes.
@@ -303,6 +309,12 @@ impl<'a> CompileCx<'a> {
     /// is none, which is told and does not keep the plugin out of force.
     pub fn kept_upstream(&mut self, field: &str, id: &ObjectId) -> Option<u32> {
         self.upstreams.kept(&format!("plugins.{}.{field}", self.plugin), id)
+    }
+
+    /// What the proto defines that is kept under an id, which `field` of the configuration names; `None` when there is none,
+    /// which is told and does not keep the plugin out of force.
+    pub fn proto(&mut self, field: &str, id: &ObjectId) -> Option<Arc<Types>> {
+        self.upstreams.proto(&format!("plugins.{}.{field}", self.plugin), id)
     }
 
     /// The addresses of a host that `field` of the configuration names, an address itself or a name; none where there is

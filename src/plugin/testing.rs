@@ -26,6 +26,7 @@ use crate::link::outbox::{Inbox, Report, outbox};
 use crate::link::stats::Series;
 use crate::model::{ConfigError, ObjectId, Upstream, schema};
 use crate::proto::head::{Method, Span};
+use crate::proto::protobuf::Types;
 use crate::runtime::core::Hatches;
 use crate::runtime::{Core, Limits};
 
@@ -63,11 +64,17 @@ impl Actions for NoActions {
 struct Places {
     kept: Vec<&'static str>,
     made: u32,
+    protos: Vec<(&'static str, Arc<Types>)>,
 }
 
 impl Upstreams for Places {
     fn kept(&mut self, _: &str, id: &ObjectId) -> Option<u32> {
         self.kept.iter().position(|kept| *kept == id.as_str()).map(|place| place as u32)
+    }
+
+    fn proto(&mut self, _: &str, id: &ObjectId) -> Option<Arc<Types>> {
+        let found = self.protos.iter().find(|(kept, _)| *kept == id.as_str());
+        found.map(|(_, types)| Arc::clone(types))
     }
 
     fn addresses(&mut self, _: &str, host: &str) -> Vec<std::net::IpAddr> {
@@ -175,6 +182,12 @@ impl Desk {
     /// Keeps upstreams of these ids.
     pub(crate) fn upstreams(mut self, ids: &[&'static str]) -> Self {
         self.upstreams.kept = ids.to_vec();
+        self
+    }
+
+    /// Keeps a proto of this id.
+    pub(crate) fn proto(mut self, id: &'static str, types: Arc<Types>) -> Self {
+        self.upstreams.protos.push((id, types));
         self
     }
 

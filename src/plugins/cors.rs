@@ -238,6 +238,7 @@ impl Cors {
                 request.headers.get("access-control-request-headers"),
             ),
         };
+        response.is_shared = true;
         let out = &mut response.headers;
         if !self.origins.any {
             vary_by_origin(out);

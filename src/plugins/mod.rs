@@ -178,6 +178,8 @@ plugins! {
     crash: Crash,
     echo: Echo,
     fault_injection: FaultInjection,
+    grpc_transcode: GrpcTranscode,
+    grpc_web: GrpcWeb,
     ip_restriction: IpRestriction,
     key_auth: KeyAuth,
     limit: Limit,

@@ -1,10 +1,13 @@
 //! Wire formats: bytes in, values out, and back. No sockets, no clock.
 
+pub mod grpc;
+pub mod grpc_web;
 pub mod h1;
 pub mod h2;
 pub mod head;
 pub mod hello;
 mod names;
+pub mod protobuf;
 pub mod proxy_protocol;
 pub mod resp;
 mod start_line;

@@ -34,9 +34,11 @@ pub struct ActiveCheck {
     pub method: &'static str,
     pub path: String,
     pub body: String,
+    /// Asked about by gRPC.
+    pub grpc_service: String,
     /// Names and values.
     pub headers: Vec<(String, String)>,
-    /// Whether a certificate is checked, with `https`.
+    /// Whether a certificate is checked, with `https` and `grpcs`.
     pub is_verified: bool,
     /// Between two checks of a healthy node.
     pub healthy_every: Duration,
@@ -66,6 +68,7 @@ impl Checks {
             port: check.port.map(|port| port.get()),
             method: check.http_method.text(),
             path: check.http_path.as_str().to_owned(),
+            grpc_service: check.grpc_service.as_str().to_owned(),
             body: check.http_req_body.as_str().to_owned(),
             headers: check
                 .req_headers

@@ -11,6 +11,7 @@ mod inprocess;
 
 mod bodies;
 mod connections;
+mod grpc;
 mod heads;
 mod mutate;
 mod uris;

@@ -1,5 +1,7 @@
 //! Nodes that speak HTTP/2, and gRPC through the gateway: streams of all kinds, trailers, and its own way to say what is wrong.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +10,7 @@ use http::{HeaderMap, Request, Response};
 use serde_json::json;
 
 use crate::kit::http2::{Http2, Http2Origin, ask, get, post, send, whole};
-use crate::kit::{Caller, Certs, Gateway, Setup};
+use crate::kit::{Caller, Certs, Gateway, Setup, eventually};
 
 on_both_drivers!(
     a_call_comes_through_with_its_trailers,
@@ -22,6 +24,8 @@ on_both_drivers!(
     clients_of_http_1_reach_nodes_of_http_2,
     large_bodies_pass_both_ways,
     a_connection_that_says_nothing_more_is_left,
+    nodes_are_asked_by_checks_of_grpc,
+    checks_of_grpc_go_over_tls,
 );
 
 /// A gateway before nodes that speak HTTP/2.
@@ -279,4 +283,90 @@ fn a_connection_that_says_nothing_more_is_left() {
         assert_eq!(client.get("/not").status, 504);
     }
     assert_eq!(origin.accepted(), 3, "nobody else waits for one that is silent");
+}
+
+/// An origin whose health is what `status` says (a status of the protocol; 0 is an error, 255 silence), which answers other
+/// calls with its name.
+fn checked(name: &'static str, status: &Arc<AtomicU8>, tls: Option<rustls::ServerConfig>) -> Http2Origin {
+    let status = Arc::clone(status);
+    Http2Origin::serving_over(tls, move |request: Request<RecvStream>, mut respond: Respond, _| {
+        let status = status.load(Ordering::SeqCst);
+        async move {
+            let is_check = request.uri().path() == "/grpc.health.v1.Health/Check";
+            let mut body = request.into_body();
+            let mut asked = Vec::new();
+            while let Some(data) = take(&mut body).await {
+                asked.extend_from_slice(&data);
+            }
+            let mut answer = Response::builder().header("content-type", "application/grpc");
+            if is_check {
+                assert_eq!(asked, b"\0\0\0\0\x05\x0a\x03a.B");
+                match status {
+                    0 => answer = answer.header("grpc-status", "12"),
+                    255 => std::future::pending().await,
+                    _ => {}
+                }
+            }
+            let only_status = is_check && status == 0;
+            let mut stream = respond.send_response(answer.body(()).unwrap(), only_status).unwrap();
+            if only_status {
+                return;
+            }
+            let said = if is_check { [0, 0, 0, 0, 2, 8, status].to_vec() } else { name.into() };
+            send(&mut stream, said.into(), false).await;
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", "0".parse().unwrap());
+            let _ = stream.send_trailers(trailers);
+        }
+    })
+}
+
+const CHECKS: &str = ", checks: {active: {type: grpc, grpc_service: a.B, timeout: 0.5, healthy: {interval: 0.05, successes: 1},
+    unhealthy: {interval: 0.05, http_failures: 1, tcp_failures: 1, timeouts: 1}}}";
+
+fn wait_for_health(gateway: &Gateway, expected: &[&str]) {
+    eventually(&format!("nodes are {expected:?}"), || {
+        let told = gateway.control("GET", "/v1/healthcheck/routes/a").json();
+        assert!(told["type"].as_str().unwrap().starts_with("grpc"), "{told}");
+        let nodes = told["nodes"].as_array().unwrap().iter();
+        let mut found: Vec<&str> = nodes.map(|node| node["status"].as_str().unwrap()).collect();
+        found.sort_unstable();
+        (found == expected).then_some(())
+    });
+}
+
+fn nodes_are_asked_by_checks_of_grpc() {
+    let statuses = [Arc::new(AtomicU8::new(1)), Arc::new(AtomicU8::new(1))];
+    let (a, b) = (checked("a", &statuses[0], None), checked("b", &statuses[1], None));
+    let gateway = before(&[&a, &b], CHECKS).cores(1).start();
+    let mut client = Http2::to(&gateway);
+    // Not served, unknown, refused, silent: each is left, and found again.
+    for status in [2, 3, 0, 255] {
+        statuses[1].store(status, Ordering::SeqCst);
+        wait_for_health(&gateway, &["healthy", "unhealthy"]);
+        for _ in 0..4 {
+            client.ask(call("/a.B/C"), b"").unwrap().expect(200, "a");
+        }
+        statuses[1].store(1, Ordering::SeqCst);
+        wait_for_health(&gateway, &["healthy", "healthy"]);
+    }
+}
+
+fn checks_of_grpc_go_over_tls() {
+    let certs = Certs::new();
+    certs.authority("ca");
+    certs.issued("ca", "node", "DNS:a.test");
+    let status = Arc::new(AtomicU8::new(1));
+    let config = || Some(crate::kit::server_config(&certs, "node"));
+    let (a, b) = (checked("a", &status, config()), checked("b", &status, config()));
+    let trusting = format!("ssl: {{listen: [], trusted_certificate: [{}]}}", json!(certs.path("ca.crt")));
+    let over_tls = |more: &str| CHECKS.replace("type: grpc", &format!("type: grpcs{more}"));
+    for (more, health) in [
+        (", host: a.test", "healthy"),
+        (", host: b.test", "unhealthy"),
+        (", https_verify_certificate: false", "healthy"),
+    ] {
+        let gateway = before(&[&a, &b], &over_tls(more)).settings(&trusting).start();
+        wait_for_health(&gateway, &[health, health]);
+    }
 }

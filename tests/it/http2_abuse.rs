@@ -1,11 +1,13 @@
 //! Clients of HTTP/2 that break its rules, or keep them to do harm: a stream or a connection ends, and nobody else notices.
 
-use crate::kit::http2::{Http2, block, frame, frames, get, hello};
+use crate::kit::http2::{Http2, ask, block, frame, frames, get, hello};
 use crate::kit::{Ended, Gateway, Origin, Raw, eventually};
 
 on_both_drivers!(
     what_is_malformed_ends_its_stream_alone,
     what_nobody_needs_often_ends_the_connection,
+    a_client_that_gives_up_each_second_call_lives,
+    a_client_that_pings_behind_data_lives,
     a_client_that_takes_nothing_of_an_answer_is_let_go,
     headers_beyond_the_limits_are_refused,
     no_frame_is_safe_in_pieces,
@@ -191,6 +193,59 @@ fn what_nobody_needs_often_ends_the_connection() {
         eventually(&counted, || gateway.metric(&counted).filter(|count| *count >= 1.0));
     }
     bystander.get("/").expect(200, "hello");
+}
+
+/// More of each than a client may reset that does nothing else.
+const CALLS: usize = 300;
+
+fn a_client_that_gives_up_each_second_call_lives() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::routing("/*", [&origin]).cores(1).start();
+    let mut client = Http2::to(&gateway);
+    client.run(async |sender| {
+        for _ in 0..CALLS {
+            let (answer, mut given_up) =
+                sender.clone().ready().await.unwrap().send_request(get("/x"), false).unwrap();
+            given_up.send_reset(h2::Reason::CANCEL);
+            drop(answer);
+            ask(sender.clone(), get("/x"), Vec::new(), None).await.unwrap().expect(200, "hello");
+        }
+    });
+    assert_eq!(gateway.metric("ringway_http2_abuses_total{kind=\"resets\"}").unwrap_or_default(), 0.0);
+}
+
+fn a_client_that_pings_behind_data_lives() {
+    let origin = Origin::replying(&"x".repeat(6_000_000));
+    let gateway = Gateway::routing("/*", [&origin]).cores(1).start();
+    let mut raw = Raw::connect(gateway.address());
+    // Windows as large as may be, for a stream and for all of them.
+    let wide = [&b"\0\x04"[..], &0x7fff_ffff_u32.to_be_bytes()].concat();
+    raw.send([&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &wide)].concat());
+    raw.send(frame(8, 0, 0, &0x7fff_0000_u32.to_be_bytes()));
+    raw.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &asking(&[])));
+    let (mut waiting, mut data, mut echoes, mut is_over) = (Vec::new(), 0, 0, false);
+    while !is_over || echoes < data {
+        let bytes = raw.wire.some().unwrap();
+        assert!(!bytes.is_empty(), "it goes on, after {data} frames and {echoes} echoes");
+        waiting.extend_from_slice(&bytes);
+        let mut whole = 0;
+        for (kind, flags, _, payload) in frames(&waiting) {
+            whole += 9 + payload.len();
+            match kind {
+                DATA => {
+                    is_over |= flags & END_STREAM != 0;
+                    if !payload.is_empty() {
+                        data += 1;
+                        raw.send(frame(6, 0, 0, &[7; 8]));
+                    }
+                }
+                6 => echoes += 1,
+                kind => assert!(!matches!(kind, GOAWAY | RST_STREAM), "{payload:?}"),
+            }
+        }
+        waiting.drain(..whole);
+    }
+    assert!(data > 300, "{data} frames");
 }
 
 fn a_client_that_takes_nothing_of_an_answer_is_let_go() {

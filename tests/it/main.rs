@@ -31,6 +31,8 @@ mod explain;
 mod explain_agrees;
 mod fallbacks;
 mod grpc;
+mod grpc_transcode;
+mod grpc_web;
 mod guards;
 mod health;
 mod hedging;

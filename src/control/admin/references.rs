@@ -62,15 +62,21 @@ pub(super) fn missing(store: &Store, kind: Kind, value: &Value) -> Option<String
 fn missing_in_plugins(store: &Store, value: &Value) -> Option<String> {
     let plugins = value.get("plugins").and_then(Value::as_object)?;
     let is_on = |config: &&Value| config.pointer("/_meta/disable") != Some(&Value::Bool(true));
-    let mut lost = None;
-    for config in plugins.values().filter(is_on) {
-        each_field(config, "upstream_id", &mut |id| {
-            let id = text_of(id);
-            let is_lost = id.as_ref().is_some_and(|id| store.get(Kind::Upstream, id).is_none());
-            lost = lost.take().or_else(|| id.filter(|_| is_lost));
-        });
+    for (field, of) in IN_PLUGINS {
+        let mut lost = None;
+        for config in plugins.values().filter(is_on) {
+            each_field(config, field, &mut |id| {
+                let id = text_of(id);
+                let is_lost = id.as_ref().is_some_and(|id| store.get(of, id).is_none());
+                lost = lost.take().or_else(|| id.filter(|_| is_lost));
+            });
+        }
+        if let Some(id) = lost {
+            let what = words(of);
+            return Some(format!("failed to fetch {what} info by {what} id [{id}], response code: 404"));
+        }
     }
-    lost.map(|id| format!("failed to fetch upstream info by upstream id [{id}], response code: 404"))
+    None
 }
 
 /// Why an object can not be deleted: the first that needs it, in APISIX's words.
@@ -102,8 +108,10 @@ pub(super) fn needed(store: &Store, kind: Kind, id: &str) -> Option<String> {
                         Kind::GlobalRule => holder.plural(),
                         holder => holder.singular(),
                     };
+                    // Of protos it says it without a word of plugins.
+                    let user = if of == Kind::Proto { "" } else { "plugin in " };
                     return Some(format!(
-                        "can not delete this {what}, plugin in {holder} [{holder_id}] is still using it now"
+                        "can not delete this {what}, {user}{holder} [{holder_id}] is still using it now"
                     ));
                 }
             }

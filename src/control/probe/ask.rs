@@ -1,4 +1,4 @@
-//! One check of one node: a connection, and with HTTP one request on it.
+//! One check of one node: a connection, and with HTTP or gRPC one request on it.
 
 use http_body_util::Full;
 use hyper::Request;
@@ -8,6 +8,7 @@ use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
+use super::grpc;
 use crate::control::dial::Dialer;
 use crate::link::health::News;
 use crate::snapshot::{ActiveCheck, CheckScheme, Node};
@@ -20,6 +21,11 @@ pub(super) async fn ask(check: &ActiveCheck, node: &Node, dialer: Dialer) -> Opt
             CheckScheme::Http | CheckScheme::Https => {
                 status(check, node, dialer).await.map(|status| check.rules.news_of(status))
             }
+            CheckScheme::Grpc | CheckScheme::Grpcs => {
+                let stream = connect(check, node, dialer.speaking_http2()).await?;
+                let is_tls = check.scheme == CheckScheme::Grpcs;
+                grpc::ask(check, &host_of(check, node), is_tls, stream).await.map(Some)
+            }
         }
     };
     match timeout(check.timeout, asked).await {
@@ -30,15 +36,15 @@ pub(super) async fn ask(check: &ActiveCheck, node: &Node, dialer: Dialer) -> Opt
 }
 
 /// No connection, or no answer on it that can be read.
-struct Broken;
+pub(super) struct Broken;
 
-type Stream = Box<dyn crate::control::dial::Stream>;
+pub(super) type Stream = Box<dyn crate::control::dial::Stream>;
 
 async fn connect(check: &ActiveCheck, node: &Node, mut dialer: Dialer) -> Result<Stream, Broken> {
     let port = check.port.unwrap_or_else(|| node.address.port());
     let address = (node.address.ip(), port).into();
-    let name =
-        (check.scheme == CheckScheme::Https).then(|| check.host.as_deref().map_or(&*node.name, without_port));
+    let is_tls = matches!(check.scheme, CheckScheme::Https | CheckScheme::Grpcs);
+    let name = is_tls.then(|| check.host.as_deref().map_or(&*node.name, without_port));
     dialer.dial_node(address, name, check.is_verified).await.map_err(|_| Broken)
 }
 
@@ -47,7 +53,7 @@ async fn status(check: &ActiveCheck, node: &Node, dialer: Dialer) -> Result<u16,
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| Broken)?;
     // Ends with the answer's head, when the sender goes.
     tokio::spawn(connection);
-    let host = check.host.clone().unwrap_or_else(|| String::from_utf8_lossy(&node.host).into_owned());
+    let host = host_of(check, node);
     let mut request = Request::builder().method(check.method).uri(&*check.path).header(CONNECTION, "close");
     let is_given = |name: &str| check.headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name));
     if !is_given("host") {
@@ -62,6 +68,11 @@ async fn status(check: &ActiveCheck, node: &Node, dialer: Dialer) -> Result<u16,
     let request = request.body(Full::new(Bytes::from(check.body.clone()))).map_err(|_| Broken)?;
     let response = sender.send_request(request).await.map_err(|_| Broken)?;
     Ok(response.status().as_u16())
+}
+
+/// The `Host` sent.
+fn host_of(check: &ActiveCheck, node: &Node) -> String {
+    check.host.clone().unwrap_or_else(|| String::from_utf8_lossy(&node.host).into_owned())
 }
 
 fn without_port(host: &str) -> &str {
@@ -92,6 +103,7 @@ mod tests {
             method: "GET",
             path: "/status?x=1".to_owned(),
             body: String::new(),
+            grpc_service: String::new(),
             headers: vec![("X-Probe".to_owned(), "yes".to_owned())],
             is_verified: true,
             healthy_every: Duration::from_secs(1),

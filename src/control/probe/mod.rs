@@ -10,6 +10,7 @@
 //! the same moment.
 
 mod ask;
+mod grpc;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

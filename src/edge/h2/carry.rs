@@ -11,12 +11,12 @@ use crate::runtime::limits::LINGER;
 use crate::runtime::socket::{Reader, Socket, Writer};
 
 /// Carries a connection to its end. `listen` takes in what comes and ends when nothing more does, `talk` speaks for us; what
-/// it says is sent, and then the end. Where nothing goes on (`is_idle`) no memory is held.
+/// it says is shown to `said` and sent, and then the end. Where nothing goes on (`is_idle`) no memory is held.
 pub(super) async fn carry(
     hall: &Hall,
     socket: &mut Socket,
     pump: &Pump,
-    is_idle: impl Fn() -> bool,
+    (is_idle, said): (impl Fn() -> bool, impl Fn(&[u8])),
     listen: impl AsyncFnOnce(&mut Reader),
     talk: impl Future<Output = ()>,
 ) {
@@ -26,7 +26,7 @@ pub(super) async fn carry(
         let mut listening = pin!(listen(&mut reader));
         let mut has_listened = {
             let mut talking = pin!(talk);
-            let mut telling = pin!(tell(hall, &watch, &mut writer, pump, is_idle));
+            let mut telling = pin!(tell(hall, &watch, &mut writer, pump, (is_idle, said)));
             let (mut has_listened, mut has_talked) = (false, false);
             poll_fn(|cx| {
                 has_listened = has_listened || listening.as_mut().poll(cx).is_ready();
@@ -54,11 +54,12 @@ async fn tell(
     watch: &std::rc::Rc<Watch>,
     writer: &mut Writer,
     pump: &Pump,
-    is_idle: impl Fn() -> bool,
+    (is_idle, said): (impl Fn() -> bool, impl Fn(&[u8])),
 ) {
     let core = &hall.core;
     let mut spare = Vec::new();
     while let Some(bytes) = pump.outgoing(spare).await {
+        said(&bytes);
         watch.arm(&core.wheel, core.limits.write_timeout);
         let (sent, mut returned) = writer.send(bytes, 0, core.sending()).await;
         watch.disarm();

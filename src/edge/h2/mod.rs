@@ -49,6 +49,8 @@ struct Session {
     leaving: Cell<Option<Moment>>,
     /// What the client did that ends it.
     offence: Cell<Option<Offence>>,
+    /// Counts what the client says, and what it is told.
+    meter: RefCell<Meter>,
     /// Whoever talks to the client.
     talker: RefCell<Option<Waker>>,
 }
@@ -73,6 +75,7 @@ impl Session {
             idle_since: Cell::new(now),
             leaving: Cell::new(None),
             offence: Cell::new(None),
+            meter: RefCell::new(Meter::after_preface(now)),
             talker: RefCell::new(None),
         }
     }
@@ -168,18 +171,18 @@ pub(super) async fn serve(hall: &Rc<Hall>, connection: &mut Connection, received
     let (wire, pump) = wire();
     let listen = async |reader: &mut Reader| listen(hall, &session, reader, &pump, received).await;
     let talk = talk(hall, &session, wire);
-    carry(hall, &mut connection.socket, &pump, || session.is_idle(), listen, talk).await;
+    let said = |bytes: &[u8]| session.meter.borrow_mut().tell(bytes);
+    carry(hall, &mut connection.socket, &pump, (|| session.is_idle(), said), listen, talk).await;
 }
 
 /// Receives what the client says, until it says nothing more, or too much of the wrong kind.
 async fn listen(hall: &Hall, session: &Session, reader: &mut Reader, pump: &Pump, received: Vec<u8>) {
     let core = &hall.core;
-    let mut meter = Meter::after_preface(core.now());
     let mut conduct = Conduct::after_preface();
     let mut buffer = received;
     loop {
         if !buffer.is_empty() {
-            if let Some(offence) = offence(&mut meter, &mut conduct, &mut buffer, core.now()) {
+            if let Some(offence) = offence(&session.meter, &mut conduct, &mut buffer, core.now()) {
                 session.offence.set(Some(offence));
                 // Taken, so that both have said hello and it can be told; no more than this is.
                 pump.feed(buffer);
@@ -212,12 +215,12 @@ async fn listen(hall: &Hall, session: &Session, reader: &mut Reader, pump: &Pump
 
 /// What is wrong with what was received, if anything. Bytes that break a rule are taken away, and those behind them: the crate
 /// would call it by another name.
-fn offence(meter: &mut Meter, conduct: &mut Conduct, received: &mut Vec<u8>, now: Moment) -> Option<Offence> {
+fn offence(meter: &RefCell<Meter>, conduct: &mut Conduct, received: &mut Vec<u8>, now: Moment) -> Option<Offence> {
     let breach = conduct.look(received).err().map(|(breach, begins)| {
         received.truncate(begins);
         Offence::Breach(breach)
     });
-    meter.look(received, now).err().map(Offence::Abuse).or(breach)
+    meter.borrow_mut().look(received, now).err().map(Offence::Abuse).or(breach)
 }
 
 /// Reads on until the connection ends: closed with something unread, it would be reset, and the client not see what it did.

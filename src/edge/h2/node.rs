@@ -285,7 +285,7 @@ async fn serve(
         let _ = http2.await;
         pump.close();
     };
-    carry(hall, &mut socket, &pump, || session.streams.get() == 0, listen, talk).await;
+    carry(hall, &mut socket, &pump, (|| session.streams.get() == 0, |_: &[u8]| {}), listen, talk).await;
 }
 
 /// Receives what the node says, to its end.

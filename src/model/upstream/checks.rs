@@ -57,13 +57,15 @@ pub enum CheckScheme {
     Http,
     Https,
     Tcp,
+    Grpc,
+    Grpcs,
 }
 
 /// How nodes are asked.
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ActiveCheck {
-    /// What is spoken; `tcp` only connects.
+    /// What is spoken; `tcp` only connects, `grpc` and `grpcs` (over TLS) ask by gRPC's own health checks.
     #[serde(rename = "type")]
     pub scheme: CheckScheme,
     /// How long an answer may take, in seconds.
@@ -80,7 +82,9 @@ pub struct ActiveCheck {
     pub http_path: Text<1, 4096>,
     /// The body of the request.
     pub http_req_body: Text<0, 65536>,
-    /// With `https`: is the node's certificate checked?
+    /// With `grpc` and `grpcs`: the service that is asked about. Empty: the node as a whole.
+    pub grpc_service: Text<0, 256>,
+    /// With `https` and `grpcs`: is the node's certificate checked?
     pub https_verify_certificate: bool,
     /// Further headers, each `Name: value`.
     pub req_headers: Option<Unique<Text<1, 4096>, 1>>,
@@ -196,6 +200,7 @@ impl Default for ActiveCheck {
             http_method: CheckMethod::Get,
             http_path: Text::literal("/"),
             http_req_body: Text::literal(""),
+            grpc_service: Text::literal(""),
             https_verify_certificate: true,
             req_headers: None,
             healthy: ActiveHealthy::default(),

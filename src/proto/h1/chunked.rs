@@ -89,6 +89,15 @@ enum State {
     Done,
 }
 
+/// The names and trimmed values in a trailer section.
+pub fn fields_of(section: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    section.split(|byte| *byte == b'\n').filter_map(|line| {
+        let colon = memchr::memchr(b':', line)?;
+        let value = line[colon + 1..].strip_suffix(b"\r")?;
+        Some((&line[..colon], trim_ows(value)))
+    })
+}
+
 /// Takes one chunked body apart.
 #[derive(Debug, Default)]
 pub struct Decoder {
@@ -143,11 +152,7 @@ impl Decoder {
 
     /// The trailers as names and trimmed values.
     pub fn trailer_fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.trailers.split(|byte| *byte == b'\n').filter_map(|line| {
-            let colon = memchr::memchr(b':', line)?;
-            let value = line[colon + 1..].strip_suffix(b"\r")?;
-            Some((&line[..colon], trim_ows(value)))
-        })
+        fields_of(&self.trailers)
     }
 
     /// One byte outside of data.

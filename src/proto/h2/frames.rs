@@ -45,6 +45,11 @@ impl Frames {
         Self { skip: PREFACE.len(), head: [0; HEAD_BYTES], seen: 0 }
     }
 
+    /// Of whoever says nothing before its first frame.
+    pub(super) const fn from_the_start() -> Self {
+        Self { skip: 0, head: [0; HEAD_BYTES], seen: 0 }
+    }
+
     /// Looks at each frame whose head becomes complete with these bytes, until one is objected to.
     pub(super) fn each<E>(
         &mut self,

@@ -7,6 +7,7 @@ use h2::ext::Protocol;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, request, response};
 
+use crate::proto::grpc::is_grpc;
 use crate::proto::h1::framing::{self, Framing};
 use crate::proto::head::{HeaderId, HeaderList, HeaderSet, RequestLine};
 use crate::proto::uri::{self, Scheme};
@@ -275,7 +276,10 @@ pub fn write_response(
     }
     let has_body =
         !is_head && !parts.status.is_informational() && !matches!(parts.status.as_u16(), 204 | 304);
+    // Of a call, its status follows, for which only chunks have room.
+    let is_call = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| is_grpc(kind.as_bytes()));
     let framing = match length_of(&parts.headers)? {
+        Some(_) if is_call && has_body && !ends => Framing::Chunked,
         Some(length) if parts.status != StatusCode::NO_CONTENT => Framing::Length(length),
         None if has_body && ends => Framing::Length(0),
         None if has_body => Framing::Chunked,

@@ -2,15 +2,22 @@
 //!
 //! The `h2` crate bounds what it keeps; it answers every PING and SETTINGS there is, and takes any number of frames that
 //! say nothing. So their heads (RFC 9113 4.1) are looked at as the bytes go by, before the crate sees them.
+//!
+//! Clients that have much to do with us may say more: those of gRPC send a PING behind data they receive, to measure the way,
+//! and give up calls they need no more. So our own frames are looked at, too: each of DATA allows another PING, each answer
+//! that was given another reset.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use super::frames::Frames;
+use super::frames::{Frame, Frames};
 use crate::base::clock::Moment;
 
 /// How long frames are counted before counting starts over.
 const WHILE: Duration = Duration::from_secs(10);
 
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
 const END_STREAM: u8 = 1;
 
 /// What somebody did too often.
@@ -50,7 +57,8 @@ impl Abuse {
         }
     }
 
-    /// How many may come in a while; of CONTINUATION, for one block of headers.
+    /// How many may come in a while; of CONTINUATION, for one block of headers. Of PING and RST_STREAM, beside those that our
+    /// own frames allow.
     const fn most(self) -> u32 {
         match self {
             Self::Pings | Self::Priorities | Self::EmptyFrames => 100,
@@ -66,55 +74,95 @@ impl Abuse {
 /// Counts the frames of one connection.
 #[derive(Debug)]
 pub struct Meter {
-    frames: Frames,
-    counts: [u32; Abuse::ALL.len()],
+    heard: Frames,
+    said: Frames,
+    tally: Tally,
     since: Moment,
+}
+
+/// What was counted in a while.
+#[derive(Debug, Default)]
+struct Tally {
+    counts: [u32; Abuse::ALL.len()],
+    /// Frames of DATA of ours, and answers that are whole.
+    data: u32,
+    answers: u32,
 }
 
 impl Meter {
     /// For a connection that begins with a client's preface.
-    pub const fn after_preface(now: Moment) -> Self {
-        Self { frames: Frames::after_preface(), counts: [0; Abuse::ALL.len()], since: now }
+    pub fn after_preface(now: Moment) -> Self {
+        let (heard, said) = (Frames::after_preface(), Frames::from_the_start());
+        Self { heard, said, tally: Tally::default(), since: now }
     }
 
-    /// Looks at received bytes, however they were cut.
+    /// Looks at received bytes.
     ///
     /// # Errors
     /// What there is too much of.
     pub fn look(&mut self, bytes: &[u8], now: Moment) -> Result<(), Abuse> {
+        let Self { heard, tally, .. } = self;
         if now.since(self.since) >= WHILE {
             self.since = now;
-            let continuations = self.counts[Abuse::Continuations as usize];
-            self.counts = [0; Abuse::ALL.len()];
-            self.counts[Abuse::Continuations as usize] = continuations;
+            let continuations = tally.counts[Abuse::Continuations as usize];
+            *tally = Tally::default();
+            tally.counts[Abuse::Continuations as usize] = continuations;
         }
-        let Self { frames, counts, .. } = self;
-        frames.each(bytes, |frame| note(counts, frame.kind, frame.flags, frame.length == 0))
+        heard.each(bytes, |frame| tally.note(&frame))
+    }
+
+    /// Looks at bytes of ours.
+    pub fn tell(&mut self, bytes: &[u8]) {
+        let Self { said, tally, .. } = self;
+        let told = said.each(bytes, |frame| {
+            tally.tell(&frame);
+            Ok::<_, Infallible>(())
+        });
+        told.unwrap_or_else(|never| match never {});
     }
 }
 
-type Counts = [u32; Abuse::ALL.len()];
-
-fn note(counts: &mut Counts, kind: u8, flags: u8, is_empty: bool) -> Result<(), Abuse> {
-    let abuse = match kind {
-        // DATA that carries nothing, not even the end.
-        0 if is_empty && flags & END_STREAM == 0 => Abuse::EmptyFrames,
-        0 | 5 | 7 | 8 => return Ok(()),
-        1 => {
-            counts[Abuse::Continuations as usize] = 0;
-            if !is_empty {
-                return Ok(());
-            }
-            Abuse::EmptyFrames
+impl Tally {
+    fn tell(&mut self, frame: &Frame<'_>) {
+        if frame.kind == DATA && frame.length > 0 {
+            self.data = self.data.saturating_add(1);
         }
-        2 | 16 => Abuse::Priorities,
-        3 => Abuse::Resets,
-        4 => Abuse::Settings,
-        6 => Abuse::Pings,
-        9 => Abuse::Continuations,
-        _ => Abuse::UnknownFrames,
-    };
-    let count = &mut counts[abuse as usize];
-    *count += 1;
-    if *count > abuse.most() { Err(abuse) } else { Ok(()) }
+        if matches!(frame.kind, DATA | HEADERS) && frame.has(END_STREAM) {
+            self.answers = self.answers.saturating_add(1);
+        }
+    }
+
+    fn note(&mut self, frame: &Frame<'_>) -> Result<(), Abuse> {
+        let is_empty = frame.length == 0;
+        let abuse = match frame.kind {
+            // DATA that carries nothing, not even the end.
+            DATA if is_empty && !frame.has(END_STREAM) => Abuse::EmptyFrames,
+            DATA | 5 | 7 | 8 => return Ok(()),
+            HEADERS => {
+                self.counts[Abuse::Continuations as usize] = 0;
+                if !is_empty {
+                    return Ok(());
+                }
+                Abuse::EmptyFrames
+            }
+            2 | 16 => Abuse::Priorities,
+            3 => Abuse::Resets,
+            4 => Abuse::Settings,
+            6 => Abuse::Pings,
+            9 => Abuse::Continuations,
+            _ => Abuse::UnknownFrames,
+        };
+        let allowed = match abuse {
+            Abuse::Pings => self.data,
+            Abuse::Resets => self.answers,
+            Abuse::Settings
+            | Abuse::Priorities
+            | Abuse::EmptyFrames
+            | Abuse::Continuations
+            | Abuse::UnknownFrames => 0,
+        };
+        let count = &mut self.counts[abuse as usize];
+        *count += 1;
+        if *count > abuse.most().saturating_add(allowed) { Err(abuse) } else { Ok(()) }
+    }
 }

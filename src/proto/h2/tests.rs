@@ -54,6 +54,31 @@ fn frames_are_counted_however_they_are_cut() {
 }
 
 #[test]
+fn what_is_sent_allows_more_of_what_follows_it() {
+    // Settings, and two answers in three frames of data, cut anywhere.
+    let said = [(4, 0, 12), (1, 4, 20), (0, 0, 300), (0, 1, 5), (1, 5, 9), (0, 0, 0), (0, 0, 7)];
+    let said: Vec<u8> =
+        said.into_iter().flat_map(|(kind, flags, length)| frame(kind, flags, length)).collect();
+    let told = || {
+        let mut meter = Meter::after_preface(at(0));
+        meter.look(PREFACE, at(0)).expect("nothing yet");
+        said.chunks(4).for_each(|cut| meter.tell(cut));
+        meter
+    };
+    // So many of a kind may come, and no more; in the next while nothing was said that allows them.
+    let allows = |kind: u8, length: usize, most: usize, next: usize, then: Abuse| {
+        let frames = |count: usize| frame(kind, 0, length).repeat(count);
+        assert_eq!(told().look(&frames(most + 1), at(1)), Err(then));
+        let mut meter = told();
+        meter.look(&frames(most), at(1)).expect("allowed");
+        assert_eq!(meter.look(&frames(next + 1), at(10_001)), Err(then));
+    };
+    allows(6, 8, 103, 100, Abuse::Pings);
+    allows(3, 4, 202, 200, Abuse::Resets);
+    allows(4, 0, 20, 20, Abuse::Settings);
+}
+
+#[test]
 fn counting_starts_over_after_a_while() {
     let mut meter = Meter::after_preface(at(0));
     meter.look(PREFACE, at(0)).expect("nothing yet");

@@ -11,6 +11,7 @@ use crate::model::{self, Kind, Object, Raw, typed};
 use crate::plugin::{ConsumerIndex, Holds, Mount, PluginChain};
 use crate::plugins::AnyPlugin;
 use crate::proto::head::Method;
+use crate::proto::protobuf::Types;
 use crate::router::{Mode, Pattern, Router, RouterError};
 use crate::runtime::LocalId;
 use crate::snapshot::merge::Mounts;
@@ -53,6 +54,7 @@ pub(super) struct Parts {
     pub(super) groups: HashTrieMapSync<Arc<str>, Arc<Mounts>>,
     /// By id, `vault/1`.
     pub(super) secrets: HashTrieMapSync<Arc<str>, Arc<model::SecretStore>>,
+    pub(super) protos: HashTrieMapSync<Arc<str>, Arc<Types>>,
     pub(super) consumers: Slots<Consumer>,
     pub(super) consumer_ids: HashTrieMapSync<Arc<str>, u32>,
     pub(super) index: ConsumerIndex,
@@ -75,6 +77,7 @@ impl Parts {
             services: HashTrieMapSync::default(),
             plugin_configs: HashTrieMapSync::default(),
             groups: HashTrieMapSync::default(),
+            protos: HashTrieMapSync::default(),
             secrets: HashTrieMapSync::default(),
             consumers: Slots::default(),
             consumer_ids: HashTrieMapSync::default(),
@@ -194,6 +197,7 @@ impl Parts {
             Kind::Service => drop(self.services.remove_mut(id)),
             Kind::ConsumerGroup => drop(self.groups.remove_mut(id)),
             Kind::Secret => drop(self.secrets.remove_mut(id)),
+            Kind::Proto => drop(self.protos.remove_mut(id)),
             Kind::Consumer => {
                 self.index.remove_consumer(id);
                 self.consumer_ids.remove_mut(id);
@@ -214,7 +218,7 @@ impl Parts {
                 self.certificates.remove(id);
                 self.identities.remove_mut(id);
             }
-            Kind::PluginMetadata | Kind::Upstream | Kind::Credential | Kind::StreamRoute | Kind::Proto => {}
+            Kind::PluginMetadata | Kind::Upstream | Kind::Credential | Kind::StreamRoute => {}
         }
     }
 }

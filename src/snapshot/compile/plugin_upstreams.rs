@@ -1,4 +1,5 @@
-//! Upstreams of an object's plugins: those they name, and those that are written in their configuration.
+//! Upstreams of an object's plugins: those they name, and those that are written in their configuration; and the protos
+//! they name.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use super::state::Need;
 use super::work::dangling;
 use crate::model::{self, ConfigError, Kind, ObjectId};
 use crate::plugin::{Holds, Registry, Upstreams};
+use crate::proto::protobuf::Types;
 use crate::runtime::redis::Tls;
 use crate::snapshot::Upstream;
 use crate::snapshot::cells::NodeBook;
@@ -36,6 +38,15 @@ impl Upstreams for PluginUpstreams<'_> {
             self.lacks.push(dangling(field, "an upstream", id).in_object(self.owner));
         }
         place
+    }
+
+    fn proto(&mut self, field: &str, id: &ObjectId) -> Option<Arc<Types>> {
+        self.needs.push(Need::Object((Kind::Proto, id.as_str().into())));
+        let types = self.parts.protos.get(id.as_str()).cloned();
+        if types.is_none() {
+            self.lacks.push(dangling(field, "a proto", id).in_object(self.owner));
+        }
+        types
     }
 
     fn addresses(&mut self, field: &str, host: &str) -> Vec<IpAddr> {

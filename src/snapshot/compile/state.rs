@@ -31,6 +31,7 @@ const ORDER: [Kind; 13] = [
     Kind::Secret,
     Kind::Ssl,
     Kind::Upstream,
+    Kind::Proto,
     Kind::PluginConfig,
     Kind::Service,
     Kind::ConsumerGroup,
@@ -39,7 +40,6 @@ const ORDER: [Kind; 13] = [
     Kind::GlobalRule,
     Kind::Route,
     Kind::StreamRoute,
-    Kind::Proto,
 ];
 
 /// How often one object is looked at in the course of one change. Objects that keep each other from being in force

@@ -14,6 +14,7 @@ use crate::model::reference::beside_references;
 use crate::model::schema::check;
 use crate::model::{self, ConfigError, Kind, Object, Raw, typed};
 use crate::plugin::Holds;
+use crate::proto::protobuf::definitions;
 use crate::snapshot::cells::NodeBook;
 use crate::snapshot::merge::{Mounts, Workbench, lay_over, metadata};
 use crate::snapshot::references::References;
@@ -90,8 +91,13 @@ impl<'a> Work<'a> {
             Object::StreamRoute(route) => self.check_plugins(route.plugins.as_ref()),
             Object::Secret(store) => self.add_secret_store(&name, id, *store),
             Object::Ssl(ssl) => self.add_ssl(&name, id, &ssl),
-            // Checked and kept, not acted upon.
-            Object::Proto(_) => Ok(()),
+            Object::Proto(proto) => match definitions::compile(proto.content.as_str()) {
+                Ok(types) => {
+                    self.parts.protos.insert_mut(id.into(), Arc::new(types));
+                    Ok(())
+                }
+                Err(why) => Err(vec![ConfigError::at("content", format!("invalid content: {why}"))]),
+            },
         };
         let mut holds = std::mem::take(&mut self.bench.holds);
         self.needs.extend(std::mem::take(&mut holds.disagreed).into_iter().map(Need::Topic));
