@@ -230,25 +230,36 @@ fn bind_all(settings: &Settings, cores: usize) -> io::Result<(Vec<(String, Socke
         (&proxied.listen, true, false),
         (&proxied.ssl_listen, true, true),
     ];
-    let each = kinds.into_iter().flat_map(|(places, is_proxied, is_tls)| {
-        places.iter().map(move |listen| (listen, Spoken { is_proxied, is_tls }))
+    let of_requests = kinds.into_iter().flat_map(|(places, is_proxied, is_tls)| {
+        places.iter().map(move |listen| (listen.address(), Spoken { is_proxied, is_tls, is_stream: false }))
     });
-    for (listen, spoken) in each {
-        let sockets = listener::bind(listen.address(), cores)?;
+    let of_streams = settings.stream_proxy.tcp.iter().map(|listen| {
+        (listen.address(), Spoken { is_proxied: listen.proxy_protocol, is_tls: listen.tls, is_stream: true })
+    });
+    for (address, spoken) in of_requests.chain(of_streams) {
+        let sockets = listener::bind(address, cores)?;
         if let Some(first) = sockets.first() {
-            let name = match (spoken.is_proxied, spoken.is_tls) {
-                (false, false) => "http",
-                (false, true) => "https",
-                (true, false) => "proxied_http",
-                (true, true) => "proxied_https",
-            };
-            addresses.push((name.to_owned(), first.local_addr()?));
+            addresses.push((name_of(spoken).to_owned(), first.local_addr()?));
         }
         for (core, listener) in by_core.iter_mut().zip(sockets) {
             core.push(Open { listener, spoken });
         }
     }
     Ok((addresses, by_core))
+}
+
+/// What a place to listen is called by, where it is told.
+const fn name_of(spoken: Spoken) -> &'static str {
+    match (spoken.is_stream, spoken.is_proxied, spoken.is_tls) {
+        (false, false, false) => "http",
+        (false, false, true) => "https",
+        (false, true, false) => "proxied_http",
+        (false, true, true) => "proxied_https",
+        (true, false, false) => "tcp",
+        (true, false, true) => "tls",
+        (true, true, false) => "proxied_tcp",
+        (true, true, true) => "proxied_tls",
+    }
 }
 
 /// The processors to run on.

@@ -25,6 +25,12 @@ pub const DRAIN_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 pub const TUNNEL_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long a closing connection is read on, so that the client sees our answer rather than a reset.
 pub const LINGER: Duration = Duration::from_secs(2);
+/// A stream in which nothing passes ends after this, where its upstream does not say.
+pub const STREAM_IDLE: Duration = Duration::from_secs(600);
+/// Bytes read of a stream's client before its route is known.
+pub const PREREAD_BYTES: usize = 16 * 1024;
+/// How long that may take.
+pub const PREREAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Interim (1xx) responses an upstream may send before the final one.
 pub const INTERIM_RESPONSES: u32 = 10;
 /// Connections a core serves at once; beyond, accepting pauses.
@@ -65,6 +71,10 @@ pub struct Limits {
     pub drain_body_timeout: Duration,
     /// `None`: a tunnel may be silent for ever.
     pub tunnel_timeout: Option<Duration>,
+    /// `None`: a stream may be silent for ever.
+    pub stream_idle: Option<Duration>,
+    pub preread_bytes: usize,
+    pub preread_timeout: Duration,
     pub interim_responses: u32,
     pub connections_max: usize,
     /// Connections of one client address; 0 is unlimited.
@@ -102,6 +112,9 @@ impl Default for Limits {
             drain_body_bytes: DRAIN_BODY_BYTES,
             drain_body_timeout: DRAIN_BODY_TIMEOUT,
             tunnel_timeout: Some(TUNNEL_TIMEOUT),
+            stream_idle: Some(STREAM_IDLE),
+            preread_bytes: PREREAD_BYTES,
+            preread_timeout: PREREAD_TIMEOUT,
             interim_responses: INTERIM_RESPONSES,
             connections_max: CONNECTIONS_MAX,
             connections_per_address: 0,

@@ -11,6 +11,7 @@ mod fill;
 mod parts;
 mod plugin_upstreams;
 mod state;
+mod streams;
 mod work;
 
 use std::collections::VecDeque;

@@ -115,7 +115,11 @@ pub struct Upstream {
     pub tls: Option<NodeTls>,
     /// Whether they speak HTTP/2.
     pub is_http2: bool,
+    /// What is spoken with them.
+    pub scheme: Scheme,
     pub timeouts: Timeouts,
+    /// Whether the user says how long things may take.
+    pub has_own_timeouts: bool,
     /// Further tries after the first, if the user says so,
     pub retries: Option<u32>,
     /// else as many as there are other nodes, within the process's limit.
@@ -200,7 +204,9 @@ pub(super) fn compile(
         pass_host,
         tls,
         is_http2: is_http2(upstream),
+        scheme: upstream.scheme(),
         timeouts: timeouts_of(upstream),
+        has_own_timeouts: upstream.timeout.is_some(),
         retry_timeout: upstream.retry_timeout.and_then(|timeout| timeout.bound()).unwrap_or(Duration::ZERO),
         keep: keep_of(upstream),
     };
@@ -212,6 +218,11 @@ impl Upstream {
     /// notes of them is good for so long.
     pub(super) const fn fingerprint(&self) -> u64 {
         self.fingerprint
+    }
+
+    /// Whether there is a node for requests.
+    pub const fn serves_requests(&self) -> bool {
+        !self.nodes.is_empty() && !self.scheme.is_of_streams()
     }
 
     /// Whether its nodes may be unhealthy, or ejected.
@@ -251,14 +262,23 @@ fn tls_of(
     let told =
         |why| format!("expected to know who vouches for its nodes: {why}; requests to it are answered 503");
     book.outward
-        .for_nodes(verify, own, is_http2(upstream))
+        .for_nodes(verify, own, spoken_with(upstream))
         .map(Some)
         .map_err(|why| ConfigError::at("scheme", told(why)))
 }
 
 /// Whether its nodes are spoken to over TLS.
 fn is_secret(upstream: &model::Upstream) -> bool {
-    matches!(upstream.scheme(), Scheme::Https | Scheme::Grpcs)
+    matches!(upstream.scheme(), Scheme::Https | Scheme::Grpcs | Scheme::Tls)
+}
+
+/// What is said over TLS to be spoken with its nodes.
+fn spoken_with(upstream: &model::Upstream) -> Option<&'static [u8]> {
+    match upstream.scheme() {
+        Scheme::Tls => None,
+        Scheme::Grpcs => Some(b"h2"),
+        _ => Some(b"http/1.1"),
+    }
 }
 
 /// Whether they speak HTTP/2, as everything of gRPC does.
@@ -351,12 +371,12 @@ fn absent_features(upstream: &model::Upstream) -> Absent {
         faults.push(ConfigError::at(field, problem));
     };
     let filter = upstream.discovery_args.as_ref().and_then(|args| args.metadata.as_ref());
-    let is_spoken = matches!(upstream.scheme(), Scheme::Http | Scheme::Https | Scheme::Grpc | Scheme::Grpcs);
+    let is_spoken = !matches!(upstream.scheme(), Scheme::Udp | Scheme::Kafka);
     let is_mute = !is_spoken || filter.is_some();
     if !is_spoken {
         absent(
             "scheme",
-            "http, https, grpc or grpcs",
+            "http, https, grpc, grpcs, tcp or tls",
             text_of(&upstream.scheme()),
             "requests to it are answered 503",
         );
@@ -365,7 +385,7 @@ fn absent_features(upstream: &model::Upstream) -> Absent {
         absent("discovery_args.metadata", "none", text_of(filter), "requests to it are answered 503");
     }
     if upstream.tls.is_some() && is_spoken && !is_secret(upstream) {
-        let problem = "expected scheme: https or grpcs beside it; nothing of it is done, and nodes are spoken to in clear";
+        let problem = "expected scheme: https, grpcs or tls beside it; nothing of it is done, and nodes are spoken to in clear";
         faults.push(ConfigError::at("tls", problem));
     }
     Absent { faults, is_mute }

@@ -70,6 +70,8 @@ mod shares;
 mod spread;
 mod sticky;
 mod stop;
+mod streams;
+mod streams_tls;
 mod tls;
 mod tls_nodes;
 mod traffic;

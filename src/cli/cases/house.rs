@@ -105,7 +105,7 @@ impl House {
         near.set_read_timeout(Some(PATIENCE))?;
         near.set_write_timeout(Some(PATIENCE))?;
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let handed = Handed { stream: far, peer, local, spoken: Spoken { is_proxied: false, is_tls } };
+        let handed = Handed { stream: far, peer, local, spoken: Spoken { is_tls, ..Spoken::default() } };
         self.door.hand(0, handed).map_err(|_| io::Error::other("the core takes no more connections"))?;
         Ok(near)
     }

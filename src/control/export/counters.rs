@@ -114,6 +114,8 @@ const COUNTERS: &[(&str, &str, Kind, Of)] = &[
     ),
     ("ringway_connections_accepted_total", "Client connections accepted", Kind::Counter, |c| &c.accepted),
     ("ringway_accept_errors_total", "Accepts that failed", Kind::Counter, |c| &c.accept_errors),
+    ("ringway_streams_total", "Connections taken for stream routes", Kind::Counter, |c| &c.streams),
+    ("ringway_streams_active", "Connections of stream routes open now", Kind::Gauge, |c| &c.streams_active),
     ("ringway_requests_total", "Requests received", Kind::Counter, |c| &c.requests),
     ("ringway_requests_active", "Requests under way", Kind::Gauge, |c| &c.requests_active),
     ("ringway_received_bytes_total", "Bytes received from clients", Kind::Counter, |c| &c.bytes_in),

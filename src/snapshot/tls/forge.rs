@@ -36,6 +36,8 @@ const TICKETS: usize = 1;
 #[derive(Debug)]
 pub struct ServerRules {
     pub config: Arc<ServerConfig>,
+    /// The same for streams, of which nobody says what is spoken in them.
+    pub of_streams: Arc<ServerConfig>,
     /// Until when all of its certificates hold, in seconds since 1970.
     pub not_after: i64,
     /// What is asked of clients, if they are asked.
@@ -141,7 +143,14 @@ impl Forge {
             None => config.send_tls13_tickets = 0,
         }
         let not_after = pairs.iter().filter_map(|(cert, _)| validity(cert)).map(|(_, end)| end).min();
-        Ok(ServerRules { config: Arc::new(config), not_after: not_after.unwrap_or(i64::MAX), client })
+        let mut of_streams = config.clone();
+        of_streams.alpn_protocols.clear();
+        Ok(ServerRules {
+            config: Arc::new(config),
+            of_streams: Arc::new(of_streams),
+            not_after: not_after.unwrap_or(i64::MAX),
+            client,
+        })
     }
 
     /// The versions that are spoken: those of the ssl, else of the process.
