@@ -188,15 +188,15 @@ async fn open(hall: &Hall, ex: &Exchange, plan: &Plan<'_>, node: usize) -> Resul
     let connect = plan.timeouts.connect;
     let within = plan.end.map_or(connect, |end| connect.min(end.since(core.now())));
     let within = plan.within(core, within);
-    reach(hall, upstream, node, server_name(upstream, node, ex), within).await
+    reach(hall, upstream, node, (server_name(upstream, node, ex), &[]), within).await
 }
 
-/// Connects to a node, and agrees with it on TLS, as whom it goes by `name`, if its upstream asks for that.
+/// Connects to a node, says `first`, and agrees with it on TLS, as whom it goes by `name`, if its upstream asks for that.
 pub(super) async fn reach(
     hall: &Hall,
     upstream: &Upstream,
     node: usize,
-    name: &[u8],
+    (name, first): (&[u8], &[u8]),
     within: Duration,
 ) -> Result<Socket, Unreached> {
     let core = &hall.core;
@@ -205,6 +205,10 @@ pub(super) async fn reach(
         core.stats.upstream_connect_errors.add(1);
         if error.kind() == io::ErrorKind::TimedOut { Unreached::Timeout } else { Unreached::Refused }
     })?;
+    if !first.is_empty() {
+        let (sent, _) = socket.writer.send(first.to_vec(), 0, core.sending()).await;
+        sent.map_err(|_| Unreached::Refused)?;
+    }
     // What stands in a node's place speaks in clear.
     if let Some(tls) = upstream.tls.as_ref().filter(|_| core.detour.is_none()) {
         // Large, and as seldom as a new connection is.

@@ -15,6 +15,8 @@ pub struct Stream {
     pub wants_more: bool,
     /// The server name in a hello that is passed on, in lower case; empty if there is none.
     pub server_name: String,
+    /// The id that a client of MQTT goes by, once a plugin has found it.
+    pub mqtt_client_id: Vec<u8>,
 }
 
 impl Stream {
@@ -29,5 +31,6 @@ impl Stream {
         self.received = Vec::new();
         self.wants_more = false;
         self.server_name.clear();
+        self.mqtt_client_id.clear();
     }
 }

@@ -99,6 +99,9 @@ stored! {
         pub discovery_args: Option<DiscoveryArgs>,
         /// TLS with the nodes, where the scheme is `https`, `grpcs` or `tls`.
         pub tls: Option<UpstreamTls>,
+        /// Of stream routes: the version of the PROXY header by which a node is told whose connection it is, 1 or 2. Absent: it
+        /// is told nothing.
+        pub proxy_protocol: Option<InRange<1, 2>>,
         /// The idle connections that are kept for the next requests.
         pub keepalive_pool: Option<KeepalivePool>,
     }

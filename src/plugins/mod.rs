@@ -27,6 +27,8 @@ pub struct Card {
     pub is_action: bool,
     /// Whether stream routes may have it.
     pub in_streams: bool,
+    /// Whether objects that are for requests may have it.
+    pub with_requests: bool,
     compile: fn(Value, Value, &mut CompileCx<'_>) -> Result<AnyPlugin, Vec<ConfigError>>,
 }
 
@@ -34,11 +36,6 @@ impl Card {
     /// The card of a plugin.
     pub fn of(name: &str) -> Option<&'static Self> {
         CATALOG.iter().find(|card| card.name == name)
-    }
-
-    /// Whether requests are any business of it.
-    pub const fn with_requests(&self) -> bool {
-        !self.in_streams || !self.phases.contains(Phase::Preread) || self.phases.contains(Phase::Access)
     }
 
     /// Compiles one use of the plugin.
@@ -127,6 +124,7 @@ macro_rules! plugins {
             credential: <$module::$type as Plugin>::CREDENTIAL,
             is_action: <$module::$type as Plugin>::IS_ACTION,
             in_streams: <$module::$type as Plugin>::IN_STREAMS,
+            with_requests: <$module::$type as Plugin>::WITH_REQUESTS,
             compile: |config, metadata, cx| compile_one(config, metadata, cx).map(AnyPlugin::$type),
         },)*];
 
@@ -195,6 +193,7 @@ plugins! {
     limit_count: LimitCount,
     limit_req: LimitReq,
     mocking: Mocking,
+    mqtt_proxy: MqttProxy,
     prometheus: Prometheus,
     proxy_buffering: ProxyBuffering,
     proxy_control: ProxyControl,

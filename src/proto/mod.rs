@@ -4,6 +4,7 @@ pub mod h1;
 pub mod h2;
 pub mod head;
 pub mod hello;
+pub mod mqtt;
 mod names;
 pub mod proxy_protocol;
 pub mod resp;

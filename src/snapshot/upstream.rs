@@ -16,6 +16,7 @@ use crate::expr::Template;
 use crate::link::health::Cell;
 use crate::model::upstream::{Algorithm, HashOn, NodeSpec, Scheme};
 use crate::model::{self, ConfigError};
+use crate::proto::proxy_protocol::Version;
 use crate::runtime::LocalId;
 use crate::runtime::pool::Keep;
 
@@ -127,6 +128,8 @@ pub struct Upstream {
     /// No new try starts after this; zero is unlimited.
     pub retry_timeout: Duration,
     pub keep: Keep,
+    /// By which version of the PROXY header the nodes of streams are told whose connection it is.
+    pub proxy_protocol: Option<Version>,
     pub additions: Additions,
 }
 
@@ -209,6 +212,7 @@ pub(super) fn compile(
         has_own_timeouts: upstream.timeout.is_some(),
         retry_timeout: upstream.retry_timeout.and_then(|timeout| timeout.bound()).unwrap_or(Duration::ZERO),
         keep: keep_of(upstream),
+        proxy_protocol: version_of(upstream),
     };
     Ok((compiled, lacks))
 }
@@ -291,6 +295,10 @@ fn cell_of(book: &mut NodeBook, upstream: &str, node: SocketAddr, rules: u64) ->
     // It is there from now on, also where it is the only one and no balancer looks at it.
     cell.since(clock::now());
     cell
+}
+
+fn version_of(upstream: &model::Upstream) -> Option<Version> {
+    upstream.proxy_protocol.map(|version| if version.get() == 1 { Version::Text } else { Version::Binary })
 }
 
 fn keep_of(upstream: &model::Upstream) -> Keep {

@@ -23,6 +23,8 @@ on_both_drivers!(
     so_many_at_once_and_no_more,
     a_share_goes_to_another_upstream,
     whose_connection_it_is_may_be_said_first,
+    a_node_is_told_whose_connection_it_is,
+    a_client_of_mqtt_comes_to_the_same_broker,
     streams_are_counted,
     routes_are_written_where_streams_come_in,
     a_reload_keeps_open_streams_and_takes_new_ones_elsewhere,
@@ -368,14 +370,14 @@ fn routes_are_written_where_streams_come_in() {
     let wrong =
         admin.ask("PUT", "/stream_routes/2", &[], r#"{"plugins":{"cors":{}},"upstream":{"nodes":{}}}"#);
     wrong.expect_status(400);
-    let known = "expected one of ip-restriction, limit-conn, prometheus, traffic-split";
+    let known = "expected one of ip-restriction, limit-conn, mqtt-proxy, prometheus, traffic-split";
     assert!(
         wrong.text().contains("unknown plugin [cors] in a stream") && wrong.text().contains(known),
         "{}",
         wrong.text()
     );
     let names = admin.ask("GET", "/plugins/list?subsystem=stream", &[], "").json();
-    assert_eq!(names, json!(["ip-restriction", "limit-conn", "traffic-split", "prometheus"]));
+    assert_eq!(names, json!(["ip-restriction", "limit-conn", "mqtt-proxy", "traffic-split", "prometheus"]));
     admin.ask("GET", "/plugins/cors?subsystem=stream", &[], "").expect_status(404);
     let schema = admin.ask("GET", "/schema/plugins/limit-conn?subsystem=stream", &[], "");
     assert!(schema.expect_status(200).json()["properties"]["conn"].is_object());
@@ -383,6 +385,66 @@ fn routes_are_written_where_streams_come_in() {
     assert_eq!((&health["name"], &health["type"]), (&json!("/apisix/stream_routes/1"), &json!("tcp")));
     admin.ask("DELETE", "/stream_routes/1", &[], "").expect_status(200);
     call(&gateway).expect_closed();
+}
+
+fn a_node_is_told_whose_connection_it_is() {
+    for (version, begins) in
+        [(1, &b"PROXY TCP4 127.0.0.1 127.0.0.1 "[..]), (2, b"\r\n\r\n\0\r\nQUIT\n\x21\x11")]
+    {
+        let origin = echo();
+        let upstream = format!("{{nodes: {{ORIGIN: 1}}, proxy_protocol: {version}}}");
+        let gateway =
+            passing(&format!("stream_routes: [{{id: s, upstream: {upstream}}}]"), &[("ORIGIN", &origin)])
+                .start();
+        let mut raw = call(&gateway);
+        raw.send("hello").finish();
+        let (all, ended) = raw.rest();
+        assert!(all.starts_with(begins) && all.ends_with(b"hello"), "{}", all.escape_ascii());
+        assert_eq!(ended, Ended::Closed);
+    }
+}
+
+fn a_client_of_mqtt_comes_to_the_same_broker() {
+    let (one, two) = (named("1"), named("2"));
+    let gateway = passing(
+        "
+        stream_routes:
+          - id: s
+            plugins: {mqtt-proxy: {protocol_name: MQTT, protocol_level: 4}}
+            upstream: {type: chash, key: mqtt_client_id, nodes: {ONE: 1, TWO: 1}}
+        ",
+        &[("ONE", &one), ("TWO", &two)],
+    )
+    .start();
+    let connect = |id: &str, level: u8| {
+        let mut packet =
+            vec![0x10, 12 + id.len() as u8, 0, 4, b'M', b'Q', b'T', b'T', level, 2, 0, 60, 0, id.len() as u8];
+        packet.extend_from_slice(id.as_bytes());
+        packet
+    };
+    let mut brokers = Vec::new();
+    for id in 0..12 {
+        let packet = connect(&format!("client-{id}"), 4);
+        let mut at = [0; 2];
+        for (round, pieces) in [packet.len(), 1].into_iter().enumerate() {
+            let mut raw = call(&gateway);
+            raw.send_each(packet.chunks(pieces));
+            raw.wire.exactly(1, |piece| at[round] = piece[0]).unwrap();
+            expect_bytes(&mut raw, &packet);
+        }
+        assert_eq!(at[0], at[1], "client-{id}");
+        brokers.push(at[0]);
+    }
+    assert!(brokers.contains(&b'1') && brokers.contains(&b'2'), "{brokers:?}");
+    call(&gateway).send(connect("x", 5)).expect_closed();
+    call(&gateway).send("GET / HTTP/1.1\r\n\r\n").expect_closed();
+    assert_eq!(gateway.logged("\"error_code\":\"plugin\"")["status"], 400);
+
+    let route = r#"{"uri":"/","plugins":{"mqtt-proxy":{"protocol_name":"MQTT","protocol_level":4}},"upstream":{"nodes":{}}}"#;
+    let gateway = Gateway::managed().start();
+    let refused = gateway.admin().ask("PUT", "/routes/1", &[], route);
+    refused.expect_status(400);
+    assert!(refused.text().contains("unknown plugin [mqtt-proxy] with requests"), "{}", refused.text());
 }
 
 fn streams_are_counted() {

@@ -96,7 +96,7 @@ fn by_priority() -> impl Iterator<Item = &'static Card> {
 
 /// Whether a plugin works in streams, or with requests.
 const fn is_of(card: &Card, streams: bool) -> bool {
-    if streams { card.in_streams } else { card.with_requests() }
+    if streams { card.in_streams } else { card.with_requests }
 }
 
 fn card_of(card: &Card) -> Value {

@@ -1,10 +1,13 @@
 //! From an upstream to a connection with one of its nodes; another is tried where one can not be reached.
 
+use std::net::SocketAddr;
+
 use super::{Pass, Refusal};
 use crate::balance::TriedSet;
 use crate::edge::respond::Fault;
 use crate::edge::{health, pick};
 use crate::exchange::{Attempt, Exchange};
+use crate::proto::proxy_protocol;
 use crate::runtime::socket::Socket;
 use crate::snapshot::{Node, PassHost, Upstream};
 
@@ -22,6 +25,11 @@ impl Pass<'_> {
         let mut retries_left = upstream.retries.unwrap_or_else(|| upstream.other_nodes.min(limits.retries));
         self.hall.retries.earn(limits.retry_budget_percent);
         let mut tried = TriedSet::new();
+        let mut first = Vec::new();
+        if let Some(version) = upstream.proxy_protocol {
+            let client = SocketAddr::new(self.ex.client.ip, self.ex.client.port);
+            proxy_protocol::write(version, client, self.ex.client.local, &mut first);
+        }
         let mut last = Fault::NoNodes;
         loop {
             let Some(node) = pick::node(self.hall, upstream, &tried, &self.ex, started) else {
@@ -32,7 +40,7 @@ impl Pass<'_> {
             let name = name_for(upstream, &upstream.nodes[node], &self.ex);
             let within =
                 end.map_or(upstream.timeouts.connect, |end| upstream.timeouts.connect.min(end.since(began)));
-            let reached = pick::reach(self.hall, upstream, node, name, within).await;
+            let reached = pick::reach(self.hall, upstream, node, (name, &first), within).await;
             let now = core.now();
             let attempt = self.ex.attempts.last_mut().expect("one was noted when it began");
             attempt.total = now.since(began);

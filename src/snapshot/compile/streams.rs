@@ -23,7 +23,7 @@ impl Work<'_> {
         route: &model::StreamRoute,
     ) -> Result<(), Vec<ConfigError>> {
         let fit = only_of_streams(route.plugins.as_ref());
-        let own = both(fit, self.mounts(name, route.plugins.as_ref())).map(|((), own)| own);
+        let own = both(fit, self.mounts_of_any(name, route.plugins.as_ref())).map(|((), own)| own);
         let target = self.target(name, route.upstream.as_ref(), route.upstream_id.as_ref());
         let (own, target) = both(own, target)?;
         let service = route.service_id.as_ref().map(|id| self.service_of_streams(name, id));
@@ -86,19 +86,32 @@ impl Work<'_> {
 
 /// Whether each of these plugins works in streams.
 fn only_of_streams(plugins: Option<&PluginMap>) -> Result<(), Vec<ConfigError>> {
-    let stranger = |name: &&String| Card::of(name).is_some_and(|card| !card.in_streams);
-    let faults: Vec<ConfigError> = plugins
-        .into_iter()
-        .flat_map(PluginMap::keys)
-        .filter(stranger)
-        .map(|name| {
-            let known: Vec<&str> =
-                CATALOG.iter().filter(|card| card.in_streams).map(|card| card.name).collect();
-            let problem =
-                format!("unknown plugin [{name}] in a stream: expected one of {}", known.join(", "));
-            ConfigError::at(format!("plugins.{name}"), problem)
-        })
-        .collect();
+    only(
+        plugins,
+        |card| card.in_streams,
+        || {
+            let known = CATALOG.iter().filter(|card| card.in_streams).map(|card| card.name);
+            format!("in a stream: expected one of {}", known.collect::<Vec<_>>().join(", "))
+        },
+    )
+}
+
+/// Whether each of these plugins works with requests.
+pub(super) fn only_of_requests(plugins: Option<&PluginMap>) -> Result<(), Vec<ConfigError>> {
+    only(plugins, |card| card.with_requests, || "with requests: it is for stream routes".to_owned())
+}
+
+fn only(
+    plugins: Option<&PluginMap>,
+    fits: fn(&Card) -> bool,
+    why: impl Fn() -> String,
+) -> Result<(), Vec<ConfigError>> {
+    let names = plugins.into_iter().flat_map(PluginMap::keys);
+    let strangers = names.filter(|name| Card::of(name).is_some_and(|card| !fits(card)));
+    let fault = |name: &String| {
+        ConfigError::at(format!("plugins.{name}"), format!("unknown plugin [{name}] {}", why()))
+    };
+    let faults: Vec<ConfigError> = strangers.map(fault).collect();
     if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 

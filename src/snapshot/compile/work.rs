@@ -191,7 +191,7 @@ impl<'a> Work<'a> {
         id: &str,
         service: &model::Service,
     ) -> Result<(), Vec<ConfigError>> {
-        let mounts = self.mounts(name, service.plugins.as_ref());
+        let mounts = self.mounts_of_any(name, service.plugins.as_ref());
         let target = self.target(name, service.upstream.as_ref(), service.upstream_id.as_ref());
         let (mounts, target) = both(mounts, target)?;
         let compiled = Service {
