@@ -4,7 +4,7 @@
 //! sockets are bound, all loops are built, then the cores accept.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -27,7 +27,7 @@ use crate::model::settings::{self, Cores, Listen};
 use crate::runtime::core::Hatches;
 use crate::runtime::driver::{Driver, Wanted};
 use crate::runtime::listener::{self, Open};
-use crate::runtime::{Core, Limits, affinity, sys};
+use crate::runtime::{Core, Limits, affinity, sys, udp};
 use crate::snapshot::compile::Outcome;
 use crate::snapshot::{Compiler, Order, Resolve, Snapshot, limits_of};
 
@@ -85,7 +85,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     let (secrets, discovery, first) = complete(&settings, &mut compiler, &names, first)?;
     let processors = processors(&settings.cores);
     let ports = Ports::bind(&settings, &holdings)?;
-    let (addresses, mut sockets) = bind_all(&settings, processors.len())?;
+    let (addresses, mut doors) = bind_all(&settings, processors.len())?;
     let (report, inbox) = outbox();
     let ledger = Arc::new(Ledger::new());
     compiler.look_in(&ledger);
@@ -106,7 +106,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
             stats: Arc::clone(&stats),
             ledger: Arc::clone(&ledger),
             snapshot: Arc::clone(&first.snapshot),
-            listeners: sockets.pop().unwrap_or_default(),
+            doors: doors.pop().unwrap_or_default(),
             letterbox,
             neighbours,
             handed,
@@ -171,6 +171,13 @@ impl Started {
     }
 }
 
+/// Where a core is come to.
+#[derive(Default)]
+struct Doors {
+    listeners: Vec<Open>,
+    datagrams: Vec<UdpSocket>,
+}
+
 /// What a core's thread is given.
 struct Seat {
     id: u16,
@@ -181,7 +188,7 @@ struct Seat {
     stats: Arc<CoreStats>,
     ledger: Arc<Ledger>,
     snapshot: Arc<Snapshot>,
-    listeners: Vec<Open>,
+    doors: Doors,
     letterbox: Letterbox<Order>,
     neighbours: Neighbours,
     handed: Letterbox<Handed>,
@@ -209,7 +216,8 @@ impl Seat {
         let start = edge::Start {
             core,
             snapshot: self.snapshot,
-            listeners: self.listeners,
+            listeners: self.doors.listeners,
+            datagrams: self.doors.datagrams,
             letterbox: self.letterbox,
             neighbours: self.neighbours,
             handed: self.handed,
@@ -219,10 +227,10 @@ impl Seat {
     }
 }
 
-/// One listening socket for each core and address, and the addresses with their real ports, by what is spoken there.
-fn bind_all(settings: &Settings, cores: usize) -> io::Result<(Vec<(String, SocketAddr)>, Vec<Vec<Open>>)> {
+/// One socket for each core and address, and the addresses with their real ports, by what is spoken there.
+fn bind_all(settings: &Settings, cores: usize) -> io::Result<(Vec<(String, SocketAddr)>, Vec<Doors>)> {
     let mut addresses = Vec::new();
-    let mut by_core: Vec<Vec<Open>> = (0..cores).map(|_| Vec::new()).collect();
+    let mut by_core: Vec<Doors> = (0..cores).map(|_| Doors::default()).collect();
     let proxied = &settings.proxy_protocol;
     let kinds: [(&[Listen], bool, bool); 4] = [
         (&settings.listen, false, false),
@@ -242,7 +250,16 @@ fn bind_all(settings: &Settings, cores: usize) -> io::Result<(Vec<(String, Socke
             addresses.push((name_of(spoken).to_owned(), first.local_addr()?));
         }
         for (core, listener) in by_core.iter_mut().zip(sockets) {
-            core.push(Open { listener, spoken });
+            core.listeners.push(Open { listener, spoken });
+        }
+    }
+    for listen in settings.stream_proxy.udp.iter() {
+        let sockets = udp::bind(listen.address(), cores)?;
+        if let Some(first) = sockets.first() {
+            addresses.push(("udp".to_owned(), first.local_addr()?));
+        }
+        for (core, socket) in by_core.iter_mut().zip(sockets) {
+            core.datagrams.push(socket);
         }
     }
     Ok((addresses, by_core))

@@ -10,6 +10,7 @@ mod accept;
 mod access_log;
 mod admit;
 mod consumer;
+mod datagram;
 mod deadline;
 mod deliver;
 mod download;
@@ -43,7 +44,7 @@ pub use respond::REASONS;
 use retry_budget::RetryBudget;
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,7 @@ use crate::runtime::deadline::TICK;
 use crate::runtime::driver::Driver;
 use crate::runtime::event::Event;
 use crate::runtime::listener::{Listener, Open};
+use crate::runtime::udp::Datagrams;
 use crate::runtime::{Core, chore, errand};
 use crate::snapshot::{Chain, Order, Snapshot};
 
@@ -120,6 +122,8 @@ struct Hall {
     stages: stage::Stages,
     /// Connections that speak HTTP/2.
     sessions: h2::Sessions,
+    /// What passes in datagrams.
+    datagrams: datagram::Sessions,
     /// Connections to nodes that speak it.
     nodes: h2::Nodes,
     itself: Weak<Self>,
@@ -174,6 +178,8 @@ pub struct Start {
     pub core: Core,
     pub snapshot: Arc<Snapshot>,
     pub listeners: Vec<Open>,
+    /// Where datagrams come in.
+    pub datagrams: Vec<UdpSocket>,
     pub letterbox: Letterbox<Order>,
     pub neighbours: Neighbours,
     /// Connections from other cores.
@@ -187,7 +193,7 @@ pub struct Start {
 pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
     let nonblocking = driver.wants_nonblocking();
     driver.run(async {
-        let Start { core, snapshot, listeners, letterbox, neighbours, handed } = start;
+        let Start { core, snapshot, listeners, datagrams, letterbox, neighbours, handed } = start;
         let listeners: Vec<Rc<Listener>> = listeners
             .into_iter()
             .map(|listener| Listener::new(listener, nonblocking).map(Rc::new))
@@ -204,6 +210,7 @@ pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
             addresses: RefCell::default(),
             stages: stage::Stages::default(),
             sessions: h2::Sessions::default(),
+            datagrams: datagram::Sessions::default(),
             nodes: h2::Nodes::default(),
             itself: Weak::clone(itself),
             staying: Cell::new(0),
@@ -219,6 +226,10 @@ pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
         monoio::spawn(accept::take_in_handed(Rc::clone(&hall), handed));
         for listener in &listeners {
             accept::open(&hall, listener);
+        }
+        for (place, socket) in datagrams.into_iter().enumerate() {
+            let port = Rc::new(Datagrams::new(socket, &hall.core.wheel)?);
+            monoio::spawn(datagram::receive(Rc::clone(&hall), place, port));
         }
         hall.core.stats.ready.set(1);
         monoio::spawn(drain::follow_orders(Rc::clone(&hall), letterbox, listeners));

@@ -37,7 +37,7 @@ pub(super) async fn attend(hall: Rc<Hall>, connection: Box<Connection>, listener
 
 /// Why a stream is not passed on: a status of HTTP, as nginx tells it of streams, and a word.
 #[derive(Clone, Copy, Debug)]
-struct Refusal {
+pub(super) struct Refusal {
     status: u16,
     word: &'static str,
 }
@@ -49,10 +49,11 @@ impl From<Fault> for Refusal {
 }
 
 /// One stream under way.
-struct Pass<'a> {
-    hall: &'a Hall,
-    connection: Box<Connection>,
-    ex: Box<Exchange>,
+pub(super) struct Pass<'a> {
+    pub(super) hall: &'a Hall,
+    /// With the client; of datagrams there is none.
+    pub(super) connection: Option<Box<Connection>>,
+    pub(super) ex: Box<Exchange>,
 }
 
 async fn serve(hall: &Hall, mut connection: Box<Connection>, listener: SocketAddr) {
@@ -69,26 +70,37 @@ async fn serve(hall: &Hall, mut connection: Box<Connection>, listener: SocketAdd
     ex.stream.listener = Some(listener);
     ex.stream.received = early;
     let view = hall.view();
-    let mut pass = Pass { hall, connection, ex };
+    let mut pass = Pass { hall, connection: Some(connection), ex };
     let route = pass.route(&view).await;
     let passed = match route {
         Ok(route) => pass.through(&view, route).await,
         Err(refusal) => Err(refusal),
     };
-    let Pass { mut ex, .. } = pass;
+    finish(hall, &view, route.ok(), passed, pass.ex);
+}
+
+/// Shows a stream that is over to plugins and the log.
+pub(super) fn finish(
+    hall: &Hall,
+    view: &View,
+    route: Option<&StreamRoute>,
+    passed: Result<(), Refusal>,
+    mut ex: Box<Exchange>,
+) {
+    let core = &hall.core;
     if let Err(refusal) = passed {
         ex.response.status = refusal.status;
-        ex.bytes_in = ex.stream.received.len() as u64;
+        ex.bytes_in = ex.bytes_in.max(ex.stream.received.len() as u64);
         if !matches!(ex.response.source, Source::Plugin(_)) {
             ex.response.source = Source::Gateway;
         }
         ex.reason = refusal.word;
     }
     ex.timing.finished = core.now();
-    if let Ok(route) = route {
-        route.chain.log(&ex, hall.env(&view), |_| false);
+    if let Some(route) = route {
+        route.chain.log(&ex, hall.env(view), |_| false);
     }
-    access_log::hand_over(hall, &view, &ex);
+    access_log::hand_over(hall, view, &ex);
     core.buffers.give_back(std::mem::take(&mut ex.stream.received));
     core.give_back(ex);
 }
@@ -114,13 +126,14 @@ async fn begin(hall: &Hall, connection: &mut Connection) -> Option<Vec<u8>> {
 
 impl Pass<'_> {
     /// The route of the stream, once its name is known where that may decide.
-    async fn route<'v>(&mut self, view: &'v View) -> Result<&'v StreamRoute, Refusal> {
+    pub(super) async fn route<'v>(&mut self, view: &'v View) -> Result<&'v StreamRoute, Refusal> {
         if let Some(security) = &self.ex.security
             && !view.certificates.admits_stream(security, self.ex.timing.received_at)
         {
             return Err(Refusal { status: 403, word: "client_certificate" });
         }
-        if self.ex.security.is_none() && view.streams.asks_for_name(&self.query()) {
+        let may_tell = self.connection.is_some() && self.ex.security.is_none();
+        if may_tell && view.streams.asks_for_name(&self.query()) {
             self.learn_name().await?;
         }
         let found = view.streams.find(&self.query());
@@ -141,16 +154,7 @@ impl Pass<'_> {
     }
 
     async fn through(&mut self, view: &View, route: &StreamRoute) -> Result<(), Refusal> {
-        self.ask_plugins(view, route).await?;
-        if route.is_broken {
-            return Err(Refusal { status: 503, word: "route_broken" });
-        }
-        let target = self.ex.upstream_at.map_or(route.target, Target::Upstream);
-        let upstream = match target {
-            Target::Upstream(at) => &view.upstreams[at],
-            Target::Nothing => return Err(Fault::NoUpstream.into()),
-            Target::Vanished => return Err(Fault::UpstreamVanished.into()),
-        };
+        let upstream = self.upstream(view, route).await?;
         if !upstream.scheme.is_for_streams() {
             return Err(Fault::NoNodes.into());
         }
@@ -158,6 +162,24 @@ impl Pass<'_> {
         let _under_way = health::enter(upstream, node);
         self.relay(upstream, &mut socket).await;
         Ok(())
+    }
+
+    /// Where the stream goes, if its plugins let it.
+    pub(super) async fn upstream<'v>(
+        &mut self,
+        view: &'v View,
+        route: &StreamRoute,
+    ) -> Result<&'v Upstream, Refusal> {
+        self.ask_plugins(view, route).await?;
+        if route.is_broken {
+            return Err(Refusal { status: 503, word: "route_broken" });
+        }
+        let target = self.ex.upstream_at.map_or(route.target, Target::Upstream);
+        match target {
+            Target::Upstream(at) => Ok(&view.upstreams[at]),
+            Target::Nothing => Err(Fault::NoUpstream.into()),
+            Target::Vanished => Err(Fault::UpstreamVanished.into()),
+        }
     }
 
     /// The gates, in their order; one that needs to see more is asked again when more has come.
@@ -184,6 +206,7 @@ impl Pass<'_> {
 
     async fn relay(&mut self, upstream: &Upstream, node: &mut Socket) {
         let core = &self.hall.core;
+        let Some(connection) = &mut self.connection else { return };
         let patience = if upstream.has_own_timeouts {
             let own = &upstream.timeouts;
             Patience { sending: Some(own.send), receiving: Some(own.read) }
@@ -192,7 +215,7 @@ impl Pass<'_> {
         };
         let began = core.now();
         let early = std::mem::take(&mut self.ex.stream.received);
-        let client = &mut self.connection.socket;
+        let client = &mut connection.socket;
         let passed = relay::relay(core, client, node, early, patience).await;
         let ex = &mut self.ex;
         ex.bytes_in += passed.up;

@@ -217,6 +217,9 @@ core_stats! {
     /// Connections of stream routes, ever and now.
     streams,
     streams_active,
+    /// Datagrams that were lost here, and sessions that made room for others.
+    datagrams_dropped,
+    udp_evictions,
     /// Time the core spent on its processor, in nanoseconds, and its share lately, in thousandths.
     busy_ns,
     load,

@@ -72,7 +72,7 @@ pub struct Settings {
     pub listen: Listeners,
     /// Where load balancers say for whom they pass bytes on.
     pub proxy_protocol: ProxyProtocolSettings,
-    /// Connections that stream routes pass on as they are.
+    /// Connections and datagrams that stream routes pass on as they are.
     pub stream_proxy: Box<StreamSettings>,
     /// How many event loops, and on which processors: `auto` (one on each the process may use), a number, or processors
     /// such as `0-3,6`.

@@ -86,9 +86,9 @@ stored! {
         pub pass_host: PassHost,
         /// The `Host` sent with `pass_host: rewrite`, which needs it.
         pub upstream_host: Option<HostPattern>,
-        /// What is spoken with the nodes: `http`, `https`, or HTTP/2 by `grpc` (in clear) and `grpcs`; of stream routes `tcp` or
-        /// `tls`. Absent: `http`, and `tcp` of stream routes. An upstream of another scheme has no nodes for now: 503, never in
-        /// clear.
+        /// What is spoken with the nodes: `http`, `https`, or HTTP/2 by `grpc` (in clear) and `grpcs`; of stream routes `tcp`,
+        /// `tls` or `udp`. Absent: `http`, and of stream routes what comes in. An upstream of scheme `kafka` has no nodes for now:
+        /// 503, never in clear.
         pub scheme: Option<Scheme>,
         /// The registry that tells the nodes, in place of `nodes`: `consul`, `dns`, `eureka` or `nacos`, set up in `discovery` of
         /// the settings.
@@ -190,7 +190,12 @@ impl Scheme {
 
     /// Whether no requests are sent to its nodes.
     pub const fn is_of_streams(self) -> bool {
-        matches!(self, Self::Tcp | Self::Tls)
+        matches!(self, Self::Tcp | Self::Tls | Self::Udp)
+    }
+
+    /// Whether datagrams may be passed on to its nodes.
+    pub const fn is_for_datagrams(self) -> bool {
+        matches!(self, Self::Http | Self::Udp)
     }
 
     /// Whether streams may be passed on to its nodes: http is what it is where nothing is written.

@@ -8,10 +8,12 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, RawFd};
 
 use monoio::io::{OwnedReadHalf, OwnedWriteHalf};
 use monoio::net::TcpStream;
+use monoio::net::udp::UdpSocket;
 
 /// Ends both directions of a socket: pending reads complete with 0, pending writes fail. Errors (the peer was
 /// faster) do not matter to anyone.
@@ -63,6 +65,13 @@ pub(super) fn stream_of(half: &OwnedReadHalf<TcpStream>) -> &TcpStream {
     // shared reference adds no access they do not make themselves, and nothing replaces the stream while a half
     // exists.
     unsafe { &*half.0.get() }
+}
+
+/// The socket behind one of the loop's, for calls that do not wait. It must not be dropped, and so is not.
+pub(super) fn datagrams_of(socket: &UdpSocket) -> ManuallyDrop<std::net::UdpSocket> {
+    // SAFETY: the number names a socket that is open for as long as `socket` is borrowed, which the caller does; the one that
+    // is made of it closes nothing, because it is never dropped.
+    ManuallyDrop::new(unsafe { std::net::UdpSocket::from_raw_fd(socket.as_raw_fd()) })
 }
 
 /// Sends the end of the stream on a sending half.

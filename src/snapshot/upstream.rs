@@ -379,12 +379,12 @@ fn absent_features(upstream: &model::Upstream) -> Absent {
         faults.push(ConfigError::at(field, problem));
     };
     let filter = upstream.discovery_args.as_ref().and_then(|args| args.metadata.as_ref());
-    let is_spoken = !matches!(upstream.scheme(), Scheme::Udp | Scheme::Kafka);
+    let is_spoken = upstream.scheme() != Scheme::Kafka;
     let is_mute = !is_spoken || filter.is_some();
     if !is_spoken {
         absent(
             "scheme",
-            "http, https, grpc, grpcs, tcp or tls",
+            "http, https, grpc, grpcs, tcp, tls or udp",
             text_of(&upstream.scheme()),
             "requests to it are answered 503",
         );

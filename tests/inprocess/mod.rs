@@ -60,7 +60,8 @@ impl House {
             let (neighbours, handed) = alone;
             let snapshot = outcome.snapshot;
             let listeners = vec![Open { listener: listeners.remove(0), spoken: Spoken::default() }];
-            let start = Start { core, snapshot, listeners, letterbox, neighbours, handed };
+            let start =
+                Start { core, snapshot, listeners, datagrams: Vec::new(), letterbox, neighbours, handed };
             edge::run_core(driver, start).expect("a core runs to its end");
         });
         println!("driver: {}", hear.recv().expect("the core has a loop"));

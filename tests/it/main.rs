@@ -72,6 +72,7 @@ mod sticky;
 mod stop;
 mod streams;
 mod streams_tls;
+mod streams_udp;
 mod tls;
 mod tls_nodes;
 mod traffic;

@@ -82,8 +82,15 @@ impl House {
             let mut core = Core::new(0, limits, hatches, SEED);
             core.detour = Some(Detour::new(move |node| town.door(node)));
             let _ = tell.send(Ok(()));
-            let start =
-                Start { core, snapshot: shared, listeners: Vec::new(), letterbox, neighbours, handed };
+            let start = Start {
+                core,
+                snapshot: shared,
+                listeners: Vec::new(),
+                datagrams: Vec::new(),
+                letterbox,
+                neighbours,
+                handed,
+            };
             let _ = edge::run_core(driver, start);
         };
         let thread = thread::Builder::new().name("core".to_owned()).spawn(life)?;

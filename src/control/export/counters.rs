@@ -116,6 +116,18 @@ const COUNTERS: &[(&str, &str, Kind, Of)] = &[
     ("ringway_accept_errors_total", "Accepts that failed", Kind::Counter, |c| &c.accept_errors),
     ("ringway_streams_total", "Connections taken for stream routes", Kind::Counter, |c| &c.streams),
     ("ringway_streams_active", "Connections of stream routes open now", Kind::Gauge, |c| &c.streams_active),
+    (
+        "ringway_datagrams_dropped_total",
+        "Datagrams lost here: too long, or no room for them",
+        Kind::Counter,
+        |c| &c.datagrams_dropped,
+    ),
+    (
+        "ringway_udp_evictions_total",
+        "Sessions of UDP that ended to make room for others",
+        Kind::Counter,
+        |c| &c.udp_evictions,
+    ),
     ("ringway_requests_total", "Requests received", Kind::Counter, |c| &c.requests),
     ("ringway_requests_active", "Requests under way", Kind::Gauge, |c| &c.requests_active),
     ("ringway_received_bytes_total", "Bytes received from clients", Kind::Counter, |c| &c.bytes_in),

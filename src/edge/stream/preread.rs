@@ -24,6 +24,8 @@ impl Pass<'_> {
     /// Waits for more of what the client says; false when it says nothing at all.
     pub(super) async fn receive_more(&mut self) -> Result<bool, Refusal> {
         let core = &self.hall.core;
+        // A datagram is all there is.
+        let Some(connection) = &mut self.connection else { return Ok(false) };
         let mut received = std::mem::take(&mut self.ex.stream.received);
         if received.len() == received.capacity() {
             received = core.buffers.enlarge(received);
@@ -34,7 +36,7 @@ impl Pass<'_> {
             self.ex.stream.received = received;
             return Err(Refusal { status: 400, word: "preread_too_large" });
         }
-        let socket = &mut self.connection.socket;
+        let socket = &mut connection.socket;
         let passed = core.now().since(self.ex.timing.received);
         socket.watch().arm_spare(&core.wheel, core.limits.preread_timeout.saturating_sub(passed));
         let (waited, received) = socket.receive_or_idle(received, room).await;

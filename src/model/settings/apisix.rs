@@ -11,7 +11,7 @@
 //! | `apisix.enable_server_tokens` | `server_tokens` |
 //! | `apisix.data_encryption`: `enable_encrypt_fields`, `keyring` (a key, or a list) | `data_encryption` |
 //! | `apisix.proxy_mode` with `stream` in it | `admin.stream_routes` |
-//! | `apisix.stream_proxy.tcp`, `apisix.proxy_protocol.enable_tcp_pp` | `stream_proxy.tcp` |
+//! | `apisix.stream_proxy.tcp`, `.udp`, `apisix.proxy_protocol.enable_tcp_pp` | `stream_proxy.tcp`, `.udp` |
 //! | `plugins`, `plugin_attr` | the same |
 //! | `apisix.dns_resolver`, `.dns_resolver_valid`, `.enable_resolv_search_opt` | `dns.servers`, `.valid`, `.search` |
 //! | `discovery.consul`, `.dns`, `.eureka`, `.nacos` | the same; of other registries a warning |

@@ -24,6 +24,7 @@ impl Translated {
                     self.place(settings, "stream_proxy.tcp", &theirs, Value::Array(places), faults);
                 }
                 ("tcp", value) => self.place(settings, "stream_proxy.tcp", &theirs, value, faults),
+                ("udp", value) => self.place(settings, "stream_proxy.udp", &theirs, value, faults),
                 // With listeners, stream routes are served without being asked for.
                 ("only", _) => {}
                 (_, value) => self.ignore(&theirs, &value),

@@ -1,4 +1,4 @@
-//! TCP and TLS passed on as they are: where they come in, and how much of everything.
+//! TCP, TLS and UDP passed on as they are: where they come in, and how much of everything.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::OptionalListeners;
 use crate::model::field::{Seconds, SecondsOrOff, Unique};
 
 /// How long a connection may stay silent both ways, where its upstream does not say: nginx's `proxy_timeout`.
@@ -15,13 +16,22 @@ pub const PREREAD_BYTES: usize = 16 * 1024;
 /// How long that may take. What decides a route is in the first packets.
 pub const PREREAD_TIMEOUT_SECONDS: u64 = 10;
 
-/// Connections that are passed on by stream routes, as they are.
+/// Sessions of UDP, a core. Each has a socket and some 2 KiB; a process has as many descriptors as its hard limit says.
+pub const UDP_SESSIONS: usize = 4096;
+/// How long a session of UDP may stay silent both ways, where its upstream does not say. Longer than a resolver asks again.
+pub const UDP_IDLE_TIMEOUT_SECONDS: u64 = 60;
+/// The longest datagram that is passed on: as long as one of IPv4 can be. Twice this much a core, and once a place.
+pub const DATAGRAM_BYTES: usize = 65_507;
+
+/// Connections and datagrams that are passed on by stream routes, as they are.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StreamSettings {
     /// Where connections come in: each an address with port, a port (all IPv4 addresses), or `{address, port, tls,
     /// proxy_protocol}`. Empty: nowhere.
     pub tcp: Unique<StreamListen>,
+    /// Where datagrams come in, in the forms of the outer `listen`. Empty: nowhere.
+    pub udp: OptionalListeners,
     /// Seconds that a connection may stay silent both ways, where the upstream has no `timeout`; 0: without end.
     pub idle_timeout: SecondsOrOff,
     /// Most bytes read of a client before its route is known; beyond: the connection is closed.
@@ -29,15 +39,27 @@ pub struct StreamSettings {
     pub preread_bytes: usize,
     /// Seconds that this may take.
     pub preread_timeout: Seconds,
+    /// Most sessions of UDP, a core; beyond: the one that was silent for longest ends.
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub udp_sessions: usize,
+    /// Seconds that a session of UDP may stay silent both ways, where the upstream has no `timeout`; 0: without end.
+    pub udp_idle_timeout: SecondsOrOff,
+    /// Most bytes of a datagram; longer ones are dropped.
+    #[schemars(range(min = 512, max = 65_535))]
+    pub datagram_bytes: usize,
 }
 
 impl Default for StreamSettings {
     fn default() -> Self {
         Self {
             tcp: Unique::new(Vec::new()).expect("an empty list has no doubles"),
+            udp: OptionalListeners::default(),
             idle_timeout: SecondsOrOff::literal(IDLE_TIMEOUT_SECONDS),
             preread_bytes: PREREAD_BYTES,
             preread_timeout: Seconds::literal(PREREAD_TIMEOUT_SECONDS),
+            udp_sessions: UDP_SESSIONS,
+            udp_idle_timeout: SecondsOrOff::literal(UDP_IDLE_TIMEOUT_SECONDS),
+            datagram_bytes: DATAGRAM_BYTES,
         }
     }
 }
@@ -45,7 +67,7 @@ impl Default for StreamSettings {
 impl StreamSettings {
     /// Whether streams come in anywhere.
     pub fn is_on(&self) -> bool {
-        !self.tcp.is_empty()
+        !self.tcp.is_empty() || !self.udp.is_empty()
     }
 }
 

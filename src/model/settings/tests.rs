@@ -53,7 +53,7 @@ fn apisix_says_where_streams_come_in() {
     let settings = settings(
         "apisix:
           proxy_mode: http&stream
-          stream_proxy: {tcp: [9100, '9101', '127.0.0.1:9102', {addr: 9103, tls: true}, {addr: '127.0.0.1:9104'}]}
+          stream_proxy: {tcp: [9100, '9101', '127.0.0.1:9102', {addr: 9103, tls: true}, {addr: '127.0.0.1:9104'}], udp: [9200, '127.0.0.1:9201']}
           proxy_protocol: {enable_tcp_pp: true}",
     );
     let places: Vec<_> =
@@ -66,6 +66,8 @@ fn apisix_says_where_streams_come_in() {
         ("127.0.0.1:9104", false),
     ];
     assert_eq!(places, expected.map(|(at, tls)| (at.to_owned(), tls)));
+    let udp: Vec<_> = settings.stream_proxy.udp.iter().map(|at| at.address().to_string()).collect();
+    assert_eq!(udp, ["0.0.0.0:9200", "127.0.0.1:9201"]);
     assert!(settings.stream_proxy.tcp.iter().all(|at| at.proxy_protocol) && settings.admin.stream_routes);
     assert_eq!(settings.warnings, [] as [String; 0]);
     assert_eq!(
@@ -78,7 +80,10 @@ fn apisix_says_where_streams_come_in() {
 const DEFAULTS: &str = r#"{
         "listen": ["0.0.0.0:9080"],
         "proxy_protocol": {"listen": [], "ssl_listen": [], "from": []},
-        "stream_proxy": {"tcp": [], "idle_timeout": 600, "preread_bytes": 16384, "preread_timeout": 10},
+        "stream_proxy": {
+            "tcp": [], "udp": [], "idle_timeout": 600, "preread_bytes": 16384, "preread_timeout": 10,
+            "udp_sessions": 4096, "udp_idle_timeout": 60, "datagram_bytes": 65507
+        },
         "cores": "auto",
         "driver": "auto",
         "resources": null,

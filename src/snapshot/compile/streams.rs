@@ -67,8 +67,9 @@ impl Work<'_> {
         }
         let Target::Upstream(at) = target else { return };
         let scheme = self.parts.upstreams[at].scheme;
-        if !scheme.is_for_streams() {
-            let problem = format!("expected tcp, tls or none, got {}; connections are closed", scheme.word());
+        if !scheme.is_for_streams() && !scheme.is_for_datagrams() {
+            let problem =
+                format!("expected tcp, tls, udp or none, got {}; connections are closed", scheme.word());
             self.lacks.push(ConfigError::at("upstream.scheme", problem).in_object(name));
         }
     }
