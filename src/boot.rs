@@ -4,7 +4,7 @@
 //! sockets are bound, all loops are built, then the cores accept.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -19,7 +19,7 @@ use crate::edge;
 use crate::link::handover::{self, Handed, Neighbours, Spoken};
 use crate::link::ledger::Ledger;
 use crate::link::mailbox::{Letterbox, Mailbox, mailbox};
-use crate::link::outbox::{Outbox, outbox};
+use crate::link::outbox::outbox;
 use crate::link::shelf::Shelves;
 use crate::link::stats::CoreStats;
 use crate::model::Settings;
@@ -28,7 +28,7 @@ use crate::model::settings::{self, Cores, Listen};
 use crate::runtime::core::Hatches;
 use crate::runtime::driver::{Driver, Wanted};
 use crate::runtime::listener::{self, Open};
-use crate::runtime::{Core, Limits, affinity, loan, sys};
+use crate::runtime::{Core, Limits, affinity, loan, sys, udp};
 use crate::snapshot::compile::Outcome;
 use crate::snapshot::{Compiler, Order, Resolve, Snapshot, limits_of};
 
@@ -92,41 +92,14 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     let ((secrets, discovery, acme), first) = complete(&settings, &mut compiler, &names, first)?;
     let processors = processors(&settings.cores);
     let ports = Ports::bind(&settings, &holdings)?;
-    let (addresses, mut sockets) = bind_all(&settings, processors.len())?;
+    let (addresses, doors) = bind_all(&settings, processors.len())?;
     let (report, inbox) = outbox();
     let ledger = Arc::new(Ledger::new());
     compiler.look_in(&ledger);
     let keeper = Keeper::start(&settings.state_dir, &ledger)?;
-    let (tell, hear) = mpsc::channel();
-    let mut started = Started::default();
-    let all_stats: Vec<Arc<CoreStats>> = processors.iter().map(|_| Arc::default()).collect();
-    let neighbours = handover::among(&all_stats)?;
-    let lenders = loan::among(processors.len())?;
     let shelves = Arc::new(Shelves::new(processors.len()));
-    let each = processors.iter().zip(neighbours).zip(lenders);
-    for (id, ((processor, (neighbours, handed)), lenders)) in each.enumerate() {
-        let (post, letterbox) = mailbox()?;
-        let seat = Seat {
-            id: id as u16,
-            processor: *processor,
-            wanted: wanted(settings.driver),
-            limits: limits_of(&settings),
-            outbox: report.clone(),
-            stats: Arc::clone(&all_stats[id]),
-            ledger: Arc::clone(&ledger),
-            snapshot: Arc::clone(&first.snapshot),
-            listeners: sockets.pop().unwrap_or_default(),
-            letterbox,
-            neighbours,
-            handed,
-            lenders,
-            shelves: Arc::clone(&shelves),
-        };
-        started.seat(seat, post, tell.clone())?;
-    }
-    // Only the cores' own ends are left: hearing ends when the last core has told how its start went.
-    drop(tell);
-    let driver = started.driver(&hear)?;
+    let shared = Hatches { outbox: report, stats: Arc::default(), ledger, shelves };
+    let (started, driver) = start_cores(&settings, &processors, doors, &shared, &first.snapshot)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let Started { mailboxes, stats, threads } = started;
     let ended = runtime.block_on(control::run(Parts {
@@ -155,6 +128,43 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     ended
 }
 
+/// Starts a core on each processor and waits until all have their loops; the name of the driver these have.
+fn start_cores(
+    settings: &Settings,
+    processors: &[usize],
+    mut doors: Vec<Doors>,
+    shared: &Hatches,
+    snapshot: &Arc<Snapshot>,
+) -> io::Result<(Started, String)> {
+    let (tell, hear) = mpsc::channel();
+    let mut started = Started::default();
+    let all_stats: Vec<Arc<CoreStats>> = processors.iter().map(|_| Arc::default()).collect();
+    let neighbours = handover::among(&all_stats)?;
+    let lenders = loan::among(processors.len())?;
+    let each = processors.iter().zip(neighbours).zip(lenders);
+    for (id, ((processor, (neighbours, handed)), lenders)) in each.enumerate() {
+        let (post, letterbox) = mailbox()?;
+        let seat = Seat {
+            id: id as u16,
+            processor: *processor,
+            wanted: wanted(settings.driver),
+            limits: limits_of(settings),
+            hatches: Hatches { stats: Arc::clone(&all_stats[id]), ..shared.clone() },
+            snapshot: Arc::clone(snapshot),
+            doors: doors.pop().unwrap_or_default(),
+            letterbox,
+            neighbours,
+            handed,
+            lenders,
+        };
+        started.seat(seat, post, tell.clone())?;
+    }
+    // Only the cores' own ends are left: hearing ends when the last core has told how its start went.
+    drop(tell);
+    let driver = started.driver(&hear)?;
+    Ok((started, driver))
+}
+
 /// The cores that were started.
 #[derive(Default)]
 struct Started {
@@ -172,7 +182,7 @@ impl Started {
         tell: mpsc::Sender<io::Result<String>>,
     ) -> io::Result<()> {
         self.mailboxes.push(mailbox);
-        self.stats.push(Arc::clone(&seat.stats));
+        self.stats.push(Arc::clone(&seat.hatches.stats));
         let thread = std::thread::Builder::new().name(format!("core-{}", seat.id));
         self.threads.push(thread.spawn(move || seat.take(&tell))?);
         Ok(())
@@ -188,22 +198,26 @@ impl Started {
     }
 }
 
+/// Where a core is come to.
+#[derive(Default)]
+struct Doors {
+    listeners: Vec<Open>,
+    datagrams: Vec<UdpSocket>,
+}
+
 /// What a core's thread is given.
 struct Seat {
     id: u16,
     processor: usize,
     wanted: Wanted,
     limits: Limits,
-    outbox: Outbox,
-    stats: Arc<CoreStats>,
-    ledger: Arc<Ledger>,
+    hatches: Hatches,
     snapshot: Arc<Snapshot>,
-    listeners: Vec<Open>,
+    doors: Doors,
     letterbox: Letterbox<Order>,
     neighbours: Neighbours,
     handed: Letterbox<Handed>,
     lenders: loan::Neighbour,
-    shelves: Arc<Shelves>,
 }
 
 impl Seat {
@@ -218,18 +232,17 @@ impl Seat {
                 return;
             }
         };
-        let hatches =
-            Hatches { outbox: self.outbox, stats: self.stats, ledger: self.ledger, shelves: self.shelves };
         // The address of a local differs from run to run (ASLR), and from core to core.
-        let seed = std::ptr::from_ref(&hatches).addr() as u64
+        let seed = std::ptr::from_ref(&self.hatches).addr() as u64
             ^ crate::base::clock::wall()
             ^ u64::from(self.id) << 48;
-        let core = Core::new(self.id, self.limits, hatches, seed);
+        let core = Core::new(self.id, self.limits, self.hatches, seed);
         let _ = tell.send(Ok(driver.name().to_owned()));
         let start = edge::Start {
             core,
             snapshot: self.snapshot,
-            listeners: self.listeners,
+            listeners: self.doors.listeners,
+            datagrams: self.doors.datagrams,
             letterbox: self.letterbox,
             neighbours: self.neighbours,
             handed: self.handed,
@@ -240,10 +253,10 @@ impl Seat {
     }
 }
 
-/// One listening socket for each core and address, and the addresses with their real ports, by what is spoken there.
-fn bind_all(settings: &Settings, cores: usize) -> io::Result<(Vec<(String, SocketAddr)>, Vec<Vec<Open>>)> {
+/// One socket for each core and address, and the addresses with their real ports, by what is spoken there.
+fn bind_all(settings: &Settings, cores: usize) -> io::Result<(Vec<(String, SocketAddr)>, Vec<Doors>)> {
     let mut addresses = Vec::new();
-    let mut by_core: Vec<Vec<Open>> = (0..cores).map(|_| Vec::new()).collect();
+    let mut by_core: Vec<Doors> = (0..cores).map(|_| Doors::default()).collect();
     let proxied = &settings.proxy_protocol;
     let kinds: [(&[Listen], bool, bool); 4] = [
         (&settings.listen, false, false),
@@ -251,25 +264,45 @@ fn bind_all(settings: &Settings, cores: usize) -> io::Result<(Vec<(String, Socke
         (&proxied.listen, true, false),
         (&proxied.ssl_listen, true, true),
     ];
-    let each = kinds.into_iter().flat_map(|(places, is_proxied, is_tls)| {
-        places.iter().map(move |listen| (listen, Spoken { is_proxied, is_tls }))
+    let of_requests = kinds.into_iter().flat_map(|(places, is_proxied, is_tls)| {
+        places.iter().map(move |listen| (listen.address(), Spoken { is_proxied, is_tls, is_stream: false }))
     });
-    for (listen, spoken) in each {
-        let sockets = listener::bind(listen.address(), cores)?;
+    let of_streams = settings.stream_proxy.tcp.iter().map(|listen| {
+        (listen.address(), Spoken { is_proxied: listen.proxy_protocol, is_tls: listen.tls, is_stream: true })
+    });
+    for (address, spoken) in of_requests.chain(of_streams) {
+        let sockets = listener::bind(address, cores)?;
         if let Some(first) = sockets.first() {
-            let name = match (spoken.is_proxied, spoken.is_tls) {
-                (false, false) => "http",
-                (false, true) => "https",
-                (true, false) => "proxied_http",
-                (true, true) => "proxied_https",
-            };
-            addresses.push((name.to_owned(), first.local_addr()?));
+            addresses.push((name_of(spoken).to_owned(), first.local_addr()?));
         }
         for (core, listener) in by_core.iter_mut().zip(sockets) {
-            core.push(Open { listener, spoken });
+            core.listeners.push(Open { listener, spoken });
+        }
+    }
+    for listen in settings.stream_proxy.udp.iter() {
+        let sockets = udp::bind(listen.address(), cores)?;
+        if let Some(first) = sockets.first() {
+            addresses.push(("udp".to_owned(), first.local_addr()?));
+        }
+        for (core, socket) in by_core.iter_mut().zip(sockets) {
+            core.datagrams.push(socket);
         }
     }
     Ok((addresses, by_core))
+}
+
+/// What a place to listen is called by, where it is told.
+const fn name_of(spoken: Spoken) -> &'static str {
+    match (spoken.is_stream, spoken.is_proxied, spoken.is_tls) {
+        (false, false, false) => "http",
+        (false, false, true) => "https",
+        (false, true, false) => "proxied_http",
+        (false, true, true) => "proxied_https",
+        (true, false, false) => "tcp",
+        (true, false, true) => "tls",
+        (true, true, false) => "proxied_tcp",
+        (true, true, true) => "proxied_tls",
+    }
 }
 
 /// The processors to run on.

@@ -65,6 +65,7 @@ pub(super) fn plugins(args: &PluginsArgs) -> Told {
 
 fn phases(phases: Phases) -> String {
     let all = [
+        (Phase::Preread, "preread"),
         (Phase::Rewrite, "rewrite"),
         (Phase::Access, "access"),
         (Phase::BeforeProxy, "before_proxy"),

@@ -257,7 +257,7 @@ fn schemas_and_plugins_are_told_by_name_and_what_is_unknown_is_misuse() {
     assert_eq!(schema(Some("nothing")).code, USAGE);
     let plugins = |name: Option<&str>| inspect::plugins(&args::PluginsArgs { name: name.map(str::to_owned) });
     assert!(plugins(None).text.contains("\nip-restriction "));
-    assert!(plugins(Some("ip-restriction")).text.contains("phases:   access\n"));
+    assert!(plugins(Some("ip-restriction")).text.contains("phases:   preread access\n"));
     assert_eq!(plugins(Some("nothing")).code, USAGE);
 }
 

@@ -115,7 +115,9 @@ fn admin_of(parts: &Parts, keys: Option<admin::Keys>, desk: Desk) -> Admin {
         faults
     });
     let store = Arc::clone(&holdings.store);
-    Admin::new(&settings.admin, keys, store, desk, holdings.read_only.clone(), check)
+    let mut offered = settings.admin.clone();
+    offered.stream_routes |= settings.stream_proxy.is_on();
+    Admin::new(&offered, keys, store, desk, holdings.read_only.clone(), check)
 }
 
 /// Where the objects are, as people read it.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::Hall;
 use super::drain::empty;
 use super::h1::{self, Connection};
+use super::stream;
 use crate::link::handover::{Handed, Spoken};
 use crate::link::mailbox::Letterbox;
 use crate::link::outbox::Level;
@@ -82,6 +83,14 @@ fn take_in(hall: &Rc<Hall>, handed: Handed) {
 }
 
 fn serve(hall: &Rc<Hall>, accepted: Accepted, peer: SocketAddr, local: SocketAddr, spoken: Spoken) {
+    if spoken.is_stream {
+        // Its address may decide the route.
+        let called = accepted.local().unwrap_or(local);
+        let socket = accepted.keep(&hall.core.wheel);
+        let connection = Box::new(Connection { awaits: spoken, ..Connection::new(socket, peer, called) });
+        monoio::spawn(stream::attend(Rc::clone(hall), connection, local));
+        return;
+    }
     let socket = accepted.keep(&hall.core.wheel);
     let connection = Box::new(Connection { awaits: spoken, ..Connection::new(socket, peer, local) });
     monoio::spawn(attend(Rc::clone(hall), connection));
@@ -118,14 +127,14 @@ fn note_panic(hall: &Hall, peer: SocketAddr, panic: &(dyn Any + Send)) {
 }
 
 /// A connection's place among those of its core, and of its client's address.
-struct Place<'a> {
+pub(super) struct Place<'a> {
     hall: &'a Hall,
     peer: SocketAddr,
 }
 
 impl<'a> Place<'a> {
     /// `None` when the address has as many as it may.
-    fn take(hall: &'a Hall, peer: SocketAddr) -> Option<Self> {
+    pub(super) fn take(hall: &'a Hall, peer: SocketAddr) -> Option<Self> {
         let max = hall.core.limits.connections_per_address;
         if max > 0 {
             let mut addresses = hall.addresses.borrow_mut();

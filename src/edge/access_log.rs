@@ -168,6 +168,9 @@ fn write_json(out: &mut Vec<u8>, generation: u64, ex: &Exchange) {
     write_ip(out, ex.client.ip);
     out.push(b'"');
     let mut fields = Fields(out);
+    if ex.stream.is_on() {
+        write_stream(&mut fields, ex);
+    }
     let request = &ex.request;
     fields.text(name!("request_id"), &ex.request_id);
     fields.text(name!("route_id"), ex.route.route_id().as_bytes());
@@ -192,6 +195,14 @@ fn write_json(out: &mut Vec<u8>, generation: u64, ex: &Exchange) {
     fields.number(name!("config_generation"), generation);
     fields.number(name!("core"), u64::from(ex.core));
     out.push(b'}');
+}
+
+/// What is told of a stream besides.
+fn write_stream(fields: &mut Fields<'_>, ex: &Exchange) {
+    fields.text(name!("protocol"), ex.stream.protocol.as_bytes());
+    fields.number(name!("server_port"), ex.client.local.port().into());
+    let agreed = ex.security.as_ref().and_then(|security| security.server_name.as_deref());
+    fields.text(name!("sni"), agreed.unwrap_or(&ex.stream.server_name).as_bytes());
 }
 
 fn write_upstream(fields: &mut Fields<'_>, ex: &Exchange) {

@@ -23,6 +23,14 @@ const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 /// Fatal: that is no hello.
 const DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
 
+/// What is spoken over it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Follows {
+    Requests,
+    /// What the client and the nodes know alone.
+    Stream,
+}
+
 /// What came of it.
 pub(super) enum Greeted {
     Agreed,
@@ -32,11 +40,16 @@ pub(super) enum Greeted {
 }
 
 /// Agrees with a client on how to speak TLS, within the time there is for that. `received` has come already.
-pub(super) async fn greet(hall: &Hall, connection: &mut Connection, received: Vec<u8>) -> Greeted {
+pub(super) async fn greet(
+    hall: &Hall,
+    connection: &mut Connection,
+    received: Vec<u8>,
+    follows: Follows,
+) -> Greeted {
     let core = &hall.core;
     connection.socket.watch().arm(&core.wheel, core.limits.handshake_timeout);
     // Large, and seldom: not a part of what serves requests.
-    let greeted = Box::pin(agree(hall, connection, received)).await;
+    let greeted = Box::pin(agree(hall, connection, received, follows)).await;
     match greeted {
         Ok(greeted) => greeted,
         Err(_) => {
@@ -46,7 +59,12 @@ pub(super) async fn greet(hall: &Hall, connection: &mut Connection, received: Ve
     }
 }
 
-async fn agree(hall: &Hall, connection: &mut Connection, mut received: Vec<u8>) -> io::Result<Greeted> {
+async fn agree(
+    hall: &Hall,
+    connection: &mut Connection,
+    mut received: Vec<u8>,
+    follows: Follows,
+) -> io::Result<Greeted> {
     let core = &hall.core;
     let socket = &mut connection.socket;
     let hello = loop {
@@ -82,7 +100,11 @@ async fn agree(hall: &Hall, connection: &mut Connection, mut received: Vec<u8>) 
         refuse(socket, &UNRECOGNIZED_NAME).await;
         return Err(io::ErrorKind::NotFound.into());
     };
-    let session = Session::server(Arc::clone(&rules.config), &core.tls_buffers)
+    let config = match follows {
+        Follows::Requests => &rules.config,
+        Follows::Stream => &rules.of_streams,
+    };
+    let session = Session::server(Arc::clone(config), &core.tls_buffers)
         .map_err(|fault| io::Error::other(fault.to_string()))?;
     let agreement = socket.shake(session, received, &core.tls_buffers, &core.turnstile).await?;
     core.stats.tls_handshakes.add(1);

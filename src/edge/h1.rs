@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::Hall;
 use super::admit::{self, Refusal};
-use super::greet::{self, Greeted};
+use super::greet::{self, Follows, Greeted};
 use super::h2;
 use super::pipeline::{After, Run};
 use super::respond;
@@ -207,7 +207,7 @@ async fn begin(hall: &Hall, connection: &mut Connection) -> Begun {
         }
     }
     if spoken.is_tls {
-        match greet::greet(hall, connection, received.take().unwrap_or_default()).await {
+        match greet::greet(hall, connection, received.take().unwrap_or_default(), Follows::Requests).await {
             Greeted::Agreed if connection.is_http2 || connection.socket.holds_bytes() => {
                 return Begun::Ready(None);
             }

@@ -10,6 +10,7 @@ mod accept;
 mod access_log;
 mod admit;
 mod consumer;
+mod datagram;
 mod deadline;
 mod deliver;
 mod download;
@@ -27,12 +28,14 @@ mod outlier;
 mod pick;
 mod pipeline;
 mod proxy;
+mod relay;
 mod respond;
 mod response_head;
 mod retry_budget;
 mod secure;
 mod stage;
 mod sticky;
+mod stream;
 mod tunnel;
 mod upload;
 mod vouch;
@@ -41,7 +44,7 @@ pub use respond::REASONS;
 use retry_budget::RetryBudget;
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +60,7 @@ use crate::runtime::driver::Driver;
 use crate::runtime::event::Event;
 use crate::runtime::listener::{Listener, Open};
 use crate::runtime::loan::{self, Letter, Loans};
+use crate::runtime::udp::Datagrams;
 use crate::runtime::{Core, chore, errand};
 use crate::snapshot::{Chain, Order, Snapshot};
 
@@ -119,6 +123,8 @@ struct Hall {
     stages: stage::Stages,
     /// Connections that speak HTTP/2.
     sessions: h2::Sessions,
+    /// What passes in datagrams.
+    datagrams: datagram::Sessions,
     /// Connections to nodes that speak it.
     nodes: h2::Nodes,
     itself: Weak<Self>,
@@ -174,6 +180,8 @@ pub struct Start {
     pub core: Core,
     pub snapshot: Arc<Snapshot>,
     pub listeners: Vec<Open>,
+    /// Where datagrams come in.
+    pub datagrams: Vec<UdpSocket>,
     pub letterbox: Letterbox<Order>,
     pub neighbours: Neighbours,
     /// Connections from other cores.
@@ -189,7 +197,7 @@ pub struct Start {
 pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
     let nonblocking = driver.wants_nonblocking();
     driver.run(async {
-        let Start { core, snapshot, listeners, letterbox, neighbours, handed, lenders } = start;
+        let Start { core, snapshot, listeners, datagrams, letterbox, neighbours, handed, lenders } = start;
         let (loans, letters) = lenders.settle();
         let listeners: Vec<Rc<Listener>> = listeners
             .into_iter()
@@ -207,6 +215,7 @@ pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
             addresses: RefCell::default(),
             stages: stage::Stages::default(),
             sessions: h2::Sessions::default(),
+            datagrams: datagram::Sessions::default(),
             nodes: h2::Nodes::default(),
             itself: Weak::clone(itself),
             staying: Cell::new(0),
@@ -223,6 +232,10 @@ pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
         monoio::spawn(trade(Rc::clone(&hall), letters));
         for listener in &listeners {
             accept::open(&hall, listener);
+        }
+        for (place, socket) in datagrams.into_iter().enumerate() {
+            let port = Rc::new(Datagrams::new(socket, &hall.core.wheel)?);
+            monoio::spawn(datagram::receive(Rc::clone(&hall), place, port));
         }
         hall.core.stats.ready.set(1);
         monoio::spawn(drain::follow_orders(Rc::clone(&hall), letterbox, listeners));

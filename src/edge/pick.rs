@@ -196,15 +196,30 @@ async fn open(hall: &Hall, ex: &Exchange, plan: &Plan<'_>, node: usize) -> Resul
     let connect = plan.timeouts.connect;
     let within = plan.end.map_or(connect, |end| connect.min(end.since(core.now())));
     let within = plan.within(core, within);
+    reach(hall, upstream, node, (server_name(upstream, node, ex), &[]), within).await
+}
+
+/// Connects to a node, says `first`, and agrees with it on TLS, as whom it goes by `name`, if its upstream asks for that.
+pub(super) async fn reach(
+    hall: &Hall,
+    upstream: &Upstream,
+    node: usize,
+    (name, first): (&[u8], &[u8]),
+    within: Duration,
+) -> Result<Socket, Unreached> {
+    let core = &hall.core;
     let dialled = connect::dial(core, upstream.nodes[node].address, within).await;
     let mut socket = dialled.map_err(|error| {
         core.stats.upstream_connect_errors.add(1);
         if error.kind() == io::ErrorKind::TimedOut { Unreached::Timeout } else { Unreached::Refused }
     })?;
+    if !first.is_empty() {
+        let (sent, _) = socket.writer.send(first.to_vec(), 0, core.sending()).await;
+        sent.map_err(|_| Unreached::Refused)?;
+    }
     // What stands in a node's place speaks in clear.
     if let Some(tls) = upstream.tls.as_ref().filter(|_| core.detour.is_none()) {
         // Large, and as seldom as a new connection is.
-        let name = server_name(upstream, node, ex);
         let secured = Box::pin(secure::secure(hall, &mut socket, tls, name, within)).await;
         secured.inspect_err(|_| core.stats.upstream_connect_errors.add(1))?;
     }

@@ -63,6 +63,9 @@ impl Run<'_> {
         };
         let view = self.view.clone();
         let upstream = &view.upstreams[at];
+        if !upstream.serves_requests() {
+            return Err(Fault::NoNodes);
+        }
         if upstream.additions.is_guarded() {
             return Box::pin(self.forward_guarded(&view, upstream)).await;
         }

@@ -12,6 +12,7 @@ mod request;
 mod response;
 mod security;
 mod slots;
+mod stream;
 mod vars;
 
 pub use body::{Body, Chunk};
@@ -21,6 +22,7 @@ pub use request::{Forward, Request};
 pub use response::{Response, ResponseBody, Source};
 pub use security::{ClientCertificate, Security, Verdict};
 pub use slots::{SlotId, Slots};
+pub use stream::Stream;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -110,6 +112,8 @@ pub struct Exchange {
     pub client: Client,
     /// Of the client's connection, where it speaks TLS.
     pub security: Option<Rc<Security>>,
+    /// What is of interest where it is no request.
+    pub stream: Stream,
     pub request: Request,
     pub response: Response,
     pub route: RouteLabels,
@@ -151,6 +155,7 @@ impl Exchange {
         Self {
             client: Client::unknown(),
             security: None,
+            stream: Stream::default(),
             request: Request::default(),
             response: Response::default(),
             route: RouteLabels::default(),
@@ -175,6 +180,7 @@ impl Exchange {
     pub fn clear(&mut self) {
         self.client = Client::unknown();
         self.security = None;
+        self.stream.clear();
         self.request.clear();
         self.response.clear();
         self.route.clear();

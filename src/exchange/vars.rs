@@ -99,9 +99,11 @@ impl Exchange {
             Var::RealipRemotePort => digits(self.client.peer.port().into()),
             Var::ServerAddr => address(self.client.local.ip()),
             Var::ServerPort => digits(self.client.local.port().into()),
-            Var::SslServerName => {
-                self.security.as_ref()?.server_name.as_ref().and_then(|name| set(name.as_bytes()))
-            }
+            Var::SslServerName => match &self.security {
+                Some(security) => security.server_name.as_ref().and_then(|name| set(name.as_bytes())),
+                None => set(self.stream.server_name.as_bytes()),
+            },
+            Var::MqttClientId => set(&self.stream.mqtt_client_id),
             Var::SslProtocol => set(self.security.as_ref()?.protocol.as_bytes()),
             Var::SslCipher => set(self.security.as_ref()?.cipher.as_bytes()),
             Var::SslClientVerify => set(self.security.as_ref()?.client_verify().as_bytes()),

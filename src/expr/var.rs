@@ -131,6 +131,7 @@ vars! {
         SslClientIssuer = "ssl_client_i_dn",
         SslClientSerial = "ssl_client_serial",
         SslClientFingerprint = "ssl_client_fingerprint",
+        MqttClientId = "mqtt_client_id",
         TimeIso8601 = "time_iso8601",
         TimeLocal = "time_local",
         Msec = "msec",

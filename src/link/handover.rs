@@ -31,6 +31,8 @@ pub struct Spoken {
     /// A load balancer says whose it is, before anything else.
     pub is_proxied: bool,
     pub is_tls: bool,
+    /// What follows is passed on as it is, by stream routes.
+    pub is_stream: bool,
 }
 
 /// All cores as one of them sees them.

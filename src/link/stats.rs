@@ -115,6 +115,13 @@ impl Series {
         }
     }
 
+    /// Takes from what was added: for what comes and goes.
+    pub fn sub(&self, by: u64) {
+        if let SeriesValue::Count(cell) = &self.value {
+            cell.sub(by);
+        }
+    }
+
     /// Notes a time in a histogram; does nothing to a counter.
     pub fn observe(&self, time: Duration) {
         if let SeriesValue::Latency(latency) = &self.value {
@@ -210,6 +217,12 @@ core_stats! {
     series_overflow,
     /// Upgraded connections open now.
     tunnels_active,
+    /// Connections of stream routes, ever and now.
+    streams,
+    streams_active,
+    /// Datagrams that were lost here, and sessions that made room for others.
+    datagrams_dropped,
+    udp_evictions,
     /// Time the core spent on its processor, in nanoseconds, and its share lately, in thousandths.
     busy_ns,
     load,

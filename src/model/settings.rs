@@ -15,6 +15,7 @@
 mod acme;
 pub mod admin;
 mod apisix;
+mod apisix_stream;
 mod cores;
 pub mod discovery;
 mod dns;
@@ -25,6 +26,7 @@ pub mod limits;
 mod listen;
 mod logs;
 mod ssl;
+pub mod stream;
 
 use std::path::{Path, PathBuf};
 
@@ -52,6 +54,7 @@ pub use limits::Limits;
 pub use listen::{Listen, Listeners, OptionalListeners, ProxyProtocolSettings};
 pub use logs::{AccessFormat, AccessLogSettings, LogFormat, LogLevel, LogOutput, LogSettings};
 pub use ssl::{SslSettings, Trusted, TrustedCertificates};
+pub use stream::{StreamListen, StreamSettings};
 
 /// What environment variables that set a key start with.
 pub const ENV_PREFIX: &str = "RINGWAY_";
@@ -71,6 +74,8 @@ pub struct Settings {
     pub listen: Listeners,
     /// Where load balancers say for whom they pass bytes on.
     pub proxy_protocol: ProxyProtocolSettings,
+    /// Connections and datagrams that stream routes pass on as they are.
+    pub stream_proxy: Box<StreamSettings>,
     /// How many event loops, and on which processors: `auto` (one on each the process may use), a number, or processors
     /// such as `0-3,6`.
     pub cores: Cores,
@@ -134,6 +139,7 @@ impl Default for Settings {
         Self {
             listen: Listeners::default(),
             proxy_protocol: ProxyProtocolSettings::default(),
+            stream_proxy: Box::default(),
             cores: Cores::Auto,
             driver: Driver::Auto,
             resources: None,

@@ -1,4 +1,4 @@
-//! A stream route: TCP, TLS or UDP passed on as it is. Kept, not acted upon yet.
+//! A stream route: TCP, TLS or UDP passed on as it is.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

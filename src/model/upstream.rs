@@ -86,8 +86,9 @@ stored! {
         pub pass_host: PassHost,
         /// The `Host` sent with `pass_host: rewrite`, which needs it.
         pub upstream_host: Option<HostPattern>,
-        /// What is spoken with the nodes: `http`, `https`, or HTTP/2 by `grpc` (in clear) and `grpcs`. Absent: `http`. An upstream
-        /// of another scheme has no nodes for now: 503, never in clear.
+        /// What is spoken with the nodes: `http`, `https`, or HTTP/2 by `grpc` (in clear) and `grpcs`; of stream routes `tcp`,
+        /// `tls` or `udp`. Absent: `http`, and of stream routes what comes in. An upstream of scheme `kafka` has no nodes for now:
+        /// 503, never in clear.
         pub scheme: Option<Scheme>,
         /// The registry that tells the nodes, in place of `nodes`: `consul`, `dns`, `eureka` or `nacos`, set up in `discovery` of
         /// the settings.
@@ -96,8 +97,11 @@ stored! {
         pub service_name: Option<ShortText>,
         /// What else the discovery is told.
         pub discovery_args: Option<DiscoveryArgs>,
-        /// TLS with the nodes, where the scheme is `https` or `grpcs`.
+        /// TLS with the nodes, where the scheme is `https`, `grpcs` or `tls`.
         pub tls: Option<UpstreamTls>,
+        /// Of stream routes: the version of the PROXY header by which a node is told whose connection it is, 1 or 2. Absent: it
+        /// is told nothing.
+        pub proxy_protocol: Option<InRange<1, 2>>,
         /// The idle connections that are kept for the next requests.
         pub keepalive_pool: Option<KeepalivePool>,
     }
@@ -167,6 +171,37 @@ pub enum Scheme {
     Tls,
     Udp,
     Kafka,
+}
+
+impl Scheme {
+    /// As it is written.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Grpc => "grpc",
+            Self::Grpcs => "grpcs",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Udp => "udp",
+            Self::Kafka => "kafka",
+        }
+    }
+
+    /// Whether no requests are sent to its nodes.
+    pub const fn is_of_streams(self) -> bool {
+        matches!(self, Self::Tcp | Self::Tls | Self::Udp)
+    }
+
+    /// Whether datagrams may be passed on to its nodes.
+    pub const fn is_for_datagrams(self) -> bool {
+        matches!(self, Self::Http | Self::Udp)
+    }
+
+    /// Whether streams may be passed on to its nodes: http is what it is where nothing is written.
+    pub const fn is_for_streams(self) -> bool {
+        matches!(self, Self::Http | Self::Tcp | Self::Tls)
+    }
 }
 
 /// How long the parts of a proxied request may take, in seconds.

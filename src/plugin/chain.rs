@@ -101,6 +101,18 @@ impl<P: Hooks> Mount<P> {
         }
     }
 
+    /// Runs its gate; once more where it has set [`crate::exchange::Stream::wants_more`], and that has come.
+    pub async fn gate(&self, phase: Phase, ex: &mut Exchange, env: Env<'_>) -> Verdict {
+        if !self.applies(phase, ex) {
+            return Verdict::Next;
+        }
+        match self.plugin.gate(phase, ex, env) {
+            Step::Next => Verdict::Next,
+            Step::Reply(reply) => Verdict::Reply(reply),
+            Step::Wait(work) => work.await,
+        }
+    }
+
     fn mask(&self, mut reply: Reply) -> Reply {
         if reply.status >= 400
             && let Some(body) = self.meta.as_deref().and_then(|meta| meta.error_response.clone())
@@ -232,5 +244,12 @@ impl<P: Hooks> PluginChain<P> {
     }
 }
 
-const PHASE_LIST: [Phase; PHASES] =
-    [Phase::Rewrite, Phase::Access, Phase::BeforeProxy, Phase::HeaderFilter, Phase::BodyFilter, Phase::Log];
+const PHASE_LIST: [Phase; PHASES] = [
+    Phase::Preread,
+    Phase::Rewrite,
+    Phase::Access,
+    Phase::BeforeProxy,
+    Phase::HeaderFilter,
+    Phase::BodyFilter,
+    Phase::Log,
+];

@@ -102,6 +102,13 @@ pub trait Plugin: Sized + Send + Sync + 'static {
         cx: &mut CompileCx<'_>,
     ) -> Result<Self, ConfigError>;
 
+    /// Whether stream routes may have it.
+    const IN_STREAMS: bool = Self::PREREAD.is_some();
+    /// Whether objects that are for requests may have it.
+    const WITH_REQUESTS: bool = true;
+
+    /// Of a stream, before a node is chosen: may it go on? What the client has said so far is in the exchange.
+    const PREREAD: Gate<Self> = None;
     /// Before the consumer is known; authentication identifies it here.
     const REWRITE: Gate<Self> = None;
     /// May this exchange go on?

@@ -4,6 +4,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
+    /// Of streams only, before a node is chosen; they have no other but [`Self::Log`].
+    Preread,
     Rewrite,
     Access,
     BeforeProxy,
@@ -16,6 +18,7 @@ impl Phase {
     /// APISIX's word.
     pub const fn word(self) -> &'static str {
         match self {
+            Self::Preread => "preread",
             Self::Rewrite => "rewrite",
             Self::Access => "access",
             Self::BeforeProxy => "before_proxy",
@@ -27,7 +30,7 @@ impl Phase {
 }
 
 /// How many there are.
-pub const PHASES: usize = 6;
+pub const PHASES: usize = 7;
 
 /// A set of phases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -339,6 +339,17 @@ impl<P: Plugin> Bench<P> {
             .collect()
     }
 
+    /// Runs `PREREAD`; what it refuses with, if it does.
+    pub(crate) fn preread(&self, ex: &mut Exchange) -> Option<Reply> {
+        let consumers = self.stage.consumers.borrow();
+        let env = Env { core: &self.stage.core, consumers: &consumers };
+        match P::PREREAD.expect("the plugin is for streams")(&self.plugin, ex, env) {
+            Step::Next => None,
+            Step::Reply(reply) => Some(reply),
+            Step::Wait(_) => panic!("it waits"),
+        }
+    }
+
     /// Runs `REWRITE` and `ACCESS`.
     pub(crate) fn request(&self, request: Request) -> Outcome<'_, P> {
         self.run(request.ex)

@@ -9,7 +9,7 @@
 //!     whitelist: ["10.0.0.0/8", "::1"]
 //! ```
 //!
-//! A refused client gets `response_code` and `{"message": …}`. Differs from APISIX: refuses unknown fields.
+//! A refused client gets `response_code` and `{"message": …}`; in a stream route its connection is closed. Differs from APISIX: refuses unknown fields.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -50,6 +50,7 @@ impl Plugin for IpRestriction {
     type Config = Config;
     type Metadata = NoMetadata;
 
+    const PREREAD: Gate<Self> = Some(Self::judge);
     const ACCESS: Gate<Self> = Some(Self::judge);
 
     fn compile(config: Config, _: NoMetadata, _: &mut CompileCx<'_>) -> Result<Self, ConfigError> {

@@ -14,7 +14,7 @@
 //! client, or lost to a fault of ours. Beyond `conn` it waits first, so many times the usual time of a request as `conn`
 //! goes into those before it; beyond `conn + burst` it is refused. Exact for the whole process: all cores count in the
 //! same word, also across changes of configuration as long as the plugin's own stays the same. A request that waits
-//! costs one allocation and a timer. With `policy: redis` or `redis-cluster` gateways share their seats.
+//! costs one allocation and a timer. In a stream route a connection is what a request is elsewhere. With `policy: redis` or `redis-cluster` gateways share their seats.
 //! Differs from APISIX: nobody waits longer than a minute; each core learns for itself how long requests take.
 
 use std::cell::Cell;
@@ -198,6 +198,7 @@ impl Plugin for LimitConn {
     type Metadata = NoMetadata;
 
     const IS_ACTION: bool = true;
+    const PREREAD: Gate<Self> = Some(Self::enter);
     const ACCESS: Gate<Self> = Some(Self::enter);
     const LOG: Observe<Self> = Some(Self::leave);
     const LOOKING: Looking<Self> = Some(Self::standing);

@@ -25,6 +25,10 @@ pub struct Card {
     pub credential: Option<CredentialKind>,
     /// Whether another plugin may run it.
     pub is_action: bool,
+    /// Whether stream routes may have it.
+    pub in_streams: bool,
+    /// Whether objects that are for requests may have it.
+    pub with_requests: bool,
     compile: fn(Value, Value, &mut CompileCx<'_>) -> Result<AnyPlugin, Vec<ConfigError>>,
 }
 
@@ -51,7 +55,8 @@ impl Card {
 /// The phases a plugin hooks, computed from its constants.
 const fn phases_of<P: Plugin>() -> Phases {
     let none = Phases::NONE;
-    none.with(Phase::Rewrite, P::REWRITE.is_some())
+    none.with(Phase::Preread, P::PREREAD.is_some())
+        .with(Phase::Rewrite, P::REWRITE.is_some())
         .with(Phase::Access, P::ACCESS.is_some())
         .with(Phase::BeforeProxy, P::BEFORE_PROXY.is_some())
         .with(Phase::HeaderFilter, P::HEADER_FILTER.is_some())
@@ -83,6 +88,7 @@ fn compile_one<P: Plugin>(
 #[inline]
 fn gate_one<'a, P: Plugin>(plugin: &'a P, phase: Phase, ex: &'a mut Exchange, env: Env<'a>) -> Step<'a> {
     let hook = match phase {
+        Phase::Preread => P::PREREAD,
         Phase::Rewrite => P::REWRITE,
         Phase::Access => P::ACCESS,
         Phase::BeforeProxy => P::BEFORE_PROXY,
@@ -117,6 +123,8 @@ macro_rules! plugins {
             metadata_schema: || schemars::schema_for!(<$module::$type as Plugin>::Metadata).to_value(),
             credential: <$module::$type as Plugin>::CREDENTIAL,
             is_action: <$module::$type as Plugin>::IS_ACTION,
+            in_streams: <$module::$type as Plugin>::IN_STREAMS,
+            with_requests: <$module::$type as Plugin>::WITH_REQUESTS,
             compile: |config, metadata, cx| compile_one(config, metadata, cx).map(AnyPlugin::$type),
         },)*];
 
@@ -187,6 +195,7 @@ plugins! {
     limit_count: LimitCount,
     limit_req: LimitReq,
     mocking: Mocking,
+    mqtt_proxy: MqttProxy,
     prometheus: Prometheus,
     proxy_buffering: ProxyBuffering,
     proxy_control: ProxyControl,

@@ -11,6 +11,9 @@
 //! configuration, a node's address and a status: nothing a client writes makes a series. When a core has made all
 //! the series it may, the rest is counted in one more of each kind, labelled `overflow="true"`.
 //!
+//! On a stream route it counts connections: `stream_connection_total`, `stream_active_connections`, `stream_status` and
+//! `stream_bandwidth` (of which `ingress` is what comes to the gateway, `side` where from).
+//!
 //! Cost: one look-up a request, by what tells series apart; nothing is allocated after the first of a kind.
 //! Differs from APISIX: `response_source` is `gateway` or `upstream`; a metric's labels are ours to order once.
 
@@ -27,10 +30,15 @@ use serde::Deserialize;
 
 use crate::base::clock::Moment;
 use crate::base::hash::{Map, stable};
-use crate::exchange::{Exchange, Source};
+use crate::exchange::{Exchange, SlotId, Source};
 use crate::link::stats::Series;
-use crate::plugin::{CompileCx, ConfigError, Env, Observe, Plugin};
+use crate::plugin::{CompileCx, ConfigError, Env, Gate, Observe, Plugin};
 use crate::runtime::{Core, LocalId};
+
+#[path = "prometheus/streams.rs"]
+mod streams;
+
+use streams::StreamMeters;
 
 /// Kinds of request a core remembers the series of; beyond, it starts over. A kind takes some 200 bytes.
 const KINDS_MAX: usize = 16_384;
@@ -88,6 +96,8 @@ pub struct Prometheus {
     /// Tells uses apart that label otherwise.
     shape: u64,
     meters: LocalId,
+    /// Of a stream that is open.
+    active: SlotId,
 }
 
 /// The series of one core.
@@ -96,6 +106,7 @@ struct Meters {
     /// Every series made, by family and labels: several kinds share those that do not tell them apart.
     announced: RefCell<Map<String, Arc<Series>>>,
     overflow: Rc<Kind>,
+    streams: StreamMeters,
     key: RefCell<Vec<u8>>,
 }
 
@@ -129,6 +140,7 @@ impl Plugin for Prometheus {
     type Config = Config;
     type Metadata = Metadata;
 
+    const PREREAD: Gate<Self> = Some(Self::begin);
     const LOG: Observe<Self> = Some(Self::count);
 
     fn compile(config: Config, metadata: Metadata, cx: &mut CompileCx<'_>) -> Result<Self, ConfigError> {
@@ -147,13 +159,17 @@ impl Plugin for Prometheus {
             }
         }
         let shape = stable(format!("{}{disabled:?}", config.prefer_name).as_bytes());
-        Ok(Self { prefer_name: config.prefer_name, disabled, shape, meters: cx.local_of_all_uses() })
+        let (meters, active) = (cx.local_of_all_uses(), cx.slot());
+        Ok(Self { prefer_name: config.prefer_name, disabled, shape, meters, active })
     }
 }
 
 impl Prometheus {
     fn count(&self, ex: &Exchange, env: Env<'_>) {
-        let meters = env.core.local(self.meters, || Meters::new(env.core));
+        if ex.stream.is_on() {
+            return self.count_stream(ex, env);
+        }
+        let meters = self.meters(env.core);
         let labels = self.labels(ex);
         let kind = meters.kind(self, &labels, env.core);
         let finished = if ex.timing.finished == Moment::ZERO { env.core.now() } else { ex.timing.finished };
@@ -167,6 +183,10 @@ impl Prometheus {
         kind.apisix.observe(whole.saturating_sub(upstream));
         kind.ingress.add(ex.bytes_in);
         kind.egress.add(ex.bytes_out);
+    }
+
+    fn meters(&self, core: &Core) -> Rc<Meters> {
+        core.local(self.meters, || Meters::new(core))
     }
 
     fn labels<'e>(&self, ex: &'e Exchange) -> Labels<'e> {
@@ -275,6 +295,7 @@ impl Meters {
             kinds: RefCell::default(),
             announced: RefCell::default(),
             overflow: Rc::new(overflow),
+            streams: StreamMeters::default(),
             key: RefCell::default(),
         }
     }

@@ -118,6 +118,7 @@ impl Plugin for TrafficSplit {
     type Config = Config;
     type Metadata = NoMetadata;
 
+    const PREREAD: Gate<Self> = Some(Self::choose);
     const ACCESS: Gate<Self> = Some(Self::choose);
 
     fn compile(config: Config, _: NoMetadata, cx: &mut CompileCx<'_>) -> Result<Self, ConfigError> {

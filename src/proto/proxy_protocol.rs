@@ -23,6 +23,46 @@ pub struct Header {
     pub len: usize,
 }
 
+/// How a header is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// 1: a line of text.
+    Text,
+    /// 2.
+    Binary,
+}
+
+/// Appends the header that says whose connection it is, and where it came in. Addresses of two families are both told in the
+/// form of IPv6.
+pub fn write(version: Version, client: SocketAddr, local: SocketAddr, out: &mut Vec<u8>) {
+    use std::io::Write as _;
+    let (from, to) = (client.ip().to_canonical(), local.ip().to_canonical());
+    let (from_port, to_port) = (client.port(), local.port());
+    let of_four = from.is_ipv4() && to.is_ipv4();
+    let wide = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) if !of_four => IpAddr::V6(ip.to_ipv6_mapped()),
+        ip => ip,
+    };
+    let (from, to) = (wide(from), wide(to));
+    if version == Version::Text {
+        let family = if of_four { "TCP4" } else { "TCP6" };
+        // Writing to a vector can not fail.
+        let _ = write!(out, "PROXY {family} {from} {to} {from_port} {to_port}\r\n");
+        return;
+    }
+    let (family, length) = if of_four { (0x11, 12) } else { (0x21, 36) };
+    out.extend_from_slice(SIGNATURE);
+    out.extend_from_slice(&[0x21, family, 0, length]);
+    for ip in [from, to] {
+        match ip {
+            IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => out.extend_from_slice(&ip.octets()),
+        }
+    }
+    out.extend_from_slice(&from_port.to_be_bytes());
+    out.extend_from_slice(&to_port.to_be_bytes());
+}
+
 /// Bytes that begin with no header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoHeader;
@@ -142,6 +182,26 @@ mod tests {
             (binary_of(0, 0x11, &four), None),
             (binary_of(0, 0x00, &[]), None),
         ]
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_it_was() {
+        let at = |text: &str| -> SocketAddr { text.parse().expect("an address") };
+        for (client, local, expected) in [
+            ("192.0.2.7:1234", "10.0.0.1:443", "192.0.2.7:1234"),
+            ("[2001:db8::7]:1", "[::1]:65535", "[2001:db8::7]:1"),
+            ("[::ffff:192.0.2.7]:9", "10.0.0.1:443", "192.0.2.7:9"),
+            ("192.0.2.7:9", "[::1]:443", "[::ffff:192.0.2.7]:9"),
+        ] {
+            for version in [Version::Text, Version::Binary] {
+                let mut bytes = Vec::new();
+                write(version, at(client), at(local), &mut bytes);
+                let len = bytes.len();
+                bytes.extend_from_slice(b"more");
+                let expected = Header { client: Some(at(expected)), len };
+                assert_eq!(read(&bytes), Ok(Some(expected)), "{version:?} {client}");
+            }
+        }
     }
 
     #[test]

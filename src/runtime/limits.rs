@@ -25,6 +25,18 @@ pub const DRAIN_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 pub const TUNNEL_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long a closing connection is read on, so that the client sees our answer rather than a reset.
 pub const LINGER: Duration = Duration::from_secs(2);
+/// A stream in which nothing passes ends after this, where its upstream does not say.
+pub const STREAM_IDLE: Duration = Duration::from_secs(600);
+/// Bytes read of a stream's client before its route is known.
+pub const PREREAD_BYTES: usize = 16 * 1024;
+/// How long that may take.
+pub const PREREAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Sessions of UDP a core has at most.
+pub const UDP_SESSIONS: usize = 4096;
+/// A session of UDP in which nothing passes ends after this.
+pub const UDP_IDLE: Duration = Duration::from_secs(60);
+/// Bytes of the longest datagram that is passed on: all there are.
+pub const DATAGRAM_BYTES: usize = 65_507;
 /// Interim (1xx) responses an upstream may send before the final one.
 pub const INTERIM_RESPONSES: u32 = 10;
 /// Connections a core serves at once; beyond, accepting pauses.
@@ -65,6 +77,14 @@ pub struct Limits {
     pub drain_body_timeout: Duration,
     /// `None`: a tunnel may be silent for ever.
     pub tunnel_timeout: Option<Duration>,
+    /// `None`: a stream may be silent for ever.
+    pub stream_idle: Option<Duration>,
+    pub preread_bytes: usize,
+    pub preread_timeout: Duration,
+    pub udp_sessions: usize,
+    /// `None`: a session may be silent for ever.
+    pub udp_idle: Option<Duration>,
+    pub datagram_bytes: usize,
     pub interim_responses: u32,
     pub connections_max: usize,
     /// Connections of one client address; 0 is unlimited.
@@ -102,6 +122,12 @@ impl Default for Limits {
             drain_body_bytes: DRAIN_BODY_BYTES,
             drain_body_timeout: DRAIN_BODY_TIMEOUT,
             tunnel_timeout: Some(TUNNEL_TIMEOUT),
+            stream_idle: Some(STREAM_IDLE),
+            preread_bytes: PREREAD_BYTES,
+            preread_timeout: PREREAD_TIMEOUT,
+            udp_sessions: UDP_SESSIONS,
+            udp_idle: Some(UDP_IDLE),
+            datagram_bytes: DATAGRAM_BYTES,
             interim_responses: INTERIM_RESPONSES,
             connections_max: CONNECTIONS_MAX,
             connections_per_address: 0,

@@ -65,6 +65,14 @@ impl Accepted {
         Socket::new(self.0, wheel)
     }
 
+    /// Our end of it: where the listener is for all addresses, the one that was called.
+    ///
+    /// # Errors
+    /// When it is no longer connected.
+    pub fn local(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
     /// To be served by another core.
     pub fn leave(self) -> TcpStream {
         sys::stream_out_of(self.0)

@@ -20,6 +20,7 @@ pub mod redis;
 pub mod socket;
 pub mod sys;
 pub mod tls;
+pub mod udp;
 
 pub use self::core::Core;
 pub use limits::Limits;

@@ -439,6 +439,26 @@ impl Writer {
         }
     }
 
+    /// Breaks the connection: the peer sees that it was not ended in good order.
+    pub fn reset(&self) {
+        if let Some(pipe) = pipe_of(&self.layer) {
+            return pipe.abort();
+        }
+        if let Some(half) = &self.half {
+            sys::reset_sending(half);
+        }
+    }
+
+    /// Ends both directions: whoever waits on the socket is woken.
+    pub fn abort(&self) {
+        if let Some(pipe) = pipe_of(&self.layer) {
+            return pipe.abort();
+        }
+        if let Some(half) = &self.half {
+            sys::abort_sending(half);
+        }
+    }
+
     /// Over TLS, what must be said before the end.
     fn say_goodbye(&self) {
         if let (Some(tls), Some(half)) = (tls_of(&self.layer), &self.half) {

@@ -8,10 +8,12 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, RawFd};
 
 use monoio::io::{OwnedReadHalf, OwnedWriteHalf};
 use monoio::net::TcpStream;
+use monoio::net::udp::UdpSocket;
 
 /// Ends both directions of a socket: pending reads complete with 0, pending writes fail. Errors (the peer was
 /// faster) do not matter to anyone.
@@ -24,6 +26,30 @@ pub(super) fn shutdown_both(fd: RawFd) {
 pub(super) fn shutdown_write(fd: RawFd) {
     // SAFETY: as above.
     let _ = unsafe { libc::shutdown(fd, libc::SHUT_WR) };
+}
+
+/// Ends a connection the way a broken one ends: the peer gets a reset, and whoever waits on the socket is woken. It stays
+/// open as a number, and is no longer connected.
+pub(super) fn reset(fd: RawFd) {
+    let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    let size = size_of::<libc::sockaddr>() as libc::socklen_t;
+    // SAFETY: the kernel reads one address from the one given, and keeps nothing of it; the descriptor is open (see the
+    // module's invariant).
+    let _ = unsafe { libc::connect(fd, &raw const nowhere, size) };
+}
+
+/// [`reset`] on a sending half.
+pub(super) fn reset_sending(half: &OwnedWriteHalf<TcpStream>) {
+    // SAFETY: as for `stream_of`; the reference ends with this statement.
+    let fd = unsafe { (*half.0.get()).as_raw_fd() };
+    reset(fd);
+}
+
+/// [`shutdown_both`] on a sending half.
+pub(super) fn abort_sending(half: &OwnedWriteHalf<TcpStream>) {
+    // SAFETY: as for `stream_of`; the reference ends with this statement.
+    let fd = unsafe { (*half.0.get()).as_raw_fd() };
+    shutdown_both(fd);
 }
 
 /// A stream that the loop has nothing more to do with. Nobody else may hold it, and nothing be under way on it.
@@ -50,6 +76,13 @@ pub(super) fn stream_of(half: &OwnedReadHalf<TcpStream>) -> &TcpStream {
     // shared reference adds no access they do not make themselves, and nothing replaces the stream while a half
     // exists.
     unsafe { &*half.0.get() }
+}
+
+/// The socket behind one of the loop's, for calls that do not wait. It must not be dropped, and so is not.
+pub(super) fn datagrams_of(socket: &UdpSocket) -> ManuallyDrop<std::net::UdpSocket> {
+    // SAFETY: the number names a socket that is open for as long as `socket` is borrowed, which the caller does; the one that
+    // is made of it closes nothing, because it is never dropped.
+    ManuallyDrop::new(unsafe { std::net::UdpSocket::from_raw_fd(socket.as_raw_fd()) })
 }
 
 /// Sends the end of the stream on a sending half.
@@ -207,6 +240,18 @@ mod tests {
             drop(far);
             while send_now(&writer, b"x") > 0 {}
         });
+    }
+
+    #[test]
+    fn a_reset_is_seen_by_the_peer_and_wakes_who_waits_here() {
+        let (mut near, mut far) = pair();
+        let fd = near.as_raw_fd();
+        let reader = std::thread::spawn(move || near.read(&mut [0; 8]));
+        reset(fd);
+        let error = far.read(&mut [0; 8]).expect_err("a reset");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        let waited = reader.join().expect("no panic");
+        assert!(!matches!(waited, Ok(1..)), "{waited:?}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod fill;
 mod parts;
 mod plugin_upstreams;
 mod state;
+mod streams;
 mod work;
 
 use std::collections::VecDeque;

@@ -37,6 +37,12 @@ pub fn limits_of(settings: &Settings) -> Limits {
         log_batch_age: settings.access_log.flush_interval.get(),
         buffer_bytes: set.buffer_bytes,
         tunnel_timeout: set.tunnel_timeout.bound(),
+        stream_idle: settings.stream_proxy.idle_timeout.bound(),
+        preread_bytes: settings.stream_proxy.preread_bytes,
+        preread_timeout: settings.stream_proxy.preread_timeout.get(),
+        udp_sessions: settings.stream_proxy.udp_sessions,
+        udp_idle: settings.stream_proxy.udp_idle_timeout.bound(),
+        datagram_bytes: settings.stream_proxy.datagram_bytes,
         http2: settings.http2.enabled.then(|| http2_of(settings)),
         ..Limits::default()
     }

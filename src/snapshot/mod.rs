@@ -22,13 +22,14 @@ mod route;
 mod services;
 pub mod standing;
 mod sticky;
+mod streams;
 mod throttle;
 mod tls;
 mod upstream;
 mod upstreams;
 
 pub use crate::expr::pattern::given_up as patterns_given_up;
-pub use crate::model::upstream::FallbackOn;
+pub use crate::model::upstream::{FallbackOn, Scheme};
 pub use crate::plugins::AnyPlugin;
 pub use additions::{Additions, Outliers};
 pub use challenges::Challenges;
@@ -44,6 +45,7 @@ pub use references::{Learnt, ReadEnv, Wanted};
 pub use route::{Bar, Consumer, Route, Target, enter_route, host_for, is_new, query_of, show_consumer};
 pub use services::Service;
 pub use sticky::Sticky;
+pub use streams::{StreamQuery, StreamRoute, Streams};
 pub use throttle::Throttle;
 pub(crate) use tls::check_pair;
 pub use tls::{Anyone, Certificates, NodeTls, ReadRoots, ServerRules, validity};
@@ -119,6 +121,8 @@ pub struct Snapshot {
     /// Finds the place of a route in `routes`.
     pub router: Router<u32>,
     pub routes: Slots<Route>,
+    /// Where connections go that are passed on as they are.
+    pub streams: Streams,
     pub upstreams: Upstreams,
     pub consumers: Slots<Consumer>,
     pub index: ConsumerIndex,

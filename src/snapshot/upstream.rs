@@ -16,6 +16,7 @@ use crate::expr::Template;
 use crate::link::health::Cell;
 use crate::model::upstream::{Algorithm, HashOn, NodeSpec, Scheme};
 use crate::model::{self, ConfigError};
+use crate::proto::proxy_protocol::Version;
 use crate::runtime::LocalId;
 use crate::runtime::pool::Keep;
 
@@ -115,7 +116,11 @@ pub struct Upstream {
     pub tls: Option<NodeTls>,
     /// Whether they speak HTTP/2.
     pub is_http2: bool,
+    /// What is spoken with them.
+    pub scheme: Scheme,
     pub timeouts: Timeouts,
+    /// Whether the user says how long things may take.
+    pub has_own_timeouts: bool,
     /// Further tries after the first, if the user says so,
     pub retries: Option<u32>,
     /// else as many as there are other nodes, within the process's limit.
@@ -123,6 +128,8 @@ pub struct Upstream {
     /// No new try starts after this; zero is unlimited.
     pub retry_timeout: Duration,
     pub keep: Keep,
+    /// By which version of the PROXY header the nodes of streams are told whose connection it is.
+    pub proxy_protocol: Option<Version>,
     pub additions: Additions,
 }
 
@@ -200,9 +207,12 @@ pub(super) fn compile(
         pass_host,
         tls,
         is_http2: is_http2(upstream),
+        scheme: upstream.scheme(),
         timeouts: timeouts_of(upstream),
+        has_own_timeouts: upstream.timeout.is_some(),
         retry_timeout: upstream.retry_timeout.and_then(|timeout| timeout.bound()).unwrap_or(Duration::ZERO),
         keep: keep_of(upstream),
+        proxy_protocol: version_of(upstream),
     };
     Ok((compiled, lacks))
 }
@@ -212,6 +222,11 @@ impl Upstream {
     /// notes of them is good for so long.
     pub(super) const fn fingerprint(&self) -> u64 {
         self.fingerprint
+    }
+
+    /// Whether there is a node for requests.
+    pub const fn serves_requests(&self) -> bool {
+        !self.nodes.is_empty() && !self.scheme.is_of_streams()
     }
 
     /// Whether its nodes may be unhealthy, or ejected.
@@ -251,14 +266,23 @@ fn tls_of(
     let told =
         |why| format!("expected to know who vouches for its nodes: {why}; requests to it are answered 503");
     book.outward
-        .for_nodes(verify, own, is_http2(upstream))
+        .for_nodes(verify, own, spoken_with(upstream))
         .map(Some)
         .map_err(|why| ConfigError::at("scheme", told(why)))
 }
 
 /// Whether its nodes are spoken to over TLS.
 fn is_secret(upstream: &model::Upstream) -> bool {
-    matches!(upstream.scheme(), Scheme::Https | Scheme::Grpcs)
+    matches!(upstream.scheme(), Scheme::Https | Scheme::Grpcs | Scheme::Tls)
+}
+
+/// What is said over TLS to be spoken with its nodes.
+fn spoken_with(upstream: &model::Upstream) -> Option<&'static [u8]> {
+    match upstream.scheme() {
+        Scheme::Tls => None,
+        Scheme::Grpcs => Some(b"h2"),
+        _ => Some(b"http/1.1"),
+    }
 }
 
 /// Whether they speak HTTP/2, as everything of gRPC does.
@@ -271,6 +295,10 @@ fn cell_of(book: &mut NodeBook, upstream: &str, node: SocketAddr, rules: u64) ->
     // It is there from now on, also where it is the only one and no balancer looks at it.
     cell.since(clock::now());
     cell
+}
+
+fn version_of(upstream: &model::Upstream) -> Option<Version> {
+    upstream.proxy_protocol.map(|version| if version.get() == 1 { Version::Text } else { Version::Binary })
 }
 
 fn keep_of(upstream: &model::Upstream) -> Keep {
@@ -351,12 +379,12 @@ fn absent_features(upstream: &model::Upstream) -> Absent {
         faults.push(ConfigError::at(field, problem));
     };
     let filter = upstream.discovery_args.as_ref().and_then(|args| args.metadata.as_ref());
-    let is_spoken = matches!(upstream.scheme(), Scheme::Http | Scheme::Https | Scheme::Grpc | Scheme::Grpcs);
+    let is_spoken = upstream.scheme() != Scheme::Kafka;
     let is_mute = !is_spoken || filter.is_some();
     if !is_spoken {
         absent(
             "scheme",
-            "http, https, grpc or grpcs",
+            "http, https, grpc, grpcs, tcp, tls or udp",
             text_of(&upstream.scheme()),
             "requests to it are answered 503",
         );
@@ -365,7 +393,7 @@ fn absent_features(upstream: &model::Upstream) -> Absent {
         absent("discovery_args.metadata", "none", text_of(filter), "requests to it are answered 503");
     }
     if upstream.tls.is_some() && is_spoken && !is_secret(upstream) {
-        let problem = "expected scheme: https or grpcs beside it; nothing of it is done, and nodes are spoken to in clear";
+        let problem = "expected scheme: https, grpcs or tls beside it; nothing of it is done, and nodes are spoken to in clear";
         faults.push(ConfigError::at("tls", problem));
     }
     Absent { faults, is_mute }

@@ -60,7 +60,9 @@ impl House {
             let snapshot = outcome.snapshot;
             let listeners = vec![Open { listener: listeners.remove(0), spoken: Spoken::default() }];
             let lenders = loan::Neighbour::alone().expect("a socket pair");
-            let start = Start { core, snapshot, listeners, letterbox, neighbours, handed, lenders };
+            let datagrams = Vec::new();
+            let start =
+                Start { core, snapshot, listeners, datagrams, letterbox, neighbours, handed, lenders };
             edge::run_core(driver, start).expect("a core runs to its end");
         });
         println!("driver: {}", hear.recv().expect("the core has a loop"));

@@ -83,8 +83,16 @@ impl House {
             let mut core = Core::new(0, limits, hatches, SEED);
             core.detour = Some(Detour::new(move |node| town.door(node)));
             let _ = tell.send(Ok(()));
-            let (snapshot, listeners) = (shared, Vec::new());
-            let start = Start { core, snapshot, listeners, letterbox, neighbours, handed, lenders };
+            let start = Start {
+                core,
+                snapshot: shared,
+                listeners: Vec::new(),
+                datagrams: Vec::new(),
+                letterbox,
+                neighbours,
+                handed,
+                lenders,
+            };
             let _ = edge::run_core(driver, start);
         };
         let thread = thread::Builder::new().name("core".to_owned()).spawn(life)?;
@@ -106,7 +114,7 @@ impl House {
         near.set_read_timeout(Some(PATIENCE))?;
         near.set_write_timeout(Some(PATIENCE))?;
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let handed = Handed { stream: far, peer, local, spoken: Spoken { is_proxied: false, is_tls } };
+        let handed = Handed { stream: far, peer, local, spoken: Spoken { is_tls, ..Spoken::default() } };
         self.door.hand(0, handed).map_err(|_| io::Error::other("the core takes no more connections"))?;
         Ok(near)
     }

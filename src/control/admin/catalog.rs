@@ -53,11 +53,13 @@ pub(super) fn plugins(call: &Call, path: &[&str]) -> Answer {
         (Method::GET, ["list"]) => {
             let of_streams = call.query("subsystem") == Some("stream");
             let names: Vec<&str> =
-                if of_streams { Vec::new() } else { by_priority().map(|card| card.name).collect() };
+                by_priority().filter(|card| is_of(card, of_streams)).map(|card| card.name).collect();
             Answer::json(200, json!(names))
         }
         (Method::GET, []) => {
-            let all = by_priority().map(|card| (card.name.to_owned(), card_of(card)));
+            let of_streams = call.query("subsystem") == Some("stream");
+            let all = by_priority().filter(|card| is_of(card, of_streams));
+            let all = all.map(|card| (card.name.to_owned(), card_of(card)));
             Answer::json(200, Value::Object(all.collect::<Map<_, _>>()))
         }
         (Method::GET, [name]) => of_plugin(call, name),
@@ -68,7 +70,7 @@ pub(super) fn plugins(call: &Call, path: &[&str]) -> Answer {
 /// All schemas there are: of objects by name, and of plugins with what else is known of them.
 pub(crate) fn all_schemas() -> Value {
     let main = Kind::ALL.iter().map(|kind| (kind.singular().to_owned(), (*kind.schema()).clone()));
-    let plugins = by_priority().map(|card| {
+    let plugins = by_priority().filter(|card| is_of(card, false)).map(|card| {
         let mut told = card_of(card);
         told["scope"] = json!("global");
         if card.credential.is_some() {
@@ -76,10 +78,12 @@ pub(crate) fn all_schemas() -> Value {
         }
         (card.name.to_owned(), told)
     });
+    let of_streams =
+        by_priority().filter(|card| is_of(card, true)).map(|card| (card.name.to_owned(), card_of(card)));
     json!({
         "main": main.collect::<Map<_, _>>(),
         "plugins": plugins.collect::<Map<_, _>>(),
-        "stream_plugins": {},
+        "stream_plugins": of_streams.collect::<Map<_, _>>(),
     })
 }
 
@@ -90,12 +94,18 @@ fn by_priority() -> impl Iterator<Item = &'static Card> {
     cards.into_iter()
 }
 
+/// Whether a plugin works in streams, or with requests.
+const fn is_of(card: &Card, streams: bool) -> bool {
+    if streams { card.in_streams } else { card.with_requests }
+}
+
 fn card_of(card: &Card) -> Value {
     json!({"name": card.name, "priority": card.priority, "schema": (card.schema)(), "metadata_schema": (card.metadata_schema)()})
 }
 
 fn of_plugin(call: &Call, name: &str) -> Answer {
-    let card = Card::of(name).filter(|_| call.query("subsystem") != Some("stream"));
+    let of_streams = call.query("subsystem") == Some("stream");
+    let card = Card::of(name).filter(|card| is_of(card, of_streams));
     let Some(card) = card else {
         let subsystem = call.query("subsystem").unwrap_or("http");
         return Answer::json(404, json!({"error_msg": format!("plugin not found in subsystem {subsystem}")}));

@@ -65,7 +65,7 @@ pub(crate) struct Admin {
     keys: Option<Keys>,
     allow: CidrSet,
     cors: bool,
-    /// Whether stream routes are taken, though nothing serves them.
+    /// Whether stream routes are taken.
     stream_routes: bool,
     /// Of the document of all objects that was last taken.
     sheet: tokio::sync::Mutex<Sheet>,

@@ -146,7 +146,7 @@ pub(super) fn may_write(admin: &Admin, call: &Call) -> Result<(), Refusal> {
     }
 }
 
-/// Stream routes are kept for a proxy that is not here yet, so only where somebody says that is understood.
+/// Stream routes are taken where streams come in, or somebody says that they are to be kept.
 fn may_be_put(streams: bool, kind: Kind) -> Result<(), Refusal> {
     if kind == Kind::StreamRoute && !streams {
         return Err(Refusal::new(400, "stream mode is disabled, can not add stream routes"));

@@ -62,6 +62,9 @@ fn help_of(family: &str) -> &'static str {
         "llm_prompt_tokens" => "Tokens of prompts sent to language models",
         "llm_completion_tokens" => "Tokens of completions received from language models",
         "stream_connection_total" => "Connections handled per stream route",
+        "stream_active_connections" => "Connections of stream routes open now, by where they came in",
+        "stream_status" => "How connections of stream routes ended, by where they came in and node",
+        "stream_bandwidth" => "Bytes of stream routes by where they came in, direction and side",
         _ => "Announced by a plugin",
     }
 }
@@ -100,7 +103,11 @@ fn series(page: &mut Page, all: &[Arc<Series>]) {
     }
     for ((name, is_latency), sums) in families {
         let full_name = format!("apisix_{name}");
-        let kind = if is_latency { Kind::Histogram } else { Kind::Counter };
+        let kind = match name {
+            _ if is_latency => Kind::Histogram,
+            "stream_active_connections" => Kind::Gauge,
+            _ => Kind::Counter,
+        };
         let mut family = page.family(&full_name, kind, help_of(name));
         for (labels, sum) in sums {
             if is_latency {

@@ -215,7 +215,12 @@ async fn listen(hall: &Hall, session: &Session, reader: &mut Reader, pump: &Pump
 
 /// What is wrong with what was received, if anything. Bytes that break a rule are taken away, and those behind them: the crate
 /// would call it by another name.
-fn offence(meter: &RefCell<Meter>, conduct: &mut Conduct, received: &mut Vec<u8>, now: Moment) -> Option<Offence> {
+fn offence(
+    meter: &RefCell<Meter>,
+    conduct: &mut Conduct,
+    received: &mut Vec<u8>,
+    now: Moment,
+) -> Option<Offence> {
     let breach = conduct.look(received).err().map(|(breach, begins)| {
         received.truncate(begins);
         Offence::Breach(breach)

@@ -24,7 +24,8 @@ pub struct AdminSettings {
     pub keys: Vec<AdminKey>,
     /// May pages of other origins use it from a browser?
     pub cors: bool,
-    /// Are stream routes taken? Nothing serves them yet: they are checked and kept.
+    /// Are stream routes taken where streams come in nowhere? Then they are checked and kept. With `stream_proxy` they are
+    /// taken in any case.
     pub stream_routes: bool,
     /// The file that every change is noted in; `off`: none. Absent: `audit.jsonl` in `state_dir`.
     pub audit_log: Option<PathBuf>,

@@ -10,7 +10,8 @@
 //! | `apisix.enable_control`, `apisix.control` (`{ip, port}`) | `control.enabled`, `control.listen` |
 //! | `apisix.enable_server_tokens` | `server_tokens` |
 //! | `apisix.data_encryption`: `enable_encrypt_fields`, `keyring` (a key, or a list) | `data_encryption` |
-//! | `apisix.proxy_mode` with `stream` in it | `admin.stream_routes`, and a warning |
+//! | `apisix.proxy_mode` with `stream` in it | `admin.stream_routes` |
+//! | `apisix.stream_proxy.tcp`, `.udp`, `apisix.proxy_protocol.enable_tcp_pp` | `stream_proxy.tcp`, `.udp` |
 //! | `plugins`, `plugin_attr` | the same |
 //! | `apisix.dns_resolver`, `.dns_resolver_valid`, `.enable_resolv_search_opt` | `dns.servers`, `.valid`, `.search` |
 //! | `discovery.consul`, `.dns`, `.eureka`, `.nacos` | the same; of other registries a warning |
@@ -137,7 +138,7 @@ impl Translated {
         }
     }
 
-    fn ignore(&mut self, path: &str, value: &Value) {
+    pub(super) fn ignore(&mut self, path: &str, value: &Value) {
         match value {
             Value::Object(fields) if !fields.is_empty() && path.split('.').count() <= 2 => {
                 for (name, value) in fields {
@@ -152,6 +153,7 @@ impl Translated {
     }
 
     fn apisix(&mut self, settings: &mut Value, fields: Map<String, Value>, faults: &mut Vec<ConfigError>) {
+        let proxied = fields.get("proxy_protocol").is_some_and(|fields| fields["enable_tcp_pp"] == true);
         for (name, value) in fields {
             if let Some((_, ours)) = SAME.iter().find(|(theirs, _)| *theirs == name) {
                 self.place(settings, ours, &format!("apisix.{name}"), value, faults);
@@ -192,6 +194,9 @@ impl Translated {
                     self.ssl(settings, ssl, faults);
                 }
                 ("proxy_protocol", Value::Object(fields)) => self.proxy_protocol(settings, fields, faults),
+                ("stream_proxy", Value::Object(fields)) => {
+                    self.stream_proxy(settings, fields, proxied, faults)
+                }
                 ("data_encryption", Value::Object(fields)) => self.encryption(settings, fields, faults),
                 ("proxy_mode", Value::String(mode)) if mode == "http" => {}
                 ("proxy_mode", Value::String(mode)) if mode.contains("stream") => {
@@ -201,10 +206,6 @@ impl Translated {
                         "apisix.proxy_mode",
                         Value::Bool(true),
                         faults,
-                    );
-                    self.warnings.push(
-                        "apisix.proxy_mode: there is no TCP or UDP proxy yet; stream routes are kept only"
-                            .to_owned(),
                     );
                 }
                 (name, value) => self.ignore(&format!("apisix.{name}"), &value),
@@ -255,6 +256,8 @@ impl Translated {
             let ours = match name.as_str() {
                 "listen_http_port" => "proxy_protocol.listen",
                 "listen_https_port" => "proxy_protocol.ssl_listen",
+                // Said of the places of `stream_proxy.tcp`.
+                "enable_tcp_pp" => continue,
                 _ => {
                     self.ignore(&theirs, &value);
                     continue;
@@ -265,7 +268,7 @@ impl Translated {
     }
 
     /// Puts a value where ours is, unless ours was given as well: then who is to know which was meant?
-    fn place(
+    pub(super) fn place(
         &mut self,
         settings: &mut Value,
         ours: &'static str,

@@ -48,10 +48,42 @@ fn apisix_says_where_tls_is_spoken_and_where_load_balancers_come_in() {
     assert_eq!(places(&self::settings("ssl: {listen: 8443}").ssl.listen), ["0.0.0.0:8443"]);
 }
 
+#[test]
+fn apisix_says_where_streams_come_in() {
+    let settings = settings(
+        "apisix:
+          proxy_mode: http&stream
+          stream_proxy: {tcp: [9100, '9101', '127.0.0.1:9102', {addr: 9103, tls: true}, {addr: '127.0.0.1:9104'}], udp: [9200, '127.0.0.1:9201']}
+          proxy_protocol: {enable_tcp_pp: true}",
+    );
+    let places: Vec<_> =
+        settings.stream_proxy.tcp.iter().map(|at| (at.address().to_string(), at.tls)).collect();
+    let expected = [
+        ("0.0.0.0:9100", false),
+        ("0.0.0.0:9101", false),
+        ("127.0.0.1:9102", false),
+        ("0.0.0.0:9103", true),
+        ("127.0.0.1:9104", false),
+    ];
+    assert_eq!(places, expected.map(|(at, tls)| (at.to_owned(), tls)));
+    let udp: Vec<_> = settings.stream_proxy.udp.iter().map(|at| at.address().to_string()).collect();
+    assert_eq!(udp, ["0.0.0.0:9200", "127.0.0.1:9201"]);
+    assert!(settings.stream_proxy.tcp.iter().all(|at| at.proxy_protocol) && settings.admin.stream_routes);
+    assert_eq!(settings.warnings, [] as [String; 0]);
+    assert_eq!(
+        faults("apisix: {stream_proxy: {tcp: [nowhere]}}"),
+        ["apisix.stream_proxy.tcp[0]: expected an address with port such as 0.0.0.0:9100, got \"nowhere\""]
+    );
+}
+
 /// A change here is one that operators notice, and wants its line in the change log.
 const DEFAULTS: &str = r#"{
         "listen": ["0.0.0.0:9080"],
         "proxy_protocol": {"listen": [], "ssl_listen": [], "from": []},
+        "stream_proxy": {
+            "tcp": [], "udp": [], "idle_timeout": 600, "preread_bytes": 16384, "preread_timeout": 10,
+            "udp_sessions": 4096, "udp_idle_timeout": 60, "datagram_bytes": 65507
+        },
         "cores": "auto",
         "driver": "auto",
         "resources": null,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::work::Work;
+use super::streams::only_of_requests;
+use super::work::{Work, both};
 use crate::model::field::PluginMap;
 use crate::model::reference::{Filled, Reference, beside_references, fill, has_reference};
 use crate::model::schema::check;
@@ -39,8 +40,18 @@ impl Work<'_> {
         })
     }
 
-    /// The plugins of one object, compiled, or every fault.
+    /// The plugins of one object that is for requests, compiled, or every fault.
     pub(super) fn mounts(
+        &mut self,
+        owner: &str,
+        plugins: Option<&PluginMap>,
+    ) -> Result<Mounts, Vec<ConfigError>> {
+        let fit = only_of_requests(plugins);
+        both(fit, self.mounts_of_any(owner, plugins)).map(|((), mounts)| mounts)
+    }
+
+    /// The plugins of one object, compiled, or every fault.
+    pub(super) fn mounts_of_any(
         &mut self,
         owner: &str,
         plugins: Option<&PluginMap>,

@@ -16,7 +16,7 @@ use crate::router::{Mode, Pattern, Router, RouterError};
 use crate::runtime::LocalId;
 use crate::snapshot::merge::Mounts;
 use crate::snapshot::tls::{Certificates, Identity};
-use crate::snapshot::{Chain, Consumer, Route, Snapshot, Target, Upstream, Upstreams};
+use crate::snapshot::{Chain, Consumer, Route, Snapshot, Streams, Target, Upstream, Upstreams};
 
 /// A service as its routes take it over.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) struct Service {
 /// What was made of an object, as far as it must be known to take it out again.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Made {
-    /// Of a route or a consumer.
+    /// Of a route, a stream route or a consumer.
     pub(super) place: Option<u32>,
     /// Of upstreams written inside the object.
     pub(super) inline: Vec<u32>,
@@ -47,6 +47,7 @@ pub(super) struct Made {
 pub(super) struct Parts {
     router: Router<u32>,
     pub(super) routes: Slots<Route>,
+    pub(super) streams: Streams,
     pub(super) upstreams: Upstreams,
     pub(super) upstream_ids: HashTrieMapSync<Arc<str>, u32>,
     pub(super) services: HashTrieMapSync<Arc<str>, Arc<Service>>,
@@ -72,6 +73,7 @@ impl Parts {
         Self {
             router: Router::new(mode),
             routes: Slots::default(),
+            streams: Streams::default(),
             upstreams: Upstreams::default(),
             upstream_ids: HashTrieMapSync::default(),
             services: HashTrieMapSync::default(),
@@ -102,6 +104,7 @@ impl Parts {
             house,
             router: self.router.clone(),
             routes: self.routes.clone(),
+            streams: self.streams.clone(),
             upstreams: self.upstreams.clone(),
             consumers: self.consumers.clone(),
             index: self.index.clone(),
@@ -116,6 +119,7 @@ impl Parts {
     /// After changes, before a snapshot.
     pub(super) fn settle(&mut self) {
         self.router.settle();
+        self.streams.settle();
     }
 
     /// Puts an upstream that others refer to in its place, which stays when it changes.
@@ -218,7 +222,12 @@ impl Parts {
                 self.certificates.remove(id);
                 self.identities.remove_mut(id);
             }
-            Kind::PluginMetadata | Kind::Upstream | Kind::Credential | Kind::StreamRoute => {}
+            Kind::StreamRoute => {
+                if let (Some(place), Ok(Object::StreamRoute(route))) = (made.place, typed(raw)) {
+                    self.streams.remove(&route, place);
+                }
+            }
+            Kind::PluginMetadata | Kind::Upstream | Kind::Credential => {}
         }
     }
 }

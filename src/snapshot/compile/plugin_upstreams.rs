@@ -4,8 +4,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rustls::ClientConfig;
-
 use super::parts::{Made, Parts};
 use super::state::Need;
 use super::work::dangling;
@@ -58,11 +56,9 @@ impl Upstreams for PluginUpstreams<'_> {
     }
 
     fn tls(&mut self, verify: bool) -> Result<Tls, String> {
-        let tls = self.book.outward.for_nodes(verify, None, false)?;
-        let mut config = ClientConfig::clone(&tls.config);
         // What is spoken over it is not HTTP.
-        config.alpn_protocols.clear();
-        Ok(Tls { id: tls.id, config: Arc::new(config) })
+        let tls = self.book.outward.for_nodes(verify, None, None)?;
+        Ok(Tls { id: tls.id, config: tls.config })
     }
 
     fn make(

@@ -10,8 +10,6 @@ use super::{Registry, is_reference_to_nothing, set_of};
 use crate::exchange::RouteLabels;
 use crate::expr::{Rule, predicate};
 use crate::model::field::PluginMap;
-use crate::model::reference::beside_references;
-use crate::model::schema::check;
 use crate::model::{self, ConfigError, Kind, Object, Raw, typed};
 use crate::plugin::Holds;
 use crate::proto::protobuf::definitions;
@@ -88,7 +86,7 @@ impl<'a> Work<'a> {
             Object::Credential(credential) => self.add_credential(&name, id, credential.plugins.as_ref()),
             Object::GlobalRule(rule) => self.add_global_rule(&name, id, &rule.plugins),
             Object::Route(route) => self.add_route(&name, id, &route),
-            Object::StreamRoute(route) => self.check_plugins(route.plugins.as_ref()),
+            Object::StreamRoute(route) => self.add_stream_route(&name, id, &route),
             Object::Secret(store) => self.add_secret_store(&name, id, *store),
             Object::Ssl(ssl) => self.add_ssl(&name, id, &ssl),
             Object::Proto(proto) => match definitions::compile(proto.content.as_str()) {
@@ -158,7 +156,7 @@ impl<'a> Work<'a> {
     }
 
     /// Where an object sends to: the upstream it names, else its inline one.
-    fn target(
+    pub(super) fn target(
         &mut self,
         name: &str,
         inline: Option<&model::Upstream>,
@@ -189,7 +187,7 @@ impl<'a> Work<'a> {
         self.needs.push(Need::Object((kind, id.into())));
     }
 
-    fn missing(&mut self, name: &str, field: &str, what: &str, id: &model::ObjectId) {
+    pub(super) fn missing(&mut self, name: &str, field: &str, what: &str, id: &model::ObjectId) {
         self.lacks.push(dangling(field, what, id).in_object(name));
     }
 
@@ -199,7 +197,7 @@ impl<'a> Work<'a> {
         id: &str,
         service: &model::Service,
     ) -> Result<(), Vec<ConfigError>> {
-        let mounts = self.mounts(name, service.plugins.as_ref());
+        let mounts = self.mounts_of_any(name, service.plugins.as_ref());
         let target = self.target(name, service.upstream.as_ref(), service.upstream_id.as_ref());
         let (mounts, target) = both(mounts, target)?;
         let compiled = Service {
@@ -226,22 +224,6 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// What is wrong with plugins that are kept and not run.
-    fn check_plugins(&self, plugins: Option<&PluginMap>) -> Result<(), Vec<ConfigError>> {
-        let mut faults = Vec::new();
-        for (name, config) in plugins.into_iter().flatten() {
-            match self.bench.card(name) {
-                Ok(card) => {
-                    let under = format!("plugins.{name}");
-                    let found = beside_references(config, check(&(card.schema)(), config));
-                    faults.extend(found.into_iter().map(|fault| fault.under(&under)));
-                }
-                Err(fault) => faults.push(fault),
-            }
-        }
-        if faults.is_empty() { Ok(()) } else { Err(faults) }
-    }
-
     fn add_route(&mut self, name: &str, id: &str, route: &model::Route) -> Result<(), Vec<ConfigError>> {
         if !route.is_in_use() {
             let checked = self.mounts(name, route.plugins.as_ref()).map(|_| ());
@@ -263,6 +245,7 @@ impl<'a> Work<'a> {
             (Target::Nothing, Some(service)) => service.target,
             (own, _) => own,
         };
+        self.tell_of_streams(name, target);
         let service_hosts = service.as_ref().map(|service| Arc::clone(&service.hosts));
         let hosts = hosts_of(route, service_hosts.as_deref().unwrap_or_default());
         self.parts
@@ -289,6 +272,19 @@ impl<'a> Work<'a> {
         self.made.place = Some(place);
         self.made.service_hosts = service_hosts;
         Ok(())
+    }
+
+    /// What is lacking where requests would go to an upstream of streams.
+    fn tell_of_streams(&mut self, name: &str, target: Target) {
+        let Target::Upstream(at) = target else { return };
+        let scheme = self.parts.upstreams[at].scheme;
+        if scheme.is_of_streams() {
+            let problem = format!(
+                "expected http, https, grpc or grpcs, got {}; requests to it are answered 503",
+                scheme.word()
+            );
+            self.lacks.push(ConfigError::at("upstream.scheme", problem).in_object(name));
+        }
     }
 
     /// A route's own plugins; the answer to requests, if something is awaited for them. Were the route left out

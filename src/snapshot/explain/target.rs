@@ -68,7 +68,7 @@ pub(super) fn tell(grounds: &Grounds<'_>, ex: &Exchange, found: Option<u32>) -> 
         })),
     });
     let outcome =
-        if upstream.nodes.is_empty() { refused(503, "no_nodes") } else { forwarded(grounds, ex, upstream) };
+        if upstream.serves_requests() { forwarded(grounds, ex, upstream) } else { refused(503, "no_nodes") };
     (told, outcome)
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rpds::HashTrieMapSync;
 
-use super::forge::ServerRules;
+use super::forge::{ClientRules, ServerRules};
 use crate::base::clock::UnixMs;
 use crate::exchange::{Security, Verdict};
 use crate::snapshot::intake::Refusal;
@@ -96,6 +96,13 @@ impl Certificates {
         entries.first().map(|entry| &entry.rules)
     }
 
+    /// Whether bytes may come over a connection that are passed on as they are, as far as clients' certificates go.
+    pub fn admits_stream(&self, security: &Security, now: UnixMs) -> bool {
+        let asked = security.server_name.as_deref();
+        let rules = asked.and_then(|name| self.find(name)).and_then(|rules| rules.client.as_ref());
+        rules.is_none_or(|rules| is_trusted(security, rules, now))
+    }
+
     /// Whether a request to `host` for `path` may come over a connection, as far as clients' certificates go.
     ///
     /// # Errors
@@ -112,15 +119,23 @@ impl Certificates {
             return Err(if own.is_some() { Refusal::SNI_MISMATCH } else { Refusal::MISDIRECTED });
         }
         let Some(rules) = wanted else { return Ok(()) };
-        let is_trusted = security.certificate.as_ref().is_some_and(|certificate| {
-            let mut verdict = certificate.verdict.get();
-            if verdict.rules != rules.id {
-                let is_trusted = rules.trusts(&certificate.chain, now);
-                verdict = Verdict { rules: rules.id, is_trusted };
-                certificate.verdict.set(verdict);
-            }
-            verdict.is_trusted
-        });
-        if is_trusted || rules.lets_pass(path) { Ok(()) } else { Err(Refusal::CLIENT_CERTIFICATE) }
+        if is_trusted(security, rules, now) || rules.lets_pass(path) {
+            Ok(())
+        } else {
+            Err(Refusal::CLIENT_CERTIFICATE)
+        }
     }
+}
+
+/// Whether a client has shown a certificate that is vouched for by these rules.
+fn is_trusted(security: &Security, rules: &ClientRules, now: UnixMs) -> bool {
+    security.certificate.as_ref().is_some_and(|certificate| {
+        let mut verdict = certificate.verdict.get();
+        if verdict.rules != rules.id {
+            let is_trusted = rules.trusts(&certificate.chain, now);
+            verdict = Verdict { rules: rules.id, is_trusted };
+            certificate.verdict.set(verdict);
+        }
+        verdict.is_trusted
+    })
 }

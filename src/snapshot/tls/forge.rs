@@ -41,6 +41,8 @@ const ACME_PROTOCOL: &[u8] = b"acme-tls/1";
 #[derive(Debug)]
 pub struct ServerRules {
     pub config: Arc<ServerConfig>,
+    /// The same for streams, of which nobody says what is spoken in them.
+    pub of_streams: Arc<ServerConfig>,
     /// Until when all of its certificates hold, in seconds since 1970.
     pub not_after: i64,
     /// What is asked of clients, if they are asked.
@@ -190,7 +192,14 @@ impl Forge {
             None => config.send_tls13_tickets = 0,
         }
         let not_after = pairs.iter().filter_map(|(cert, _)| validity(cert)).map(|(_, end)| end).min();
-        Ok(ServerRules { config: Arc::new(config), not_after: not_after.unwrap_or(i64::MAX), client })
+        let mut of_streams = config.clone();
+        of_streams.alpn_protocols.clear();
+        Ok(ServerRules {
+            config: Arc::new(config),
+            of_streams: Arc::new(of_streams),
+            not_after: not_after.unwrap_or(i64::MAX),
+            client,
+        })
     }
 
     /// The rules by which an authority is answered that asks over TLS whether a name is ours (RFC 8737).
@@ -204,7 +213,8 @@ impl Forge {
         config.alpn_protocols = vec![ACME_PROTOCOL.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(ServerRules { config: Arc::new(config), not_after: i64::MAX, client: None })
+        let config = Arc::new(config);
+        Ok(ServerRules { of_streams: Arc::clone(&config), config, not_after: i64::MAX, client: None })
     }
 
     /// The versions that are spoken: those of the ssl, else of the process.

@@ -28,8 +28,8 @@ pub(crate) struct Outward {
     provider: Arc<CryptoProvider>,
     read_roots: Option<ReadRoots>,
     roots: Option<Result<Arc<RootCertStore>, String>>,
-    /// Where we show no certificate: by whether nodes are verified and speak HTTP/2, and how they are spoken to.
-    plain: [Option<NodeTls>; 4],
+    /// Where we show no certificate: by whether nodes are verified and what is said to be spoken.
+    plain: [Option<NodeTls>; 6],
 }
 
 impl Outward {
@@ -38,7 +38,7 @@ impl Outward {
             provider: Arc::new(aws_lc_rs::default_provider()),
             read_roots: None,
             roots: None,
-            plain: [const { None }; 4],
+            plain: [const { None }; 6],
         }
     }
 
@@ -51,7 +51,8 @@ impl Outward {
         &self.provider
     }
 
-    /// How to speak to nodes that are verified or not, showing who we are if they ask.
+    /// How to speak to nodes that are verified or not, showing who we are if they ask. `spoken` is what is said to follow, by
+    /// its name in RFC 7301; `None`: nothing is said of it.
     ///
     /// # Errors
     /// When nobody is known who could vouch for them.
@@ -59,9 +60,14 @@ impl Outward {
         &mut self,
         verify: bool,
         own: Option<&Identity>,
-        http2: bool,
+        spoken: Option<&'static [u8]>,
     ) -> Result<NodeTls, String> {
-        let place = usize::from(verify) | usize::from(http2) << 1;
+        let kind = match spoken {
+            None => 2,
+            Some(b"h2") => 1,
+            Some(_) => 0,
+        };
+        let place = usize::from(verify) | kind << 1;
         if let (None, Some(made)) = (own, &self.plain[place]) {
             return Ok(made.clone());
         }
@@ -77,8 +83,8 @@ impl Outward {
             Some(own) => builder.with_client_cert_resolver(Arc::new(Own(Arc::clone(&own.key)))),
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
-        let id = own.map_or(1, |own| own.id | 2) << 2 | place as u64;
+        config.alpn_protocols = spoken.into_iter().map(<[u8]>::to_vec).collect();
+        let id = own.map_or(1, |own| own.id | 2) << 3 | place as u64;
         let made = NodeTls { id, config: Arc::new(config) };
         if own.is_none() {
             self.plain[place] = Some(made.clone());

@@ -1,0 +1,232 @@
+//! A connection that is passed on as it is, from its first byte to its log line: what comes before its bytes, the route, the
+//! gates of plugins, a node, the relay.
+
+mod dial;
+mod preread;
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+
+use super::accept::{Place, catch};
+use super::greet::{self, Follows, Greeted};
+use super::h1::Connection;
+use super::relay::{self, Patience, Side};
+use super::respond::Fault;
+use super::{Hall, View, access_log, health, vouch};
+use crate::exchange::{Exchange, Source};
+use crate::plugin::{Phase, Verdict};
+use crate::runtime::socket::Socket;
+use crate::snapshot::{StreamQuery, StreamRoute, Target, Upstream};
+
+/// Serves a stream. A panic ends it alone.
+pub(super) async fn attend(hall: Rc<Hall>, connection: Box<Connection>, listener: SocketAddr) {
+    let peer = connection.client.peer;
+    let Some(_place) = Place::take(&hall, peer) else {
+        hall.core.stats.connections_refused.add(1);
+        return;
+    };
+    let stats = &hall.core.stats;
+    stats.connections_active.add(1);
+    stats.streams.add(1);
+    stats.streams_active.add(1);
+    catch(&hall, peer, pin!(serve(&hall, connection, listener))).await;
+    stats.streams_active.sub(1);
+    stats.connections_active.sub(1);
+}
+
+/// Why a stream is not passed on: a status of HTTP, as nginx tells it of streams, and a word.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refusal {
+    status: u16,
+    word: &'static str,
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Self { status: fault.status(), word: fault.word() }
+    }
+}
+
+/// One stream under way.
+pub(super) struct Pass<'a> {
+    pub(super) hall: &'a Hall,
+    /// With the client; of datagrams there is none.
+    pub(super) connection: Option<Box<Connection>>,
+    pub(super) ex: Box<Exchange>,
+}
+
+async fn serve(hall: &Hall, mut connection: Box<Connection>, listener: SocketAddr) {
+    let core = &hall.core;
+    let received_at = core.now();
+    let Some(early) = begin(hall, &mut connection).await else { return };
+    let mut ex = core.exchange();
+    ex.timing.received = received_at;
+    ex.timing.received_at = core.wall(received_at);
+    ex.client = connection.client;
+    ex.security.clone_from(&connection.security);
+    ex.core = core.id;
+    ex.stream.protocol = if connection.security.is_some() { "tls" } else { "tcp" };
+    ex.stream.listener = Some(listener);
+    ex.stream.received = early;
+    let view = hall.view();
+    let mut pass = Pass { hall, connection: Some(connection), ex };
+    let route = pass.route(&view).await;
+    let passed = match route {
+        Ok(route) => pass.through(&view, route).await,
+        Err(refusal) => Err(refusal),
+    };
+    finish(hall, &view, route.ok(), passed, pass.ex);
+}
+
+/// Shows a stream that is over to plugins and the log.
+pub(super) fn finish(
+    hall: &Hall,
+    view: &View,
+    route: Option<&StreamRoute>,
+    passed: Result<(), Refusal>,
+    mut ex: Box<Exchange>,
+) {
+    let core = &hall.core;
+    if let Err(refusal) = passed {
+        ex.response.status = refusal.status;
+        ex.bytes_in = ex.bytes_in.max(ex.stream.received.len() as u64);
+        if !matches!(ex.response.source, Source::Plugin(_)) {
+            ex.response.source = Source::Gateway;
+        }
+        ex.reason = refusal.word;
+    }
+    ex.timing.finished = core.now();
+    if let Some(route) = route {
+        route.chain.log(&ex, hall.env(view), |_| false);
+    }
+    access_log::hand_over(hall, view, &ex);
+    core.buffers.give_back(std::mem::take(&mut ex.stream.received));
+    core.give_back(ex);
+}
+
+/// Hears whose connection it is, and agrees on TLS, as far as either is spoken here. What came behind; `None`: nothing comes
+/// of it.
+async fn begin(hall: &Hall, connection: &mut Connection) -> Option<Vec<u8>> {
+    let core = &hall.core;
+    let spoken = std::mem::take(&mut connection.awaits);
+    let mut received = Vec::new();
+    if spoken.is_proxied {
+        received = vouch::hear(hall, connection, spoken.is_tls).await?;
+    }
+    if spoken.is_tls {
+        match greet::greet(hall, connection, received, Follows::Stream).await {
+            Greeted::Agreed => received = Vec::new(),
+            Greeted::InClear(_) | Greeted::Gone => return None,
+        }
+    }
+    connection.socket.watch().disarm();
+    Some(if received.capacity() == 0 { core.buffers.small() } else { received })
+}
+
+impl Pass<'_> {
+    /// The route of the stream, once its name is known where that may decide.
+    pub(super) async fn route<'v>(&mut self, view: &'v View) -> Result<&'v StreamRoute, Refusal> {
+        if let Some(security) = &self.ex.security
+            && !view.certificates.admits_stream(security, self.ex.timing.received_at)
+        {
+            return Err(Refusal { status: 403, word: "client_certificate" });
+        }
+        let may_tell = self.connection.is_some() && self.ex.security.is_none();
+        if may_tell && view.streams.asks_for_name(&self.query()) {
+            self.learn_name().await?;
+        }
+        let found = view.streams.find(&self.query());
+        let route = found.ok_or(Refusal { status: 404, word: "route_not_found" })?;
+        self.ex.route.copy_from(&route.labels);
+        Ok(route)
+    }
+
+    fn query(&self) -> StreamQuery<'_> {
+        let ex = &self.ex;
+        let agreed = ex.security.as_ref().map(|security| security.server_name.as_deref().unwrap_or_default());
+        StreamQuery {
+            server_name: agreed.unwrap_or(&ex.stream.server_name),
+            port: ex.client.local.port(),
+            server: ex.client.local.ip().to_canonical(),
+            client: ex.client.ip,
+        }
+    }
+
+    async fn through(&mut self, view: &View, route: &StreamRoute) -> Result<(), Refusal> {
+        let upstream = self.upstream(view, route).await?;
+        if !upstream.scheme.is_for_streams() {
+            return Err(Fault::NoNodes.into());
+        }
+        let (mut socket, node) = self.connect(upstream).await?;
+        let _under_way = health::enter(upstream, node);
+        self.relay(upstream, &mut socket).await;
+        Ok(())
+    }
+
+    /// Where the stream goes, if its plugins let it.
+    pub(super) async fn upstream<'v>(
+        &mut self,
+        view: &'v View,
+        route: &StreamRoute,
+    ) -> Result<&'v Upstream, Refusal> {
+        self.ask_plugins(view, route).await?;
+        if route.is_broken {
+            return Err(Refusal { status: 503, word: "route_broken" });
+        }
+        let target = self.ex.upstream_at.map_or(route.target, Target::Upstream);
+        match target {
+            Target::Upstream(at) => Ok(&view.upstreams[at]),
+            Target::Nothing => Err(Fault::NoUpstream.into()),
+            Target::Vanished => Err(Fault::UpstreamVanished.into()),
+        }
+    }
+
+    /// The gates, in their order; one that needs to see more is asked again when more has come.
+    async fn ask_plugins(&mut self, view: &View, route: &StreamRoute) -> Result<(), Refusal> {
+        for mount in route.chain.at(Phase::Preread) {
+            loop {
+                self.ex.stream.wants_more = false;
+                let verdict = mount.gate(Phase::Preread, &mut self.ex, self.hall.env(view)).await;
+                if let Verdict::Reply(reply) = verdict {
+                    use crate::plugin::Hooks as _;
+                    self.ex.response.source = Source::Plugin(mount.plugin.name());
+                    return Err(Refusal { status: reply.status, word: "plugin" });
+                }
+                if !self.ex.stream.wants_more {
+                    break;
+                }
+                if !self.receive_more().await? {
+                    return Err(Refusal { status: 400, word: "preread_ended" });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn relay(&mut self, upstream: &Upstream, node: &mut Socket) {
+        let core = &self.hall.core;
+        let Some(connection) = &mut self.connection else { return };
+        let patience = if upstream.has_own_timeouts {
+            let own = &upstream.timeouts;
+            Patience { sending: Some(own.send), receiving: Some(own.read) }
+        } else {
+            Patience { sending: core.limits.stream_idle, receiving: core.limits.stream_idle }
+        };
+        let began = core.now();
+        let early = std::mem::take(&mut self.ex.stream.received);
+        let client = &mut connection.socket;
+        let passed = relay::relay(core, client, node, early, patience).await;
+        let ex = &mut self.ex;
+        ex.bytes_in += passed.up;
+        ex.bytes_out += passed.down;
+        ex.response.source = Source::Upstream;
+        (ex.response.status, ex.reason) = match passed.broken {
+            Some(Side::Client) => (499, "client_reset"),
+            Some(Side::Node) => (502, "upstream_reset"),
+            None if client.watch().fired() || node.watch().fired() => (502, "idle_timeout"),
+            None => (200, ""),
+        };
+        ex.timing.upstream = core.now().since(began);
+    }
+}
