@@ -205,7 +205,7 @@ impl Drop for Pebble {
 }
 
 /// A port that nobody has, below those that the system gives to others.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 22_000 + (std::process::id() % 90) as u16 * 100;
     loop {
