@@ -45,7 +45,7 @@ use crate::runtime::LocalId;
 pub use acme::{Issued, Wish};
 pub(super) use explain::{Archive, Filed};
 use parts::Parts;
-pub use staples::Chain;
+pub use staples::Stapled;
 use state::{Edit, Held, Key, Need, State, Tools};
 
 /// nginx's form of the same name.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::compile::Chain;
+use super::compile::Stapled;
 use crate::base::hash::Map;
 use crate::model::reference::{Reference, of_env, usable};
 use crate::model::{ConfigError, SecretStore};
@@ -56,7 +56,7 @@ pub(super) struct References {
     /// References to stores, since they were last taken.
     asked: Vec<String>,
     /// Certificates that are shown, by the names of what is said of them.
-    chains: Map<String, Chain>,
+    stapled: Map<String, Stapled>,
 }
 
 impl References {
@@ -67,7 +67,7 @@ impl References {
             known: Map::default(),
             troubles: Map::default(),
             asked: Vec::new(),
-            chains: Map::default(),
+            stapled: Map::default(),
         }
     }
 
@@ -114,17 +114,17 @@ impl References {
     }
 
     /// What an authority says of a certificate that is shown, in base64.
-    pub(super) fn staple(&mut self, chain: Chain) -> Option<String> {
-        let key = format!("{STAPLE}{}", chain.fingerprint);
+    pub(super) fn staple(&mut self, stapled: Stapled) -> Option<String> {
+        let key = format!("{STAPLE}{}", stapled.fingerprint);
         self.asked.push(key.clone());
         let answer = self.known.get(&key).and_then(Value::as_str).map(str::to_owned);
-        self.chains.insert(key, chain);
+        self.stapled.insert(key, stapled);
         answer
     }
 
     /// The certificates that are shown, as far as what is said of them matters.
-    pub(super) fn chains(&self) -> impl Iterator<Item = &Chain> {
-        self.chains.values()
+    pub(super) fn stapled(&self) -> impl Iterator<Item = &Stapled> {
+        self.stapled.values()
     }
 
     /// The references to stores that were asked for since this was last called.
@@ -174,7 +174,7 @@ impl References {
     pub(super) fn forget_unused(&mut self, is_used: impl Fn(&str) -> bool) {
         self.known.retain(|reference, _| is_used(reference));
         self.troubles.retain(|reference, _| is_used(reference));
-        self.chains.retain(|reference, _| is_used(reference));
+        self.stapled.retain(|reference, _| is_used(reference));
     }
 }
 

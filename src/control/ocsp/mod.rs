@@ -23,7 +23,7 @@ use crate::base::clock::{self, Moment, UnixMs};
 use crate::base::rng::Rng;
 use crate::model::Settings;
 use crate::snapshot::Compiler;
-use crate::snapshot::compile::Chain;
+use crate::snapshot::compile::Stapled;
 
 use answer::{Span, Subject};
 
@@ -121,7 +121,7 @@ impl Ocsp {
         }
         self.at = compiler.generation();
         let mut before = std::mem::take(&mut self.cases);
-        for Chain { fingerprint, certificate, issuer } in compiler.chains() {
+        for Stapled { fingerprint, certificate, issuer } in compiler.stapled() {
             let new = || {
                 let subject = issuer.as_deref().and_then(|issuer| Subject::of(&certificate, issuer));
                 if subject.is_none() {

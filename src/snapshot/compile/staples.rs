@@ -14,7 +14,7 @@ use crate::snapshot::tls::Pair;
 
 /// A certificate that is shown, which its issuer may be asked about.
 #[derive(Clone, Debug)]
-pub struct Chain {
+pub struct Stapled {
     pub fingerprint: Arc<str>,
     /// In DER.
     pub certificate: Vec<u8>,
@@ -24,8 +24,8 @@ pub struct Chain {
 
 impl Compiler {
     /// The certificates that are shown to clients, where answers about them are to be sent along.
-    pub fn chains(&self) -> Vec<Chain> {
-        self.references.chains().cloned().collect()
+    pub fn stapled(&self) -> Vec<Stapled> {
+        self.references.stapled().cloned().collect()
     }
 
     /// Takes in what authorities say of certificates, by fingerprint. What differs for it, if anything does, is compiled again.
@@ -56,7 +56,7 @@ impl Work<'_> {
         let issuer = blocks.next().map(|block| block.der);
         let hash = digest(&SHA256, &certificate);
         let fingerprint: String = hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        let chain = Chain { fingerprint: fingerprint.into(), certificate, issuer };
-        STANDARD.decode(self.references.staple(chain)?).ok()
+        let stapled = Stapled { fingerprint: fingerprint.into(), certificate, issuer };
+        STANDARD.decode(self.references.staple(stapled)?).ok()
     }
 }
