@@ -234,6 +234,11 @@ fn gateways_that_share_an_etcd_ask_once_and_any_of_them_answers() {
     wish("both", "both.test", "pebble");
     assert_eq!(shows(&first, "both.test"), shows(&second, "both.test"));
     assert_eq!(pebble.issued(), 2, "one for each ssl");
+    let noted = |gateway: &Gateway| {
+        let log = std::fs::read_to_string(gateway.path("state/audit.jsonl")).unwrap_or_default();
+        log.lines().filter(|line| line.contains("\"issued\":{\"ssl\":\"both\"")).count()
+    };
+    within(PATIENCE, "who has asked has noted it", || (noted(&first) + noted(&second) == 1).then_some(()));
     let kept = etcd.value("ringway/acme/certificates/both");
     assert!(kept.contains("BEGIN CERTIFICATE") && !kept.contains("PRIVATE KEY"), "{kept}");
     within(PATIENCE, "the lock is given back", || {

@@ -368,6 +368,9 @@ impl Control {
             News::Ended { wish, ending } => {
                 if matches!(ending, Ending::Issued(_)) {
                     self.acme.sight.issued();
+                    if let Some(audit) = &mut self.floor.audit {
+                        audit.note_issued(clock::wall(), &wish.issuer, &wish.ssl, &wish.names);
+                    }
                     log::info(format!("ssls/{}: {} has issued a certificate", wish.ssl, wish.issuer));
                 }
                 let issued = self.acme.settle(&wish, ending);
