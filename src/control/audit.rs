@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::log;
 use super::mask::masked;
 use super::store::{Change, Changed, Revision, Store};
+use crate::base::clock::UnixMs;
 use crate::model::object_name;
 
 /// Where it is unless somebody says otherwise, in the state's folder.
@@ -57,10 +58,22 @@ impl Audit {
             "from": revision.author.from,
             "changes": changes,
         });
+        self.write(&line, &format!("revision {}", revision.revision));
+    }
+
+    /// Adds that a certificate was issued for an ssl, which changes no object.
+    pub(super) fn note_issued(&mut self, at: UnixMs, issuer: &str, ssl: &str, names: &[String]) {
+        let line = json!({
+            "time": at, "who": "acme", "from": issuer, "issued": {"ssl": ssl, "names": names},
+        });
+        self.write(&line, &format!("the certificate of ssls/{ssl}"));
+    }
+
+    fn write(&mut self, line: &Value, what: &str) {
         // One write, so that lines of two processes do not mix.
         if let Err(error) = self.file.write_all(format!("{line}\n").as_bytes()) {
-            let (path, revision) = (self.path.display(), revision.revision);
-            log::error(format!("audit log {path}: {error}; revision {revision} is not in it"));
+            let path = self.path.display();
+            log::error(format!("audit log {path}: {error}; {what} is not in it"));
         }
     }
 }

@@ -36,6 +36,7 @@ mod lines;
 pub mod log;
 mod mask;
 pub mod names;
+mod ocsp;
 pub mod origin;
 mod ports;
 mod probe;
@@ -205,6 +206,7 @@ struct Control {
     secrets: Secrets,
     discovery: Discovery,
     acme: Acme,
+    ocsp: ocsp::Ocsp,
     holdings: Holdings,
     waiting: Waiting,
     /// What was wrong with objects, and what those in force lacked, at the last compilation.
@@ -228,6 +230,7 @@ impl Control {
         let mut control = Self {
             publisher: Publisher::new(parts.mailboxes, &parts.stats),
             prober: Prober::new(&parts.settings, clock::wall()),
+            ocsp: ocsp::Ocsp::new(&parts.settings),
             settings: parts.settings,
             resources: parts.resources,
             etcd: parts.etcd,
@@ -314,6 +317,7 @@ impl Control {
             self.done.looked = now;
             self.look_at_resources(now);
             self.look_at_secrets(now);
+            self.look_at_staples(now);
             self.prober.tell();
             self.names.follow(&self.compiler);
             self.discovery.follow(&self.compiler);

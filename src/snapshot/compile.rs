@@ -11,6 +11,7 @@ mod explain;
 mod fill;
 mod parts;
 mod plugin_upstreams;
+mod staples;
 mod state;
 mod streams;
 mod work;
@@ -45,6 +46,7 @@ use crate::runtime::LocalId;
 pub use acme::{Issued, Wish};
 pub(super) use explain::{Archive, Filed};
 use parts::Parts;
+pub use staples::Stapled;
 use state::{Edit, Held, Key, Need, State, Tools};
 
 /// nginx's form of the same name.

@@ -7,12 +7,16 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::compile::Stapled;
 use crate::base::hash::Map;
 use crate::model::reference::{Reference, of_env, usable};
 use crate::model::{ConfigError, SecretStore};
 
 /// What the name begins with by which it is learnt what was issued for an ssl; its id follows. No reference begins so.
 pub(super) const ISSUED: &str = "acme:";
+
+/// The same for what an authority says of a certificate; its fingerprint follows.
+pub(super) const STAPLE: &str = "staple:";
 
 /// How the environment is asked; the control plane brings it.
 pub type ReadEnv = Box<dyn Fn(&str) -> Option<String> + Send>;
@@ -51,12 +55,20 @@ pub(super) struct References {
     troubles: Map<String, String>,
     /// References to stores, since they were last taken.
     asked: Vec<String>,
+    /// Certificates that are shown, by the names of what is said of them.
+    stapled: Map<String, Stapled>,
 }
 
 impl References {
     /// Without an environment.
     pub(super) fn new() -> Self {
-        Self { env: Box::new(|_| None), known: Map::default(), troubles: Map::default(), asked: Vec::new() }
+        Self {
+            env: Box::new(|_| None),
+            known: Map::default(),
+            troubles: Map::default(),
+            asked: Vec::new(),
+            stapled: Map::default(),
+        }
     }
 
     pub(super) fn read_env(&mut self, env: ReadEnv) {
@@ -99,6 +111,20 @@ impl References {
         self.asked.push(key.clone());
         let why = || self.troubles.get(&key).cloned().unwrap_or_else(|| "it is awaited".to_owned());
         self.known.get(&key).cloned().ok_or_else(|| ConfigError::at("acme", why()).that_may_pass())
+    }
+
+    /// What an authority says of a certificate that is shown, in base64.
+    pub(super) fn staple(&mut self, stapled: Stapled) -> Option<String> {
+        let key = format!("{STAPLE}{}", stapled.fingerprint);
+        self.asked.push(key.clone());
+        let answer = self.known.get(&key).and_then(Value::as_str).map(str::to_owned);
+        self.stapled.insert(key, stapled);
+        answer
+    }
+
+    /// The certificates that are shown, as far as what is said of them matters.
+    pub(super) fn stapled(&self) -> impl Iterator<Item = &Stapled> {
+        self.stapled.values()
     }
 
     /// The references to stores that were asked for since this was last called.
@@ -148,6 +174,7 @@ impl References {
     pub(super) fn forget_unused(&mut self, is_used: impl Fn(&str) -> bool) {
         self.known.retain(|reference, _| is_used(reference));
         self.troubles.retain(|reference, _| is_used(reference));
+        self.stapled.retain(|reference, _| is_used(reference));
     }
 }
 

@@ -48,6 +48,7 @@ mod mirror;
 mod mishaps;
 mod mutants;
 mod names;
+mod ocsp;
 mod outliers;
 mod panic;
 mod plugins;

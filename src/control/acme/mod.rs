@@ -42,6 +42,8 @@ use kept::{Certificate, Kept};
 use order::{Ending, Failed, Job, News, Proof};
 pub(crate) use sight::Sight;
 
+/// Between two looks for what is due.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// News that wait for the loop; an order waits when there are more.
 const NEWS_MAX: usize = 16;
 
@@ -53,6 +55,7 @@ pub struct Acme {
     wishes: Vec<Wish>,
     /// Of which snapshot they are.
     at: u64,
+    looked: Moment,
     /// By id of the ssl.
     cases: BTreeMap<String, Case>,
     /// What is shown, by the ssl whose order it is for.
@@ -115,6 +118,7 @@ impl Acme {
             kept,
             wishes: Vec::new(),
             at: 0,
+            looked: Moment::ZERO,
             cases: BTreeMap::new(),
             proofs: BTreeMap::new(),
             awaited: VecDeque::new(),
@@ -327,9 +331,11 @@ impl Control {
                 self.take_over(outcome, now);
             }
         }
-        if self.stage != Stage::Serving || !self.board.has_started() {
+        let is_idle = self.stage != Stage::Serving || !self.board.has_started();
+        if is_idle || now.since(self.acme.looked) < LOOK_EVERY {
             return;
         }
+        self.acme.looked = now;
         if let Some(outcome) = self.acme.follow(&mut self.compiler) {
             self.take_over(outcome, now);
         }
@@ -362,6 +368,9 @@ impl Control {
             News::Ended { wish, ending } => {
                 if matches!(ending, Ending::Issued(_)) {
                     self.acme.sight.issued();
+                    if let Some(audit) = &mut self.floor.audit {
+                        audit.note_issued(clock::wall(), &wish.issuer, &wish.ssl, &wish.names);
+                    }
                     log::info(format!("ssls/{}: {} has issued a certificate", wish.ssl, wish.issuer));
                 }
                 let issued = self.acme.settle(&wish, ending);

@@ -23,6 +23,8 @@ pub struct SslSettings {
     pub protocols: Unique<TlsVersion, 1>,
     /// Are clients given tickets, with which their next connection begins sooner?
     pub session_tickets: bool,
+    /// Is it fetched and sent along what authorities say of whether certificates were revoked (OCSP)?
+    pub stapling: bool,
     /// Files of secrets that the gateways of a fleet share, so that each takes the tickets of the others: 32 bytes or more of
     /// chance each. The first seals, all open. Empty: keys are this process's own.
     pub ticket_keys: Vec<PathBuf>,
@@ -41,6 +43,7 @@ impl Default for SslSettings {
             listen: OptionalListeners::one(Listen::everywhere(HTTPS_PORT)),
             protocols: Unique::new(spoken).unwrap_or_else(|| unreachable!("two different ones")),
             session_tickets: true,
+            stapling: false,
             ticket_keys: Vec::new(),
             fallback_sni: None,
             trusted_certificate: TrustedCertificates::default(),

@@ -94,7 +94,7 @@ const DEFAULTS: &str = r#"{
         },
         "ssl": {
             "listen": ["0.0.0.0:9443"], "protocols": ["TLSv1.2", "TLSv1.3"], "session_tickets": true,
-            "ticket_keys": [], "fallback_sni": null, "trusted_certificate": ["system"]
+            "stapling": false, "ticket_keys": [], "fallback_sni": null, "trusted_certificate": ["system"]
         },
         "acme": [],
         "http2": {

@@ -133,7 +133,8 @@ impl Work<'_> {
             Purpose::Server => {
                 let mut lacks = Vec::new();
                 let known = ca.as_ref().map(|(ca, crl)| (ca.as_str(), crl.as_deref()));
-                let rules = self.forge.rules(ssl, &pairs, known, &mut lacks)?;
+                let staples = self.staples(&pairs);
+                let rules = self.forge.rules(ssl, (&pairs, &staples), known, &mut lacks)?;
                 self.lacks.extend(lacks.into_iter().map(|lack| lack.in_object(name)));
                 let names = self.names_of(name, id, ssl);
                 self.parts.certificates.put(self.age, id, names, Arc::new(rules));

@@ -88,6 +88,7 @@ pub(crate) struct Forge {
     /// than the rules it was given by.
     tickets: Option<Arc<dyn ProducesTickets>>,
     has_tickets: bool,
+    is_stapling: bool,
     /// Secrets of the tickets of a fleet, where there are any.
     fleet: Option<Secrets>,
     /// What is spoken over TLS, by preference (RFC 7301).
@@ -104,6 +105,7 @@ impl Forge {
             versions: settings.protocols.iter().copied().collect(),
             tickets: if has_tickets { aws_lc_rs::Ticketer::new().ok() } else { None },
             has_tickets,
+            is_stapling: settings.stapling,
             fleet: None,
             spoken: [http2.then_some("h2"), Some("http/1.1")].into_iter().flatten().map(Into::into).collect(),
             issuers: Vec::new(),
@@ -116,6 +118,11 @@ impl Forge {
             self.tickets = Some(secrets.tickets(b""));
         }
         self.fleet = Some(secrets);
+    }
+
+    /// Whether what authorities say of certificates is sent along with them.
+    pub(crate) const fn staples(&self) -> bool {
+        self.is_stapling
     }
 
     /// The tickets of rules; those that ask clients have tickets of their own.
@@ -157,7 +164,7 @@ impl Forge {
     pub(crate) fn rules(
         &self,
         ssl: &Ssl,
-        pairs: &[Pair],
+        (pairs, staples): (&[Pair], &[Option<Vec<u8>>]),
         ca: Option<(&str, Option<&str>)>,
         lacks: &mut Vec<ConfigError>,
     ) -> Result<ServerRules, Vec<ConfigError>> {
@@ -165,8 +172,10 @@ impl Forge {
             let field = field.to_owned();
             move |problem: String| vec![ConfigError::at(field, problem)]
         };
-        let identities: Result<Vec<_>, _> =
-            pairs.iter().map(|(cert, key)| Identity::of(&self.provider, cert, key)).collect();
+        let stapled = pairs.iter().zip(staples).map(|((cert, key), staple)| {
+            Identity::of(&self.provider, cert, key).map(|identity| identity.stapled(staple.as_deref()))
+        });
+        let identities: Result<Vec<_>, _> = stapled.collect();
         let keys = Keys::new(identities.map_err(at("key"))?.into_iter().map(|identity| identity.key));
         let versions = self.versions(ssl, lacks).map_err(at("ssl_protocols"))?;
         let client = match (&ssl.client, ca) {

@@ -35,4 +35,12 @@ impl Identity {
         let id = stable(format!("{cert}\0{key}").as_bytes());
         Ok(Self { id, key: Arc::new(CertifiedKey::new(chain, secret)) })
     }
+
+    /// With what an authority says of it, to be sent along.
+    pub(super) fn stapled(self, answer: Option<&[u8]>) -> Self {
+        let Some(answer) = answer else { return self };
+        let mut key = CertifiedKey::clone(&self.key);
+        key.ocsp = Some(answer.to_vec());
+        Self { key: Arc::new(key), ..self }
+    }
 }

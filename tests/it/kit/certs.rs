@@ -29,8 +29,20 @@ impl Certs {
     /// the key, in PEM.
     #[track_caller]
     pub(crate) fn issued(&self, issuer: &str, name: &str, names: &str) -> (String, String) {
+        self.issued_saying(issuer, name, names, "")
+    }
+
+    /// The same, with more lines of extensions.
+    #[track_caller]
+    pub(crate) fn issued_saying(
+        &self,
+        issuer: &str,
+        name: &str,
+        names: &str,
+        more: &str,
+    ) -> (String, String) {
         let (request, extension) = (self.path("request"), self.path("extension"));
-        fs::write(&extension, format!("subjectAltName={names}\nbasicConstraints=CA:FALSE\n")).unwrap();
+        fs::write(&extension, format!("subjectAltName={names}\nbasicConstraints=CA:FALSE\n{more}")).unwrap();
         self.key(name, &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
         let (key, path) = (self.path(name), self.path(&format!("{name}.crt")));
         let subject = format!("/O=Ringway/CN={name}");

@@ -40,7 +40,7 @@ pub(crate) use front::Front;
 pub(crate) use gateway::{Gateway, Setup, Signal, yaml};
 pub(crate) use names::{NameServer, Says};
 pub(crate) use origin::{Conn, Origin, reply};
-pub(crate) use pebble::Pebble;
+pub(crate) use pebble::{Pebble, free_port};
 pub(crate) use ports::{connect_from, connections, ports_of_cores};
 pub(crate) use probe::{Bed, anything, bytes, get, has_body, post};
 pub(crate) use redis::Redis;

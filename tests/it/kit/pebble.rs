@@ -24,6 +24,8 @@ pub(crate) struct Pebble {
     certs: Certs,
     /// Seconds for which certificates hold.
     seconds: u64,
+    /// The id and the key of the accounts that it wants ours to be bound to.
+    bound_to: Option<(&'static str, &'static str)>,
     /// The directory, the management, the name server, and its management.
     ports: [u16; 4],
     /// Where it looks for gateways, in clear and over TLS.
@@ -36,13 +38,31 @@ impl Pebble {
     /// Starts one whose certificates hold for so many seconds.
     #[track_caller]
     pub(crate) fn start(seconds: u64) -> Self {
+        Self::start_with(seconds, None)
+    }
+
+    /// The same, which wants accounts to be bound to another that it knows by this id and key.
+    #[track_caller]
+    pub(crate) fn start_binding(seconds: u64, id: &'static str, key: &'static str) -> Self {
+        Self::start_with(seconds, Some((id, key)))
+    }
+
+    #[track_caller]
+    fn start_with(seconds: u64, bound_to: Option<(&'static str, &'static str)>) -> Self {
         for _ in 0..TRIES {
             let certs = Certs::new();
             certs.authority("ca");
             certs.here("ca", "server");
             let ports = [(); 4].map(|()| free_port());
-            let mut pebble =
-                Self { certs, seconds, ports, http: free_port(), https: free_port(), children: Vec::new() };
+            let mut pebble = Self {
+                certs,
+                seconds,
+                bound_to,
+                ports,
+                http: free_port(),
+                https: free_port(),
+                children: Vec::new(),
+            };
             if pebble.launch() {
                 return pebble;
             }
@@ -68,11 +88,15 @@ impl Pebble {
     fn launch(&mut self) -> bool {
         let [directory, management, names, names_management] =
             self.ports.map(|port| format!("127.0.0.1:{port}"));
-        let config = json!({"pebble": {
+        let mut config = json!({"pebble": {
             "listenAddress": directory, "managementListenAddress": management,
             "certificate": self.certs.path("server.crt"), "privateKey": self.certs.path("server"),
             "httpPort": self.http, "tlsPort": self.https, "certificateValidityPeriod": self.seconds,
         }});
+        if let Some((id, key)) = self.bound_to {
+            config["pebble"]["externalAccountBindingRequired"] = json!(true);
+            config["pebble"]["externalAccountMACKeys"] = json!({id: key});
+        }
         let file = self.certs.path("pebble.json");
         fs::write(&file, config.to_string()).unwrap();
         let log = || {
@@ -205,7 +229,7 @@ impl Drop for Pebble {
 }
 
 /// A port that nobody has, below those that the system gives to others.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 22_000 + (std::process::id() % 90) as u16 * 100;
     loop {
