@@ -19,6 +19,8 @@ on_both_drivers!(
     a_node_that_goes_costs_no_call,
     a_refused_stream_is_sent_to_another_node,
     a_call_that_is_given_up_is_given_up_behind,
+    calls_that_are_given_up_leave_those_beside_them_alone,
+    small_messages_wait_for_who_is_slow,
     what_the_gateway_says_to_a_call_is_of_grpc,
     a_node_over_tls_is_verified,
     clients_of_http_1_reach_nodes_of_http_2,
@@ -177,6 +179,91 @@ fn a_call_that_is_given_up_is_given_up_behind() {
     });
     let reason = hear.recv_timeout(crate::kit::PATIENCE).expect("it is told");
     assert!(reason.is_ok(), "{reason:?}");
+}
+
+fn calls_that_are_given_up_leave_those_beside_them_alone() {
+    // Streams without end, so that something is always under way when they are given up.
+    let origin =
+        Http2Origin::serving(|request: Request<RecvStream>, mut respond: Respond, count| async move {
+            if request.uri().path() != "/endless" {
+                return echo(request, respond, count).await;
+            }
+            let mut stream = respond.send_response(Response::new(()), false).unwrap();
+            loop {
+                stream.reserve_capacity(100);
+                match std::future::poll_fn(|cx| stream.poll_capacity(cx)).await {
+                    Some(Ok(_)) if stream.send_data(Bytes::from_static(&[b'x'; 100]), false).is_ok() => {}
+                    _ => return,
+                }
+            }
+        });
+    let gateway = before(&[&origin], "").cores(1).start();
+    Http2::to(&gateway).run(async |sender| {
+        for at in 0..60 {
+            let (answer, stream) =
+                sender.clone().ready().await.unwrap().send_request(call("/endless"), true).unwrap();
+            let mut body = answer.await.unwrap().into_body();
+            assert!(take(&mut body).await.is_some());
+            drop((body, stream));
+            let text = at.to_string();
+            let beside = ask(sender.clone(), call("/a.B/C"), text.clone().into_bytes(), None).await.unwrap();
+            beside.expect(200, &text);
+            assert_eq!(beside.trailer("grpc-status"), Some("0"));
+        }
+    });
+    // Sixteen on each.
+    assert!(origin.accepted() <= 5, "{} connections", origin.accepted());
+}
+
+fn small_messages_wait_for_who_is_slow() {
+    const MESSAGE: &[u8] = b"\0\0\0\0\x03abc";
+    // Nearly a window full of them: more frames than the crate that speaks HTTP/2 would keep by itself.
+    const MESSAGES: usize = 5000;
+    let all_said = Arc::new(tokio::sync::Notify::new());
+    let heard = Arc::clone(&all_said);
+    let origin = Http2Origin::serving(move |request: Request<RecvStream>, mut respond: Respond, count| {
+        let heard = Arc::clone(&heard);
+        async move {
+            match request.uri().path() {
+                "/down" => {
+                    let mut stream = respond.send_response(Response::new(()), false).unwrap();
+                    for _ in 0..MESSAGES {
+                        send(&mut stream, Bytes::from_static(MESSAGE), false).await;
+                    }
+                    let _ = stream.send_data(Bytes::new(), true);
+                }
+                "/up" => {
+                    // Nothing is taken until all is said.
+                    heard.notified().await;
+                    let (mut body, mut bytes) = (request.into_body(), 0);
+                    while let Some(data) = take(&mut body).await {
+                        bytes += data.len();
+                    }
+                    let answer = Response::builder().header("x-bytes", bytes).body(()).unwrap();
+                    respond.send_response(answer, true).unwrap();
+                }
+                _ => echo(request, respond, count).await,
+            }
+        }
+    });
+    let gateway = before(&[&origin], "").cores(1).start();
+    Http2::to(&gateway).run(async |sender| {
+        let (slow, _) = sender.clone().ready().await.unwrap().send_request(call("/down"), true).unwrap();
+        let slow = slow.await.unwrap();
+        let (answer, mut stream) =
+            sender.clone().ready().await.unwrap().send_request(call("/up"), false).unwrap();
+        for _ in 0..MESSAGES {
+            send(&mut stream, Bytes::from_static(MESSAGE), false).await;
+        }
+        send(&mut stream, Bytes::new(), true).await;
+        // Behind all of them.
+        ask(sender.clone(), call("/a.B/C"), b"abc".to_vec(), None).await.unwrap().expect(200, "abc");
+        all_said.notify_one();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.headers()["x-bytes"], (MESSAGES * MESSAGE.len()).to_string());
+        assert_eq!(whole(slow).await.unwrap().body.len(), MESSAGES * MESSAGE.len());
+    });
+    assert_eq!(origin.accepted(), 1);
 }
 
 fn what_the_gateway_says_to_a_call_is_of_grpc() {

@@ -27,6 +27,10 @@ const CONNECTIONS_MAX: usize = 16;
 /// Streams of a connection at a time, if the node allows as many.
 const STREAMS_MAX: usize = 100;
 
+/// Calls that clients gave up while they were answered, after which a connection is left: what of their answers is under way
+/// counts against it for good.
+const GIVEN_UP_MAX: u32 = 16;
+
 /// One connection.
 pub(super) struct NodeSession {
     /// `None` once no more streams are begun on it.
@@ -35,6 +39,7 @@ pub(super) struct NodeSession {
     keep: Keep,
     pub(super) streams: Cell<u32>,
     begun: Cell<u32>,
+    given_up: Cell<u32>,
     pub(super) idle_since: Cell<Moment>,
     /// When the node last said anything.
     pub(super) heard: Cell<Moment>,
@@ -63,6 +68,14 @@ impl NodeSession {
     /// Streams under way end as they would; then the connection does.
     pub(super) fn leave(&self) {
         drop(self.sender.take());
+    }
+
+    /// A client has given up what it asked for.
+    pub(super) fn give_up(&self) {
+        self.given_up.set(self.given_up.get() + 1);
+        if self.given_up.get() >= GIVEN_UP_MAX {
+            self.leave();
+        }
     }
 
     /// What the stream of one request is begun with.
@@ -255,6 +268,7 @@ async fn open(
         keep,
         streams: Cell::new(0),
         begun: Cell::new(0),
+        given_up: Cell::new(0),
         idle_since: Cell::new(hall.core.now()),
         heard: Cell::default(),
     });

@@ -84,6 +84,8 @@ async fn converse(
                 // Given up: a node that has said nothing at all meanwhile may be gone, and others had better not wait for it.
                 if !answered.get() && session.heard.get() < begun {
                     session.leave();
+                } else if !answered.get() {
+                    session.give_up();
                 }
                 return Poll::Ready(passed);
             }

@@ -46,6 +46,14 @@ impl H2Limits {
     const SEND_BYTES_MAX: usize = 64 * 1024;
     /// Streams that were reset are remembered so that what still comes for them is known as such.
     const RESET_REMEMBERED: usize = 50;
+    /// The same with nodes, where it is us who give up what clients do: more than streams of a connection that is left after
+    /// some (`edge/h2/node.rs`).
+    const RESET_REMEMBERED_OF_NODES: usize = 200;
+    /// What short frames of DATA may cost beside their bytes while nobody takes them, at 256 bytes a frame less what is in it:
+    /// of a client, as many as fill a stream's window with the shortest messages of gRPC; of a node, those of many streams
+    /// that are read slowly. Beyond, the connection is ended.
+    const SHORT_FRAMES_COST_MAX: usize = 4 * 1024 * 1024;
+    const SHORT_FRAMES_COST_MAX_OF_NODES: usize = 64 * 1024 * 1024;
 
     /// How we take clients' connections.
     pub fn server(&self) -> h2::server::Builder {
@@ -61,6 +69,7 @@ impl H2Limits {
             .max_local_error_reset_streams(Some(self.resets_owed_max))
             .max_pending_accept_reset_streams(self.resets_unseen_max)
             .max_send_buffer_size(Self::SEND_BYTES_MAX)
+            .data_frame_budget(Self::SHORT_FRAMES_COST_MAX)
             .enable_connect_protocol();
         builder
     }
@@ -75,8 +84,9 @@ impl H2Limits {
             .max_header_list_size(self.header_bytes_max)
             .header_table_size(Self::TABLE_BYTES)
             .max_concurrent_streams(0)
-            .max_concurrent_reset_streams(Self::RESET_REMEMBERED)
+            .max_concurrent_reset_streams(Self::RESET_REMEMBERED_OF_NODES)
             .max_local_error_reset_streams(Some(self.resets_owed_max))
+            .data_frame_budget(Self::SHORT_FRAMES_COST_MAX_OF_NODES)
             .max_send_buffer_size(Self::SEND_BYTES_MAX)
             .initial_max_send_streams(self.streams_max as usize)
             .enable_push(false);
