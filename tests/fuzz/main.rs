@@ -13,6 +13,7 @@ mod bodies;
 mod connections;
 mod heads;
 mod mutate;
+mod prereads;
 mod uris;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
