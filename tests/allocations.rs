@@ -16,6 +16,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use inprocess::{House, ask, origin};
+use ringway::link::handover::Spoken;
 use ringway::model::Settings;
 use ringway::model::resources::{self, Format, Resources};
 use ringway::runtime::Limits;
@@ -144,6 +145,34 @@ fn count(wanted: Wanted, plugins: &str, request: &str) -> (u64, String) {
     COUNT.store(false, Ordering::SeqCst);
     let places = PLACES.lock().expect("no panic while it is held").join("\n  ");
     (ALLOCATIONS.load(Ordering::SeqCst), places)
+}
+
+/// How many allocations a thousand exchanges make that are passed on as they are, once connections stand, and where.
+fn count_passed_on(wanted: Wanted) -> (u64, String) {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let objects = format!("stream_routes: [{{id: 1, upstream: {{nodes: {{\"{}\": 1}}}}}}]", origin());
+    let spoken = Spoken { is_stream: true, ..Spoken::default() };
+    let house = House::open_to(spoken, wanted, Limits::default(), &objects, || WATCHED.set(true));
+    let mut streams: Vec<_> = (0..CONNECTIONS).map(|_| house.connect()).collect();
+    send(&house, &mut streams, GET.as_bytes(), WARM_UP);
+    ALLOCATIONS.store(0, Ordering::SeqCst);
+    PLACES.lock().expect("no panic while it is held").clear();
+    COUNT.store(true, Ordering::SeqCst);
+    send(&house, &mut streams, GET.as_bytes(), COUNTED);
+    COUNT.store(false, Ordering::SeqCst);
+    let places = PLACES.lock().expect("no panic while it is held").join("\n  ");
+    (ALLOCATIONS.load(Ordering::SeqCst), places)
+}
+
+#[test]
+fn what_is_passed_on_as_it_is_costs_no_allocation() {
+    let drivers = std::env::var("RINGWAY_TEST_DRIVERS").unwrap_or_else(|_| "io_uring,epoll".to_owned());
+    for (name, wanted) in [("io_uring", Wanted::IoUring), ("epoll", Wanted::Epoll)] {
+        if drivers.contains(name) {
+            let (count, places) = count_passed_on(wanted);
+            assert_eq!(count, 0, "{name}: {COUNTED} exchanges made {count} allocations; places:\n  {places}");
+        }
+    }
 }
 
 /// Asserts that the request, once warm, costs no allocation.

@@ -127,8 +127,9 @@ async fn begin(hall: &Hall, connection: &mut Connection) -> Option<Vec<u8>> {
 impl Pass<'_> {
     /// The route of the stream, once its name is known where that may decide.
     pub(super) async fn route<'v>(&mut self, view: &'v View) -> Result<&'v StreamRoute, Refusal> {
+        let fallback = view.house.fallback_sni.as_deref();
         if let Some(security) = &self.ex.security
-            && !view.certificates.admits_stream(security, self.ex.timing.received_at)
+            && !view.certificates.admits_stream(security, fallback, self.ex.timing.received_at)
         {
             return Err(Refusal { status: 403, word: "client_certificate" });
         }

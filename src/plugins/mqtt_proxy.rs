@@ -19,16 +19,22 @@ use serde::Deserialize;
 use crate::exchange::{Exchange, Reply};
 use crate::model::field::{InRange, Text};
 use crate::plugin::{CompileCx, ConfigError, Env, Gate, NoMetadata, Plugin, Step};
-use crate::proto::mqtt;
+use crate::proto::mqtt as wire;
 
 /// Looks at the first packet of an MQTT client.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The name of the protocol in the packet: `MQTT`, or `MQIsdp` of MQTT 3.1.
+    #[serde(default = "mqtt")]
     protocol_name: Text<1, 64>,
     /// Its level: 3 for MQTT 3.1, 4 for 3.1.1, 5 for 5.0.
     protocol_level: InRange<0, 255>,
+}
+
+/// What all but the oldest clients speak.
+fn mqtt() -> Text<1, 64> {
+    Text::literal("MQTT")
 }
 
 /// What the core reads.
@@ -59,7 +65,7 @@ impl Plugin for MqttProxy {
 impl MqttProxy {
     fn look<'a>(&'a self, ex: &'a mut Exchange, _: Env<'a>) -> Step<'a> {
         let stream = &mut ex.stream;
-        match mqtt::read(&stream.received) {
+        match wire::read(&stream.received) {
             Ok(None) => {
                 stream.wants_more = true;
                 Step::Next
@@ -69,7 +75,7 @@ impl MqttProxy {
                 stream.mqtt_client_id.extend_from_slice(connect.client_id);
                 Step::Next
             }
-            Ok(Some(_)) | Err(mqtt::NoConnect) => Step::Reply(self.refusal.clone()),
+            Ok(Some(_)) | Err(wire::NoConnect) => Step::Reply(self.refusal.clone()),
         }
     }
 }
@@ -115,10 +121,9 @@ mod tests {
     #[test]
     fn schema_and_compile_agree() {
         agree::<MqttProxy>(
-            &[r#"{"protocol_name": "MQTT", "protocol_level": 4}"#],
+            &[r#"{"protocol_name": "MQIsdp", "protocol_level": 3}"#, r#"{"protocol_level": 4}"#],
             &[
                 (r#"{"protocol_name": "MQTT"}"#, "protocol_level is required"),
-                (r#"{"protocol_level": 4}"#, "protocol_name is required"),
                 (r#"{"protocol_name": "", "protocol_level": 4}"#, "protocol_name"),
                 (r#"{"protocol_name": "MQTT", "protocol_level": 256}"#, "protocol_level"),
                 (r#"{"protocol_name": "MQTT", "protocol_level": 4, "upstream": {}}"#, "upstream"),

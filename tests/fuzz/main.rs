@@ -14,6 +14,7 @@ mod connections;
 mod grpc;
 mod heads;
 mod mutate;
+mod prereads;
 mod uris;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -39,6 +39,17 @@ pub(crate) struct House {
 impl House {
     /// Starts a core with these objects. `begin` runs first on its thread.
     pub(crate) fn open(wanted: Wanted, limits: Limits, objects: &str, begin: fn()) -> Self {
+        Self::open_to(Spoken::default(), wanted, limits, objects, begin)
+    }
+
+    /// The same for connections on which this is spoken.
+    pub(crate) fn open_to(
+        spoken: Spoken,
+        wanted: Wanted,
+        limits: Limits,
+        objects: &str,
+        begin: fn(),
+    ) -> Self {
         let mut compiler = Compiler::new(&Settings::default(), at_once(|_| Err("no names here".to_owned())));
         let objects = parse(objects, Format::Yaml, &|_| None).expect("a file of objects");
         let outcome = compiler.compile(&objects);
@@ -58,7 +69,7 @@ impl House {
             let core = Core::new(0, limits, hatches, 1);
             let (neighbours, handed) = alone;
             let snapshot = outcome.snapshot;
-            let listeners = vec![Open { listener: listeners.remove(0), spoken: Spoken::default() }];
+            let listeners = vec![Open { listener: listeners.remove(0), spoken }];
             let lenders = loan::Neighbour::alone().expect("a socket pair");
             let datagrams = Vec::new();
             let start =

@@ -136,12 +136,13 @@ fn tls_is_ended_here_and_routed_by_name() {
 
 fn who_must_show_a_certificate_is_let_in_by_it_alone() {
     let (certs, one) = (certs(), named("one"));
-    let (cert, key) = certs.issued("ca", "here", "DNS:a.test");
+    let (cert, key) = certs.issued("ca", "here", "DNS:a.test,IP:127.0.0.1");
     certs.issued("ca", "friend", "DNS:friend.test");
     let authority = std::fs::read_to_string(certs.path("ca.crt")).unwrap();
     let ssl = json!({"id": "1", "sni": "a.test", "cert": cert, "key": key, "client": {"ca": authority}});
     let gateway =
         Gateway::resources("stream_routes: [{id: '1', upstream: {nodes: {ONE: 1}}}]", &[("ONE", &one)])
+            .settings("ssl: {fallback_sni: a.test}")
             .settings("stream_proxy: {tcp: [{address: 127.0.0.1, port: 0, tls: true}]}")
             .objects(&json!({"ssls": [ssl]}).to_string())
             .start();
@@ -151,6 +152,11 @@ fn who_must_show_a_certificate_is_let_in_by_it_alone() {
     assert!(raw.wire.exactly(1, |_| {}).is_err());
     assert_eq!(gateway.reason("\"status\":403"), "client_certificate");
     assert_eq!(one.connections(), 1);
+    // Who names no host is taken for one that asks for this one, and is asked for as much.
+    let mut raw = Caller::new(&certs, "ca", None).call(address, "127.0.0.1");
+    assert!(raw.wire.exactly(1, |_| {}).is_err());
+    expect_bytes(&mut Caller::new(&certs, "ca", Some("friend")).call(address, "127.0.0.1"), b"one");
+    assert_eq!(one.connections(), 2);
 }
 
 fn nodes_are_spoken_to_over_tls() {

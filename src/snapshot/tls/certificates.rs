@@ -96,9 +96,10 @@ impl Certificates {
         entries.first().map(|entry| &entry.rules)
     }
 
-    /// Whether bytes may come over a connection that are passed on as they are, as far as clients' certificates go.
-    pub fn admits_stream(&self, security: &Security, now: UnixMs) -> bool {
-        let asked = security.server_name.as_deref();
+    /// Whether bytes may come over a connection that are passed on as they are, as far as clients' certificates go. `fallback` is
+    /// the name that a client is taken to ask for which asks for none.
+    pub fn admits_stream(&self, security: &Security, fallback: Option<&str>, now: UnixMs) -> bool {
+        let asked = security.server_name.as_deref().or(fallback);
         let rules = asked.and_then(|name| self.find(name)).and_then(|rules| rules.client.as_ref());
         rules.is_none_or(|rules| is_trusted(security, rules, now))
     }
