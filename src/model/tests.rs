@@ -145,7 +145,7 @@ fn an_upstream_has_apisix_defaults() {
         checks["active"],
         json!({
             "type": "http", "timeout": 1, "concurrency": 10, "host": null, "port": null, "http_method": "GET",
-            "http_path": "/", "http_req_body": "", "https_verify_certificate": true, "req_headers": null,
+            "http_path": "/", "http_req_body": "", "grpc_service": "", "https_verify_certificate": true, "req_headers": null,
             "healthy": {"interval": 1, "http_statuses": [200, 302], "successes": 2},
             "unhealthy": {
                 "interval": 1, "http_statuses": [429, 404, 500, 501, 502, 503, 504, 505],
