@@ -158,8 +158,14 @@ fn the_least_busy_node_is_chosen_whatever_core_the_others_are_on() {
             (busy.requests() + idle.requests() >= sent).then_some(())
         });
     }
-    // With one request under way there, whoever comes alone goes to the other.
+    let under_way = || {
+        let of = |core| gateway.metric(&format!("ringway_requests_active{{core=\"{core}\"}}"));
+        (0..2).filter_map(of).sum::<f64>()
+    };
+    // With one request under way there, whoever comes alone goes to the other. A client has its answer a moment before the
+    // gateway is done with it.
     for _ in 0..20 {
+        super::kit::eventually("no other is under way", || (under_way() == 1.0).then_some(()));
         gateway.get("/").expect(200, "idle");
     }
     assert_eq!(busy.requests(), 1);

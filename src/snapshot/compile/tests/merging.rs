@@ -131,7 +131,9 @@ fn plugins_are_merged_as_the_model_says() {
     let seed = 0x3e46;
     let mut rng = Rng::seeded(seed);
     let mut compared = 0;
-    for round in 0..400 {
+    let long = std::env::var("RINGWAY_TEST_MERGES").ok().and_then(|rounds| rounds.parse().ok());
+    let rounds = long.unwrap_or(400);
+    for round in 0..rounds {
         let world = World::random(&mut rng);
         let desk = Desk::of(&world.text());
         assert_eq!(desk.faults(), Vec::<String>::new(), "seed {seed:#x} round {round}");
@@ -160,5 +162,5 @@ fn plugins_are_merged_as_the_model_says() {
             }
         }
     }
-    assert_eq!(compared, 20_000);
+    assert_eq!(compared, rounds * 50);
 }
