@@ -4,9 +4,8 @@
 //! A thread of its own does it: neither cores nor the control loop wait for the disk. Where nothing long is counted, no
 //! file is made; where nothing can be kept, that is told once and limits count all the same.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -14,7 +13,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::log;
+use super::{log, whole_file};
 use crate::base::clock;
 use crate::base::window::quota::Span;
 use crate::link::ledger::{Keepsake, KeptAccount, Ledger};
@@ -150,14 +149,7 @@ fn write(path: &Path, keepsake: &Keepsake) -> io::Result<()> {
     bytes.extend_from_slice(&(keepsake.accounts.len() as u64).to_le_bytes());
     keepsake.accounts.iter().for_each(|account| bytes.extend_from_slice(&bytes_of(account)));
     bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let beside = path.with_extension("tmp");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    File::open(folder)?.sync_all()
+    whole_file::replace(path, &bytes)
 }
 
 /// What a file says; `None` where there is none.

@@ -49,6 +49,7 @@ mod socket;
 pub mod source;
 mod status;
 mod store;
+mod whole_file;
 mod write;
 
 use std::collections::{BTreeSet, VecDeque};

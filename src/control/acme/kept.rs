@@ -2,9 +2,8 @@
 //! secrets sealed as those of objects are; or, where the folder can not be used, memory alone.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use serde_json::Value;
 
 use crate::control::log;
 use crate::control::seal::Seal;
+use crate::control::whole_file;
 use crate::model::Settings;
 
 /// The name of the file.
@@ -101,7 +101,7 @@ impl Kept {
             certificate.key = self.sealed(&certificate.key);
         }
         let written = serde_json::to_vec(&state).map_err(io::Error::other);
-        if let Err(error) = written.and_then(|text| write(&self.path, &text)) {
+        if let Err(error) = written.and_then(|text| whole_file::replace(&self.path, &text)) {
             let path = self.path.display();
             log::error(format!("{path}: {error}; what is issued now is lost with the next start"));
         }
@@ -117,17 +117,6 @@ fn read(path: &Path, seal: &Seal) -> io::Result<State> {
     let value: Value = serde_json::from_slice(&text)?;
     let value = seal.uncover(NAME, value).map_err(io::Error::other)?;
     serde_json::from_value(value).map_err(io::Error::other)
-}
-
-fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let aside = path.with_extension("json.new");
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&aside, path)?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

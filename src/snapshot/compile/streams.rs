@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::parts::Service;
-use super::work::{Work, both};
-use crate::exchange::RouteLabels;
+use super::work::{Work, both, labels_of};
 use crate::model::field::PluginMap;
 use crate::model::{self, ConfigError, Kind};
 use crate::plugin::Hooks as _;
@@ -44,7 +43,12 @@ impl Work<'_> {
             return Ok(());
         }
         let compiled = StreamRoute {
-            labels: labels_of(id, route, service.as_deref()),
+            labels: labels_of(
+                id,
+                route.name.as_ref().map(|name| name.as_str()),
+                route.service_id.as_ref().map(|id| id.as_str()),
+                service.as_deref(),
+            ),
             clients: route.remote_addr.is_some().then(|| set_of(route.remote_addr.iter())),
             servers: route.server_addr.is_some().then(|| set_of(route.server_addr.iter())),
             chain: Chain::new(mounts.list),
@@ -123,15 +127,4 @@ fn usable(mounts: &Mounts) -> Mounts {
         list: mounts.list.iter().filter(|mount| works(mount.plugin.name())).cloned().collect(),
         disabled: mounts.disabled.clone(),
     }
-}
-
-fn labels_of(id: &str, route: &model::StreamRoute, service: Option<&Service>) -> RouteLabels {
-    RouteLabels::new(
-        id,
-        route.name.as_ref().map_or("", |name| name.as_str()),
-        route.service_id.as_ref().map_or("", |id| id.as_str()),
-        service.map_or("", |service| &service.name),
-        "",
-        "",
-    )
 }

@@ -252,7 +252,12 @@ impl<'a> Work<'a> {
             .check_route(route, &hosts)
             .map_err(|error| vec![ConfigError::at("uri", error.to_string())])?;
         let compiled = Route {
-            labels: labels_of(id, route, service.as_deref()),
+            labels: labels_of(
+                id,
+                route.name.as_ref().map(|name| name.as_str()),
+                route.service_id.as_ref().map(|id| id.as_str()),
+                service.as_deref(),
+            ),
             clients: route.remote_addrs().next().is_some().then(|| set_of(route.remote_addrs())),
             rule,
             chain: Chain::new(mounts.list),
@@ -343,15 +348,15 @@ impl<'a> Work<'a> {
     }
 }
 
-fn labels_of(id: &str, route: &model::Route, service: Option<&Service>) -> RouteLabels {
-    RouteLabels::new(
-        id,
-        route.name.as_ref().map_or("", |name| name.as_str()),
-        route.service_id.as_ref().map_or("", |id| id.as_str()),
-        service.map_or("", |service| &service.name),
-        "",
-        "",
-    )
+/// What an object that leads to an upstream is told by: a route or a stream route.
+pub(super) fn labels_of(
+    id: &str,
+    name: Option<&str>,
+    service_id: Option<&str>,
+    service: Option<&Service>,
+) -> RouteLabels {
+    let service = service.map_or("", |service| &service.name);
+    RouteLabels::new(id, name.unwrap_or_default(), service_id.unwrap_or_default(), service, "", "")
 }
 
 /// Both results, or the faults of both.

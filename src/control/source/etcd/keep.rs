@@ -4,9 +4,8 @@
 //! It is written aside, synced and renamed, so it is whole or the one before. The first line has a checksum of the
 //! rest; a file that does not fit it is refused, never read in part.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -91,25 +90,10 @@ impl Kept {
     }
 }
 
-/// Puts a text in the place of the file, or leaves the file as it is.
-pub(super) fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    if !folder.exists() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
-    let aside = path.with_extension("json.new");
-    let mut options = File::options();
-    // Objects hold passwords and keys.
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&aside, path)?;
-    File::open(folder)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::whole_file;
     use serde_json::json;
 
     fn kept() -> Kept {
@@ -134,7 +118,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("state").join(FILE);
         assert_eq!(Kept::read(&path).expect("no file is no fault"), None);
-        write(&path, &kept().to_text().expect("text")).expect("written");
+        whole_file::replace(&path, &kept().to_text().expect("text")).expect("written");
         assert_eq!(Kept::read(&path).expect("readable"), Some(kept()));
     }
 

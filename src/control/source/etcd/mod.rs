@@ -31,6 +31,7 @@ use crate::control::dial::Dialer;
 use crate::control::log;
 use crate::control::seal::Seal;
 use crate::control::store::{Change, Store};
+use crate::control::whole_file;
 use crate::control::write::Refusal;
 use crate::model::settings::{Endpoint, EtcdSettings};
 use crate::model::{Kind, Settings, object_name};
@@ -342,7 +343,7 @@ impl Etcd {
             let kept = self.mirror.kept(self.settings.prefix.as_str(), store);
             let file = self.file.clone();
             self.keeping = Some(tokio::task::spawn_blocking(move || {
-                kept.to_text().and_then(|text| keep::write(&file, &text)).inspect_err(|error| {
+                kept.to_text().and_then(|text| whole_file::replace(&file, &text)).inspect_err(|error| {
                     let path = file.display();
                     log::error(format!("{path}: {error}; there is no start without etcd while this is so"));
                 })
