@@ -1,22 +1,22 @@
-//! The bytes of an HTTP/2 connection, to and from the crate that speaks it, until it ends: the same for clients and nodes.
+//! The bytes of an HTTP/2 connection, to and from what speaks it, until it ends: the same for clients and nodes.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
 use crate::edge::Hall;
-use crate::proto::h2::wire::Pump;
+use crate::proto::h2::wire::Outlet;
 use crate::runtime::deadline::Watch;
 use crate::runtime::limits::LINGER;
 use crate::runtime::socket::{Reader, Socket, Writer};
 
 /// Carries a connection to its end. `listen` takes in what comes and ends when nothing more does, `talk` speaks for us; what
-/// it says is shown to `said` and sent, and then the end. Where nothing goes on (`is_idle`) no memory is held.
+/// comes out of `outlet` is sent, and then the end. Where nothing goes on (`is_idle`) no memory is held.
 pub(super) async fn carry(
     hall: &Hall,
     socket: &mut Socket,
-    pump: &Pump,
-    (is_idle, said): (impl Fn() -> bool, impl Fn(&[u8])),
+    outlet: &impl Outlet,
+    is_idle: impl Fn() -> bool,
     listen: impl AsyncFnOnce(&mut Reader),
     talk: impl Future<Output = ()>,
 ) {
@@ -26,7 +26,7 @@ pub(super) async fn carry(
         let mut listening = pin!(listen(&mut reader));
         let mut has_listened = {
             let mut talking = pin!(talk);
-            let mut telling = pin!(tell(hall, &watch, &mut writer, pump, (is_idle, said)));
+            let mut telling = pin!(tell(hall, &watch, &mut writer, outlet, is_idle));
             let (mut has_listened, mut has_talked) = (false, false);
             poll_fn(|cx| {
                 has_listened = has_listened || listening.as_mut().poll(cx).is_ready();
@@ -35,7 +35,7 @@ pub(super) async fn carry(
             })
             .await
         };
-        pump.close();
+        outlet.close();
         socket.writer.take_back(writer);
         socket.finish_sending();
         watch.arm(&hall.core.wheel, LINGER);
@@ -53,20 +53,18 @@ async fn tell(
     hall: &Hall,
     watch: &std::rc::Rc<Watch>,
     writer: &mut Writer,
-    pump: &Pump,
-    (is_idle, said): (impl Fn() -> bool, impl Fn(&[u8])),
+    outlet: &impl Outlet,
+    is_idle: impl Fn() -> bool,
 ) {
     let core = &hall.core;
-    let mut spare = Vec::new();
-    while let Some(bytes) = pump.outgoing(spare).await {
-        said(&bytes);
+    let mut bytes = Vec::new();
+    while poll_fn(|cx| outlet.poll_outgoing(cx, &mut bytes)).await {
         watch.arm(&core.wheel, core.limits.write_timeout);
-        let (sent, mut returned) = writer.send(bytes, 0, core.sending()).await;
+        let (sent, returned) = writer.send(bytes, 0, core.sending()).await;
         watch.disarm();
         if sent.is_err() {
             return;
         }
-        returned.clear();
-        spare = if is_idle() { Vec::new() } else { returned };
+        bytes = if is_idle() { Vec::new() } else { returned };
     }
 }

@@ -1,4 +1,4 @@
-//! An HTTP/2 connection of a client: its bytes to and from the `h2` crate, its streams begun, and its end.
+//! An HTTP/2 connection of a client: its bytes to and from the conversation, its streams begun, and its end.
 //!
 //! Each stream is served as a connection of HTTP/1 whose other end is in this core (`stream.rs`), so nothing behind knows
 //! which version a client speaks. A connection on which nothing goes on holds no buffer of ours.
@@ -11,15 +11,11 @@ mod stream;
 pub(super) use node::{Nodes, stream as stream_to};
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future as _, poll_fn};
-use std::pin::pin;
+use std::future::{poll_fn, ready};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::Reason;
-use h2::server::Connection as Http2;
 use slab::Slab;
 
 use self::carry::carry;
@@ -28,9 +24,9 @@ use super::h1::Connection;
 use crate::base::clock::Moment;
 use crate::exchange::{Client, Security};
 use crate::link::outbox::Level;
-use crate::proto::h2::breach::{Breach, Conduct};
-use crate::proto::h2::meter::{Abuse, Meter};
-use crate::proto::h2::wire::{Pump, Wire, wire};
+use crate::proto::h2::conversation::{Begun, Conversation, Fault, Listener, Scratch};
+use crate::proto::h2::tally::Abuse;
+use crate::proto::h2::wire::Outlet;
 use crate::runtime::deadline::Watch;
 use crate::runtime::limits::LINGER;
 use crate::runtime::socket::Reader;
@@ -40,6 +36,7 @@ struct Session {
     client: Client,
     security: Option<Rc<Security>>,
     watch: Rc<Watch>,
+    conversation: RefCell<Conversation>,
     /// Streams under way, and those begun so far.
     streams: Cell<u32>,
     begun: Cell<u32>,
@@ -47,42 +44,20 @@ struct Session {
     idle_since: Cell<Moment>,
     /// When the client was told that no more streams are taken.
     leaving: Cell<Option<Moment>>,
-    /// What the client did that ends it.
-    offence: Cell<Option<Offence>>,
-    /// Counts what the client says, and what it is told.
-    meter: RefCell<Meter>,
-    /// Whoever talks to the client.
-    talker: RefCell<Option<Waker>>,
-}
-
-/// Why a connection is ended.
-#[derive(Clone, Copy)]
-enum Offence {
-    /// Something too often.
-    Abuse(Abuse),
-    /// Something that may not be.
-    Breach(Breach),
 }
 
 impl Session {
-    fn new(connection: &Connection, now: Moment) -> Self {
+    fn new(hall: &Hall, connection: &Connection, now: Moment) -> Self {
+        let limits = hall.core.limits.http2.unwrap_or_default();
         Self {
             client: Client { http2: true, ..connection.client },
             security: connection.security.clone(),
             watch: Rc::clone(connection.socket.watch()),
+            conversation: RefCell::new(Conversation::new(limits, now)),
             streams: Cell::new(0),
             begun: Cell::new(0),
             idle_since: Cell::new(now),
             leaving: Cell::new(None),
-            offence: Cell::new(None),
-            meter: RefCell::new(Meter::after_preface(now)),
-            talker: RefCell::new(None),
-        }
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = self.talker.take() {
-            waker.wake();
         }
     }
 
@@ -111,28 +86,42 @@ impl Session {
     fn leave(&self, now: Moment) {
         if self.leaving.get().is_none() {
             self.leaving.set(Some(now));
-            self.wake();
+            self.conversation.borrow_mut().leave();
         }
+    }
+}
+
+impl Outlet for Session {
+    fn poll_outgoing(&self, cx: &Context<'_>, spare: &mut Vec<u8>) -> Poll<bool> {
+        self.conversation.borrow_mut().poll_outgoing(cx, spare)
+    }
+
+    fn close(&self) {
+        self.conversation.borrow_mut().close();
     }
 }
 
 /// All of a core.
 #[derive(Default)]
-pub(super) struct Sessions(RefCell<Slab<Rc<Session>>>);
+pub(super) struct Sessions {
+    all: RefCell<Slab<Rc<Session>>>,
+    /// What reading heads takes, for one at a time.
+    scratch: RefCell<Scratch>,
+}
 
 impl Sessions {
     /// Ends those on which nothing goes on for too long; about once a second.
     pub(super) fn look(&self, hall: &Hall, now: Moment) {
-        self.all().iter().for_each(|session| session.look(hall, now));
+        self.list().iter().for_each(|session| session.look(hall, now));
     }
 
     /// Tells all clients that no more streams are taken.
     pub(super) fn leave(&self, now: Moment) {
-        self.all().iter().for_each(|session| session.leave(now));
+        self.list().iter().for_each(|session| session.leave(now));
     }
 
-    fn all(&self) -> Vec<Rc<Session>> {
-        self.0.borrow().iter().map(|(_, session)| Rc::clone(session)).collect()
+    fn list(&self) -> Vec<Rc<Session>> {
+        self.all.borrow().iter().map(|(_, session)| Rc::clone(session)).collect()
     }
 }
 
@@ -144,7 +133,7 @@ struct Listed<'a> {
 
 impl<'a> Listed<'a> {
     fn new(hall: &'a Hall, session: &Rc<Session>) -> Self {
-        let key = hall.sessions.0.borrow_mut().insert(Rc::clone(session));
+        let key = hall.sessions.all.borrow_mut().insert(Rc::clone(session));
         hall.core.stats.http2_connections.add(1);
         Self { hall, key }
     }
@@ -153,45 +142,38 @@ impl<'a> Listed<'a> {
 impl Drop for Listed<'_> {
     fn drop(&mut self) {
         self.hall.core.stats.http2_connections.sub(1);
-        drop(self.hall.sessions.0.borrow_mut().try_remove(self.key));
+        drop(self.hall.sessions.all.borrow_mut().try_remove(self.key));
     }
 }
 
 /// Serves a connection to its end. `received` has come already.
 pub(super) async fn serve(hall: &Rc<Hall>, connection: &mut Connection, received: Vec<u8>) {
-    let core = &hall.core;
-    let now = core.now();
-    let session = Rc::new(Session::new(connection, now));
+    let now = hall.core.now();
+    let session = Rc::new(Session::new(hall, connection, now));
     let _listed = Listed::new(hall, &session);
     session.watch.disarm();
     session.watch.set_resting(true);
     if hall.draining.get() {
         session.leave(now);
     }
-    let (wire, pump) = wire();
-    let listen = async |reader: &mut Reader| listen(hall, &session, reader, &pump, received).await;
-    let talk = talk(hall, &session, wire);
-    let said = |bytes: &[u8]| session.meter.borrow_mut().tell(bytes);
-    carry(hall, &mut connection.socket, &pump, (|| session.is_idle(), said), listen, talk).await;
+    let listen = async |reader: &mut Reader| listen(hall, &session, reader, received).await;
+    // Streams speak for themselves.
+    carry(hall, &mut connection.socket, &*session, || session.is_idle(), listen, ready(())).await;
 }
 
-/// Receives what the client says, until it says nothing more, or too much of the wrong kind.
-async fn listen(hall: &Hall, session: &Session, reader: &mut Reader, pump: &Pump, received: Vec<u8>) {
+/// Receives what the client says, until it says nothing more, or something wrong.
+async fn listen(hall: &Rc<Hall>, session: &Rc<Session>, reader: &mut Reader, received: Vec<u8>) {
     let core = &hall.core;
-    let mut conduct = Conduct::after_preface();
     let mut buffer = received;
     loop {
         if !buffer.is_empty() {
-            if let Some(offence) = offence(&session.meter, &mut conduct, &mut buffer, core.now()) {
-                session.offence.set(Some(offence));
-                // Taken, so that both have said hello and it can be told; no more than this is.
-                pump.feed(buffer);
-                pump.end();
-                session.wake();
-                return listen_no_more(hall, reader).await;
+            if let Err(fault) = hear(hall, session, &buffer) {
+                note(hall, session, fault);
+                session.conversation.borrow_mut().fail(fault);
+                return listen_no_more(hall, reader, buffer).await;
             }
-            pump.feed(buffer);
-            buffer = pump.emptied().await;
+            buffer.clear();
+            poll_fn(|cx| session.conversation.borrow_mut().poll_hearing(cx)).await;
         }
         if session.is_idle() && !reader.holds_bytes() {
             core.buffers.give_back(std::mem::take(&mut buffer));
@@ -210,27 +192,57 @@ async fn listen(hall: &Hall, session: &Session, reader: &mut Reader, pump: &Pump
         }
     }
     core.buffers.give_back(buffer);
-    pump.end();
+    session.conversation.borrow_mut().close();
 }
 
-/// What is wrong with what was received, if anything. Bytes that break a rule are taken away, and those behind them: the crate
-/// would call it by another name.
-fn offence(
-    meter: &RefCell<Meter>,
-    conduct: &mut Conduct,
-    received: &mut Vec<u8>,
-    now: Moment,
-) -> Option<Offence> {
-    let breach = conduct.look(received).err().map(|(breach, begins)| {
-        received.truncate(begins);
-        Offence::Breach(breach)
-    });
-    meter.borrow_mut().look(received, now).err().map(Offence::Abuse).or(breach)
+/// Takes in what the client said.
+fn hear(hall: &Rc<Hall>, session: &Rc<Session>, bytes: &[u8]) -> Result<(), Fault> {
+    let now = hall.core.now();
+    let mut scratch = hall.sessions.scratch.borrow_mut();
+    let heard = session.conversation.borrow_mut().receive(bytes, now, &mut scratch, &mut Door { hall, session });
+    if session.begun.get() >= hall.core.limits.keepalive_requests {
+        session.leave(now);
+    }
+    heard
+}
+
+/// Where streams come in.
+struct Door<'a> {
+    hall: &'a Rc<Hall>,
+    session: &'a Rc<Session>,
+}
+
+impl Listener for Door<'_> {
+    fn lend(&mut self) -> Vec<u8> {
+        self.hall.core.buffers.small()
+    }
+
+    fn take_back(&mut self, head: Vec<u8>) {
+        self.hall.core.buffers.give_back(head);
+    }
+
+    fn nonce(&mut self) -> [u8; 16] {
+        self.hall.core.dice(crate::base::rng::Rng::bytes16)
+    }
+
+    fn begin(&mut self, begun: Begun) -> bool {
+        // As many requests as connections, whoever they come from: each holds what a connection does.
+        if is_full(self.hall) {
+            self.hall.core.stats.http2_refused.add(1);
+            self.take_back(begun.head);
+            return false;
+        }
+        stream::begin(self.hall, self.session, begun);
+        true
+    }
+
+    fn note_malformed(&mut self) {
+        self.hall.core.stats.http2_errors.add(1);
+    }
 }
 
 /// Reads on until the connection ends: closed with something unread, it would be reset, and the client not see what it did.
-async fn listen_no_more(hall: &Hall, reader: &mut Reader) {
-    let mut buffer = hall.core.buffers.small();
+async fn listen_no_more(hall: &Hall, reader: &mut Reader, mut buffer: Vec<u8>) {
     loop {
         buffer.clear();
         let room = buffer.capacity();
@@ -242,69 +254,16 @@ async fn listen_no_more(hall: &Hall, reader: &mut Reader) {
     }
 }
 
-/// Begins the client's streams.
-async fn talk(hall: &Rc<Hall>, session: &Rc<Session>, wire: Wire) {
-    let core = &hall.core;
-    let Ok(mut http2) = core.limits.http2.unwrap_or_default().server().handshake::<_, Bytes>(wire).await
-    else {
-        core.stats.http2_errors.add(1);
-        return;
-    };
-    let mut told = false;
-    loop {
-        let next = poll_fn(|cx| {
-            session.talker.replace(Some(cx.waker().clone()));
-            match session.offence.take() {
-                Some(Offence::Abuse(abuse)) => {
-                    note_abuse(hall, session, abuse);
-                    http2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                }
-                Some(Offence::Breach(breach)) => http2.abrupt_shutdown(breach.reason()),
-                None => {}
-            }
-            if session.leaving.get().is_some() && !told {
-                told = true;
-                http2.graceful_shutdown();
-            }
-            poll_accept(&mut http2, cx)
-        })
-        .await;
-        match next {
-            // As many requests as connections, whoever they come from: each holds what a connection does.
-            Some(Ok((_, mut respond))) if is_full(hall) => {
-                core.stats.http2_refused.add(1);
-                respond.send_reset(Reason::REFUSED_STREAM);
-            }
-            Some(Ok((request, respond))) => {
-                if session.begun.get() + 1 >= core.limits.keepalive_requests {
-                    session.leave(core.now());
-                }
-                stream::begin(hall, session, request, respond);
-            }
-            Some(Err(error)) => {
-                // A client that just left is none of it.
-                if !error.is_io() {
-                    core.stats.http2_errors.add(1);
-                }
-                return;
-            }
-            None => return,
-        }
-    }
-}
-
 /// Whether the core has as many streams under way as it may have connections.
 fn is_full(hall: &Hall) -> bool {
     hall.core.stats.http2_streams_active.get() >= hall.core.limits.connections_max as u64
 }
 
-type Begun = (http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>);
-
-fn poll_accept(
-    http2: &mut Http2<Wire, Bytes>,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Begun, h2::Error>>> {
-    pin!(http2.accept()).poll(cx)
+fn note(hall: &Hall, session: &Session, fault: Fault) {
+    match fault {
+        Fault::Abuse(abuse) => note_abuse(hall, session, abuse),
+        Fault::Breach(_) => hall.core.stats.http2_errors.add(1),
+    }
 }
 
 fn note_abuse(hall: &Hall, session: &Session, abuse: Abuse) {

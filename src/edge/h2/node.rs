@@ -18,7 +18,7 @@ use crate::base::clock::Moment;
 use crate::base::hash::Map;
 use crate::edge::Hall;
 use crate::edge::pick::Unreached;
-use crate::proto::h2::wire::{Pump, Wire, wire};
+use crate::proto::h2::wire::{Outlet as _, Pump, Wire, wire};
 use crate::runtime::pool::{Keep, Leased, PoolKey};
 use crate::runtime::socket::{Reader, Socket};
 
@@ -299,7 +299,7 @@ async fn serve(
         let _ = http2.await;
         pump.close();
     };
-    carry(hall, &mut socket, &pump, (|| session.streams.get() == 0, |_: &[u8]| {}), listen, talk).await;
+    carry(hall, &mut socket, &pump, || session.streams.get() == 0, listen, talk).await;
 }
 
 /// Receives what the node says, to its end.

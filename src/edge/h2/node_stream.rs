@@ -13,7 +13,8 @@ use h2::{Reason, RecvStream, SendStream};
 use http::Response;
 
 use super::node::NodeSession;
-use super::stream::{Broken, OWN_HEADS, send};
+use super::patience;
+use super::stream::{Broken, OWN_HEADS};
 use crate::edge::Hall;
 use crate::edge::accept::catch;
 use crate::edge::download::Download;
@@ -250,4 +251,37 @@ async fn next_head(answer: &mut ResponseFuture) -> Result<Head, h2::Error> {
 fn is_refusal(error: &h2::Error) -> bool {
     let is_going = error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
     is_going || error.reason() == Some(Reason::REFUSED_STREAM)
+}
+
+/// Sends as the node's window allows. Nothing but the end may be sent of nothing.
+async fn send(
+    hall: &Hall,
+    stream: &mut SendStream<Bytes>,
+    mut data: Bytes,
+    last: bool,
+) -> Result<(), Broken> {
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        let room = match stream.capacity() {
+            0 => {
+                let waiting = poll_fn(|cx| stream.poll_capacity(cx));
+                match monoio::time::timeout(patience(hall), waiting).await {
+                    Ok(Some(Ok(room))) => room,
+                    Ok(_) => return Err(Broken::Client),
+                    Err(_) => {
+                        stream.send_reset(Reason::CANCEL);
+                        return Err(Broken::Client);
+                    }
+                }
+            }
+            room => room,
+        };
+        let piece = data.split_to(room.min(data.len()));
+        let ends = last && data.is_empty();
+        stream.send_data(piece, ends).map_err(|_| Broken::Client)?;
+        if ends {
+            return Ok(());
+        }
+    }
+    if last { stream.send_data(Bytes::new(), true).map_err(|_| Broken::Client) } else { Ok(()) }
 }

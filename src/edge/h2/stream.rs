@@ -6,11 +6,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
-use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
-use http::{Request, Response};
-
 use super::{Session, patience};
 use crate::edge::Hall;
 use crate::edge::accept::catch;
@@ -22,8 +17,11 @@ use crate::exchange::Client;
 use crate::proto::h1::chunked;
 use crate::proto::h1::framing::{self, Framing};
 use crate::proto::h1::parse::{self, HEADERS_HARD_MAX, HeadLimits, Parsed, Underscores};
-use crate::proto::h2::message::{self, Told};
-use crate::proto::head::{HeaderList, Method, StatusLine};
+use crate::proto::h2::answer;
+use crate::proto::h2::code::Code;
+use crate::proto::h2::conversation::{Begun, Conversation, Fields, Gone};
+use crate::proto::h2::request::Told;
+use crate::proto::head::{HeaderList, StatusLine};
 use crate::runtime::pipe::FarEnd;
 use crate::runtime::socket::Socket;
 
@@ -73,41 +71,113 @@ impl Drop for Under {
     }
 }
 
+/// A client's stream, as whoever serves it sees it. Dropping it ends it.
+struct Stream {
+    session: Rc<Session>,
+    key: usize,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.with(|conversation, key| conversation.forget(key));
+    }
+}
+
+impl From<Gone> for Broken {
+    fn from(_: Gone) -> Self {
+        Self::Client
+    }
+}
+
+impl Stream {
+    fn with<R>(&self, act: impl FnOnce(&mut Conversation, usize) -> R) -> R {
+        act(&mut self.session.conversation.borrow_mut(), self.key)
+    }
+
+    /// Waits for something of the body; false is its end.
+    async fn body(&self, into: &mut Vec<u8>) -> Result<bool, Broken> {
+        Ok(poll_fn(|cx| self.with(|conversation, key| conversation.poll_body(key, cx, into))).await?)
+    }
+
+    fn tell(&self, ends: bool, say: impl FnOnce(&mut Fields<'_>)) -> Result<(), Broken> {
+        Ok(self.with(|conversation, key| conversation.tell(key, ends, say))?)
+    }
+
+    /// What comes out of the pipe, unless the client gives the stream up before.
+    async fn take(&self, far: &FarEnd) -> Result<Option<Vec<u8>>, Broken> {
+        poll_fn(|cx| {
+            if self.with(|conversation, key| conversation.poll_gone(key, cx)).is_ready() {
+                return Poll::Ready(Err(Broken::Client));
+            }
+            far.poll_take(cx).map(Ok)
+        })
+        .await
+    }
+
+    /// Waits for room for a head.
+    async fn space(&self, hall: &Hall) -> Result<(), Broken> {
+        let space = poll_fn(|cx| self.with(|conversation, key| conversation.poll_space(key, cx)));
+        self.within(hall, space).await
+    }
+
+    /// Waits until something may be sent.
+    async fn room(&self, hall: &Hall) -> Result<usize, Broken> {
+        let mut room = poll_fn(|cx| self.with(|conversation, key| conversation.poll_room(key, cx)));
+        // Mostly there is some.
+        let mut cx = Context::from_waker(Waker::noop());
+        if let Poll::Ready(room) = pin!(&mut room).poll(&mut cx) {
+            return Ok(room?);
+        }
+        self.within(hall, room).await
+    }
+
+    /// Gives the stream up if the client lets it wait for too long.
+    async fn within<T>(&self, hall: &Hall, wait: impl Future<Output = Result<T, Gone>>) -> Result<T, Broken> {
+        match monoio::time::timeout(patience(hall), wait).await {
+            Ok(waited) => Ok(waited?),
+            Err(_) => {
+                self.with(|conversation, key| conversation.reset(key, Code::Cancel));
+                Err(Broken::Client)
+            }
+        }
+    }
+
+    /// Sends a piece of the body as the client's window allows. Nothing but the end may be sent of nothing.
+    async fn send(&self, hall: &Hall, mut data: &[u8], last: bool) -> Result<(), Broken> {
+        while !data.is_empty() {
+            let room = self.room(hall).await?;
+            let (piece, rest) = data.split_at(room.min(data.len()));
+            data = rest;
+            let ends = last && data.is_empty();
+            self.with(|conversation, key| conversation.send(key, piece, ends))?;
+            if ends {
+                return Ok(());
+            }
+        }
+        if last { Ok(self.with(|conversation, key| conversation.send(key, &[], true))?) } else { Ok(()) }
+    }
+}
+
 /// Begins to serve a stream, in a task of its own.
-pub(super) fn begin(
-    hall: &Rc<Hall>,
-    session: &Rc<Session>,
-    request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
-) {
+pub(super) fn begin(hall: &Rc<Hall>, session: &Rc<Session>, begun: Begun) {
     // Counted now, not when its task has its turn: many may begin in one.
     let under = Under::way(Rc::clone(hall), Rc::clone(session));
     let before = session.begun.replace(session.begun.get() + 1);
     hall.core.stats.http2_streams.add(1);
     monoio::spawn(async move {
         let (hall, session) = (&under.hall, &under.session);
-        catch(hall, session.client.peer, pin!(serve(hall, session, before, request, respond))).await;
+        catch(hall, session.client.peer, pin!(serve(hall, session, before, begun))).await;
     });
 }
 
 /// Serves a stream to its end.
-async fn serve(
-    hall: &Rc<Hall>,
-    session: &Session,
-    before: u32,
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-) {
+async fn serve(hall: &Rc<Hall>, session: &Rc<Session>, before: u32, begun: Begun) {
     let core = &hall.core;
-    let (parts, body) = request.into_parts();
-    let mut head = core.buffers.small();
-    let nonce = || core.dice(crate::base::rng::Rng::bytes16);
-    let Ok(told) = message::write_request(&mut head, &parts, body.is_end_stream(), nonce) else {
-        core.buffers.give_back(head);
-        core.stats.http2_errors.add(1);
-        return respond.send_reset(Reason::PROTOCOL_ERROR);
-    };
-    let method = if told.websocket { Method::Get } else { method_of(&parts.method) };
+    let Begun { key, mut head, told, ends } = begun;
+    let stream = Stream { session: Rc::clone(session), key };
+    if stream.with(Conversation::meet).is_err() {
+        return core.buffers.give_back(head);
+    }
     let (socket, far) = Socket::piped(&core.wheel);
     let inner = inner(session.client, session, before, socket);
     let serving = async {
@@ -115,30 +185,30 @@ async fn serve(
         drop(Stages::serve(hall, Box::new(inner)).await);
     };
     let telling = async {
-        let mut body = body;
-        add_first(&mut head, &mut body, told);
+        if !ends {
+            add_first(&mut head, &stream, told);
+        }
         let sent = far.send(&head).await;
         core.buffers.give_back(head);
         if sent.is_ok() {
-            converse(hall, &far, body, &mut respond, told, method).await;
+            converse(hall, &far, &stream, told).await;
         }
+        drop(stream);
         drop(far);
     };
     join(serving, telling).await;
 }
 
 /// Adds to a head what has come of its body by now, if that is little: then it can be sent on in one go, and again.
-fn add_first(out: &mut Vec<u8>, body: &mut RecvStream, told: Told) {
-    if told.websocket || body.is_end_stream() {
+fn add_first(out: &mut Vec<u8>, stream: &Stream, told: Told) {
+    if told.websocket || out.len() > FIRST_BYTES_MAX {
         return;
     }
-    let mut cx = Context::from_waker(Waker::noop());
-    while out.len() <= FIRST_BYTES_MAX
-        && let Poll::Ready(Some(Ok(data))) = body.poll_data(&mut cx)
-    {
+    let mut data = Vec::new();
+    let cx = Context::from_waker(Waker::noop());
+    if let Poll::Ready(Ok(true)) = stream.with(|conversation, key| conversation.poll_body(key, &cx, &mut data)) {
         frame(out, &data, told);
-        // Only of a stream that has ended, where it does not matter.
-        let _ = body.flow_control().release_capacity(data.len());
+        stream.with(|conversation, key| conversation.release(key, data.len()));
     }
 }
 
@@ -163,21 +233,9 @@ fn inner(client: Client, session: &Session, before: u32, socket: Socket) -> Conn
     }
 }
 
-fn method_of(method: &http::Method) -> Method {
-    Method::of(method.as_str().as_bytes()).unwrap_or_default()
-}
-
 /// Both directions at once, until the answer is through or cannot be.
-async fn converse(
-    hall: &Hall,
-    far: &FarEnd,
-    body: RecvStream,
-    respond: &mut SendResponse<Bytes>,
-    told: Told,
-    method: Method,
-) {
-    let (mut up, mut down) =
-        (pin!(pass_up(far, body, told)), pin!(pass_down(hall, far, respond, told, method)));
+async fn converse(hall: &Hall, far: &FarEnd, stream: &Stream, told: Told) {
+    let (mut up, mut down) = (pin!(pass_up(far, stream, told)), pin!(pass_down(hall, far, stream, told)));
     let mut is_up = false;
     poll_fn(|cx| {
         if !is_up && let Poll::Ready(passed) = up.as_mut().poll(cx) {
@@ -193,10 +251,9 @@ async fn converse(
 }
 
 /// Passes the body on, with back-pressure: the client may send more once what it sent was taken.
-async fn pass_up(far: &FarEnd, mut body: RecvStream, told: Told) -> Result<(), Broken> {
-    let mut chunk = Vec::new();
-    while let Some(data) = body.data().await {
-        let data = data.map_err(|_| Broken::Client)?;
+async fn pass_up(far: &FarEnd, stream: &Stream, told: Told) -> Result<(), Broken> {
+    let (mut data, mut chunk) = (Vec::new(), Vec::new());
+    while stream.body(&mut data).await? {
         chunk.clear();
         let piece = match told.framing {
             Framing::Chunked => {
@@ -209,44 +266,39 @@ async fn pass_up(far: &FarEnd, mut body: RecvStream, told: Told) -> Result<(), B
         if far.send(piece).await.is_err() {
             return Ok(());
         }
-        // Only of a stream that has ended, where it does not matter.
-        let _ = body.flow_control().release_capacity(data.len());
+        stream.with(|conversation, key| conversation.release(key, data.len()));
+        data.clear();
     }
-    let trailers = body.trailers().await.map_err(|_| Broken::Client)?;
     if told.websocket {
         far.finish();
     } else if told.framing == Framing::Chunked {
         chunk.clear();
         chunk.extend_from_slice(b"0\r\n");
-        match trailers {
-            Some(trailers) => message::write_trailers(&mut chunk, &trailers),
-            None => chunk.extend_from_slice(b"\r\n"),
-        }
+        chunk.extend_from_slice(&stream.with(Conversation::trailers_of).unwrap_or_default());
+        chunk.extend_from_slice(b"\r\n");
         let _ = far.send(&chunk).await;
     }
     Ok(())
 }
 
 /// Passes the answer on. One that is cut short ends with a reset, so that nobody takes it for whole.
-async fn pass_down(hall: &Hall, far: &FarEnd, respond: &mut SendResponse<Bytes>, told: Told, method: Method) {
+async fn pass_down(hall: &Hall, far: &FarEnd, stream: &Stream, told: Told) {
     let mut scratch = hall.core.exchange();
-    let answered = answer(hall, far, respond, told, method, &mut scratch.response.headers).await;
+    let answered = answer(hall, far, stream, told, &mut scratch.response.headers).await;
     hall.core.give_back(scratch);
-    match answered {
-        Ok(()) | Err(Broken::Client) => {}
-        Err(Broken::Answer) => respond.send_reset(Reason::INTERNAL_ERROR),
+    if matches!(answered, Err(Broken::Answer)) {
+        stream.with(|conversation, key| conversation.reset(key, Code::Internal));
     }
 }
 
 async fn answer(
     hall: &Hall,
     far: &FarEnd,
-    respond: &mut SendResponse<Bytes>,
+    stream: &Stream,
     told: Told,
-    method: Method,
     headers: &mut HeaderList,
 ) -> Result<(), Broken> {
-    let (status, framing) = receive_head(far, respond, told, method, headers).await?;
+    let (status, framing) = receive_head(far, stream, told, headers).await?;
     let body_at = status.head.end();
     let is_tunnel = told.websocket && status.status == 101;
     let download = match framing {
@@ -256,44 +308,34 @@ async fn answer(
         framing => Download::of(framing),
     };
     let ends = matches!(download, Download::Nothing);
-    let response = message::response(status.status, headers, told.websocket);
+    stream.space(hall).await?;
+    stream.tell(ends, |fields| answer::head(fields, status.status, headers, told.websocket))?;
     let bytes = headers.take_received();
-    let mut stream = respond.send_response(response, ends).map_err(|_| Broken::Client)?;
-    if ends {
-        return Ok(());
-    }
-    let passed = pass_body(hall, far, &mut stream, download, bytes, body_at).await;
-    if matches!(passed, Err(Broken::Answer)) {
-        stream.send_reset(Reason::INTERNAL_ERROR);
-        return Ok(());
-    }
-    passed
+    if ends { Ok(()) } else { pass_body(hall, far, stream, download, bytes, body_at).await }
 }
 
 /// Waits for the final head; tells the client of those before it.
 async fn receive_head(
     far: &FarEnd,
-    respond: &mut SendResponse<Bytes>,
+    stream: &Stream,
     told: Told,
-    method: Method,
     headers: &mut HeaderList,
 ) -> Result<(StatusLine, Framing), Broken> {
-    let mut bytes = take(far, respond).await?.ok_or(Broken::Answer)?;
+    let mut bytes = stream.take(far).await?.ok_or(Broken::Answer)?;
     let mut start = 0;
     loop {
         match parse::response(&bytes, start, &OWN_HEADS, headers) {
             Ok(Parsed::Complete(line)) if matches!(line.status, 100..=199) && line.status != 101 => {
                 headers.hold_received(bytes);
-                let interim: Response<()> = message::response(line.status, headers, false);
-                // A client that left is noticed by what follows.
-                let _ = respond.send_informational(interim);
+                stream.tell(false, |fields| answer::head(fields, line.status, headers, false))?;
                 bytes = headers.take_received();
                 headers.clear();
                 start = line.head.end();
             }
             Ok(Parsed::Complete(line)) => {
                 headers.hold_received(bytes);
-                let framing = framing::of_response(method, &line, headers).map_err(|_| Broken::Answer)?;
+                let framing =
+                    framing::of_response(told.method, &line, headers).map_err(|_| Broken::Answer)?;
                 return if line.status == 101 && !told.websocket {
                     Err(Broken::Answer)
                 } else {
@@ -302,7 +344,7 @@ async fn receive_head(
             }
             Ok(Parsed::Partial) => {
                 headers.clear();
-                let more = take(far, respond).await?.ok_or(Broken::Answer)?;
+                let more = stream.take(far).await?.ok_or(Broken::Answer)?;
                 bytes.extend_from_slice(&more);
             }
             Err(_) => return Err(Broken::Answer),
@@ -310,22 +352,11 @@ async fn receive_head(
     }
 }
 
-/// What comes out of the pipe, unless the client gives the stream up before.
-async fn take(far: &FarEnd, respond: &mut SendResponse<Bytes>) -> Result<Option<Vec<u8>>, Broken> {
-    poll_fn(|cx| {
-        if respond.poll_reset(cx).is_ready() {
-            return Poll::Ready(Err(Broken::Client));
-        }
-        far.poll_take(cx).map(Ok)
-    })
-    .await
-}
-
 /// Passes the body on, from `start` in what was received with the head.
 async fn pass_body(
     hall: &Hall,
     far: &FarEnd,
-    stream: &mut SendStream<Bytes>,
+    stream: &Stream,
     mut download: Download,
     mut bytes: Vec<u8>,
     mut start: usize,
@@ -333,72 +364,25 @@ async fn pass_body(
     let is_tunnel = matches!(download, Download::UntilClose);
     loop {
         let piece = download.take(&mut bytes[start..]).map_err(|_| Broken::Answer)?;
-        let data = message::piece(bytes, start, piece.data);
+        let data = &bytes[start..start + piece.data];
         if piece.done {
             return finish(hall, stream, &download, data).await;
         }
-        send(hall, stream, data, false).await?;
-        let next = poll_fn(|cx| {
-            if stream.poll_reset(cx).is_ready() {
-                return Poll::Ready(Err(Broken::Client));
-            }
-            far.poll_take(cx).map(Ok)
-        });
-        match next.await? {
+        stream.send(hall, data, false).await?;
+        match stream.take(far).await? {
             Some(more) => (bytes, start) = (more, 0),
-            None if is_tunnel => return send(hall, stream, Bytes::new(), true).await,
+            None if is_tunnel => return stream.send(hall, &[], true).await,
             None => return Err(Broken::Answer),
         }
     }
 }
 
-/// Sends the last piece, and trailers if there are some.
-async fn finish(
-    hall: &Hall,
-    stream: &mut SendStream<Bytes>,
-    download: &Download,
-    data: Bytes,
-) -> Result<(), Broken> {
-    let trailers = match download {
-        Download::Chunked(decoder) => message::trailers(decoder.trailer_fields()),
-        _ => http::HeaderMap::new(),
-    };
-    if trailers.is_empty() {
-        return send(hall, stream, data, true).await;
+/// Sends the last piece, and what is behind it.
+async fn finish(hall: &Hall, stream: &Stream, download: &Download, data: &[u8]) -> Result<(), Broken> {
+    let Download::Chunked(decoder) = download else { return stream.send(hall, data, true).await };
+    if decoder.trailer_fields().next().is_none() {
+        return stream.send(hall, data, true).await;
     }
-    send(hall, stream, data, false).await?;
-    stream.send_trailers(trailers).map_err(|_| Broken::Client)
-}
-
-/// Sends as the client's window allows. Nothing but the end may be sent of nothing.
-pub(super) async fn send(
-    hall: &Hall,
-    stream: &mut SendStream<Bytes>,
-    mut data: Bytes,
-    last: bool,
-) -> Result<(), Broken> {
-    while !data.is_empty() {
-        stream.reserve_capacity(data.len());
-        let room = match stream.capacity() {
-            0 => {
-                let waiting = poll_fn(|cx| stream.poll_capacity(cx));
-                match monoio::time::timeout(patience(hall), waiting).await {
-                    Ok(Some(Ok(room))) => room,
-                    Ok(_) => return Err(Broken::Client),
-                    Err(_) => {
-                        stream.send_reset(Reason::CANCEL);
-                        return Err(Broken::Client);
-                    }
-                }
-            }
-            room => room,
-        };
-        let piece = data.split_to(room.min(data.len()));
-        let ends = last && data.is_empty();
-        stream.send_data(piece, ends).map_err(|_| Broken::Client)?;
-        if ends {
-            return Ok(());
-        }
-    }
-    if last { stream.send_data(Bytes::new(), true).map_err(|_| Broken::Client) } else { Ok(()) }
+    stream.send(hall, data, false).await?;
+    stream.tell(true, |fields| answer::trailers(fields, decoder.trailer_fields()))
 }

@@ -1,16 +1,12 @@
-//! HTTP/2 messages as HTTP/1.1 heads, and the other way round (RFC 9113 8). One reader of heads serves both versions, so
-//! what is doubtful in the one is refused as in the other; here is only what HTTP/2 alone has.
+//! Messages of HTTP/1.1 as the `h2` crate has them, for nodes, and what nodes answer as HTTP/1.1 has it (RFC 9113 8).
 
-use base64::Engine as _;
 use bytes::Bytes;
-use h2::ext::Protocol;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri, request, response};
+use http::{Method, Request, StatusCode, Uri, response};
 
 use crate::proto::grpc::is_grpc;
 use crate::proto::h1::framing::{self, Framing};
 use crate::proto::head::{HeaderId, HeaderList, HeaderSet, RequestLine};
-use crate::proto::uri::{self, Scheme};
 
 /// Lines that say something of an HTTP/1 connection, of which HTTP/2 has none (RFC 9113 8.2.2).
 const OF_CONNECTIONS: HeaderSet = HeaderSet::of(&[
@@ -36,105 +32,10 @@ pub enum Malformed {
     Protocol,
 }
 
-/// How a request goes on behind its head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told {
-    pub framing: Framing,
-    /// It asks for a WebSocket (RFC 8441): once that is agreed on, all bytes belong to it.
-    pub websocket: bool,
-}
-
-/// Appends a request's head as HTTP/1.1 has it. `ends`: nothing follows it. `nonce` is the key of a WebSocket, should it
-/// ask for one.
-///
-/// # Errors
-/// When it is none.
-pub fn write_request(
-    out: &mut Vec<u8>,
-    parts: &request::Parts,
-    ends: bool,
-    nonce: impl FnOnce() -> [u8; 16],
-) -> Result<Told, Malformed> {
-    if parts.uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
-        return Err(Malformed::BadScheme);
-    }
-    let websocket = match parts.extensions.get::<Protocol>() {
-        None => false,
-        Some(protocol) if protocol.as_str() == "websocket" => true,
-        Some(_) => return Err(Malformed::Protocol),
-    };
-    let authority = authority_of(parts)?;
-    let method = if websocket { "GET" } else { parts.method.as_str() };
-    out.extend_from_slice(method.as_bytes());
-    out.push(b' ');
-    if parts.method == Method::CONNECT && !websocket {
-        out.extend_from_slice(authority);
-    } else {
-        let target = parts.uri.path_and_query().ok_or(Malformed::NoPath)?;
-        out.extend_from_slice(target.as_str().as_bytes());
-    }
-    out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
-    out.extend_from_slice(authority);
-    out.extend_from_slice(b"\r\n");
-    write_headers(out, &parts.headers)?;
-    let length = length_of(&parts.headers)?;
-    let framing = match length {
-        _ if websocket => Framing::None,
-        Some(length) => Framing::Length(length),
-        None if ends => Framing::None,
-        None => Framing::Chunked,
-    };
-    write_framing(out, framing);
-    if websocket {
-        out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: ");
-        out.extend_from_slice(base64::engine::general_purpose::STANDARD.encode(nonce()).as_bytes());
-        out.extend_from_slice(b"\r\n");
-    }
-    out.extend_from_slice(b"\r\n");
-    Ok(Told { framing, websocket })
-}
-
-fn authority_of(parts: &request::Parts) -> Result<&[u8], Malformed> {
-    let mut hosts = parts.headers.get_all(header::HOST).iter();
-    let (host, more) = (hosts.next(), hosts.next());
-    let named = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
-    let scheme = if parts.uri.scheme_str() == Some("https") { Scheme::Https } else { Scheme::Http };
-    match (named, host, more) {
-        (_, _, Some(_)) | (None, None, _) => Err(Malformed::Authority),
-        (Some(named), None, _) => Ok(named),
-        (None, Some(host), _) => Ok(host.as_bytes()),
-        (Some(named), Some(host), _) if uri::same_authority(named, host.as_bytes(), scheme) => Ok(named),
-        (Some(_), Some(_), _) => Err(Malformed::Authority),
-    }
-}
-
 fn length_of(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
     let Some(length) = headers.get(header::CONTENT_LENGTH) else { return Ok(None) };
     let digits = length.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     digits.and_then(|text| text.parse().ok()).map(Some).ok_or(Malformed::LengthInvalid)
-}
-
-/// The lines, but for those that are written anew.
-fn write_headers(out: &mut Vec<u8>, headers: &HeaderMap) -> Result<(), Malformed> {
-    for (name, value) in headers {
-        if matches!(*name, header::HOST | header::CONTENT_LENGTH | header::COOKIE) {
-            continue;
-        }
-        write_line(out, name, value)?;
-    }
-    // Clients may cut cookies into pieces, so that each compresses well (RFC 9113 8.2.3).
-    let mut cookies = headers.get_all(header::COOKIE).iter().peekable();
-    if cookies.peek().is_some() {
-        out.extend_from_slice(b"cookie: ");
-        while let Some(crumb) = cookies.next() {
-            out.extend_from_slice(bare(crumb)?);
-            if cookies.peek().is_some() {
-                out.extend_from_slice(b"; ");
-            }
-        }
-        out.extend_from_slice(b"\r\n");
-    }
-    Ok(())
 }
 
 fn write_line(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) -> Result<(), Malformed> {
@@ -164,24 +65,8 @@ fn write_framing(out: &mut Vec<u8>, framing: Framing) {
     }
 }
 
-/// A response's head as HTTP/2 has it. `websocket`: what agrees to one is a plain success (RFC 8441 5).
-pub fn response(status: u16, headers: &HeaderList, websocket: bool) -> Response<()> {
-    let mut response = Response::new(());
-    let status = if websocket && status == 101 { 200 } else { status };
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-    let lines = response.headers_mut();
-    // Should they not fit, the table says so by its own limit; nobody's head has so many.
-    let _ = lines.try_reserve(headers.len());
-    for (id, name, value) in headers.iter() {
-        let is_answer = websocket && name.eq_ignore_ascii_case(b"sec-websocket-accept");
-        if !is_answer && !is_of_connection(id, name, headers) {
-            append(lines, name, value);
-        }
-    }
-    response
-}
-
-fn is_of_connection(id: HeaderId, name: &[u8], headers: &HeaderList) -> bool {
+/// Whether a line is of a connection of HTTP/1 alone.
+pub(super) fn is_of_connection(id: HeaderId, name: &[u8], headers: &HeaderList) -> bool {
     OF_CONNECTIONS.contains(id)
         || headers.has(HeaderId::Connection) && framing::connection_lists(headers, name)
 }

@@ -1,13 +1,18 @@
-//! HTTP/2 (RFC 9113) by the `h2` crate, fed with bytes and asked for bytes: no sockets, no runtime.
+//! HTTP/2 (RFC 9113), without sockets or a runtime: bytes in, bytes out.
 //!
-//! [`wire`] is what the crate takes for a connection, [`meter`] counts frames that cost much and say little, [`breach`] knows
-//! what breaks the rules and by which name, [`message`] makes HTTP/1 heads of its messages and messages of HTTP/1 heads.
+//! With clients it is our own: [`conversation`] is a connection, built of [`frames`], [`hpack`], [`streams`] and [`tally`];
+//! [`request`] and [`answer`] make messages of HTTP/1 of its messages, and the other way round. Nodes are spoken to by the
+//! `h2` crate: [`wire`] is what that takes for a connection, [`message`] what it knows of HTTP/1.
 
-pub mod breach;
+pub mod answer;
+pub mod code;
+pub mod conversation;
 mod frames;
-mod hpack;
+pub mod hpack;
 pub mod message;
-pub mod meter;
+pub mod request;
+mod streams;
+pub mod tally;
 pub mod wire;
 
 #[cfg(test)]
@@ -42,37 +47,14 @@ impl H2Limits {
     const FRAME_BYTES_MAX: u32 = 16 * 1024;
     /// Bytes of headers remembered for compression, in each direction.
     const TABLE_BYTES: u32 = 4096;
-    /// Bytes of answers that are kept for a client's window, a stream.
+    /// Bytes of requests that are kept for a node's window, a stream.
     const SEND_BYTES_MAX: usize = 64 * 1024;
-    /// Streams that were reset are remembered so that what still comes for them is known as such.
-    const RESET_REMEMBERED: usize = 50;
-    /// The same with nodes, where it is us who give up what clients do: more than streams of a connection that is left after
-    /// some (`edge/h2/node.rs`).
-    const RESET_REMEMBERED_OF_NODES: usize = 200;
-    /// What short frames of DATA may cost beside their bytes while nobody takes them, at 256 bytes a frame less what is in it:
-    /// of a client, as many as fill a stream's window with the shortest messages of gRPC; of a node, those of many streams
-    /// that are read slowly. Beyond, the connection is ended.
-    const SHORT_FRAMES_COST_MAX: usize = 4 * 1024 * 1024;
-    const SHORT_FRAMES_COST_MAX_OF_NODES: usize = 64 * 1024 * 1024;
-
-    /// How we take clients' connections.
-    pub fn server(&self) -> h2::server::Builder {
-        let mut builder = h2::server::Builder::new();
-        builder
-            .initial_window_size(self.stream_window)
-            .initial_connection_window_size(self.connection_window)
-            .max_frame_size(Self::FRAME_BYTES_MAX)
-            .max_header_list_size(self.header_bytes_max)
-            .header_table_size(Self::TABLE_BYTES)
-            .max_concurrent_streams(self.streams_max)
-            .max_concurrent_reset_streams(Self::RESET_REMEMBERED)
-            .max_local_error_reset_streams(Some(self.resets_owed_max))
-            .max_pending_accept_reset_streams(self.resets_unseen_max)
-            .max_send_buffer_size(Self::SEND_BYTES_MAX)
-            .data_frame_budget(Self::SHORT_FRAMES_COST_MAX)
-            .enable_connect_protocol();
-        builder
-    }
+    /// Streams with nodes that were reset are remembered so that what still comes for them is known as such: more than
+    /// streams of a connection that is left after some (`edge/h2/node.rs`).
+    const RESET_REMEMBERED: usize = 200;
+    /// What a node's short frames of DATA may cost beside their bytes while nobody takes them, at 256 bytes a frame less what is in
+    /// it: those of many streams that are read slowly. Beyond, the connection is ended.
+    const SHORT_FRAMES_COST_MAX: usize = 64 * 1024 * 1024;
 
     /// How we open connections to nodes.
     pub fn client(&self) -> h2::client::Builder {
@@ -84,9 +66,9 @@ impl H2Limits {
             .max_header_list_size(self.header_bytes_max)
             .header_table_size(Self::TABLE_BYTES)
             .max_concurrent_streams(0)
-            .max_concurrent_reset_streams(Self::RESET_REMEMBERED_OF_NODES)
+            .max_concurrent_reset_streams(Self::RESET_REMEMBERED)
             .max_local_error_reset_streams(Some(self.resets_owed_max))
-            .data_frame_budget(Self::SHORT_FRAMES_COST_MAX_OF_NODES)
+            .data_frame_budget(Self::SHORT_FRAMES_COST_MAX)
             .max_send_buffer_size(Self::SEND_BYTES_MAX)
             .initial_max_send_streams(self.streams_max as usize)
             .enable_push(false);

@@ -87,31 +87,38 @@ impl Pump {
         .await
     }
 
-    /// Waits for bytes to be sent, and takes all there are; `spare` is filled next. `None`: there will be no more.
-    pub async fn outgoing(&self, spare: Vec<u8>) -> Option<Vec<u8>> {
-        let mut spare = Some(spare);
-        poll_fn(|cx| {
-            let mut between = self.0.borrow_mut();
-            if between.outbox.is_empty() {
-                if between.closed {
-                    return Poll::Ready(None);
-                }
-                between.drainer = Some(cx.waker().clone());
-                return Poll::Pending;
-            }
-            wake(&mut between.writer);
-            Poll::Ready(Some(std::mem::replace(&mut between.outbox, spare.take().unwrap_or_default())))
-        })
-        .await
-    }
-
     /// Whether something waits to be sent.
     pub fn has_outgoing(&self) -> bool {
         !self.0.borrow().outbox.is_empty()
     }
+}
 
-    /// Takes nothing more from the crate; what it has written already is still to be sent.
-    pub fn close(&self) {
+/// Where bytes of a connection come from that are to be sent.
+pub trait Outlet {
+    /// Waits for some, and takes all there are; what was in `spare` is lost, and its memory used next. False: there will be no
+    /// more.
+    fn poll_outgoing(&self, cx: &Context<'_>, spare: &mut Vec<u8>) -> Poll<bool>;
+    /// Nobody sends anything any more.
+    fn close(&self);
+}
+
+impl Outlet for Pump {
+    fn poll_outgoing(&self, cx: &Context<'_>, spare: &mut Vec<u8>) -> Poll<bool> {
+        let mut between = self.0.borrow_mut();
+        if between.outbox.is_empty() {
+            if between.closed {
+                return Poll::Ready(false);
+            }
+            between.drainer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        wake(&mut between.writer);
+        spare.clear();
+        std::mem::swap(&mut between.outbox, spare);
+        Poll::Ready(true)
+    }
+
+    fn close(&self) {
         close(&mut self.0.borrow_mut());
     }
 }

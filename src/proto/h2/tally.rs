@@ -1,24 +1,16 @@
 //! Frames that cost a server more than whoever sends them: so many of each kind may come in a while, and no more.
 //!
-//! The `h2` crate bounds what it keeps; it answers every PING and SETTINGS there is, and takes any number of frames that
-//! say nothing. So their heads (RFC 9113 4.1) are looked at as the bytes go by, before the crate sees them.
-//!
 //! Clients that have much to do with us may say more: those of gRPC send a PING behind data they receive, to measure the way,
-//! and give up calls they need no more. So our own frames are looked at, too: each of DATA allows another PING, each answer
-//! that was given another reset.
+//! and give up calls they need no more. So each frame of DATA that a client is sent allows another PING, each answer that it was
+//! given another reset.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
-use super::frames::{Frame, Frames};
+use super::frames::{END_STREAM, Head, kind};
 use crate::base::clock::Moment;
 
 /// How long frames are counted before counting starts over.
 const WHILE: Duration = Duration::from_secs(10);
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const END_STREAM: u8 = 1;
 
 /// What somebody did too often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,83 +65,57 @@ impl Abuse {
 
 /// Counts the frames of one connection.
 #[derive(Debug)]
-pub struct Meter {
-    heard: Frames,
-    said: Frames,
-    tally: Tally,
+pub(super) struct Tally {
     since: Moment,
-}
-
-/// What was counted in a while.
-#[derive(Debug, Default)]
-struct Tally {
     counts: [u32; Abuse::ALL.len()],
     /// Frames of DATA of ours, and answers that are whole.
     data: u32,
     answers: u32,
 }
 
-impl Meter {
-    /// For a connection that begins with a client's preface.
-    pub fn after_preface(now: Moment) -> Self {
-        let (heard, said) = (Frames::after_preface(), Frames::from_the_start());
-        Self { heard, said, tally: Tally::default(), since: now }
-    }
-
-    /// Looks at received bytes.
-    ///
-    /// # Errors
-    /// What there is too much of.
-    pub fn look(&mut self, bytes: &[u8], now: Moment) -> Result<(), Abuse> {
-        let Self { heard, tally, .. } = self;
-        if now.since(self.since) >= WHILE {
-            self.since = now;
-            let continuations = tally.counts[Abuse::Continuations as usize];
-            *tally = Tally::default();
-            tally.counts[Abuse::Continuations as usize] = continuations;
-        }
-        heard.each(bytes, |frame| tally.note(&frame))
-    }
-
-    /// Looks at bytes of ours.
-    pub fn tell(&mut self, bytes: &[u8]) {
-        let Self { said, tally, .. } = self;
-        let told = said.each(bytes, |frame| {
-            tally.tell(&frame);
-            Ok::<_, Infallible>(())
-        });
-        told.unwrap_or_else(|never| match never {});
-    }
-}
-
 impl Tally {
-    fn tell(&mut self, frame: &Frame<'_>) {
-        if frame.kind == DATA && frame.length > 0 {
-            self.data = self.data.saturating_add(1);
-        }
-        if matches!(frame.kind, DATA | HEADERS) && frame.has(END_STREAM) {
-            self.answers = self.answers.saturating_add(1);
+    pub(super) const fn new(now: Moment) -> Self {
+        Self { since: now, counts: [0; Abuse::ALL.len()], data: 0, answers: 0 }
+    }
+
+    /// Counting starts over after a while, but for what is under way.
+    pub(super) fn turn(&mut self, now: Moment) {
+        if now.since(self.since) >= WHILE {
+            let continuations = self.counts[Abuse::Continuations as usize];
+            *self = Self::new(now);
+            self.counts[Abuse::Continuations as usize] = continuations;
         }
     }
 
-    fn note(&mut self, frame: &Frame<'_>) -> Result<(), Abuse> {
-        let is_empty = frame.length == 0;
-        let abuse = match frame.kind {
+    /// Notes a frame of DATA of ours that has something in it.
+    pub(super) const fn tell_data(&mut self) {
+        self.data = self.data.saturating_add(1);
+    }
+
+    /// Notes that an answer was given to its end.
+    pub(super) const fn tell_end(&mut self) {
+        self.answers = self.answers.saturating_add(1);
+    }
+
+    /// Notes a frame of the client's.
+    pub(super) fn note(&mut self, head: &Head) -> Result<(), Abuse> {
+        let is_empty = head.length == 0;
+        let abuse = match head.kind {
             // DATA that carries nothing, not even the end.
-            DATA if is_empty && !frame.has(END_STREAM) => Abuse::EmptyFrames,
-            DATA | 5 | 7 | 8 => return Ok(()),
-            HEADERS => {
+            kind::DATA if is_empty && !head.has(END_STREAM) => Abuse::EmptyFrames,
+            kind::DATA | kind::PUSH_PROMISE | kind::GOAWAY | kind::WINDOW_UPDATE => return Ok(()),
+            kind::HEADERS => {
                 self.counts[Abuse::Continuations as usize] = 0;
                 if !is_empty {
                     return Ok(());
                 }
                 Abuse::EmptyFrames
             }
-            2 | 16 => Abuse::Priorities,
-            3 => Abuse::Resets,
-            4 => Abuse::Settings,
-            6 => Abuse::Pings,
-            9 => Abuse::Continuations,
+            kind::PRIORITY | kind::PRIORITY_UPDATE => Abuse::Priorities,
+            kind::RST_STREAM => Abuse::Resets,
+            kind::SETTINGS => Abuse::Settings,
+            kind::PING => Abuse::Pings,
+            kind::CONTINUATION => Abuse::Continuations,
             _ => Abuse::UnknownFrames,
         };
         let allowed = match abuse {
