@@ -199,7 +199,8 @@ async fn listen(hall: &Rc<Hall>, session: &Rc<Session>, reader: &mut Reader, rec
 fn hear(hall: &Rc<Hall>, session: &Rc<Session>, bytes: &[u8]) -> Result<(), Fault> {
     let now = hall.core.now();
     let mut scratch = hall.sessions.scratch.borrow_mut();
-    let heard = session.conversation.borrow_mut().receive(bytes, now, &mut scratch, &mut Door { hall, session });
+    let heard =
+        session.conversation.borrow_mut().receive(bytes, now, &mut scratch, &mut Door { hall, session });
     if session.begun.get() >= hall.core.limits.keepalive_requests {
         session.leave(now);
     }

@@ -206,7 +206,9 @@ fn add_first(out: &mut Vec<u8>, stream: &Stream, told: Told) {
     }
     let mut data = Vec::new();
     let cx = Context::from_waker(Waker::noop());
-    if let Poll::Ready(Ok(true)) = stream.with(|conversation, key| conversation.poll_body(key, &cx, &mut data)) {
+    if let Poll::Ready(Ok(true)) =
+        stream.with(|conversation, key| conversation.poll_body(key, &cx, &mut data))
+    {
         frame(out, &data, told);
         stream.with(|conversation, key| conversation.release(key, data.len()));
     }

@@ -234,8 +234,7 @@ impl<'a> Request<'a> {
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(b"\r\n");
-        let method =
-            if has.websocket { Method::Get } else { Method::of(&pieces.method).unwrap_or_default() };
+        let method = if has.websocket { Method::Get } else { Method::of(&pieces.method).unwrap_or_default() };
         Ok(Told { method, framing, websocket: has.websocket })
     }
 

@@ -50,7 +50,13 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) const fn new(id: u32, ended: bool, awaited: Option<u64>, window_in: i64, window_out: i64) -> Self {
+    pub(super) const fn new(
+        id: u32,
+        ended: bool,
+        awaited: Option<u64>,
+        window_in: i64,
+        window_out: i64,
+    ) -> Self {
         Self {
             id,
             hears: if ended { Hears::Ended } else { Hears::Open },

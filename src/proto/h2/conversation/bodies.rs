@@ -77,7 +77,9 @@ impl Conversation {
 
     fn deliver(&mut self, id: u32, piece: &[u8], ends: bool) -> Result<(), Fault> {
         let live = match self.streams.find(id) {
-            Known::Here(key) => self.streams.get(key).filter(|stream| !stream.gone).map(|stream| (key, stream)),
+            Known::Here(key) => {
+                self.streams.get(key).filter(|stream| !stream.gone).map(|stream| (key, stream))
+            }
             _ => None,
         };
         let Some((key, stream)) = live else {
@@ -116,7 +118,8 @@ impl Conversation {
     pub(super) fn credit_stream(&mut self, key: usize, count: usize) {
         let Some(stream) = self.streams.get(key) else { return };
         stream.taken += count;
-        if stream.gone || stream.hears != Hears::Open || stream.taken < self.limits.stream_window as usize / 2 {
+        if stream.gone || stream.hears != Hears::Open || stream.taken < self.limits.stream_window as usize / 2
+        {
             return;
         }
         stream.window_in += stream.taken as i64;

@@ -3,7 +3,9 @@
 use super::{Begun, Block, Conversation, Fault, Leaving, Listener, Scratch};
 use crate::proto::h1::framing::Framing;
 use crate::proto::h2::code::Code;
-use crate::proto::h2::frames::{self, END_HEADERS, END_STREAM, FRAME_BYTES_MAX, Head, PADDED, PRIORITY, kind};
+use crate::proto::h2::frames::{
+    self, END_HEADERS, END_STREAM, FRAME_BYTES_MAX, Head, PADDED, PRIORITY, kind,
+};
 use crate::proto::h2::request::{self, Request, Told};
 use crate::proto::h2::streams::{Hears, Known, Stream};
 
@@ -69,7 +71,9 @@ impl Conversation {
 
     /// Reads a block that is nobody's business, as those behind it depend on it.
     fn skip(&mut self, block: &[u8], scratch: &mut Scratch) -> Result<(), Fault> {
-        self.decoder.decode(block, &mut scratch.texts, |_, _| {}).map_err(|_| Fault::Breach(Code::Compression))
+        self.decoder
+            .decode(block, &mut scratch.texts, |_, _| {})
+            .map_err(|_| Fault::Breach(Code::Compression))
     }
 
     fn request(
@@ -83,7 +87,8 @@ impl Conversation {
         let most = self.limits.header_bytes_max as usize;
         let mut head = listener.lend();
         let mut request = Request::new(&mut head, &mut scratch.pieces);
-        let read = self.decoder.decode(block, &mut scratch.texts, |name, value| request.field(name, value, most));
+        let read =
+            self.decoder.decode(block, &mut scratch.texts, |name, value| request.field(name, value, most));
         let is_large = request.bytes() > most;
         let told = request.end(ends, || listener.nonce());
         if read.is_err() {
@@ -151,13 +156,7 @@ impl Conversation {
         }
     }
 
-    fn trailers(
-        &mut self,
-        key: usize,
-        ends: bool,
-        block: &[u8],
-        scratch: &mut Scratch,
-    ) -> Result<(), Fault> {
+    fn trailers(&mut self, key: usize, ends: bool, block: &[u8], scratch: &mut Scratch) -> Result<(), Fault> {
         let Some(stream) = self.streams.get(key) else { return self.skip(block, scratch) };
         if stream.hears != Hears::Open {
             return Err(Fault::Breach(Code::StreamClosed));

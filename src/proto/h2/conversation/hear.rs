@@ -136,7 +136,11 @@ impl Conversation {
             return Err(Fault::Breach(Code::Protocol));
         }
         if head.has(ACK) {
-            return if head.length == 0 { self.settings_known() } else { Err(Fault::Breach(Code::FrameSize)) };
+            return if head.length == 0 {
+                self.settings_known()
+            } else {
+                Err(Fault::Breach(Code::FrameSize))
+            };
         }
         let (settings, rest) = payload.as_chunks::<6>();
         if !rest.is_empty() {

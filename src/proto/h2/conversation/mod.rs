@@ -214,7 +214,6 @@ impl Conversation {
             hearer: None,
         }
     }
-
 }
 
 fn wake(waker: &mut Option<Waker>) {
@@ -222,4 +221,3 @@ fn wake(waker: &mut Option<Waker>) {
         waker.wake();
     }
 }
-

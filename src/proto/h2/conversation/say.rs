@@ -115,7 +115,12 @@ impl Conversation {
     }
 
     /// Waits for something of the body, and appends all that has come. `Ok(false)`: that was all of it.
-    pub fn poll_body(&mut self, key: usize, cx: &Context<'_>, into: &mut Vec<u8>) -> Poll<Result<bool, Gone>> {
+    pub fn poll_body(
+        &mut self,
+        key: usize,
+        cx: &Context<'_>,
+        into: &mut Vec<u8>,
+    ) -> Poll<Result<bool, Gone>> {
         let stream = match self.live(key) {
             Ok(stream) => stream,
             Err(Gone) => return Poll::Ready(Err(Gone)),
@@ -198,8 +203,7 @@ impl Conversation {
 
     /// Waits until something may be sent, and says how much.
     pub fn poll_room(&mut self, key: usize, cx: &Context<'_>) -> Poll<Result<usize, Gone>> {
-        let (turn, window, is_full) =
-            (self.turn, self.window_out, self.outbox.len() >= OUTBOX_BYTES_MAX);
+        let (turn, window, is_full) = (self.turn, self.window_out, self.outbox.len() >= OUTBOX_BYTES_MAX);
         let others_wait = !self.waiting.is_empty();
         let stream = match self.live(key) {
             Ok(stream) => stream,

@@ -64,7 +64,9 @@ impl Decoder {
                     let (name, value) = self.at(place).ok_or(Broken)?;
                     field(name, value);
                 }
-                Written::Full(place, remember) => self.full(place, remember, &mut block, texts, &mut field)?,
+                Written::Full(place, remember) => {
+                    self.full(place, remember, &mut block, texts, &mut field)?
+                }
             }
         }
         Ok(())
