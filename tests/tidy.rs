@@ -39,7 +39,7 @@ const TOP: [&str; 4] = ["main", "lib", "cli", "boot"];
 const KEPT_IN: [(&str, &[&str], &str); 4] = [
     (
         "tokio",
-        // What `h2` takes for a connection is a trait of tokio's; no runtime comes with it.
+        // What the `h2` crate takes for a connection to a node is a trait of tokio's; no runtime comes with it.
         &["src/control/", "src/cli.rs", "src/boot.rs", "src/proto/h2/"],
         "tokio belongs to the control thread; a core never meets it",
     ),

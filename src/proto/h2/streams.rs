@@ -137,7 +137,7 @@ impl Streams {
 
     /// Whether so many or more count against what a client may have at a time (5.1.2).
     pub(super) fn are_as_many_as(&self, most: usize) -> bool {
-        let is_open = |stream: &Stream| !stream.gone && !(stream.answered && stream.hears == Hears::Ended);
+        let is_open = |stream: &Stream| !(stream.gone || stream.answered && stream.hears == Hears::Ended);
         self.all.len() >= most && self.all.iter().filter(|(_, stream)| is_open(stream)).count() >= most
     }
 

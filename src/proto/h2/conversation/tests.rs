@@ -208,7 +208,7 @@ fn what_may_not_be_ends_the_connection_by_its_name() {
         ("a window larger than there is", vec![window(0x8000_0000)], FlowControl),
         ("the connection's window", vec![frame(WINDOW_UPDATE, 0, 0, &[0x7f, 255, 255, 255])], FlowControl),
         ("data behind the end", vec![ended.clone(), frame(DATA, 0, 1, b"x")], StreamClosed),
-        ("headers behind the end", vec![ended.clone(), ended.clone()], StreamClosed),
+        ("headers behind the end", vec![ended.clone(), ended], StreamClosed),
         (
             "data behind a reset",
             vec![open, frame(RST_STREAM, 0, 1, b"\0\0\0\x08"), frame(DATA, 0, 1, b"x")],
