@@ -127,10 +127,6 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    pub(super) const fn last(&self) -> u32 {
-        self.last
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }

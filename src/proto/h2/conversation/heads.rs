@@ -95,12 +95,16 @@ impl Conversation {
             listener.take_back(head);
             return Err(Fault::Breach(Code::Compression));
         }
+        self.streams.reach(id);
         if self.leaving == Leaving::Known {
-            // It was told that no such stream is looked at (6.8).
+            // It was told that no such stream is looked at (6.8), and may not have known.
             listener.take_back(head);
+            if !ends {
+                self.streams.leave_open(id);
+            }
             return Ok(());
         }
-        self.streams.reach(id);
+        self.last = id;
         if self.streams.are_as_many_as(self.limits.streams_max as usize) {
             listener.take_back(head);
             self.refuse(id, ends, Code::RefusedStream);

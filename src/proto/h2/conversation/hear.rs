@@ -19,6 +19,10 @@ impl Conversation {
         scratch: &mut Scratch,
         listener: &mut impl Listener,
     ) -> Result<(), Fault> {
+        if self.closed {
+            // Nobody sends what it would be answered.
+            return Ok(());
+        }
         self.tally.turn(now);
         self.resets_unseen = 0;
         let heard = self.hear(&mut bytes, scratch, listener);
@@ -202,7 +206,7 @@ impl Conversation {
             self.outbox.extend_from_slice(payload);
         } else if self.leaving == Leaving::Told && payload == LEAVING {
             self.leaving = Leaving::Known;
-            frames::write_goaway(&mut self.outbox, self.streams.last(), Code::None as u32);
+            frames::write_goaway(&mut self.outbox, self.last, Code::None as u32);
             self.close_if_left();
         }
         Ok(())

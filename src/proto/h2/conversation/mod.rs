@@ -158,6 +158,8 @@ pub struct Conversation {
     taken: usize,
     window_out: i64,
     leaving: Leaving,
+    /// The last stream that was looked at.
+    last: u32,
     outbox: Vec<u8>,
     /// Counts how often the outbox was emptied.
     turn: u32,
@@ -206,6 +208,7 @@ impl Conversation {
             taken: 0,
             window_out: i64::from(WINDOW_DEFAULT),
             leaving: Leaving::No,
+            last: 0,
             outbox,
             turn: 0,
             waiting: VecDeque::new(),

@@ -77,7 +77,7 @@ impl Conversation {
     /// Ends the connection, and says why.
     pub fn fail(&mut self, fault: Fault) {
         if !self.closed {
-            frames::write_goaway(&mut self.outbox, self.streams.last(), fault.code() as u32);
+            frames::write_goaway(&mut self.outbox, self.last, fault.code() as u32);
             self.close();
         }
     }

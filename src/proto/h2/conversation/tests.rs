@@ -486,8 +486,9 @@ fn a_client_is_told_to_go_and_loses_nothing() {
     assert_eq!(talk.door.begun.len(), 2);
     talk.hear(&frame(PING, 1, 0, &said[1].3)).expect("it does now");
     assert_eq!(talk.said()[0].3, [0, 0, 0, 3, 0, 0, 0, 0]);
-    talk.hear(&frame(HEADERS, 5, 5, GET)).expect("it was told that this is not looked at");
-    assert_eq!((talk.door.begun.len(), talk.said()), (2, vec![]));
+    talk.hear_all(&[frame(HEADERS, 4, 5, POST), frame(DATA, 1, 5, b"x")])
+        .expect("it is told, and may not know");
+    assert_eq!((talk.door.begun.len(), talk.said()), (2, vec![]), "nobody looks at this");
     for at in 0..2 {
         let key = talk.door.begun[at].key;
         assert!(
@@ -499,6 +500,8 @@ fn a_client_is_told_to_go_and_loses_nothing() {
         talk.conversation.forget(key);
     }
     assert_eq!(talk.conversation.poll_outgoing(&cx(), &mut Vec::new()), Poll::Ready(false));
+    talk.hear(&frame(PING, 0, 0, &[0; 8]).repeat(1000)).expect("nobody listens any more");
+    assert_eq!(talk.said(), []);
 }
 
 #[test]
