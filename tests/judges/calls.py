@@ -32,7 +32,16 @@ def grpc_compression(channel):
     assert call(channel, 'unary_unary', 'Unary')(b'compress', timeout=PATIENCE) == b'a' * 10_000
     ask = call(channel, 'unary_unary', 'Unary')
     large = b'b' * LARGE
-    assert ask(large, timeout=PATIENCE, compression=grpc.Compression.Gzip) == large
+    for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
+        assert ask(large, timeout=PATIENCE, compression=compression) == large
+
+
+def grpc_large(channel):
+    """Many windows, up and down at once."""
+    large = bytes(range(256)) * (6 * LARGE // 256)
+    assert call(channel, 'unary_unary', 'Unary')(large, timeout=PATIENCE) == large
+    answers = call(channel, 'stream_stream', 'PingPong')((b'x' * LARGE for _ in range(20)), timeout=PATIENCE)
+    assert [len(answer) for answer in answers] == [LARGE] * 20
 
 
 def grpc_streams(channel):
@@ -105,12 +114,18 @@ def judge_grpc(plain, secure, trusted):
         with grpc.insecure_channel(plain, options=options) as channel:
             case(channel)
 
+    def to_nodes_over_tls(case):
+        with grpc.insecure_channel(plain, options=[*options, ('grpc.default_authority', 'secure.test')]) as channel:
+            case(channel)
+
     def over_tls(case):
         with grpc.secure_channel(secure, trust, options=named) as channel:
             case(channel)
 
-    cases = [grpc_unary, grpc_many, grpc_compression, grpc_streams, grpc_statuses, grpc_cancels, grpc_ends]
+    cases = [grpc_unary, grpc_many, grpc_large, grpc_compression, grpc_streams, grpc_statuses, grpc_cancels, grpc_ends]
     for case in cases:
         yield case.__name__, lambda case=case: in_clear(case)
     for case in cases[:-1]:
         yield f'{case.__name__}_over_tls', lambda case=case: over_tls(case)
+    for case in cases[:-1]:
+        yield f'{case.__name__}_to_nodes_over_tls', lambda case=case: to_nodes_over_tls(case)

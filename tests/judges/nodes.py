@@ -74,7 +74,8 @@ def linger(request, context):
 LEFT = []
 
 
-def grpc_server():
+def grpc_server(authority):
+    """The server, its port in clear, and its port over TLS as secure.test."""
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=32), options=[('grpc.max_receive_message_length', 8 << 20)])
     handlers = {
         'Unary': grpc.unary_unary_rpc_method_handler(unary),
@@ -86,9 +87,16 @@ def grpc_server():
         'PingPong': grpc.stream_stream_rpc_method_handler(ping_pong),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler('judge.Judge', handlers),))
-    port = server.add_insecure_port('127.0.0.1:0')
+    certificate, key = authority.issue('secure.test', is_rsa=False)
+    secure = grpc.ssl_server_credentials([(key.encode(), certificate.encode())])
+    ports = server.add_insecure_port('127.0.0.1:0'), server.add_secure_port('127.0.0.1:0', secure)
     server.start()
-    return server, port
+    return server, *ports
+
+
+async def pieces():
+    for at in range(100):
+        yield 'piece %d,' % at
 
 
 async def echo(websocket):
@@ -96,6 +104,15 @@ async def echo(websocket):
         async for message in websocket:
             if message == 'close':
                 await websocket.close(4001, 'as asked')
+                return
+            if message == 'ping':
+                await (await websocket.ping(b'back there?'))
+                message = 'pong'
+            if message == 'pieces':
+                await websocket.send(piece async for piece in pieces())
+                continue
+            if message == 'fail':
+                await websocket.close(1011, 'as asked')
                 return
             await websocket.send(message)
     except websockets.ConnectionClosed:
