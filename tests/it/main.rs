@@ -38,6 +38,8 @@ mod health;
 mod hedging;
 mod http2;
 mod http2_abuse;
+mod http2_attacks;
+mod http2_stalls;
 mod limiting;
 mod limits;
 mod limits_exact;
