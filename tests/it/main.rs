@@ -18,6 +18,7 @@ mod balance;
 mod borrowed;
 mod certificates;
 mod changes;
+mod churn;
 mod command_line;
 mod concurrency;
 mod config_tests;
