@@ -68,7 +68,7 @@ const AT_ONCE: usize = 12;
 /// An honest client asks after so many.
 const CANARY_EVERY: u64 = 25;
 
-fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     let short = Duration::from_millis(150);
     Limits {
         head_timeout: short,
@@ -80,7 +80,7 @@ fn limits() -> Limits {
     }
 }
 
-fn objects() -> String {
+pub(crate) fn objects() -> String {
     let node = origin();
     format!(
         r#"
@@ -120,7 +120,7 @@ fn speak(house: &House, bytes: &[u8], rng: &mut Rng) -> Vec<u8> {
     told
 }
 
-fn listen(stream: &mut TcpStream) -> Vec<u8> {
+pub(crate) fn listen(stream: &mut TcpStream) -> Vec<u8> {
     let mut told = Vec::new();
     let mut piece = [0; 4096];
     loop {
@@ -136,9 +136,10 @@ fn listen(stream: &mut TcpStream) -> Vec<u8> {
     }
 }
 
-fn run(wanted: Wanted) {
+/// Throws mutants at a core, and asks honestly in between.
+pub(crate) fn run(wanted: Wanted, samples: &[&[u8]], words: &[&[u8]]) {
     let house = House::open(wanted, limits(), &objects(), || {});
-    let mutator = Mutator { samples: STREAMS, words: WORDS };
+    let mutator = Mutator { samples, words };
     let seeds = Mutex::new(Extent::of(CONNECTIONS).seeds());
     thread::scope(|scope| {
         for _ in 0..AT_ONCE {
@@ -181,15 +182,20 @@ fn run(wanted: Wanted) {
     }
 }
 
+/// Whether the kernel, or who knows it, lets us have a ring.
+pub(crate) fn has_io_uring() -> bool {
+    let wanted = std::env::var("RINGWAY_TEST_DRIVERS").unwrap_or_else(|_| "io_uring,epoll".to_owned());
+    wanted.contains("io_uring")
+}
+
 #[test]
 fn connections_io_uring() {
-    let wanted = std::env::var("RINGWAY_TEST_DRIVERS").unwrap_or_else(|_| "io_uring,epoll".to_owned());
-    if wanted.contains("io_uring") {
-        run(Wanted::IoUring);
+    if has_io_uring() {
+        run(Wanted::IoUring, STREAMS, WORDS);
     }
 }
 
 #[test]
 fn connections_epoll() {
-    run(Wanted::Epoll);
+    run(Wanted::Epoll, STREAMS, WORDS);
 }

@@ -13,8 +13,10 @@ mod bodies;
 mod connections;
 mod grpc;
 mod heads;
+mod http2;
 mod mutate;
 mod prereads;
+mod tls;
 mod uris;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

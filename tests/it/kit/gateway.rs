@@ -556,13 +556,21 @@ impl Gateway {
 
     /// Resident memory, in bytes.
     pub(crate) fn resident(&self) -> usize {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line =
-            status.lines().find(|line| line.starts_with("VmRSS:")).expect("a process has resident memory");
-        let kib: usize =
-            line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number");
-        kib * 1024
+        resident_of(self.pid())
     }
+
+    /// Open descriptors.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+}
+
+/// Resident memory of a process, in bytes.
+pub(super) fn resident_of(pid: u32) -> usize {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a process has resident memory");
+    let kib: usize = line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number");
+    kib * 1024
 }
 
 /// Puts the addresses of origins in the place of their names.

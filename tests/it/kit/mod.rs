@@ -23,6 +23,7 @@ mod probe;
 mod redis;
 mod redis_fleet;
 mod settings;
+pub(crate) mod siege;
 mod tests;
 mod tls;
 mod vault;
