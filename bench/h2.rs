@@ -10,29 +10,18 @@ use ringway::base::clock::Moment;
 use ringway::proto::h2::conversation::{Begun, Conversation, Listener, Scratch};
 use ringway::proto::h2::{H2Limits, PREFACE};
 
-/// Lends one head, and keeps the last stream that began.
+/// Keeps the last stream that began.
 #[derive(Default)]
 struct Door {
-    head: Vec<u8>,
     key: Option<usize>,
 }
 
 impl Listener for Door {
-    fn lend(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.head)
-    }
-
-    fn take_back(&mut self, head: Vec<u8>) {
-        self.head = head;
-    }
-
     fn nonce(&mut self) -> [u8; 16] {
         [0; 16]
     }
 
-    fn begin(&mut self, mut begun: Begun) -> bool {
-        begun.head.clear();
-        self.head = begun.head;
+    fn begin(&mut self, begun: Begun) -> bool {
         self.key = Some(begun.key);
         true
     }

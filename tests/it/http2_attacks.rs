@@ -475,7 +475,7 @@ fn what_is_allowed_costs_little() {
             Attack::new(
                 "settings of many entries, few times",
                 &[],
-                frame(SETTINGS, 0, 0, &setting(9, 9).repeat(2700)).repeat(15),
+                frame(SETTINGS, 0, 0, &setting(99, 9).repeat(2700)).repeat(15),
             ),
             Attack::new("windows of a stream that is over", &[], answered(window(1, 1).repeat(1000))),
             Attack::new(

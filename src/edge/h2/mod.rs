@@ -214,14 +214,6 @@ struct Door<'a> {
 }
 
 impl Listener for Door<'_> {
-    fn lend(&mut self) -> Vec<u8> {
-        self.hall.core.buffers.small()
-    }
-
-    fn take_back(&mut self, head: Vec<u8>) {
-        self.hall.core.buffers.give_back(head);
-    }
-
     fn nonce(&mut self) -> [u8; 16] {
         self.hall.core.dice(crate::base::rng::Rng::bytes16)
     }
@@ -230,7 +222,6 @@ impl Listener for Door<'_> {
         // As many requests as connections, whoever they come from: each holds what a connection does.
         if is_full(self.hall) {
             self.hall.core.stats.http2_refused.add(1);
-            self.take_back(begun.head);
             return false;
         }
         stream::begin(self.hall, self.session, begun);

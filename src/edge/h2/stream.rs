@@ -172,13 +172,9 @@ pub(super) fn begin(hall: &Rc<Hall>, session: &Rc<Session>, begun: Begun) {
 
 /// Serves a stream to its end.
 async fn serve(hall: &Rc<Hall>, session: &Rc<Session>, before: u32, begun: Begun) {
-    let core = &hall.core;
     let Begun { key, mut head, told, ends } = begun;
     let stream = Stream { session: Rc::clone(session), key };
-    if stream.with(Conversation::meet).is_err() {
-        return core.buffers.give_back(head);
-    }
-    let (socket, far) = Socket::piped(&core.wheel);
+    let (socket, far) = Socket::piped(&hall.core.wheel);
     let inner = inner(session.client, session, before, socket);
     let serving = async {
         // What was served ends the pipe.
@@ -189,7 +185,7 @@ async fn serve(hall: &Rc<Hall>, session: &Rc<Session>, before: u32, begun: Begun
             add_first(&mut head, &stream, told);
         }
         let sent = far.send(&head).await;
-        core.buffers.give_back(head);
+        drop(head);
         if sent.is_ok() {
             converse(hall, &far, &stream, told).await;
         }

@@ -27,7 +27,7 @@ pub(super) struct Stream {
     pub(super) answered: bool,
     /// It was reset by either side, or its connection is over: nothing more can be done.
     pub(super) gone: bool,
-    /// Whoever serves it has not had a turn yet.
+    /// Nobody serves it yet.
     pub(super) unseen: bool,
     /// What came of the body and nobody has taken yet, and what came behind it.
     pub(super) inbox: Vec<u8>,

@@ -69,11 +69,15 @@ impl Conversation {
         }
     }
 
+    /// Bytes of fields beyond which a block is not read to its end: far more than anybody sends who knows our limit.
+    const fn most(&self) -> usize {
+        4 * self.limits.header_bytes_max as usize
+    }
+
     /// Reads a block that is nobody's business, as those behind it depend on it.
     fn skip(&mut self, block: &[u8], scratch: &mut Scratch) -> Result<(), Fault> {
-        self.decoder
-            .decode(block, &mut scratch.texts, |_, _| {})
-            .map_err(|_| Fault::Breach(Code::Compression))
+        let most = self.most();
+        Ok(self.decoder.decode(block, most, &mut scratch.texts, |_, _| {})?)
     }
 
     fn request(
@@ -85,20 +89,17 @@ impl Conversation {
         listener: &mut impl Listener,
     ) -> Result<(), Fault> {
         let most = self.limits.header_bytes_max as usize;
-        let mut head = listener.lend();
-        let mut request = Request::new(&mut head, &mut scratch.pieces);
-        let read =
-            self.decoder.decode(block, &mut scratch.texts, |name, value| request.field(name, value, most));
+        let bound = self.most();
+        let Scratch { texts, pieces, head } = scratch;
+        head.clear();
+        let mut request = Request::new(head, pieces);
+        let read = self.decoder.decode(block, bound, texts, |name, value| request.field(name, value, most));
         let is_large = request.bytes() > most;
         let told = request.end(ends, || listener.nonce());
-        if read.is_err() {
-            listener.take_back(head);
-            return Err(Fault::Breach(Code::Compression));
-        }
+        read?;
         self.streams.reach(id);
         if self.leaving == Leaving::Known {
             // It was told that no such stream is looked at (6.8), and may not have known.
-            listener.take_back(head);
             if !ends {
                 self.streams.leave_open(id);
             }
@@ -106,22 +107,19 @@ impl Conversation {
         }
         self.last = id;
         if self.streams.are_as_many_as(self.limits.streams_max as usize) {
-            listener.take_back(head);
             self.refuse(id, ends, Code::RefusedStream);
             return Ok(());
         }
         if is_large {
-            listener.take_back(head);
             self.answer_large(id, ends);
             return Ok(());
         }
         match told {
             Ok(told) if !is_malformed => {
-                self.begin(id, ends, head, told, listener);
+                self.begin(id, ends, head, told);
                 Ok(())
             }
             _ => {
-                listener.take_back(head);
                 listener.note_malformed();
                 self.refuse(id, ends, Code::Protocol);
                 self.note_owed()
@@ -129,17 +127,36 @@ impl Conversation {
         }
     }
 
-    fn begin(&mut self, id: u32, ends: bool, head: Vec<u8>, told: Told, listener: &mut impl Listener) {
+    fn begin(&mut self, id: u32, ends: bool, head: &[u8], told: Told) {
         let awaited = match told.framing {
             Framing::Length(length) => Some(length),
             Framing::None | Framing::Chunked | Framing::UntilClose => None,
         };
         let windows = (i64::from(self.stream_window_in), i64::from(self.stream_window_out));
         let key = self.streams.add(Stream::new(id, ends, awaited, windows.0, windows.1));
-        if !listener.begin(Begun { key, head, told, ends }) {
-            self.streams.remove(key);
-            self.refuse(id, ends, Code::RefusedStream);
+        self.begun.push(Begun { key, head: head.to_vec(), told, ends });
+    }
+
+    /// Has those served that begin.
+    pub(super) fn begin_all(&mut self, listener: &mut impl Listener) {
+        let mut all = std::mem::take(&mut self.begun);
+        for begun in all.drain(..) {
+            let key = begun.key;
+            let Some(stream) = self.streams.get(key) else { continue };
+            let id = stream.id;
+            stream.unseen = false;
+            if !listener.begin(begun) {
+                self.drop_stream(key);
+                frames::write_word(&mut self.outbox, kind::RST_STREAM, id, Code::RefusedStream as u32);
+            }
         }
+        self.begun = all;
+    }
+
+    /// A stream is over before anybody serves it.
+    pub(super) fn begin_not(&mut self, key: usize) {
+        self.begun.retain(|begun| begun.key != key);
+        self.drop_stream(key);
     }
 
     /// Resets a stream that did not begin.
@@ -161,6 +178,7 @@ impl Conversation {
     }
 
     fn trailers(&mut self, key: usize, ends: bool, block: &[u8], scratch: &mut Scratch) -> Result<(), Fault> {
+        let bound = self.most();
         let Some(stream) = self.streams.get(key) else { return self.skip(block, scratch) };
         if stream.hears != Hears::Open {
             return Err(Fault::Breach(Code::StreamClosed));
@@ -170,15 +188,14 @@ impl Conversation {
         }
         let (mut lines, mut bytes, mut has_pseudo) = (Vec::new(), 0, false);
         let most = self.limits.header_bytes_max as usize;
-        let read = self.decoder.decode(block, &mut scratch.texts, |name, value| {
+        self.decoder.decode(block, bound, &mut scratch.texts, |name, value| {
             bytes += name.len() + value.len();
             has_pseudo |= name.first() == Some(&b':');
             // One that is malformed says nothing to anybody.
             if bytes <= most && request::check(name, value).is_ok() {
                 request::write_line(&mut lines, name, value);
             }
-        });
-        read.map_err(|_| Fault::Breach(Code::Compression))?;
+        })?;
         if !ends || has_pseudo || stream.awaited.is_some_and(|awaited| awaited > 0) {
             return self.reset_owed(key, Code::Protocol);
         }

@@ -26,6 +26,11 @@ impl Conversation {
         self.tally.turn(now);
         self.resets_unseen = 0;
         let heard = self.hear(&mut bytes, scratch, listener);
+        match heard {
+            Ok(()) => self.begin_all(listener),
+            // None of what ends so is served.
+            Err(_) => self.begun.clear(),
+        }
         self.wake_sender();
         heard
     }
@@ -127,8 +132,11 @@ impl Conversation {
         };
         let Some(stream) = self.streams.get(key).filter(|stream| !stream.gone) else { return Ok(()) };
         stream.hears = Hears::Reset;
-        self.resets_unseen += usize::from(stream.unseen);
         stream.end();
+        if stream.unseen {
+            self.resets_unseen += 1;
+            self.begin_not(key);
+        }
         if self.resets_unseen > self.limits.resets_unseen_max {
             return Err(Fault::Abuse(Abuse::Resets));
         }

@@ -20,7 +20,7 @@ pub use say::Fields;
 use super::H2Limits;
 use super::code::Code;
 use super::frames::{self, FRAME_BYTES_MAX, Head, Scan, kind};
-use super::hpack::decode::{Decoder, Texts};
+use super::hpack::decode::{Decoder, Texts, Unread};
 use super::hpack::encode::Encoder;
 use super::request::{Pieces, Told};
 use super::streams::Streams;
@@ -56,6 +56,15 @@ impl Fault {
     }
 }
 
+impl From<Unread> for Fault {
+    fn from(unread: Unread) -> Self {
+        Self::Breach(match unread {
+            Unread::Broken => Code::Compression,
+            Unread::TooMuch => Code::EnhanceYourCalm,
+        })
+    }
+}
+
 impl From<Abuse> for Fault {
     fn from(abuse: Abuse) -> Self {
         Self::Abuse(abuse)
@@ -80,10 +89,6 @@ pub struct Begun {
 
 /// Whoever serves streams.
 pub trait Listener {
-    /// Memory for a head.
-    fn lend(&mut self) -> Vec<u8>;
-    /// That memory, where it was not needed.
-    fn take_back(&mut self, head: Vec<u8>);
     /// Sixteen bytes of chance.
     fn nonce(&mut self) -> [u8; 16];
     /// A stream begins. False: nobody looked at it, and nobody will.
@@ -97,6 +102,7 @@ pub trait Listener {
 pub struct Scratch {
     texts: Texts,
     pieces: Pieces,
+    head: Vec<u8>,
 }
 
 /// A block of headers that is under way.
@@ -144,8 +150,10 @@ pub struct Conversation {
     decoder: Decoder,
     encoder: Encoder,
     streams: Streams,
+    /// Streams that begin with what is heard at the moment: those that it resets, too, are nobody's business.
+    begun: Vec<Begun>,
     tally: Tally,
-    /// Streams that were reset before anybody looked at them, of those that began lately; those that we had to reset.
+    /// How many it has reset; how many streams we had to reset.
     resets_unseen: usize,
     resets_owed: usize,
     /// The client has said how it wants things.
@@ -198,6 +206,7 @@ impl Conversation {
             decoder: Decoder::new(H2Limits::TABLE_BYTES as usize),
             encoder: Encoder::default(),
             streams: Streams::default(),
+            begun: Vec::new(),
             tally: Tally::new(now),
             resets_unseen: 0,
             resets_owed: 0,

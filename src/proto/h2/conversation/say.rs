@@ -94,15 +94,6 @@ impl Conversation {
         self.streams.get(key).filter(|stream| !stream.gone).ok_or(Gone)
     }
 
-    /// Whoever serves it begins to.
-    ///
-    /// # Errors
-    /// When it is over already.
-    pub fn meet(&mut self, key: usize) -> Result<(), Gone> {
-        self.live(key)?.unseen = false;
-        Ok(())
-    }
-
     /// Whether it was given up; if not, its task is woken when it is.
     pub fn poll_gone(&mut self, key: usize, cx: &Context<'_>) -> Poll<Gone> {
         match self.live(key) {
@@ -253,9 +244,12 @@ impl Conversation {
     pub fn reset(&mut self, key: usize, code: Code) {
         if let Ok(stream) = self.live(key) {
             stream.end();
-            let id = stream.id;
+            let (id, unseen) = (stream.id, stream.unseen);
             frames::write_word(&mut self.outbox, kind::RST_STREAM, id, code as u32);
             self.wake_sender();
+            if unseen {
+                self.begin_not(key);
+            }
         }
     }
 
@@ -272,7 +266,7 @@ impl Conversation {
         self.drop_stream(key);
     }
 
-    fn drop_stream(&mut self, key: usize) {
+    pub(super) fn drop_stream(&mut self, key: usize) {
         let Some(stream) = self.streams.remove(key) else { return };
         if stream.hears == Hears::Open {
             self.streams.leave_open(stream.id);

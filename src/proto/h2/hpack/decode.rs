@@ -1,7 +1,22 @@
 //! Reads blocks of headers (RFC 7541 3 and 6).
 
-use super::table::{KNOWN_COUNT, Table, known};
+use super::table::{FIELD_BYTES, KNOWN_COUNT, Table, known};
 use super::{Broken, huffman, read_number};
+
+/// Why a block was not read to its end; the connection can not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// It has no meaning.
+    Broken,
+    /// It says more than anybody wants to hear.
+    TooMuch,
+}
+
+impl From<Broken> for Unread {
+    fn from(_: Broken) -> Self {
+        Self::Broken
+    }
+}
 
 /// What one side of a connection has told so far.
 #[derive(Debug)]
@@ -32,17 +47,24 @@ impl Decoder {
         Self { table: Table::new(max), max }
     }
 
-    /// Tells each field of a block. All of a block must be read, and every block, or the next will be misunderstood.
+    /// Tells each field of a block. All of a block must be read, and every block, or the next will be misunderstood. `most` are
+    /// the bytes that its fields may be in all, counted as RFC 9113 6.5.2 does.
     ///
     /// # Errors
-    /// When it has no meaning; the connection can not go on.
+    /// When it has no meaning, or says too much.
     pub fn decode(
         &mut self,
         mut block: &[u8],
+        most: usize,
         texts: &mut Texts,
         mut field: impl FnMut(&[u8], &[u8]),
-    ) -> Result<(), Broken> {
-        let mut is_first = true;
+    ) -> Result<(), Unread> {
+        let (mut is_first, mut bytes) = (true, 0);
+        let mut field = |name: &[u8], value: &[u8]| {
+            bytes += name.len() + value.len() + FIELD_BYTES;
+            field(name, value);
+            bytes
+        };
         while let Some(first) = block.first() {
             let written = match first {
                 0x80.. => Written::Place(read_number(&mut block, 7)?),
@@ -51,7 +73,7 @@ impl Decoder {
                     let size = read_number(&mut block, 5)?;
                     // Only at the beginning (4.2).
                     if size > self.max || !is_first {
-                        return Err(Broken);
+                        return Err(Unread::Broken);
                     }
                     self.table.resize(size);
                     continue;
@@ -59,14 +81,17 @@ impl Decoder {
                 _ => Written::Full(read_number(&mut block, 4)?, false),
             };
             is_first = false;
-            match written {
+            let bytes = match written {
                 Written::Place(place) => {
                     let (name, value) = self.at(place).ok_or(Broken)?;
-                    field(name, value);
+                    field(name, value)
                 }
                 Written::Full(place, remember) => {
                     self.full(place, remember, &mut block, texts, &mut field)?
                 }
+            };
+            if bytes > most {
+                return Err(Unread::TooMuch);
             }
         }
         Ok(())
@@ -82,8 +107,8 @@ impl Decoder {
         remember: bool,
         block: &mut &[u8],
         texts: &mut Texts,
-        field: &mut impl FnMut(&[u8], &[u8]),
-    ) -> Result<(), Broken> {
+        field: &mut impl FnMut(&[u8], &[u8]) -> usize,
+    ) -> Result<usize, Broken> {
         let named = if place == 0 { Some(Text::take(block)?) } else { None };
         let value = Text::take(block)?.read(&mut texts.value)?;
         let name = match (named, known(place)) {
@@ -97,11 +122,11 @@ impl Decoder {
                 &texts.name
             }
         };
-        field(name, value);
+        let bytes = field(name, value);
         if remember {
             self.table.add(name, value, 0);
         }
-        Ok(())
+        Ok(bytes)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tests of compression: examples of RFC 7541 appendix C, both sides against each other, and blocks of any bytes.
 
-use super::decode::{Decoder, Texts};
+use super::decode::{Decoder, Texts, Unread};
 use super::encode::Encoder;
 use super::table::{KNOWN_COUNT, known, known_name};
 use super::{Broken, huffman, read_number, write_number};
@@ -12,9 +12,10 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn read(decoder: &mut Decoder, block: &[u8]) -> Result<Fields, Broken> {
+fn read(decoder: &mut Decoder, block: &[u8]) -> Result<Fields, Unread> {
     let mut fields = Vec::new();
-    decoder.decode(block, &mut Texts::default(), |name, value| fields.push((text(name), text(value))))?;
+    decoder
+        .decode(block, 10_000, &mut Texts::default(), |name, value| fields.push((text(name), text(value))))?;
     Ok(fields)
 }
 
@@ -150,9 +151,17 @@ fn what_has_no_meaning_is_refused() {
         b"\xff\xff\xff\xff\xff\x7f",
         b"\x0f",
     ] {
-        assert_eq!(read(&mut Decoder::new(4096), broken), Err(Broken), "{}", broken.escape_ascii());
+        assert_eq!(read(&mut Decoder::new(4096), broken), Err(Unread::Broken), "{}", broken.escape_ascii());
     }
     assert_eq!(read(&mut Decoder::new(4096), b"\x3f\xe1\x1f\x88"), Ok(fields(&[(":status", "200")])));
+}
+
+#[test]
+fn a_block_that_says_too_much_is_not_read_to_its_end() {
+    let (long, mut met) = (b"\x40\x01x\x7f\xe1\x06".to_vec(), 0);
+    let block = [&long[..], &[b'v'; 960], &[0xbe; 5000]].concat();
+    let read = Decoder::new(4096).decode(&block, 10_000, &mut Texts::default(), |_, _| met += 1);
+    assert_eq!((read, met), (Err(Unread::TooMuch), 10));
 }
 
 #[test]
