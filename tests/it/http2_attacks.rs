@@ -13,6 +13,7 @@ on_both_drivers!(
     who_floods_is_ended,
     who_has_streams_reset_is_ended,
     who_breaks_a_rule_is_ended,
+    who_sends_a_frame_of_a_length_that_may_not_be_is_ended,
     who_breaks_the_rules_of_windows_is_ended,
     who_compresses_against_the_rules_is_ended,
     what_is_decoded_is_bounded,
@@ -186,7 +187,6 @@ fn served_or_ended(raw: &mut Raw, attack: &Attack) -> Result<(), String> {
 }
 
 /// Asks for something more; what else came, if it did not.
-#[expect(clippy::type_complexity, reason = "frames are told as they are everywhere in these tests")]
 fn go_on(raw: &mut Raw, attack: &Attack) -> Result<(), (String, Vec<(u8, u8, u32, Vec<u8>)>)> {
     raw.send([asking(attack.free, "/x", true), window(attack.free, 1000)].concat());
     let mut all = Vec::new();
@@ -321,7 +321,6 @@ fn who_has_streams_reset_is_ended() {
 fn who_breaks_a_rule_is_ended() {
     let protocol: &[u32] = &[PROTOCOL_ERROR];
     let closed: &[u32] = &[STREAM_CLOSED];
-    let size: &[u32] = &[FRAME_SIZE_ERROR];
     let begun = request(b"GET", "/x", &[]);
     let promise = [&2_u32.to_be_bytes()[..], &begun].concat();
     let padded = |kind, stream| frame(kind, PADDED | END_HEADERS, stream, b"\xffabc");
@@ -369,6 +368,21 @@ fn who_breaks_a_rule_is_ended() {
                 closed,
                 [asking(1, "/hang", true), frame(DATA, 0, 1, b"x")].concat(),
             ),
+            Attack::new(
+                "a push that may be neither allowed nor not",
+                protocol,
+                frame(SETTINGS, 0, 0, &setting(2, 2)),
+            ),
+            Attack::new("frames smaller than may be", protocol, frame(SETTINGS, 0, 0, &setting(5, 100))),
+        ],
+        10,
+    );
+}
+
+fn who_sends_a_frame_of_a_length_that_may_not_be_is_ended() {
+    let size: &[u32] = &[FRAME_SIZE_ERROR];
+    besiege(
+        vec![
             Attack::new("a short end", &[FRAME_SIZE_ERROR, PROTOCOL_ERROR], frame(GOAWAY, 0, 0, b"four")),
             Attack::new("a short ping", size, frame(PING, 0, 0, b"four")),
             Attack::new(
@@ -384,12 +398,6 @@ fn who_breaks_a_rule_is_ended() {
                 size,
                 [asking(1, "/x", false), frame(DATA, 0, 1, &[0; 16_385])].concat(),
             ),
-            Attack::new(
-                "a push that may be neither allowed nor not",
-                protocol,
-                frame(SETTINGS, 0, 0, &setting(2, 2)),
-            ),
-            Attack::new("frames smaller than may be", protocol, frame(SETTINGS, 0, 0, &setting(5, 100))),
         ],
         10,
     );
