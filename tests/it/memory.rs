@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::kit::http2::{block, frame, frames, hello};
 use super::kit::siege::of;
 use super::kit::{Caller, Certs, Client, Gateway, Origin, Raw, within};
 
@@ -16,6 +17,7 @@ on_both_drivers!(
     an_idle_connection_over_tls_costs_at_most_what_is_promised,
     an_idle_websocket_costs_at_most_what_is_promised,
     an_idle_websocket_over_tls_costs_at_most_what_is_promised,
+    an_idle_connection_of_http2_costs_at_most_what_is_promised,
     readers_that_stop_cost_a_bounded_amount,
 );
 
@@ -36,6 +38,11 @@ const BYTES_PER_SECURE_UNOPTIMISED: usize = 10 * 1024;
 const TUNNELS: usize = 2000;
 const BYTES_PER_TUNNEL: usize = 6 * 1024;
 const BYTES_PER_TUNNEL_UNOPTIMISED: usize = 48 * 1024;
+
+/// Connections of HTTP/2 of the slope, and what each may cost.
+const IDLE_OF_HTTP2: usize = 2000;
+const BYTES_PER_HTTP2: usize = 12 * 1024;
+const BYTES_PER_HTTP2_UNOPTIMISED: usize = 40 * 1024;
 
 fn an_idle_connection_costs_at_most_what_is_promised() {
     let origin = Origin::replying("hello");
@@ -144,6 +151,37 @@ fn expect_idle_websockets(connect: impl Fn(&Gateway, &Caller) -> Raw) {
         raw.wire.exactly(5, |_| {}).expect("an echo");
     };
     expect_idle_cost(&gateway, (TUNNELS, promised), begin, talks);
+}
+
+fn an_idle_connection_of_http2_costs_at_most_what_is_promised() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::routing("/*", [&origin])
+        .settings("{limits: {keepalive_timeout: 300}, access_log: {enabled: false}}")
+        .env("MIMALLOC_PURGE_DELAY", "0")
+        .start();
+    let begin = || {
+        let mut raw = gateway.raw();
+        raw.send(hello());
+        (raw, 1)
+    };
+    // One more request each time, on the next stream.
+    let asks = |_: usize, (raw, stream): &mut (Raw, u32)| {
+        let fields: [(&str, &[u8]); 4] =
+            [(":method", b"GET"), (":scheme", b"http"), (":path", b"/"), (":authority", b"a.test")];
+        raw.send(frame(1, 5, *stream, &block(&fields)));
+        let mut all = Vec::new();
+        let is_over = |all: &[u8]| {
+            frames(all).iter().any(|(kind, flags, on, _)| *kind == 0 && flags & 1 != 0 && on == stream)
+        };
+        while !is_over(&all) {
+            let bytes = raw.wire.some().expect("an answer");
+            assert!(!bytes.is_empty(), "it ended: {:?}", frames(&all));
+            all.extend_from_slice(&bytes);
+        }
+        *stream += 2;
+    };
+    let promised = of(BYTES_PER_HTTP2, BYTES_PER_HTTP2_UNOPTIMISED);
+    expect_idle_cost(&gateway, (IDLE_OF_HTTP2, promised), begin, asks);
 }
 
 /// Opens many connections, each of which does something, and looks at what each costs while it rests.
