@@ -60,7 +60,7 @@ struct Attack {
     codes: &'static [u32],
     /// It may be served all the same: what is told of one stream is left to it.
     may_live: bool,
-    /// Metrics that count it. None: not looked at.
+    /// Metrics that count it.
     counted: &'static [&'static str],
     /// A stream that is still free.
     free: u32,
@@ -68,7 +68,7 @@ struct Attack {
 
 impl Attack {
     fn new(what: &'static str, codes: &'static [u32], says: impl Into<Vec<u8>>) -> Self {
-        Self { what, says: says.into(), codes, may_live: false, counted: &[], free: 9001 }
+        Self { what, says: says.into(), codes, may_live: false, counted: ERRORS, free: 9001 }
     }
 }
 
@@ -137,9 +137,6 @@ fn attacked(gateway: &Gateway, siege: &Siege<'_>, attack: &Attack, attackers: us
         return raws.iter_mut().try_for_each(|raw| served_or_ended(raw, attack));
     }
     raws.iter_mut().try_for_each(|raw| ended(raw, attack, said))?;
-    if attack.counted.is_empty() {
-        return Ok(());
-    }
     siege.counted(attack.counted, attackers)?;
     if attack.counted[0].contains("{kind=") {
         gateway.wait_said(&["ended the HTTP/2 connection of 127.0.0.1"]);
