@@ -286,6 +286,7 @@ fn who_has_streams_reset_is_ended() {
     besiege(
         vec![
             Attack::new("windows opened by nothing", codes, after(|stream| window(stream, 0))),
+            Attack::new("windows opened too far", codes, after(|stream| window(stream, 0x7fff_ffff))),
             Attack::new(
                 "streams that depend on themselves",
                 codes,
