@@ -223,7 +223,7 @@ fn objects(nodes: (&Origin, &Http2Origin), turn: usize) -> String {
     let plugins = json!({"response-rewrite": {"headers": {"set": {"x-turn": turn.to_string()}}}});
     json!({
         "upstreams": [
-            {"id": "plain", "nodes": {plain.clone(): 1 + turn}},
+            {"id": "plain", "nodes": {plain: 1 + turn}},
             {"id": "grpc", "scheme": "grpc", "nodes": {grpc: 1 + turn}},
         ],
         "routes": [

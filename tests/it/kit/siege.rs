@@ -88,6 +88,7 @@ impl<'a> Siege<'a> {
             if Instant::now() > deadline {
                 return Err(format!("not in {begins:?}"));
             }
+            thread::park_timeout(REST);
         }
         Ok(())
     }
