@@ -7,8 +7,8 @@ use std::time::Instant;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use super::client::Done;
 use super::options::Options;
+use super::turns::{Done, Opened};
 
 /// Three digits up to a minute, in nanoseconds.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
@@ -36,7 +36,7 @@ pub(crate) struct Tally {
     pub(crate) unanswered: u64,
     pub(crate) busy_ns: u64,
     pub(crate) origin_served: u64,
-    pub(crate) connections: u64,
+    pub(crate) opened: Opened,
 }
 
 impl Tally {
@@ -62,7 +62,7 @@ impl Tally {
             unanswered: 0,
             busy_ns: 0,
             origin_served: 0,
-            connections: 0,
+            opened: Opened::default(),
         }
     }
 
@@ -151,7 +151,8 @@ impl Report {
             "unanswered": tally.unanswered,
             "outside": tally.outside,
             "bytes": tally.bytes,
-            "connections_opened": tally.connections,
+            "connections_opened": tally.opened.connections,
+            "handshakes": {"full": tally.opened.full_handshakes, "resumed": tally.opened.resumed_handshakes},
             "origin_served": tally.origin_served,
             "busy": tally.busy_ns as f64 / 1e9 / seconds,
         }))
