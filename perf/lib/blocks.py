@@ -88,11 +88,13 @@ class Case:
     """One load in one scenario; what blocks of it brought."""
 
     def __init__(self, scenario, name, path, arguments, variant="plain", rate=None, share=None, goals=None,
-                 suites=("quick", "full"), scheme="http"):
+                 suites=("quick", "full"), scheme="http", warm_up=0.0):
         self.scenario, self.name, self.variant, self.scheme = scenario, name, variant, scheme
         self.path, self.arguments = path, arguments
         self.rate, self.share = rate, share
         self.goals, self.suites = goals or {}, suites
+        # Where many connections are to be opened first, the run's own may be too short.
+        self.warm_up = warm_up
         self.blocks, self.discarded, self.costs, self.direct = [], [], {}, None
 
     def title(self):
@@ -147,7 +149,7 @@ def run_block(case, targets, load, dice, rates, options):
                 continue
         arguments = [*case.load_arguments(target.port, rate), "--seed", dice.randrange(1 << 30)]
         taken, discarded = standing(
-            lambda: sample(load, arguments, options.seconds, options.warm_up, target), options)
+            lambda: sample(load, arguments, options.seconds, max(options.warm_up, case.warm_up), target), options)
         case.discarded += discarded
         if taken:
             block[target.name] = taken
@@ -164,7 +166,7 @@ def run_case(case, targets, load, options, say):
     # The origin asks for no keys and speaks no TLS.
     if case.variant not in ("guarded", "tls"):
         arguments = case.load_arguments(load.origin(case.variant), case.rate)
-        case.direct = sample(load, arguments, options.seconds, options.warm_up)
+        case.direct = sample(load, arguments, options.seconds, max(options.warm_up, case.warm_up))
     for number in range(options.blocks):
         if time.monotonic() > options.until:
             say("    no time is left for more blocks")

@@ -110,7 +110,7 @@ def with_strace(pids, directory):
 def of_target(case, target, load):
     """One target under the case's load."""
     pids = target.pids()
-    load.begin([*case.load_arguments(target.port, case.rate), "-d", SECONDS + 1.2, "-w", 0.3])
+    load.begin([*case.load_arguments(target.port, case.rate), "-d", SECONDS + 1.2, "-w", max(0.3, case.warm_up)])
     counted = []
 
     def count():
@@ -118,7 +118,7 @@ def of_target(case, target, load):
         found = with_perf(pids) if shutil.which("perf") else None
         counted.append(found or with_strace(pids, target.directory))
 
-    rate = load.finish(5, at_begin=count)["rate"]
+    rate = load.finish(5 + case.warm_up, at_begin=count)["rate"]
     seen = counted[0]
     return {
         "calls_per_request": seen["calls"] / rate if rate else None,

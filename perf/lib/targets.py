@@ -26,11 +26,14 @@ VARIANTS = {
     "websocket": ("plain", "websocket"),
     "stream": ("plain", "stream"),       # bytes of TCP
     "large": ("plain", "large"),         # big bodies
+    "limited": ("plain", "limited"),     # so many requests a second of a client
 }
+# What is let in of a client where that is limited: a second, and at once beyond that where such a thing is known.
+LIMITS = {"RATE": 1000, "BURST": 100}
 # Where bytes are not passed on as they are, the relay is no floor.
 WITHOUT_FLOOR = {"tls", "h2"}
 # Whom nobody here has taught what a variant needs.
-UNABLE = {"pingora": {"tls", "stream"}}
+UNABLE = {"pingora": {"stream"}}
 
 # What P2 sends; without it nothing is let through.
 KEY_HEADER = "apikey: key-of-alice"
@@ -66,7 +69,7 @@ class Target:
     def write(self, file, template, **values):
         path = self.directory / file
         # The certificate is shared by all of a run, whose folders lie side by side.
-        values = {"PORT": self.port, "OTHER": self.other, "DIRECTORY": self.directory, "NAME": self.name,
+        values = {**LIMITS, "PORT": self.port, "OTHER": self.other, "DIRECTORY": self.directory, "NAME": self.name,
                   **certificate.values(self.directory.parent), **values}
         path.write_text(render(template, self.variants, values))
         return path
@@ -175,10 +178,13 @@ class Envoy(Target):
 
 class Pingora(Target):
     def command(self, origin):
-        command = [self.binary, f"127.0.0.1:{self.port}", f"127.0.0.1:{origin}"]
-        if "guarded" in self.variants:
-            command.append(self.directory / "pingora.access.log")
-        return command
+        at, origin = f"127.0.0.1:{self.port}", f"127.0.0.1:{origin}"
+        if "tls" in self.variants:
+            files = certificate.values(self.directory.parent)
+            return [self.binary, f"127.0.0.1:{self.other}", origin, "--tls", at,
+                    files["CERTIFICATE"], files["CERTIFICATEKEY"]]
+        words = {"guarded": ["--log", self.directory / "pingora.access.log"], "h2": ["--h2c"], "grpc": ["--grpc"]}
+        return [self.binary, at, origin, *(word for name in words if name in self.variants for word in words[name])]
 
 
 KINDS = {"nginx": Nginx, "haproxy": Haproxy, "envoy": Envoy, "pingora": Pingora}

@@ -65,7 +65,7 @@ CASES = [
     Case("P7", "100 bytes", "/perf.Echo/Unary", [*STREAMS, "--message-bytes", 100], variant="grpc", scheme="grpc",
          goals=HTTP2_GOALS, suites=("full",)),
     Case("P8", "64 bytes, 1,000 connections", "/", ["-c", 1000, "--message-bytes", 64], variant="websocket", scheme="ws",
-         goals=BYTES_GOALS, suites=("full",)),
+         goals=BYTES_GOALS, suites=("full",), warm_up=1.5),
     Case("TCP", "64 bytes", "", [*MANY, "--message-bytes", 64], variant="stream", scheme="tcp", goals=BYTES_GOALS,
          suites=("full",)),
     Case("P9", "64 KiB down", "/64k", MANY, variant="large", suites=("full",),

@@ -146,7 +146,7 @@ impl Bench {
         let mut crowd = crowd(options, measured_from).map_err(io::Error::other)?;
         let measured_until = measured_from + options.duration;
         let mut pace = options.rate.map(|rate| Pace::new(begin, rate, options.poisson, options.seed));
-        let mut tally = Tally::new(measured_from, measured_until, pace.is_some());
+        let mut tally = Tally::new(measured_from, measured_until, options);
         let mut phase = Phase::WarmUp;
         let mut next_sweep = begin + SWEEP;
         let (mut origin_before, mut busy_before) = (0, 0);

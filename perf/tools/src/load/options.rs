@@ -11,6 +11,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number).map_err(|error| error.to_string())
 }
 
+fn rate(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if number.is_finite() && number > 0.0 { Ok(number) } else { Err("expected more than 0".to_owned()) }
+}
+
 /// Asks over HTTP/1.1, HTTP/2, gRPC, WebSocket or plain TCP, and tells how long the answers took
 #[derive(Clone, Debug, Parser)]
 #[command(name = "loadgen")]
@@ -34,7 +39,7 @@ pub struct Options {
     #[arg(long)]
     pub resume: bool,
     /// Requests a second, whatever the answers do; absent: each connection asks again once it was answered
-    #[arg(short = 'r', long)]
+    #[arg(short = 'r', long, value_parser = rate)]
     pub rate: Option<f64>,
     /// Requests at random times (Poisson), not evenly spaced
     #[arg(long)]
@@ -64,6 +69,9 @@ pub struct Options {
     /// Seconds after which an answer is given up
     #[arg(long, default_value = "10", value_parser = seconds)]
     pub timeout: Duration,
+    /// Seconds of which to tell how many good answers came within any so many of the measured time, at most
+    #[arg(long, value_parser = seconds)]
+    pub window: Option<Duration>,
     /// Processor to run on
     #[arg(long)]
     pub cpu: Option<usize>,
