@@ -1,7 +1,8 @@
 """Measuring: one sample, and blocks of samples of all targets in random order.
 
 The rules by which a sample is thrown away are RULES and nothing else. They were written before there was anything to
-throw away, they look at the circumstances and at correctness, never at how fast somebody was.
+throw away, they look at the circumstances and at correctness, never at how fast somebody was. "unanswered" came with HTTP/2,
+where the other streams of a connection would hide one that is lost.
 """
 
 import os
@@ -27,6 +28,8 @@ RULES = [
      lambda sample: any(not status.startswith("2") for status in sample["load"]["statuses"])),
     ("errors", "a request came to nothing",
      lambda sample: bool(sample["load"]["errors"]) or sample["load"]["answered"] == 0),
+    ("unanswered", "a request had no answer 2 s after the end",
+     lambda sample: bool(sample["load"]["unanswered"])),
     ("rate", "less than 99 % of the offered rate was answered",
      lambda sample: bool(sample["load"]["offered_rate"])
      and sample["load"]["rate"] < REACHED_MIN * sample["load"]["offered_rate"]),

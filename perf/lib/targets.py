@@ -24,14 +24,16 @@ VARIANTS = {
     "h2": ("plain", "h2"),               # HTTP/2 with clients
     "grpc": ("plain", "h2", "grpc"),     # and with the origin
     "websocket": ("plain", "websocket"),
-    "stream": ("plain", "stream"),       # bytes of TCP
     "large": ("plain", "large"),         # big bodies
+    "stream": ("plain", "stream"),       # bytes of TCP
     "limited": ("plain", "limited"),     # so many requests a second of a client
 }
 # What is let in of a client where that is limited: a second, and at once beyond that where such a thing is known.
 LIMITS = {"RATE": 1000, "BURST": 100}
 # Where bytes are not passed on as they are, the relay is no floor.
 WITHOUT_FLOOR = {"tls", "h2"}
+# Where our other driver stands beside the one in use. Elsewhere the time is better spent on more blocks.
+WITH_EPOLL = {"guarded", "plain", "large", "alone"}
 # Whom nobody here has taught what a variant needs.
 UNABLE = {"pingora": {"stream"}}
 
@@ -202,8 +204,9 @@ def all_of(binaries, against, directory, variant):
     targets += [
         Ringway("ringway", ours, folder),
         Ringway("again", ours, folder),
-        Ringway("epoll", ours, folder, driver="epoll"),
     ]
+    if variant in WITH_EPOLL:
+        targets.append(Ringway("epoll", ours, folder, driver="epoll"))
     if variant == "guarded":
         targets.append(Ringway("unguarded", ours, folder, only=("plain",)))
     able = [name for name in against if variant not in UNABLE.get(name, ())]

@@ -160,7 +160,8 @@ fn as_wrk(latency: &Histogram<u64>, connections: usize, seconds: f64) -> Value {
 
 impl Report {
     pub(crate) fn new(options: &Options, tally: Tally) -> Self {
-        let seconds = (tally.ended - tally.began).as_secs_f64();
+        // Nothing, where this thread did not run for as long as was to be measured.
+        let seconds = (tally.ended - tally.began).as_secs_f64().max(1e-6);
         let statuses: BTreeMap<String, u64> =
             tally.statuses.iter().map(|(status, count)| (status.to_string(), *count)).collect();
         let latency = &tally.latency;
