@@ -30,8 +30,9 @@ VARIANTS = {
 }
 # What is let in of a client where that is limited: a second, and at once beyond that where such a thing is known.
 LIMITS = {"RATE": 1000, "BURST": 100}
-# Where bytes are not passed on as they are, the relay is no floor.
-WITHOUT_FLOOR = {"tls", "h2"}
+# Where bytes are not passed on as they are the relay is no floor, nor where it can not be asked to look at each message: it
+# copies many calls of gRPC at once.
+WITHOUT_FLOOR = {"tls", "h2", "grpc"}
 # Where our other driver stands beside the one in use. Elsewhere the time is better spent on more blocks.
 WITH_EPOLL = {"guarded", "plain", "large", "alone"}
 # Whom nobody here has taught what a variant needs.

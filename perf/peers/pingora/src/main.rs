@@ -86,7 +86,11 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         let client = session.client_addr().and_then(|address| address.as_inet());
         let client = client.map(|address| address.ip().to_string()).unwrap_or_default();
-        let host = session.req_header().headers.get("host").cloned();
+        let head = session.req_header();
+        // In HTTP/2 it is a part of the address.
+        let authority = || head.uri.authority().map(|authority| authority.as_str());
+        let host = head.headers.get("host").and_then(|host| host.to_str().ok()).or_else(authority);
+        let host = host.map(str::to_owned);
         request.insert_header("X-Real-IP", &client)?;
         request.insert_header("X-Forwarded-For", &client)?;
         let over_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
