@@ -28,8 +28,9 @@ VARIANTS = {
     "stream": ("plain", "stream"),       # bytes of TCP
     "limited": ("plain", "limited"),     # so many requests a second of a client
 }
-# What is let in of a client where that is limited: a second, and at once beyond that where such a thing is known.
-LIMITS = {"RATE": 1000, "BURST": 100}
+# What is let in of a client where that is limited: a second, at once beyond that where such a thing is known, and in 50 ms
+# where tokens are filled in by so many.
+LIMITS = {"RATE": 1000, "BURST": 100, "FILL": 50}
 # Where bytes are not passed on as they are the relay is no floor, nor where it can not be asked to look at each message: it
 # copies many calls of gRPC at once.
 WITHOUT_FLOOR = {"tls", "h2", "grpc"}

@@ -3,7 +3,7 @@ the most it lets in within any second; and what a request costs it, those refuse
 
 from lib import stats
 from lib.scenarios import ours
-from lib.targets import LIMITS, SHOWN, VARIANTS, Haproxy, Nginx, Ringway
+from lib.targets import LIMITS, SHOWN, VARIANTS, Envoy, Haproxy, Nginx, Ringway
 
 PURPOSE = "a client asks for twice its limit: admitted over allowed, the most in any second, processor time a request"
 MINUTES = 2
@@ -43,10 +43,12 @@ def kinds(bench):
         found.append((Nginx("nginx", bench.binaries["nginx"], folder), "limit_req", EVEN, RATE + BURST + 1))
     if "haproxy" in bench.options.against:
         found.append((Haproxy("haproxy", bench.binaries["haproxy"], folder), "http_req_rate", WINDOWED, RATE))
+    if "envoy" in bench.options.against:
+        found.append((Envoy("envoy", bench.binaries["envoy"], folder), "local_ratelimit", EVEN, RATE + BURST + 1))
     return found
 
 
-def measure(bench, target, say):
+def measure(bench, target):
     """Rounds, each with a gateway that has seen nobody."""
     taken_all = []
     for _ in range(ROUNDS):
@@ -63,7 +65,7 @@ def run(bench, say):
     rows, checks, samples = [], [], {}
     for target, how, allowed, second in kinds(bench):
         name = f"{'ours' if isinstance(target, Ringway) else SHOWN.get(target.name, target.name)}, {how}"
-        taken_all = samples[name] = measure(bench, target, say)
+        taken_all = samples[name] = measure(bench, target)
         reports = [taken["load"] for taken in taken_all]
         admitted = stats.median([report["good"] for report in reports])
         ratio, most = admitted / allowed, max(report["good_in_window_max"] for report in reports)
@@ -80,6 +82,7 @@ def run(bench, say):
         "columns": ["", "offered", "admitted", "allowed", "admitted over allowed", "most in a second",
                     "over its limit", "cpu us/req", "errors"],
         "rows": rows, "checks": checks, "samples": samples,
-        "notes": [f"{RATE}/s, a burst of {BURST} where such a thing is known, for {SECONDS} s, {ROUNDS} rounds: medians, and "
-                  "the worst second of all. HAProxy's rate is of two counters over a sliding second; who is refused is not counted."],
+        "notes": [f"{RATE}/s, a burst of {BURST} where such a thing is known, for {SECONDS} s, {ROUNDS} rounds: medians, "
+                  "and the worst second of all. HAProxy's rate is of two counters over a sliding second; who is refused "
+                  "is not counted. Envoy's limit is for all clients together and fills in tokens each 50 ms."],
     }
