@@ -1,5 +1,6 @@
 """What must be there before anything runs: our binaries, the tools, the peers, and what draws charts."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -44,17 +45,29 @@ def tools(say):
     return TARGET / "tools" / "release"
 
 
+def install(say, package):
+    run(say, ["apt-get", "install", "-y", "--no-install-recommends", package], 10,
+        env={"DEBIAN_FRONTEND": "noninteractive", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+
+
 def debian(say, package):
     """A program of a Debian package of the same name."""
     for folder in (None, "/usr/sbin:/usr/local/sbin"):
         if found := shutil.which(package, path=folder):
             return Path(found)
-    run(say, ["apt-get", "install", "-y", "--no-install-recommends", package], 10,
-        env={"DEBIAN_FRONTEND": "noninteractive", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+    install(say, package)
     found = shutil.which(package) or shutil.which(package, path="/usr/sbin")
     if not found:
         raise Failed(f"{package} is installed but not found")
     return Path(found)
+
+
+def nginx(say):
+    """nginx with its module for streams, which is a package of its own."""
+    found = debian(say, "nginx")
+    if not Path("/usr/lib/nginx/modules/ngx_stream_module.so").exists():
+        install(say, "libnginx-mod-stream")
+    return found
 
 
 def environment(say, *packages):
@@ -88,6 +101,8 @@ def pingora(say):
 
 
 def peer(say, name):
+    if name == "nginx":
+        return nginx(say)
     if name == "envoy":
         return envoy(say)
     if name == "pingora":
@@ -102,8 +117,32 @@ def versions(binaries):
     # Some say where they are, which is nobody's business.
     found = {name: words.replace(f"{ROOT}/", "") if words else words for name, words in found.items()}
     if "pingora" in binaries:
-        lock = machine.read(ROOT / "perf/peers/pingora/Cargo.lock")
-        found["pingora"] = "pingora " + lock.partition('name = "pingora-proxy"\nversion = "')[2].partition('"')[0]
+        found["pingora"] = "pingora " + locked(PINGORA, "pingora-proxy")
+    return found
+
+
+PINGORA = "perf/peers/pingora"
+
+
+def locked(folder, library):
+    """The version of a library that a package of ours is built with."""
+    lock = machine.read(ROOT / folder / "Cargo.lock")
+    return lock.partition(f'name = "{library}"\nversion = "')[2].partition('"')[0] or "unknown"
+
+
+def tls_libraries(binaries):
+    """With what each program speaks TLS."""
+    ask = {"nginx": ("-V", r"(?:running with |built with )(OpenSSL \S+)"),
+           "haproxy": ("-vv", r"Running on OpenSSL version : (OpenSSL \S+)"),
+           "envoy": ("--version", r"(BoringSSL)")}
+    found = {}
+    for name, (flag, pattern) in ask.items():
+        if name in binaries:
+            words = re.findall(pattern, machine.output(str(binaries[name]), flag, lines=None))
+            found[name] = words[-1] if words else "unknown"
+    for name, folder, below in (("ringway", ".", "aws-lc-rs"), ("pingora", PINGORA, "ring")):
+        if name in binaries:
+            found[name] = f"rustls {locked(folder, 'rustls')}, {below} {locked(folder, below)}"
     return found
 
 

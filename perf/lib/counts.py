@@ -7,10 +7,12 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 
-from lib.processes import Process
+from lib import certificate
+from lib.processes import Failed, Process
 from lib.targets import KEY_HEADER
 
 SECONDS = 1.0
@@ -20,14 +22,38 @@ EVENTS = ["raw_syscalls:sys_enter", "io_uring:io_uring_complete", *WAITS]
 KEYED = (KEY_HEADER,)
 
 
-def fetch(port, path, headers=()):
+def fetch(port, path, headers=(), variant="plain"):
     """One answer's body, for looking at."""
-    return answer(port, path, headers)[1]
+    return answer(port, path, headers, variant)[1]
 
 
-def answer(port, path, headers=()):
+def connect(port, variant):
+    connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+    if variant != "tls":
+        return connection
+    context = ssl.create_default_context()
+    # Whose certificate it is the load generator looks at.
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(connection, server_hostname=certificate.NAME)
+
+
+def by_http2(port, path, headers):
+    """The same over HTTP/2 in clear."""
+    command = ["curl", "--silent", "--http2-prior-knowledge", "--max-time", "5", "--write-out", "\n%{http_code}",
+               *(word for header in headers for word in ("--header", header)), f"http://127.0.0.1:{port}{path}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except FileNotFoundError as error:
+        raise Failed("curl is not installed") from error
+    body, _, status = done.stdout.rpartition("\n")
+    return status, body
+
+
+def answer(port, path, headers=(), variant="plain"):
     """One answer's status and body."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+    if variant == "h2":
+        return by_http2(port, path, headers)
+    with connect(port, variant) as connection:
         lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", *headers, "Connection: close", "", ""]
         connection.sendall("\r\n".join(lines).encode())
         received = b""
@@ -84,7 +110,7 @@ def with_strace(pids, directory):
 def of_target(case, target, load):
     """One target under the case's load."""
     pids = target.pids()
-    load.begin([*case.load_arguments(target.port, case.rate), "-d", SECONDS + 1.2, "-w", 0.3])
+    load.begin([*case.load_arguments(target.port, case.rate), "-d", SECONDS + 1.2, "-w", max(0.3, case.warm_up)])
     counted = []
 
     def count():
@@ -92,7 +118,7 @@ def of_target(case, target, load):
         found = with_perf(pids) if shutil.which("perf") else None
         counted.append(found or with_strace(pids, target.directory))
 
-    rate = load.finish(5, at_begin=count)["rate"]
+    rate = load.finish(5 + case.warm_up, at_begin=count)["rate"]
     seen = counted[0]
     return {
         "calls_per_request": seen["calls"] / rate if rate else None,

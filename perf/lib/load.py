@@ -6,6 +6,7 @@ import select
 import subprocess
 import time
 
+from lib import certificate
 from lib.processes import Failed, Process, free_port
 
 PROCESSOR = 1
@@ -16,9 +17,14 @@ class Load:
 
     def __init__(self, tools, directory, name="load", origins=2):
         self.ports = [free_port() for _ in range(origins)]
+        # Where whatever is sent comes back.
+        self.echo = free_port() if origins else None
+        self.certificate = directory / certificate.CHAIN
         command = [str(tools / "loadgen"), "serve", "--cpu", str(PROCESSOR)]
         for port in self.ports:
             command += ["--origin", f"127.0.0.1:{port}"]
+        if self.echo:
+            command += ["--echo", f"127.0.0.1:{self.echo}"]
         self.errors = open(directory / f"{name}.err", "wb")
         self.process = Process(
             name, command, {PROCESSOR}, directory / f"{name}.err",
@@ -28,10 +34,17 @@ class Load:
             self.process.wait_for_port(self.ports[0])
 
     def begin(self, arguments):
-        """Starts a run without waiting for it."""
-        line = json.dumps([str(argument) for argument in arguments]) + "\n"
+        """Starts a run without waiting for it. Over TLS only the run's certificate will do."""
+        arguments = [str(argument) for argument in arguments]
+        if any(argument.startswith(("https://", "h2://")) for argument in arguments):
+            arguments += ["--certificate", str(self.certificate)]
+        line = json.dumps(arguments) + "\n"
         self.process.child.stdin.write(line.encode())
         self.process.child.stdin.flush()
+
+    def origin(self, variant):
+        """The port that a gateway of a variant forwards to."""
+        return self.echo if variant == "stream" else self.ports[0]
 
     def event(self, seconds):
         """The next thing it says."""

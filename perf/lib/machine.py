@@ -100,11 +100,11 @@ def busy_share(seconds):
     return 1 - (processors()["idle"] - begin["idle"]) / whole
 
 
-def output(*command):
+def output(*command, lines=3):
     """The first lines a command prints, or nothing."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-        return "\n".join((done.stdout + done.stderr).strip().splitlines()[:3])
+        return "\n".join((done.stdout + done.stderr).strip().splitlines()[:lines])
     except (OSError, subprocess.TimeoutExpired):
         return ""
 

@@ -194,7 +194,8 @@ def markdown(facts, cases, others, charts):
     lines += [f"- {name}: {why}" for name, why, _ in RULES]
     lines += ["", "## Programs", ""]
     for name, version in facts["versions"].items():
-        lines += [f"- {name}: {version.splitlines()[0] if version else 'unknown'}"]
+        tls = facts["tls"].get(name)
+        lines += [f"- {name}: {version.splitlines()[0] if version else 'unknown'}{f'; TLS by {tls}' if tls else ''}"]
     return "\n".join(lines) + "\n"
 
 

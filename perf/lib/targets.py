@@ -1,7 +1,7 @@
 """The gateways under test: which there are, how each is configured and started.
 
-Their configurations are templates in perf/peers/. `@NAME@` is replaced; sections between `# when NAME` and `# end` stay
-only in that variant: plain, guarded (keys, limits, metrics, access log), large (big bodies).
+Their configurations are templates in perf/peers/. `@NAME@` is replaced; sections between `# when NAME ...` and `# end` stay
+only where one of the names is among the words of the variant, those behind `# unless NAME ...` where none is.
 """
 
 import json
@@ -10,10 +10,34 @@ import shutil
 import time
 from pathlib import Path
 
+from lib import certificate
 from lib.processes import Failed, Process, free_port
 
 PEERS = Path(__file__).resolve().parent.parent / "peers"
 PROCESSOR = 0
+
+# The words of each variant. What is not said otherwise is HTTP/1.1 in clear on both sides.
+VARIANTS = {
+    "guarded": ("guarded",),             # keys, limits, metrics, access log
+    "plain": ("plain",),
+    "tls": ("plain", "tls"),
+    "h2": ("plain", "h2"),               # HTTP/2 with clients
+    "grpc": ("plain", "h2", "grpc"),     # and with the origin
+    "websocket": ("plain", "websocket"),
+    "large": ("plain", "large"),         # big bodies
+    "stream": ("plain", "stream"),       # bytes of TCP
+    "limited": ("plain", "limited"),     # so many requests a second of a client
+}
+# What is let in of a client where that is limited: a second, at once beyond that where such a thing is known, and in 50 ms
+# where tokens are filled in by so many.
+LIMITS = {"RATE": 1000, "BURST": 100, "FILL": 50}
+# Where bytes are not passed on as they are the relay is no floor, nor where it can not be asked to look at each message: it
+# copies many calls of gRPC at once.
+WITHOUT_FLOOR = {"tls", "h2", "grpc"}
+# Where our other driver stands beside the one in use. Elsewhere the time is better spent on more blocks.
+WITH_EPOLL = {"guarded", "plain", "large", "alone"}
+# Whom nobody here has taught what a variant needs.
+UNABLE = {"pingora": {"stream"}}
 
 # What P2 sends; without it nothing is let through.
 KEY_HEADER = "apikey: key-of-alice"
@@ -23,9 +47,10 @@ def render(template, variants, values):
     """A template of perf/peers/ for a variant."""
     lines, keep = [], True
     for line in (PEERS / template).read_text().splitlines():
-        mark = re.fullmatch(r"\s*# (when (\w+)|end)", line)
-        if mark:
-            keep = mark.group(2) is None or mark.group(2) in variants
+        mark = re.fullmatch(r"\s*# (when|unless|end)((?: \w+)*)", line)
+        if mark and (mark.group(1) == "end") == (not mark.group(2)):
+            keep = mark.group(1) == "end" or (mark.group(1) == "when") == bool(
+                set(mark.group(2).split()) & set(variants))
         elif keep:
             lines.append(line)
     text = "\n".join(lines) + "\n"
@@ -42,12 +67,14 @@ class Target:
     def __init__(self, name, binary, directory, processors=frozenset({PROCESSOR})):
         self.name, self.binary, self.directory = name, binary, directory
         self.processors = set(processors)
-        self.port = self.process = None
+        self.port = self.other = self.process = None
         self.variants = ()
 
     def write(self, file, template, **values):
         path = self.directory / file
-        values = {"PORT": self.port, "DIRECTORY": self.directory, "NAME": self.name, **values}
+        # The certificate is shared by all of a run, whose folders lie side by side.
+        values = {**LIMITS, "PORT": self.port, "OTHER": self.other, "DIRECTORY": self.directory, "NAME": self.name,
+                  **certificate.values(self.directory.parent), **values}
         path.write_text(render(template, self.variants, values))
         return path
 
@@ -55,8 +82,8 @@ class Target:
         raise NotImplementedError
 
     def start(self, variants, origin):
-        """Listens on a new port and forwards to the origin's."""
-        self.variants, self.port = tuple(variants), free_port()
+        """Listens on a new port and forwards to the origin's. With TLS on that port, another is in clear."""
+        self.variants, self.port, self.other = tuple(variants), free_port(), free_port()
         command = [str(word) for word in self.command(origin)]
         self.process = Process(self.name, command, self.processors, self.directory / f"{self.name}.log")
         self.process.wait_for_port(self.port)
@@ -133,29 +160,35 @@ class Ringway(Target):
 
 class Nginx(Target):
     def command(self, origin):
-        path = self.write("nginx.conf", "nginx.conf", ORIGIN=origin)
+        template = "nginx.stream.conf" if "stream" in self.variants else "nginx.conf"
+        path = self.write("nginx.conf", template, ORIGIN=origin)
         return [self.binary, "-e", self.directory / "nginx.error.log", "-c", path]
 
 
 class Haproxy(Target):
     def command(self, origin):
         self.write("haproxy.keys", "haproxy.keys")
-        path = self.write("haproxy.cfg", "haproxy.cfg", ORIGIN=origin)
+        template = "haproxy.stream.cfg" if "stream" in self.variants else "haproxy.cfg"
+        path = self.write("haproxy.cfg", template, ORIGIN=origin)
         return [self.binary, "-db", "-f", path]
 
 
 class Envoy(Target):
     def command(self, origin):
-        path = self.write("envoy.yaml", "envoy.yaml", ORIGIN=origin)
+        template = "envoy.stream.yaml" if "stream" in self.variants else "envoy.yaml"
+        path = self.write("envoy.yaml", template, ORIGIN=origin)
         return [self.binary, "-c", path, "--concurrency", 1, "--disable-hot-restart", "-l", "error"]
 
 
 class Pingora(Target):
     def command(self, origin):
-        command = [self.binary, f"127.0.0.1:{self.port}", f"127.0.0.1:{origin}"]
-        if "guarded" in self.variants:
-            command.append(self.directory / "pingora.access.log")
-        return command
+        at, origin = f"127.0.0.1:{self.port}", f"127.0.0.1:{origin}"
+        if "tls" in self.variants:
+            files = certificate.values(self.directory.parent)
+            return [self.binary, f"127.0.0.1:{self.other}", origin, "--tls", at,
+                    files["CERTIFICATE"], files["CERTIFICATEKEY"]]
+        words = {"guarded": ["--log", self.directory / "pingora.access.log"], "h2": ["--h2c"], "grpc": ["--grpc"]}
+        return [self.binary, at, origin, *(word for name in words if name in self.variants for word in words[name])]
 
 
 KINDS = {"nginx": Nginx, "haproxy": Haproxy, "envoy": Envoy, "pingora": Pingora}
@@ -169,12 +202,14 @@ def all_of(binaries, against, directory, variant):
     folder = directory / variant
     folder.mkdir(parents=True, exist_ok=True)
     ours = binaries["ringway"]
-    targets = [
-        Relay("relay", binaries["relay"], folder),
+    targets = [] if variant in WITHOUT_FLOOR else [Relay("relay", binaries["relay"], folder)]
+    targets += [
         Ringway("ringway", ours, folder),
         Ringway("again", ours, folder),
-        Ringway("epoll", ours, folder, driver="epoll"),
     ]
+    if variant in WITH_EPOLL:
+        targets.append(Ringway("epoll", ours, folder, driver="epoll"))
     if variant == "guarded":
         targets.append(Ringway("unguarded", ours, folder, only=("plain",)))
-    return targets + [KINDS[name](name, binaries[name], folder) for name in against]
+    able = [name for name in against if variant not in UNABLE.get(name, ())]
+    return targets + [KINDS[name](name, binaries[name], folder) for name in able]

@@ -4,11 +4,12 @@ take, and `run(bench, say)`, which returns a table."""
 import traceback
 
 from lib.processes import Failed
-from lib.scenarios import changes, p11_idle, p12_routes, p13_reload, p14_stall, p16_limit, p17_overload, workers
+from lib.scenarios import (
+    changes, handshakes, limits, p11_idle, p12_routes, p13_reload, p14_stall, p16_limit, p17_overload, workers)
 
 SCENARIOS = {
     "P11": p11_idle, "P12": p12_routes, "P13": p13_reload, "P14": p14_stall, "P16": p16_limit,
-    "P17": p17_overload, "workers": workers, "changes": changes,
+    "P17": p17_overload, "workers": workers, "changes": changes, "handshakes-beside": handshakes, "limits": limits,
 }
 
 

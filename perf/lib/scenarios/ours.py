@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 
 from lib import blocks, targets
-from lib.targets import Ringway
+from lib.targets import VARIANTS, Ringway
 
 ROUTE = """\
   - id: "{id}"
@@ -44,7 +44,7 @@ def gateway(bench, name, resources=None, variant="plain", **more):
     folder.mkdir(exist_ok=True)
     target = Ringway(name, bench.binaries["ringway"], folder, resources=resources, **more)
     try:
-        target.start((variant,), bench.load.ports[0])
+        target.start(VARIANTS[variant], bench.load.origin(variant))
         yield target
     finally:
         target.end()

@@ -5,7 +5,7 @@ import time
 
 from lib import machine
 from lib.scenarios import ours
-from lib.targets import KEY_HEADER, SHOWN
+from lib.targets import KEY_HEADER, SHOWN, VARIANTS
 
 PURPOSE = "10,000 idle keep-alive connections: memory each, and latency beside them"
 MINUTES = 4
@@ -52,7 +52,7 @@ def run(bench, say):
             continue
         name = SHOWN.get(target.name, target.name)
         try:
-            target.start(("plain",), bench.load.ports[0])
+            target.start(VARIANTS["plain"], bench.load.ports[0])
             seen[name] = measure(bench, target)
             say(f"  {name}: {seen[name]['slope']:.0f} bytes a connection")
         except OSError as error:

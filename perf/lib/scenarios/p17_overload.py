@@ -2,7 +2,7 @@
 
 from lib import stats
 from lib.scenarios import ours
-from lib.targets import SHOWN
+from lib.targets import SHOWN, VARIANTS
 
 PURPOSE = "offered twice its saturation: what is still answered well, over what is answered at saturation"
 MINUTES = 4
@@ -35,7 +35,7 @@ def run(bench, say):
     for target in ours.all_kinds(bench):
         name = SHOWN.get(target.name, target.name)
         try:
-            target.start(("plain",), bench.load.ports[0])
+            target.start(VARIANTS["plain"], bench.load.ports[0])
             found = measure(bench, target)
         finally:
             target.end()

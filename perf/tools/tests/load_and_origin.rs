@@ -4,25 +4,41 @@ use clap::Parser;
 use ringway_perf::load::{Bench, Options};
 use serde_json::Value;
 
-/// A short run; the arguments follow the address.
+/// A short run over HTTP/1.1; the arguments follow the address.
 fn run(path: &str, arguments: &str) -> Value {
-    let mut bench = Bench::new(&["127.0.0.1:0".parse().unwrap()]).unwrap();
-    let address = bench.origin.as_ref().unwrap().addresses()[0];
-    let fixed = format!("loadgen http://{address}{path} -d 0.2 -w 0.05 {arguments}");
+    run_by("http", path, arguments)
+}
+
+fn run_by(scheme: &str, path: &str, arguments: &str) -> Value {
+    let any = ["127.0.0.1:0".parse().unwrap()];
+    let mut bench = Bench::new(&any, &any).unwrap();
+    let address = bench.origin.as_ref().unwrap().addresses()[usize::from(scheme == "tcp")];
+    let fixed = format!("loadgen {scheme}://{address}{path} -d 0.2 -w 0.05 {arguments}");
     let options = Options::try_parse_from(fixed.split_whitespace()).unwrap();
     bench.run(&options, None).unwrap().json().clone()
 }
 
+/// All are answered and well; bytes each.
 #[track_caller]
-fn check(path: &str, arguments: &str, bytes_each: u64) {
-    let report = run(path, arguments);
+fn answered(report: &Value) -> f64 {
     let answered = report["answered"].as_u64().unwrap();
     assert!(answered > 0, "{report}");
     assert_eq!(report["errors"], serde_json::json!({}), "{report}");
     assert_eq!(report["statuses"].as_object().unwrap().keys().collect::<Vec<_>>(), ["200"]);
+    report["bytes"].as_u64().unwrap() as f64 / answered as f64
+}
+
+#[track_caller]
+fn check(path: &str, arguments: &str, bytes_each: u64) {
+    let each = answered(&run(path, arguments)) as u64;
     // Heads are about a hundred bytes.
-    let each = report["bytes"].as_u64().unwrap() / answered;
     assert!((bytes_each + 50..bytes_each + 200).contains(&each), "{each} bytes an answer");
+}
+
+#[track_caller]
+fn check_by(scheme: &str, arguments: &str, bytes_each: std::ops::RangeInclusive<f64>) {
+    let each = answered(&run_by(scheme, "/a", arguments));
+    assert!(bytes_each.contains(&each), "{each} bytes an answer of {scheme}");
 }
 
 #[test]
@@ -34,6 +50,36 @@ fn every_kind_of_load_is_answered() {
     check("/128", "-b 65536", 128);
     check("/128", "--new-connections", 128);
     check("/128", "--new-connections -r 300", 128);
+}
+
+#[test]
+fn every_protocol_is_answered() {
+    // The body, and a block of header lines.
+    check_by("h2c", "-c 2 --streams 10", 140.0..=160.0);
+    check_by("h2c", "-c 2 --streams 10 -r 500", 140.0..=160.0);
+    // 5 and 100 bytes, two blocks.
+    check_by("grpc", "-c 2 --streams 10 --message-bytes 100", 135.0..=150.0);
+    check_by("grpc", "-c 1 --streams 100 --message-bytes 4000", 4030.0..=4060.0);
+    check_by("tcp", "-c 8", 64.0..=64.0);
+    check_by("tcp", "-c 1 --message-bytes 16000 -r 100", 16_000.0..=16_000.0);
+    // 64 and the frame's head; the answer to the opening counts where it is measured.
+    check_by("ws", "-c 8", 66.0..=67.0);
+    check_by("ws", "-c 100 -r 3000", 66.0..=90.0);
+}
+
+#[test]
+fn who_does_not_speak_what_is_asked_is_an_error() {
+    for (scheme, path) in [("grpc", "tcp"), ("h2c", "tcp"), ("ws", "tcp"), ("https", "http"), ("tcp", "http")]
+    {
+        let any = ["127.0.0.1:0".parse().unwrap()];
+        let mut bench = Bench::new(&any, &any).unwrap();
+        let address = bench.origin.as_ref().unwrap().addresses()[usize::from(path == "tcp")];
+        let line = format!("loadgen {scheme}://{address}/ -d 0.2 -w 0.05 -c 2 --timeout 0.1");
+        let options = Options::try_parse_from(line.split_whitespace()).unwrap();
+        let report = bench.run(&options, None).unwrap().json().clone();
+        assert_eq!(report["answered"], 0, "{scheme}: {report}");
+        assert!(!report["errors"].as_object().unwrap().is_empty(), "{scheme}: {report}");
+    }
 }
 
 #[test]

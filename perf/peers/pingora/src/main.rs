@@ -1,5 +1,6 @@
-//! The least proxy on Pingora: one thread, keep-alive to one origin, the headers every peer adds. With a file as third
-//! argument also what is compared with plugins: a key, a limit that is never met, a JSON record a request.
+//! The least proxy on Pingora: one thread, keep-alive to one origin, the headers every peer adds. With a log also what is
+//! compared with plugins: a key, a limit that is never met, a JSON record a request. Or with TLS, with HTTP/2 in clear,
+//! or with calls of gRPC.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use pingora_core::apps::HttpServerOptions;
+use pingora_core::protocols::ALPN;
 use pingora_core::server::Server;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -19,11 +22,15 @@ use pingora_proxy::{ProxyHttp, Session, http_proxy_service};
 
 const IDLE_CONNECTIONS: usize = 128;
 const RATE_MAX: isize = 1_000_000_000;
+/// Calls under way at once on a connection to the origin.
+const STREAMS_MAX: usize = 100;
 
 struct Proxy {
     origin: String,
     port: String,
     guard: Option<Guard>,
+    /// HTTP/2 with the origin.
+    calls: bool,
 }
 
 struct Guard {
@@ -64,6 +71,10 @@ impl ProxyHttp for Proxy {
     async fn upstream_peer(&self, _: &mut Session, _: &mut Exchange) -> Result<Box<HttpPeer>> {
         let mut peer = HttpPeer::new(self.origin.as_str(), false, String::new());
         peer.options.idle_timeout = Some(Duration::from_secs(600));
+        if self.calls {
+            peer.options.alpn = ALPN::H2;
+            peer.options.max_h2_streams = STREAMS_MAX;
+        }
         Ok(Box::new(peer))
     }
 
@@ -75,10 +86,15 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         let client = session.client_addr().and_then(|address| address.as_inet());
         let client = client.map(|address| address.ip().to_string()).unwrap_or_default();
-        let host = session.req_header().headers.get("host").cloned();
+        let head = session.req_header();
+        // In HTTP/2 it is a part of the address.
+        let authority = || head.uri.authority().map(|authority| authority.as_str());
+        let host = head.headers.get("host").and_then(|host| host.to_str().ok()).or_else(authority);
+        let host = host.map(str::to_owned);
         request.insert_header("X-Real-IP", &client)?;
         request.insert_header("X-Forwarded-For", &client)?;
-        request.insert_header("X-Forwarded-Proto", "http")?;
+        let over_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        request.insert_header("X-Forwarded-Proto", if over_tls { "https" } else { "http" })?;
         if let Some(host) = host {
             request.insert_header("X-Forwarded-Host", host)?;
         }
@@ -114,13 +130,40 @@ impl ProxyHttp for Proxy {
     }
 }
 
+/// LISTEN ORIGIN, and what is to be different.
+#[derive(Default)]
+struct Options {
+    addresses: Vec<String>,
+    log: Option<String>,
+    h2c: bool,
+    calls: bool,
+    /// Where TLS is spoken, the certificate, its key.
+    tls: Option<[String; 3]>,
+}
+
+impl Options {
+    fn parse(mut words: impl Iterator<Item = String>) -> Option<Self> {
+        let mut options = Self::default();
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--log" => options.log = Some(words.next()?),
+                "--h2c" => options.h2c = true,
+                "--grpc" => options.calls = true,
+                "--tls" => options.tls = Some([words.next()?, words.next()?, words.next()?]),
+                _ => options.addresses.push(word),
+            }
+        }
+        (options.addresses.len() == 2).then_some(options)
+    }
+}
+
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [listen, origin, rest @ ..] = arguments.as_slice() else {
-        eprintln!("usage: pingora-peer LISTEN ORIGIN [LOG]");
+    let Some(options) = Options::parse(std::env::args().skip(1)) else {
+        eprintln!("usage: pingora-peer LISTEN ORIGIN [--log FILE] [--h2c] [--grpc] [--tls LISTEN CERTIFICATE KEY]");
         std::process::exit(64);
     };
-    let guard = rest.first().map(|path| Guard {
+    let [listen, origin] = &options.addresses[..] else { unreachable!("two were counted") };
+    let guard = options.log.map(|path| Guard {
         consumers: HashMap::from([("key-of-alice", "alice"), ("key-of-bob", "bob")]),
         rate: Rate::new(Duration::from_secs(60)),
         requests: AtomicU64::new(0),
@@ -129,14 +172,23 @@ fn main() {
             File::create(path).expect("the folder of the log exists"),
         )),
     });
-    let port = listen.rsplit(':').next().unwrap_or("").to_owned();
+    let shown = options.tls.as_ref().map_or(listen, |[address, ..]| address);
+    let port = shown.rsplit(':').next().unwrap_or("").to_owned();
     let settings =
         ServerConf { threads: 1, upstream_keepalive_pool_size: IDLE_CONNECTIONS, ..ServerConf::default() };
     let mut server = Server::new_with_opt_and_conf(None, settings);
     server.bootstrap();
-    let proxy = Proxy { origin: origin.clone(), port, guard };
+    let proxy = Proxy { origin: origin.clone(), port, guard, calls: options.calls };
     let mut service = http_proxy_service(&server.configuration, proxy);
+    if options.h2c {
+        let mut server_options = HttpServerOptions::default();
+        server_options.h2c = true;
+        service.app_logic_mut().expect("the service has not begun").server_options = Some(server_options);
+    }
     service.add_tcp(listen);
+    if let Some([address, certificate, key]) = &options.tls {
+        service.add_tls(address, certificate, key).expect("the certificate can be read");
+    }
     server.add_service(service);
     server.run_forever();
 }

@@ -17,7 +17,7 @@ fn prepare(processor: Option<usize>) -> io::Result<()> {
 
 fn once(options: &Options) -> io::Result<()> {
     prepare(options.cpu)?;
-    let report = Bench::new(&options.origin)?.run(options, None)?;
+    let report = Bench::new(&options.origin, &options.echo)?.run(options, None)?;
     if options.json {
         println!("{}", report.json());
     } else {
@@ -28,7 +28,7 @@ fn once(options: &Options) -> io::Result<()> {
 
 fn serve(orders: &Orders) -> io::Result<()> {
     prepare(orders.cpu)?;
-    let mut bench = Bench::new(&orders.origin)?;
+    let mut bench = Bench::new(&orders.origin, &orders.echo)?;
     let (input, mut output) = (io::stdin(), io::stdout());
     // Whole lines arrive one at a time, and the next comes only after the answer: nothing is left in a buffer.
     loop {

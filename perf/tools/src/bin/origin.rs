@@ -8,12 +8,15 @@ use ringway_perf::machine;
 use ringway_perf::origin::Origin;
 use ringway_perf::poll::Poll;
 
-/// Answers with fixed bodies: /128, /1k, /64k, /1m, /stall?ms=1000, /echo
+/// Answers with fixed bodies: /128, /1k, /64k, /1m, /stall?ms=1000, /echo; takes HTTP/2 in clear and WebSockets, too
 #[derive(Parser)]
 struct Options {
     /// Where to listen
     #[arg(default_value = "127.0.0.1:1980")]
     addresses: Vec<SocketAddr>,
+    /// Where to send back whatever bytes come
+    #[arg(long)]
+    echo: Vec<SocketAddr>,
     /// Processor to run on
     #[arg(long)]
     cpu: Option<usize>,
@@ -26,7 +29,7 @@ fn main() -> std::io::Result<()> {
     }
     machine::prepare()?;
     let mut poll = Poll::new()?;
-    let mut origin = Origin::bind(&options.addresses, &poll)?;
+    let mut origin = Origin::bind(&options.addresses, &options.echo, &poll)?;
     let mut events = Vec::new();
     loop {
         let now = Instant::now();

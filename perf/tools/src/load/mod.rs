@@ -1,4 +1,4 @@
-//! The load generator: one thread, one epoll, HTTP/1.1.
+//! The load generator: one thread, one epoll; HTTP/1.1 and HTTP/2, in clear and over TLS, gRPC, WebSocket, plain TCP.
 //!
 //! Two ways to ask. *Open loop*: requests are due at fixed or Poisson times whatever the answers do, and latency counts
 //! from when a request was due, so that a server's pause is seen by all who would have asked meanwhile. *Saturation*:
@@ -6,9 +6,16 @@
 //! still under way. An origin may live on the same loop.
 
 mod client;
+mod fields;
 mod options;
 mod pace;
+mod requests;
+mod streams;
+mod talk;
 mod tally;
+mod tls;
+mod turns;
+mod wire;
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -20,9 +27,12 @@ use crate::machine;
 use crate::origin::Origin;
 use crate::poll::{Event, Interest, Kind, Poll, Token};
 use client::Clients;
-use options::Requests;
 use pace::Pace;
+use requests::{Protocol, Requests};
+use streams::Streams;
 use tally::Tally;
+use tls::Tls;
+use turns::{Opened, Turns};
 
 /// How often connections are looked over for what takes too long.
 const SWEEP: Duration = Duration::from_millis(50);
@@ -47,10 +57,40 @@ enum Phase {
     Drain,
 }
 
+/// Those who ask: places for requests on connections of their own kind.
+trait Crowd {
+    fn turns(&mut self) -> &mut Turns;
+    fn opened(&self) -> Opened;
+    /// A request that was due goes out at an idle place.
+    fn ask(&mut self, place: u32, due: Instant, now: Instant, poll: &Poll);
+    /// Ends what takes too long, and wakes those that rested.
+    fn sweep(&mut self, now: Instant, poll: &Poll);
+    fn on_event(&mut self, event: Event, poll: &Poll);
+    /// Sends what was put together in a turn of the loop.
+    fn flush(&mut self, poll: &Poll);
+}
+
+fn crowd(options: &Options, measured_from: Instant) -> Result<Box<dyn Crowd>, String> {
+    let requests = Requests::of(options)?;
+    let is_multiplexed = matches!(requests.protocol, Protocol::Http2 | Protocol::Grpc);
+    let protocol = if is_multiplexed { "h2" } else { "http/1.1" };
+    let tls = requests
+        .over_tls
+        .then(|| Tls::new(options.certificate.as_deref(), options.resume, protocol))
+        .transpose()?;
+    Ok(if is_multiplexed {
+        Box::new(Streams::new(requests, tls, options))
+    } else {
+        Box::new(Clients::new(requests, tls, options, measured_from))
+    })
+}
+
 impl Bench {
-    pub fn new(origins: &[std::net::SocketAddr]) -> io::Result<Self> {
+    /// Origins answer HTTP; those of `echo` send back what they get.
+    pub fn new(origins: &[std::net::SocketAddr], echo: &[std::net::SocketAddr]) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let origin = if origins.is_empty() { None } else { Some(Origin::bind(origins, &poll)?) };
+        let none = origins.is_empty() && echo.is_empty();
+        let origin = if none { None } else { Some(Origin::bind(origins, echo, &poll)?) };
         Ok(Self { poll, origin, events: Vec::new() })
     }
 
@@ -101,18 +141,19 @@ impl Bench {
 
     /// One run. With `told`, the beginning and the end of what is measured are told on it, a line each.
     pub fn run(&mut self, options: &Options, mut told: Option<&mut dyn Write>) -> io::Result<Report> {
-        let requests = Requests::of(options).map_err(io::Error::other)?;
-        let mut clients = Clients::new(requests, options);
         let begin = Instant::now();
         let measured_from = begin + options.warm_up;
+        let mut crowd = crowd(options, measured_from).map_err(io::Error::other)?;
         let measured_until = measured_from + options.duration;
         let mut pace = options.rate.map(|rate| Pace::new(begin, rate, options.poisson, options.seed));
-        let mut tally = Tally::new(measured_from, measured_until, pace.is_some());
+        let mut tally = Tally::new(measured_from, measured_until, options);
         let mut phase = Phase::WarmUp;
         let mut next_sweep = begin + SWEEP;
         let (mut origin_before, mut busy_before) = (0, 0);
         if pace.is_none() {
-            clients.fill(begin, &self.poll);
+            while let Some(place) = crowd.turns().next_idle() {
+                crowd.ask(place, begin, begin, &self.poll);
+            }
         }
         loop {
             let now = Instant::now();
@@ -129,9 +170,9 @@ impl Bench {
                 tell(&mut told, "{\"event\":\"end\"}")?;
                 tally.busy_ns = machine::own_processor_ns() - busy_before;
                 tally.origin_served = self.origin.as_ref().map_or(0, |origin| origin.served) - origin_before;
-                clients.stop_asking();
+                crowd.turns().stop();
             }
-            let over = clients.nothing_under_way() || now >= measured_until + DRAIN_MAX;
+            let over = crowd.turns().is_over() || now >= measured_until + DRAIN_MAX;
             if phase == Phase::Drain && over {
                 break;
             }
@@ -140,16 +181,19 @@ impl Bench {
                     let due = pace.due();
                     pace.advance();
                     tally.offered(due);
-                    if clients.ask(due, now, &self.poll, QUEUE_MAX).is_none() {
-                        tally.not_sent(due);
+                    match crowd.turns().next_idle() {
+                        Some(place) => crowd.ask(place, due, now, &self.poll),
+                        None if crowd.turns().wait(due, QUEUE_MAX).is_some() => {}
+                        None => tally.not_sent(due),
                     }
                 }
             }
             if now >= next_sweep {
-                clients.sweep(now, &self.poll);
+                crowd.sweep(now, &self.poll);
                 next_sweep = now + SWEEP;
             }
-            clients.report(|done| tally.done(done));
+            crowd.flush(&self.poll);
+            crowd.turns().report(&mut |done| tally.done(done));
             let mut until = next_sweep;
             match (phase, &pace) {
                 (Phase::WarmUp, _) => until = until.min(measured_from),
@@ -159,11 +203,11 @@ impl Bench {
             if let (Some(pace), true) = (&pace, phase != Phase::Drain) {
                 until = until.min(pace.due());
             }
-            self.turn(now, Some(until), &mut |event, poll| clients.on_event(event, poll))?;
-            clients.report(|done| tally.done(done));
+            self.turn(now, Some(until), &mut |event, poll| crowd.on_event(event, poll))?;
+            crowd.turns().report(&mut |done| tally.done(done));
         }
-        tally.unanswered = clients.under_way();
-        tally.connections = clients.opened;
+        tally.unanswered = crowd.turns().under_way();
+        tally.opened = crowd.opened();
         Ok(Report::new(options, tally))
     }
 }
@@ -184,6 +228,14 @@ pub enum Fault {
     Closed,
     Malformed,
     Timeout,
+    /// A handshake of TLS came to nothing.
+    Tls,
+    /// A session was to be resumed and was not.
+    NotResumed,
+    /// Answered, but not as it had to be: another status of gRPC than 0, a stream reset, no WebSocket.
+    Refused,
+    /// What came back is not what was sent.
+    Mismatch,
 }
 
 impl Fault {
@@ -194,6 +246,10 @@ impl Fault {
             Self::Closed => "closed",
             Self::Malformed => "malformed",
             Self::Timeout => "timeout",
+            Self::Tls => "tls",
+            Self::NotResumed => "not resumed",
+            Self::Refused => "refused",
+            Self::Mismatch => "mismatch",
         }
     }
 }

@@ -1,14 +1,14 @@
 //! What a run came to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use super::client::Done;
 use super::options::Options;
+use super::turns::{Done, Opened};
 
 /// Three digits up to a minute, in nanoseconds.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
@@ -33,14 +33,15 @@ pub(crate) struct Tally {
     /// The same of the warm-up and the rest.
     outside: BTreeMap<String, u64>,
     bytes: u64,
+    window: Option<Window>,
     pub(crate) unanswered: u64,
     pub(crate) busy_ns: u64,
     pub(crate) origin_served: u64,
-    pub(crate) connections: u64,
+    pub(crate) opened: Opened,
 }
 
 impl Tally {
-    pub(crate) fn new(from: Instant, until: Instant, open: bool) -> Self {
+    pub(crate) fn new(from: Instant, until: Instant, options: &Options) -> Self {
         let histogram =
             || Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("the bounds are constants in order");
         Self {
@@ -48,7 +49,8 @@ impl Tally {
             until,
             began: from,
             ended: until,
-            open,
+            open: options.rate.is_some(),
+            window: options.window.map(Window::new),
             latency: histogram(),
             late: histogram(),
             offered: 0,
@@ -62,7 +64,7 @@ impl Tally {
             unanswered: 0,
             busy_ns: 0,
             origin_served: 0,
-            connections: 0,
+            opened: Opened::default(),
         }
     }
 
@@ -91,7 +93,12 @@ impl Tally {
         if self.is_measured(done.at) && done.outcome.is_ok() {
             self.answered += 1;
             self.bytes += done.bytes;
-            self.good += u64::from(done.outcome.is_ok_and(|status| (200..300).contains(&status)));
+            if done.outcome.is_ok_and(|status| (200..300).contains(&status)) {
+                self.good += 1;
+                if let Some(window) = &mut self.window {
+                    window.count(done.at);
+                }
+            }
         }
         // In an open loop a request belongs to when it was due, otherwise to when it was answered.
         let measured = self.is_measured(if self.open { done.due } else { done.at });
@@ -111,6 +118,28 @@ impl Tally {
     }
 }
 
+/// The most that came within any stretch of time of one length.
+struct Window {
+    length: Duration,
+    within: VecDeque<Instant>,
+    most: usize,
+}
+
+impl Window {
+    fn new(length: Duration) -> Self {
+        Self { length, within: VecDeque::new(), most: 0 }
+    }
+
+    /// Counts one; times are given in order.
+    fn count(&mut self, at: Instant) {
+        self.within.push_back(at);
+        while self.within.front().is_some_and(|first| at - *first >= self.length) {
+            self.within.pop_front();
+        }
+        self.most = self.most.max(self.within.len());
+    }
+}
+
 /// The outcome, to be printed.
 pub struct Report(Value);
 
@@ -118,9 +147,21 @@ fn microseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
     histogram.value_at_quantile(quantile) as f64 / 1000.0
 }
 
+/// What wrk would say of the same latencies. It takes each connection to have been meant to ask once in the mean time of
+/// an answer, and counts beside a latency of so many of those times those that would have waited meanwhile.
+fn as_wrk(latency: &Histogram<u64>, connections: usize, seconds: f64) -> Value {
+    let each = latency.len() / connections.max(1) as u64;
+    if each == 0 {
+        return Value::Null;
+    }
+    let corrected = latency.clone_correct((seconds * 1e9) as u64 / each);
+    json!({"p50": microseconds(&corrected, 0.5), "p99": microseconds(&corrected, 0.99)})
+}
+
 impl Report {
     pub(crate) fn new(options: &Options, tally: Tally) -> Self {
-        let seconds = (tally.ended - tally.began).as_secs_f64();
+        // Nothing, where this thread did not run for as long as was to be measured.
+        let seconds = (tally.ended - tally.began).as_secs_f64().max(1e-6);
         let statuses: BTreeMap<String, u64> =
             tally.statuses.iter().map(|(status, count)| (status.to_string(), *count)).collect();
         let latency = &tally.latency;
@@ -134,7 +175,9 @@ impl Report {
             "offered_rate": options.rate,
             "answered": tally.answered,
             "rate": tally.answered as f64 / seconds,
+            "good": tally.good,
             "good_rate": tally.good as f64 / seconds,
+            "good_in_window_max": tally.window.map(|window| window.most),
             "latency_us": {
                 "mean": latency.mean() / 1000.0,
                 "p50": microseconds(latency, 0.5),
@@ -143,6 +186,7 @@ impl Report {
                 "p99.9": microseconds(latency, 0.999),
                 "max": latency.max() as f64 / 1000.0,
             },
+            "as_wrk_us": if tally.open { Value::Null } else { as_wrk(latency, options.connections, seconds) },
             "late_us": {"p50": microseconds(&tally.late, 0.5), "p99": microseconds(&tally.late, 0.99)},
             "curve_us": curve,
             "statuses": statuses,
@@ -151,7 +195,8 @@ impl Report {
             "unanswered": tally.unanswered,
             "outside": tally.outside,
             "bytes": tally.bytes,
-            "connections_opened": tally.connections,
+            "connections_opened": tally.opened.connections,
+            "handshakes": {"full": tally.opened.full_handshakes, "resumed": tally.opened.resumed_handshakes},
             "origin_served": tally.origin_served,
             "busy": tally.busy_ns as f64 / 1e9 / seconds,
         }))
@@ -187,5 +232,33 @@ impl fmt::Display for Report {
             all["connections_opened"],
             number(&all["busy"]) * 100.0
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_would_have_asked_during_a_stall_counts_as_wrk_counts_it() {
+        let mut latency = Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).unwrap();
+        latency.record_n(1_000_000, 98).unwrap();
+        latency.record_n(10_000_000, 2).unwrap();
+        // One connection, 100 answers in 0.1 s: the two that took 10 ms have nine more beside each.
+        let corrected = as_wrk(&latency, 1, 0.1);
+        assert!(microseconds(&latency, 0.9) < 1100.0);
+        assert!((corrected["p50"].as_f64().unwrap() - 1000.0).abs() < 10.0, "{corrected}");
+        let whole = latency.clone_correct(1_000_000);
+        assert_eq!(whole.len(), 98 + 20);
+    }
+
+    #[test]
+    fn a_window_is_any_stretch_of_its_length() {
+        let (start, mut window) = (Instant::now(), Window::new(Duration::from_millis(100)));
+        // Two at the end of a tenth of a second and three at the beginning of the next are five within one.
+        for ms in [0, 90, 95, 100, 105, 110, 250, 260] {
+            window.count(start + Duration::from_millis(ms));
+        }
+        assert_eq!(window.most, 5);
     }
 }

@@ -1,8 +1,12 @@
 //! The origin behind every gateway: fixed bodies by the last part of the path, as little work as possible.
 //!
 //! `/128`, `/1k`, `/64k`, `/1m`; `/stall?ms=1000` answers later; `/echo` answers with the head it was sent, which shows
-//! what a gateway adds. Anything else is `/128`. Bodies of requests are read to their end before the answer. It waits on
-//! the loop of whoever owns it, so that load and origin can share a thread.
+//! what a gateway adds. Anything else is `/128`. Bodies of requests are read to their end before the answer. On the same
+//! addresses it takes HTTP/2 in clear and WebSockets, on others it sends back what it gets. It waits on the loop of whoever
+//! owns it, so that load and origin can share a thread.
+
+mod http2;
+mod talk;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -15,6 +19,9 @@ use socket2::{Domain, Socket, Type};
 
 use crate::framing::Body;
 use crate::poll::{Event, Interest, Kind, Poll, Token};
+use crate::websocket;
+use http2::Http2;
+use talk::{Mirror, Talk, WebSocket};
 
 const HEADERS_MAX: usize = 64;
 /// A head beyond this is no request of ours.
@@ -22,10 +29,16 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// What one read may bring; uploads of 64 KiB arrive in one.
 const READ_BYTES: usize = 128 * 1024;
 const BACKLOG: i32 = 4096;
+/// How a connection of HTTP/2 begins: no request of HTTP/1.1 does.
+const HTTP2: &[u8] = b"PRI ";
+/// What may wait to be sent on a connection; nobody here has more under way.
+const OUT_BYTES_MAX: usize = 1 << 22;
 const STALL_DEFAULT: Duration = Duration::from_millis(1000);
 
 pub struct Origin {
     listeners: Vec<TcpListener>,
+    /// Listeners from here on are of those who get back what they send.
+    mirrors_from: usize,
     connections: Vec<Option<Connection>>,
     free: Vec<u32>,
     generation: u16,
@@ -52,11 +65,16 @@ struct Connection {
     close: bool,
     /// Whether writability is waited for, not bytes.
     waits_to_write: bool,
+    /// What is spoken other than HTTP/1.1, and what of it is to be sent.
+    talk: Option<Box<dyn Talk>>,
+    out: Vec<u8>,
 }
 
 enum Answer {
     Now(Rc<[u8]>),
     Later(Duration),
+    /// A WebSocket is opened.
+    Upgrade,
 }
 
 /// Whole responses, made once.
@@ -65,6 +83,7 @@ struct Replies {
     kib: Rc<[u8]>,
     large: Rc<[u8]>,
     huge: Rc<[u8]>,
+    upgrade: Rc<[u8]>,
 }
 
 fn reply(body: &[u8]) -> Rc<[u8]> {
@@ -79,7 +98,18 @@ fn reply(body: &[u8]) -> Rc<[u8]> {
 impl Replies {
     fn new() -> Self {
         let filled = |bytes: usize| reply(&vec![b'x'; bytes]);
-        Self { small: filled(128), kib: filled(1024), large: filled(64 * 1024), huge: filled(1024 * 1024) }
+        let upgrade = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: {}\r\n\r\n",
+            websocket::ACCEPT
+        );
+        Self {
+            small: filled(128),
+            kib: filled(1024),
+            large: filled(64 * 1024),
+            huge: filled(1024 * 1024),
+            upgrade: upgrade.into_bytes().into(),
+        }
     }
 
     fn to(&self, path: &str, head: &[u8]) -> Answer {
@@ -100,9 +130,10 @@ impl Replies {
 
 impl Origin {
     /// Listens on the addresses. All connections are accepted on the owner's thread.
-    pub fn bind(addresses: &[SocketAddr], poll: &Poll) -> io::Result<Self> {
+    /// Whoever comes to one of the mirrors gets back what it sends.
+    pub fn bind(addresses: &[SocketAddr], mirrors: &[SocketAddr], poll: &Poll) -> io::Result<Self> {
         let mut listeners = Vec::new();
-        for (slot, address) in addresses.iter().enumerate() {
+        for (slot, address) in addresses.iter().chain(mirrors).enumerate() {
             let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
             socket.set_reuse_address(true)?;
             // Accepted sockets inherit it.
@@ -117,6 +148,7 @@ impl Origin {
         }
         Ok(Self {
             listeners,
+            mirrors_from: addresses.len(),
             connections: Vec::new(),
             free: Vec::new(),
             generation: 0,
@@ -181,6 +213,7 @@ impl Origin {
     }
 
     fn accept(&mut self, listener: u32, poll: &Poll) {
+        let is_mirror = listener as usize >= self.mirrors_from;
         while let Some(Ok((socket, _))) = self.listeners.get(listener as usize).map(TcpListener::accept) {
             if socket.set_nonblocking(true).is_err() {
                 continue;
@@ -206,6 +239,8 @@ impl Origin {
                 stalled: false,
                 close: false,
                 waits_to_write: false,
+                talk: is_mirror.then(|| Box::new(Mirror) as Box<dyn Talk>),
+                out: Vec::new(),
             });
         }
     }
@@ -215,12 +250,20 @@ impl Origin {
         if connection.reply.is_some() {
             return !event.writable || self.advance(connection, slot, poll);
         }
+        if connection.waits_to_write {
+            return !event.writable || connection.write_out(slot, poll);
+        }
         if !event.readable {
             return true;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         let alive = match connection.socket.read(&mut scratch) {
             Ok(0) => false,
+            Ok(count) if connection.talk.is_some() => {
+                let alive = self.talk(connection, &scratch[..count], slot, poll);
+                self.scratch = scratch;
+                return alive;
+            }
             Ok(count) if connection.held.is_empty() => {
                 let taken = self.take(connection, slot, &scratch[..count]);
                 taken.is_some_and(|taken| {
@@ -236,6 +279,28 @@ impl Origin {
         };
         self.scratch = scratch;
         alive && self.advance(connection, slot, poll)
+    }
+
+    /// Other protocols than HTTP/1.1: takes what came, answers.
+    fn talk(&mut self, connection: &mut Connection, bytes: &[u8], slot: u32, poll: &Poll) -> bool {
+        let Some(talk) = &mut connection.talk else { return false };
+        let mut held = std::mem::take(&mut connection.held);
+        let taken = if held.is_empty() {
+            talk.take(bytes, &mut connection.out).map(|(taken, served)| {
+                held.extend_from_slice(&bytes[taken..]);
+                served
+            })
+        } else {
+            held.extend_from_slice(bytes);
+            talk.take(&held, &mut connection.out).map(|(taken, served)| {
+                held.drain(..taken);
+                served
+            })
+        };
+        connection.held = held;
+        let Ok(served) = taken else { return false };
+        self.served += served;
+        connection.out.len() < OUT_BYTES_MAX && connection.write_out(slot, poll)
     }
 
     /// Writes what is due, then looks at what was held back meanwhile.
@@ -269,6 +334,9 @@ impl Origin {
                 return true;
             }
             let held = std::mem::take(&mut connection.held);
+            if connection.talk.is_some() {
+                return self.talk(connection, &held, slot, poll);
+            }
             let Some(taken) = self.take(connection, slot, &held) else { return false };
             connection.held.extend_from_slice(&held[taken..]);
             if connection.reply.is_none() {
@@ -285,8 +353,18 @@ impl Origin {
                 let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
                 let mut request = httparse::Request::new(&mut headers);
                 let rest = &bytes[at..];
+                if rest.starts_with(HTTP2) {
+                    connection.talk = Some(Box::new(Http2::new()));
+                    break;
+                }
                 let httparse::Status::Complete(head) = request.parse(rest).ok()? else { break };
-                connection.next = Some(self.replies.to(request.path.unwrap_or("/"), &rest[..head]));
+                let is_upgrade =
+                    request.headers.iter().any(|header| header.name.eq_ignore_ascii_case("upgrade"));
+                connection.next = Some(if is_upgrade && is_known(request.headers) {
+                    Answer::Upgrade
+                } else {
+                    self.replies.to(request.path.unwrap_or("/"), &rest[..head])
+                });
                 connection.body = Body::of(request.headers, Body::Done).ok()?;
                 connection.close = request.headers.iter().any(|header| {
                     header.name.eq_ignore_ascii_case("connection")
@@ -300,6 +378,10 @@ impl Origin {
             }
             match connection.next.take()? {
                 Answer::Now(reply) => connection.reply = Some((reply, 0)),
+                Answer::Upgrade => {
+                    connection.talk = Some(Box::new(WebSocket));
+                    connection.reply = Some((self.replies.upgrade.clone(), 0));
+                }
                 Answer::Later(wait) => {
                     connection.stalled = true;
                     self.stalled.push(Reverse((Instant::now() + wait, slot, connection.generation)));
@@ -307,5 +389,35 @@ impl Origin {
             }
         }
         Some(at)
+    }
+}
+
+/// Whether the key of a WebSocket is the one whose answer is known.
+fn is_known(headers: &[httparse::Header<'_>]) -> bool {
+    headers.iter().any(|header| {
+        header.name.eq_ignore_ascii_case("sec-websocket-key") && header.value == websocket::KEY.as_bytes()
+    })
+}
+
+impl Connection {
+    /// Writes what there is of other protocols; whether the connection lives on.
+    fn write_out(&mut self, slot: u32, poll: &Poll) -> bool {
+        let mut written = 0;
+        let mut is_full = false;
+        while written < self.out.len() && !is_full {
+            match self.socket.write(&self.out[written..]) {
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => is_full = true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        self.out.drain(..written);
+        if std::mem::replace(&mut self.waits_to_write, is_full) == is_full {
+            return true;
+        }
+        let token = Token { kind: Kind::OriginConnection, generation: self.generation, slot };
+        let interest = if is_full { Interest::Write } else { Interest::Read };
+        poll.modify(&self.socket, token, interest).is_ok()
     }
 }

@@ -1,0 +1,72 @@
+"""Whether handshakes of TLS hold up those who ask in clear: P1 at 30 % of its saturation while clients arrive over TLS."""
+
+from lib import blocks, stats
+from lib.load import Load
+from lib.processes import Failed
+from lib.scenarios import ours
+from lib.targets import SHOWN, VARIANTS
+
+PURPOSE = "plain requests at 30 % of saturation while 300 handshakes of TLS a second arrive: p99 of the plain ones"
+MINUTES = 3
+SHARE, HANDSHAKES, ROUNDS = 0.3, 300, 4
+P99_MAX = 2.0
+
+
+def p99(taken):
+    return taken["load"]["latency_us"]["p99"]
+
+
+def plain(bench, target, *arguments, **more):
+    """A run in clear, beside the port for TLS."""
+    url = f"http://127.0.0.1:{target.other}/128"
+    options = bench.options
+    return blocks.sample(bench.load, [url, "-c", 64, *arguments], options.seconds, options.warm_up, target, **more)
+
+
+def measure(bench, target, other):
+    rate = SHARE * plain(bench, target)["rate"]
+    if rate < 1:
+        raise Failed(f"{target.name} answers nothing in clear beside TLS")
+    found = {"rate": rate, "quiet": [], "beside": [], "arrived": []}
+    arrivals = [f"https://127.0.0.1:{target.port}/128", "-c", 64, "-r", HANDSHAKES, "--new-connections",
+                "-d", bench.options.seconds + bench.options.warm_up, "-w", 0.2]
+    for _ in range(ROUNDS):
+        found["quiet"].append(plain(bench, target, "-r", f"{rate:.0f}"))
+        other.begin(arrivals)
+        found["beside"].append(plain(bench, target, "-r", f"{rate:.0f}", watched=[other.process.pid]))
+        found["arrived"].append(other.finish(bench.options.seconds + 15))
+    return found
+
+
+def run(bench, say):
+    rows, checks, samples = [], [], {}
+    other = Load(bench.tools, bench.directory, "handshakes", origins=0)
+    try:
+        for target in ours.all_kinds(bench):
+            # The relay speaks no TLS, and drivers do not differ in how long a handshake keeps a core.
+            if target.name in ("relay", "epoll"):
+                continue
+            name = SHOWN.get(target.name, target.name)
+            try:
+                target.start(VARIANTS["tls"], bench.load.ports[0])
+                found = samples[name] = measure(bench, target, other)
+            finally:
+                target.end()
+            ratio = stats.paired([p99(taken) for taken in found["beside"]], [p99(taken) for taken in found["quiet"]])
+            middles = [stats.median([p99(taken) for taken in found[kind]]) for kind in ("quiet", "beside")]
+            arrived = stats.median([report["rate"] for report in found["arrived"]])
+            bad = sum(sum(report["errors"].values()) for report in found["arrived"])
+            bad += sum(map(ours.errors, found["quiet"] + found["beside"]))
+            say(f"  {name}: p99 {middles[0]:.0f} us quiet, {middles[1]:.0f} us beside {arrived:.0f} handshakes/s")
+            rows.append([name, f"{found['rate']:.0f}", f"{middles[0]:.0f}", f"{middles[1]:.0f}", ours.shown(ratio),
+                         f"{arrived:.0f}", bad])
+            if name.startswith("ours"):
+                checks.append((f"{name}, p99 beside handshakes over quiet", ratio["median"], "at most", P99_MAX))
+    finally:
+        other.end()
+    return {
+        "columns": ["", "plain req/s", "p99 quiet", "p99 beside", "ratio [95 % CI]", "handshakes/s", "errors"],
+        "rows": rows, "checks": checks, "samples": samples,
+        "notes": ["The clients of the handshakes share the other processor with the load and the origin, so some of what "
+                  "is added to p99 is theirs: compare with the others' rows."],
+    }
