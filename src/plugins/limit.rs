@@ -18,7 +18,6 @@
 //! there are many; one that waits costs an allocation and timers.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::Moment;
@@ -27,7 +26,7 @@ use crate::base::text::parse_u64;
 use crate::base::window::{Seats, Spent};
 use crate::exchange::{Exchange, Reply, SlotId};
 use crate::expr::{Template, Var};
-use crate::link::ledger::{Account, Mark};
+use crate::link::ledger::{HeldAccount, Mark};
 use crate::plugin::limits::{AMOUNT_MAX, Number, Till, refusal};
 use crate::plugin::{
     CompileCx, ConfigError, Edit, Env, Gate, Looking, NoMetadata, Observe, Plugin, Step, Verdict,
@@ -104,7 +103,7 @@ struct Charge {
     by: LocalId,
     tier: u32,
     at: Place,
-    account: Arc<Account>,
+    account: HeldAccount,
     mark: Mark,
     cost: u64,
 }
@@ -112,7 +111,7 @@ struct Charge {
 /// A seat that is taken. It is given back when this is dropped, so that no end of a request can keep it.
 struct Seat {
     by: LocalId,
-    account: Cell<Option<Arc<Account>>>,
+    account: Cell<Option<HeldAccount>>,
 }
 
 impl Seat {
@@ -147,7 +146,7 @@ struct Refused {
 /// An account that a request is held against.
 struct Found {
     at: Place,
-    account: Arc<Account>,
+    account: HeldAccount,
     spent: Option<(Spent, Mark)>,
 }
 
@@ -273,7 +272,7 @@ impl Limit {
     /// Waits for room, as long as there may be some in time. Whoever comes first when there is some has it.
     async fn queue(&self, queue: &Queue, case: Case, first: Refused, ex: &mut Exchange, env: Env<'_>) -> Verdict {
         let desk = env.core.local(self.desk, || Desk::new(env.core));
-        let account = desk.till.account(case.now, &queue.scope, None, |_| true);
+        let account = desk.till.hold(case.now, (&queue.scope, None), |_| true);
         let seat = account.and_then(|account| {
             account.enter(&queue.seats)?;
             Some(Seat { by: self.me, account: Cell::new(Some(account)) })
@@ -313,7 +312,7 @@ impl Limit {
         for (limit_at, (limit, amounts)) in each() {
             for (measure_at, measure) in amounts.measures.iter().enumerate() {
                 let name = |name: &mut Vec<u8>| limit.write_key(ex, name);
-                let Some(account) = till.account(case.now, &measure.scope, measure.keep, name) else { break };
+                let Some(account) = till.hold(case.now, (&measure.scope, measure.keep), name) else { break };
                 let at = Place { limit: limit_at as u8, measure: measure_at as u8 };
                 found.push(Found { at, account, spent: None });
             }
@@ -394,7 +393,7 @@ impl Limit {
         till: &Till,
     ) -> Option<Option<Seat>> {
         let places = amounts.seats.as_ref()?;
-        let account = till.account(case.now, &places.scope, None, |name| limit.write_key(ex, name))?;
+        let account = till.hold(case.now, (&places.scope, None), |name| limit.write_key(ex, name))?;
         let taken = account.enter(&places.seats);
         Some(taken.map(|_| Seat { by: self.me, account: Cell::new(Some(account)) }))
     }

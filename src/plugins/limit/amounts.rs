@@ -3,6 +3,7 @@
 use super::config::{Amounts as WrittenAmounts, Config, KeyType, Limit as Written, Mode, Rate, Window, WithoutKey};
 use crate::base::hash::{Map, stable};
 use crate::base::window::Seats;
+use crate::base::window::long::Long;
 use crate::base::window::quota::{Bucket, Gauge, Quota, Span};
 use crate::exchange::Exchange;
 use crate::model::field::NonEmpty;
@@ -41,7 +42,7 @@ pub(super) struct Measure {
     /// What the names of its accounts begin with.
     pub(super) scope: Vec<u8>,
     /// Set where it is kept beyond the process.
-    pub(super) keep: Option<Span>,
+    pub(super) keep: Option<Long>,
     /// What it is called where all are told.
     pub(super) label: String,
     /// How it is told to people: `minute`, `90 s`, `rate`.
@@ -198,7 +199,7 @@ fn amounts(limit: &Limit, (windows, rate, concurrency): Parts<'_>) -> Result<Amo
             let problem = "expected windows of different lengths, got one twice";
             return Err(ConfigError::at(format!("windows[{at}]"), problem));
         }
-        measures.push(limit.measure(Gauge::Quota(quota), word, span.is_long().then_some(span)));
+        measures.push(limit.measure(Gauge::Quota(quota), word, Long::of_span(span)));
     }
     if let Some(rate) = rate {
         if !(rate.count > 0.0 && rate.count.is_finite()) {
@@ -222,7 +223,7 @@ fn amounts(limit: &Limit, (windows, rate, concurrency): Parts<'_>) -> Result<Amo
 }
 
 impl Limit {
-    fn measure(&self, gauge: Gauge, span: String, keep: Option<Span>) -> Measure {
+    fn measure(&self, gauge: Gauge, span: String, keep: Option<Long>) -> Measure {
         let scope = format!("{}\n{span}\n", self.scope).into_bytes();
         Measure { gauge, scope, keep, label: format!("{}-{span}", self.name), span }
     }
