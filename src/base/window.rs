@@ -12,8 +12,9 @@
 //! | [`Leaky`] | 1 | when the last admitted request's turn was |
 //! | [`Seats`] | 1 | how many are taken |
 //!
-//! [`quota`] has those that may outlive the process, as sliding ones may; [`long`] says what is kept of either.
+//! [`flow`] has bytes that pass slowly, [`quota`] has those that may outlive the process, as sliding ones may; [`long`] says what is kept of either.
 
+pub mod flow;
 pub mod long;
 pub mod quota;
 

@@ -15,7 +15,7 @@ use super::response_head::Outgoing;
 use super::sticky;
 use super::upload::{PIECE_HEAD, PIECE_TAIL, end_chunks, frame_piece};
 use crate::base::clock::Moment;
-use crate::exchange::{ResponseBody, Source};
+use crate::exchange::{ResponseBody, Source, piece_bytes_max};
 use crate::proto::h1::chunked;
 use crate::proto::h1::framing::{self, Framing};
 use crate::proto::h1::parse;
@@ -135,7 +135,8 @@ impl Run<'_> {
             if filters {
                 self.transform(&mut buffer, start, piece.done.then_some(&download));
             }
-            self.ex.response.body_bytes += (buffer.len() - start) as u64;
+            let sent = buffer.len() - start;
+            self.ex.response.body_bytes += sent as u64;
             let mut from = start;
             if outgoing == Outgoing::Chunked {
                 from = frame_piece(&mut buffer, from);
@@ -145,13 +146,20 @@ impl Run<'_> {
                     end_chunks(&mut buffer, chunked::fields_of(left));
                 }
             }
+            let slow = self.ex.paces.down.clone().filter(|_| sent > 0);
             if !head.is_empty() {
-                from = self.place_head(&mut head, &mut buffer, from).await?;
+                // A head does not wait with what is slow.
+                from = self.place_head(&mut head, &mut buffer, (from, slow.is_some())).await?;
             }
             if from < buffer.len() {
-                let (sent, returned) = self.send_keeping(buffer, from).await;
+                let (passed, returned) = match slow {
+                    None => self.send_keeping(buffer, from).await,
+                    Some(pace) => {
+                        Box::pin(self.send_slowly((buffer, from), &*pace, Some((plan, leased)))).await
+                    }
+                };
                 buffer = returned;
-                if sent.is_err() {
+                if passed.is_err() {
                     return self.cut_off(Fault::ClientGone, buffer, head);
                 }
             }
@@ -164,7 +172,10 @@ impl Run<'_> {
             buffer.resize(PIECE_HEAD, 0);
             start = PIECE_HEAD;
             leased.socket.watch().arm(&core.wheel, plan.within(core, plan.timeouts.read));
-            let room = buffer.capacity() - PIECE_HEAD - PIECE_TAIL;
+            let mut room = buffer.capacity() - PIECE_HEAD - PIECE_TAIL;
+            if let Some(pace) = &self.ex.paces.down {
+                room = room.min(piece_bytes_max(&**pace));
+            }
             let (received, returned) = leased.socket.reader.receive(buffer, room).await;
             buffer = returned;
             match (received, &mut download) {
@@ -183,15 +194,15 @@ impl Run<'_> {
         Ok(Relayed { after, reusable, tunnel: false })
     }
 
-    /// Writes the head into the room before `from`; sends it alone if it does not fit there.
+    /// Writes the head into the room before `from`; sends it alone if it is to be, or does not fit there.
     async fn place_head(
         &mut self,
         head: &mut Vec<u8>,
         buffer: &mut [u8],
-        from: usize,
+        (from, is_alone): (usize, bool),
     ) -> Result<usize, Fault> {
         self.head_sent = true;
-        if head.len() <= from {
+        if head.len() <= from && !is_alone {
             let at = from - head.len();
             buffer[at..from].copy_from_slice(head);
             head.clear();
@@ -294,12 +305,17 @@ impl Run<'_> {
         let outgoing = if bodyless { Outgoing::Bodyless } else { Outgoing::Length(body.len() as u64) };
         let mut out = core.buffers.small();
         self.write_head(&mut out, outgoing, keep);
-        if !bodyless && self.ex.request.method() != Method::Head {
-            out.extend_from_slice(body);
-            self.ex.response.body_bytes += body.len() as u64;
-        }
+        let body = if bodyless || self.ex.request.method() == Method::Head { &[][..] } else { body };
+        self.ex.response.body_bytes += body.len() as u64;
         self.head_sent = true;
-        if self.send(out, 0).await.is_err() {
+        let sent = match self.ex.paces.down.clone() {
+            Some(pace) if !body.is_empty() => Box::pin(self.send_whole_slowly(out, body, &*pace)).await,
+            _ => {
+                out.extend_from_slice(body);
+                self.send(out, 0).await
+            }
+        };
+        if sent.is_err() {
             return After::Close;
         }
         if !keep {
@@ -333,7 +349,7 @@ impl Run<'_> {
         sent
     }
 
-    async fn send_keeping(&mut self, buffer: Vec<u8>, from: usize) -> (Result<(), ()>, Vec<u8>) {
+    pub(super) async fn send_keeping(&mut self, buffer: Vec<u8>, from: usize) -> (Result<(), ()>, Vec<u8>) {
         let core = &self.hall.core;
         let socket = &mut self.connection.socket;
         self.ex.bytes_out += (buffer.len() - from) as u64;

@@ -14,7 +14,7 @@
 //! Ringway's own. Exact for the whole process: every core spends from the same accounts. A request is first held against all
 //! limits, then counted in all of them; one that loses a race there gives back what it had taken, so a refusal costs no
 //! quota. What a request costs may be asked of it, and settled when it is over. Windows of an hour and more are kept beyond
-//! the process, by name and key, whatever their amounts. A request costs a look-up for each window, and no memory unless
+//! the process, by name and key, whatever their amounts. Bodies may have to pass slowly (`bandwidth`): they wait, and are never cut. A request costs a look-up for each window, and no memory unless
 //! there are many; one that waits costs an allocation and timers.
 
 use std::cell::Cell;
@@ -40,6 +40,8 @@ use self::meters::{Desk, Meters, Outcome};
 
 #[path = "limit/amounts.rs"]
 mod amounts;
+#[path = "limit/bandwidth.rs"]
+mod bandwidth;
 #[path = "limit/config.rs"]
 mod config;
 #[path = "limit/meters.rs"]
@@ -64,6 +66,8 @@ pub struct Limit {
     /// Whether any limit only tells, and whether any does more.
     has_shadow: bool,
     has_enforced: bool,
+    /// Whether any of them, for anybody, has bodies pass slowly.
+    has_bandwidth: bool,
     wait: Option<Queue>,
     /// By limit: what is told as a rule, and as problem details.
     refusals: Vec<[Reply; 2]>,
@@ -194,6 +198,7 @@ impl Plugin for Limit {
             refusals: refusals.collect(),
             has_shadow: limits.iter().any(|limit| limit.is_shadow),
             has_enforced: limits.iter().any(|limit| !limit.is_shadow),
+            has_bandwidth: tiers.all.iter().flat_map(|tier| &tier.amounts).any(|amounts| amounts.streams.iter().any(Option::is_some)),
             limits,
             tiers,
             cost,
@@ -234,6 +239,9 @@ impl Limit {
 
     /// Notes that a request is within all limits that are enforced, and looks what the others say of it.
     fn admit(&self, case: Case, ex: &mut Exchange, env: Env<'_>) {
+        if self.has_bandwidth {
+            self.slow_down(case, ex, env);
+        }
         let desk = env.core.local(self.desk, || Desk::new(env.core));
         let meters = env.core.local(self.me, || Meters::new(self.limits.len()));
         let count = |limit: usize, outcome| meters.count(&self.limits[limit].name, (limit, outcome), &desk, env.core);

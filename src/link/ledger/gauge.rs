@@ -1,9 +1,12 @@
 //! Spending from accounts what may be given back later: quotas and buckets of `base::window::quota`.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Account;
+use crate::base::clock::Moment;
 use crate::base::window::Spent;
+use crate::base::window::flow::Flow;
 use crate::base::window::quota::{Bucket, Gauge, Quota, When};
 
 /// What was spent from, so that it can be given back.
@@ -35,6 +38,23 @@ impl Account {
                 Ok(_) => {
                     self.note_end(gauge, (seen, next), when, spent);
                     return Ok((spent, Mark { word: next, returned }));
+                }
+                Err(other) => seen = other,
+            }
+        }
+    }
+
+    /// Counts bytes that pass; how long they have to wait before they may.
+    pub fn pass(&self, flow: &Flow, now: Moment, bytes: u64) -> Duration {
+        let mut seen = self.first.load(Ordering::Relaxed);
+        loop {
+            let (next, wait) = flow.pass(seen, now, bytes);
+            match self.first.compare_exchange_weak(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => {
+                    if seen == 0 {
+                        self.matters_while_filling();
+                    }
+                    return wait;
                 }
                 Err(other) => seen = other,
             }
