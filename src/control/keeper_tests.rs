@@ -81,7 +81,7 @@ fn a_file_that_is_none_is_set_aside() {
 fn a_file_of_the_version_before_is_read() {
     let account = KeptAccount {
         id: [7; 16],
-        words: [clock::wall() / 1000 << 32 | 30, 0],
+        words: [(clock::wall() / 1000) << 32 | 30, 0],
         until: clock::wall() + 3_600_000,
         long: Long::Quota(HOUR),
     };

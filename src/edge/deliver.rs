@@ -4,6 +4,8 @@
 //! that head and first bytes of the body leave in one send and the body is never copied.
 
 use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
 
 use bytes::Bytes;
 
@@ -15,7 +17,7 @@ use super::response_head::Outgoing;
 use super::sticky;
 use super::upload::{PIECE_HEAD, PIECE_TAIL, end_chunks, frame_piece};
 use crate::base::clock::Moment;
-use crate::exchange::{ResponseBody, Source, piece_bytes_max};
+use crate::exchange::{Pace, ResponseBody, Source, piece_bytes_max};
 use crate::proto::h1::chunked;
 use crate::proto::h1::framing::{self, Framing};
 use crate::proto::h1::parse;
@@ -152,12 +154,7 @@ impl Run<'_> {
                 from = self.place_head(&mut head, &mut buffer, (from, slow.is_some())).await?;
             }
             if from < buffer.len() {
-                let (passed, returned) = match slow {
-                    None => self.send_keeping(buffer, from).await,
-                    Some(pace) => {
-                        Box::pin(self.send_slowly((buffer, from), &*pace, Some((plan, leased)))).await
-                    }
-                };
+                let (passed, returned) = self.send_piece((buffer, from), slow, (plan, leased)).await;
                 buffer = returned;
                 if passed.is_err() {
                     return self.cut_off(Fault::ClientGone, buffer, head);
@@ -166,18 +163,9 @@ impl Run<'_> {
             if piece.done {
                 break;
             }
-            buffer.clear();
-            // More comes than fits a net.
-            buffer = core.buffers.enlarge(buffer);
-            buffer.resize(PIECE_HEAD, 0);
-            start = PIECE_HEAD;
-            leased.socket.watch().arm(&core.wheel, plan.within(core, plan.timeouts.read));
-            let mut room = buffer.capacity() - PIECE_HEAD - PIECE_TAIL;
-            if let Some(pace) = &self.ex.paces.down {
-                room = room.min(piece_bytes_max(&**pace));
-            }
-            let (received, returned) = leased.socket.reader.receive(buffer, room).await;
+            let (received, returned) = self.receive_piece(plan, leased, buffer).await;
             buffer = returned;
+            start = PIECE_HEAD;
             match (received, &mut download) {
                 (Ok(count), _) if count > 0 => {}
                 // The end of the connection is the end of the body, if it was not we who ended it.
@@ -192,6 +180,39 @@ impl Run<'_> {
         let reusable = !excess && framing != Framing::UntilClose;
         let after = if keep { After::Keep } else { After::Close };
         Ok(Relayed { after, reusable, tunnel: false })
+    }
+
+    /// Receives more of the body, with room before and behind it.
+    async fn receive_piece(
+        &self,
+        plan: &Plan<'_>,
+        leased: &mut Leased,
+        mut buffer: Vec<u8>,
+    ) -> (io::Result<usize>, Vec<u8>) {
+        let core = &self.hall.core;
+        buffer.clear();
+        // More comes than fits a net.
+        buffer = core.buffers.enlarge(buffer);
+        buffer.resize(PIECE_HEAD, 0);
+        leased.socket.watch().arm(&core.wheel, plan.within(core, plan.timeouts.read));
+        let mut room = buffer.capacity() - PIECE_HEAD - PIECE_TAIL;
+        if let Some(pace) = &self.ex.paces.down {
+            room = room.min(piece_bytes_max(&**pace));
+        }
+        leased.socket.reader.receive(buffer, room).await
+    }
+
+    /// Sends a piece of the body, framed.
+    async fn send_piece(
+        &mut self,
+        (buffer, from): (Vec<u8>, usize),
+        slow: Option<Rc<dyn Pace>>,
+        node: (&Plan<'_>, &Leased),
+    ) -> (Result<(), ()>, Vec<u8>) {
+        match slow {
+            None => self.send_keeping(buffer, from).await,
+            Some(pace) => Box::pin(self.send_slowly((buffer, from), &*pace, Some(node))).await,
+        }
     }
 
     /// Writes the head into the room before `from`; sends it alone if it is to be, or does not fit there.
@@ -325,7 +346,7 @@ impl Run<'_> {
             return After::Keep;
         }
         let socket = &mut self.connection.socket;
-        let watch = std::rc::Rc::clone(socket.watch());
+        let watch = Rc::clone(socket.watch());
         let received = self.ex.request.headers.received();
         let drained = self.upload.discard(&self.hall.core, received, &mut socket.reader, &watch).await;
         if drained { After::Keep } else { After::Close }

@@ -145,9 +145,13 @@ impl Met {
 pub struct Purse {
     ledger: Arc<Ledger>,
     /// For those who hold accounts beyond a request's moment.
-    way: Rc<Arc<Ledger>>,
+    way: Rc<Way>,
     met: RefCell<Met>,
 }
+
+/// A way to the ledger that a core shares with itself: who holds an account counts up nothing that other cores look at.
+#[derive(Debug)]
+struct Way(Arc<Ledger>);
 
 /// Where an account is.
 #[derive(Debug)]
@@ -161,7 +165,7 @@ impl Purse {
     /// An empty one.
     pub fn new(ledger: &Arc<Ledger>) -> Self {
         ledger.purse_comes();
-        Self { ledger: Arc::clone(ledger), way: Rc::new(Arc::clone(ledger)), met: RefCell::default() }
+        Self { ledger: Arc::clone(ledger), way: Rc::new(Way(Arc::clone(ledger))), met: RefCell::default() }
     }
 
     /// Runs `spend` on the account of that name. It may be run under a lock: it neither waits nor asks for another.
@@ -191,7 +195,7 @@ impl Purse {
             }
             Found::Crowd(account) => Grip::Crowd(Arc::clone(account)),
         });
-        HeldAccount { ledger: Rc::clone(&self.way), grip }
+        HeldAccount { way: Rc::clone(&self.way), grip }
     }
 
     #[inline]
@@ -271,7 +275,7 @@ impl Drop for Purse {
 /// An account that somebody holds on to: it is not closed meanwhile.
 #[derive(Debug)]
 pub struct HeldAccount {
-    ledger: Rc<Arc<Ledger>>,
+    way: Rc<Way>,
     grip: Grip,
 }
 
@@ -286,7 +290,7 @@ impl Deref for HeldAccount {
 
     fn deref(&self) -> &Account {
         match &self.grip {
-            Grip::Placed(place) => self.ledger.at(*place),
+            Grip::Placed(place) => self.way.0.at(*place),
             Grip::Crowd(account) => account,
         }
     }
@@ -295,7 +299,7 @@ impl Deref for HeldAccount {
 impl Drop for HeldAccount {
     fn drop(&mut self) {
         if let Grip::Placed(place) = self.grip {
-            self.ledger.at(place).let_go();
+            self.way.0.at(place).let_go();
         }
     }
 }
