@@ -162,7 +162,8 @@ impl RedisWatched {
             });
             secure.unwrap_or_default().into_iter().chain(owned(usual)).collect::<Vec<_>>()
         };
-        let port_of = |redis: &Redis| told.borrow().get(&redis.port()).copied().unwrap_or(redis.port());
+        let port_of =
+            |redis: &Redis| told.borrow().get(&redis.port()).copied().unwrap_or_else(|| redis.port());
         // A copy is made at once, not when others might have come for one, too.
         let master = Redis::start_with(None, |port| more(port, &["--repl-diskless-sync-delay", "0"]));
         let port = port_of(&master).to_string();
