@@ -1,5 +1,5 @@
-//! A warm core serves proxied requests without asking the heap for anything, and a route is small (docs/performance.md,
-//! "Budgets").
+//! A warm core serves proxied requests without asking the heap for anything, and a route and a key that is counted are
+//! small (docs/performance.md, "Budgets").
 //!
 //! The allocator of this binary counts, per thread, so that origin, client and the control thread's part do not
 //! matter. When a count is not zero, the test prints where the first allocations were made.
@@ -12,11 +12,15 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::backtrace::Backtrace;
 use std::cell::Cell;
 use std::net::TcpStream;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use inprocess::{House, ask, origin};
+use ringway::base::clock::Moment;
+use ringway::base::window::Fixed;
 use ringway::link::handover::Spoken;
+use ringway::link::ledger::{Ledger, Name, Purse};
 use ringway::model::Settings;
 use ringway::model::resources::{self, Format, Resources};
 use ringway::runtime::Limits;
@@ -304,4 +308,45 @@ fn a_route_costs_no_more_memory_than_is_promised() {
     let each = (held_by(ROUTES + 1) - held_by(1)) / ROUTES;
     println!("{each} bytes a route");
     assert!(each <= BYTES_PER_ROUTE, "{each} bytes a route, at most {BYTES_PER_ROUTE} are promised");
+}
+
+/// What a million keys that are counted may take in the whole process, and any number of keys of many, each.
+const BYTES_PER_KEY: usize = 64;
+/// What is there for a few keys: tables of chunks.
+const LEDGER_BYTES_MAX: usize = 128 * 1024;
+
+/// Bytes that a ledger and one core's purse hold of so many keys, each counted in a window.
+fn held_by_keys(keys: u64) -> usize {
+    let window = Duration::from_secs(60);
+    let fixed = Fixed::new(100, window);
+    let before = HELD.get();
+    let ledger = Arc::new(Ledger::new());
+    let purse = Purse::new(&ledger);
+    for key in 0..keys {
+        let key_bytes = format!("routes/1\nclient-{key}").into_bytes();
+        let name = Name { bytes: &key_bytes, limit: 9 };
+        let spent =
+            purse.with(Moment::ZERO, name, |account| account.spend_fixed(&fixed, window, Moment::ZERO, 1));
+        assert_eq!((spent.admitted, spent.remaining), (true, 99), "key {key} has an account of its own");
+    }
+    assert_eq!((ledger.accounts() as u64, ledger.crowded()), (keys, 0));
+    let held = HELD.get() - before;
+    drop((purse, ledger));
+    assert_eq!(HELD.get(), before, "all of it comes back");
+    held as usize
+}
+
+/// `RINGWAY_LIMIT_KEYS` asks for another number: a million in the long form.
+#[test]
+fn a_key_that_is_counted_costs_no_more_memory_than_is_promised() {
+    let wanted = std::env::var("RINGWAY_LIMIT_KEYS").ok().and_then(|keys| keys.parse().ok());
+    let keys: u64 = wanted.unwrap_or(300_000);
+    // What hashes are seeded with is made once in a process.
+    drop(Ledger::new());
+    let none = held_by_keys(0);
+    let held = held_by_keys(keys);
+    println!("{held} bytes for {keys} keys, {} each; {none} bytes for none", held / keys as usize);
+    assert!(none <= LEDGER_BYTES_MAX, "{none} bytes for no key, at most {LEDGER_BYTES_MAX} are promised");
+    let most = BYTES_PER_KEY * keys as usize;
+    assert!(held <= most, "{held} bytes for {keys} keys, at most {most} are promised");
 }

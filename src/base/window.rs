@@ -12,8 +12,10 @@
 //! | [`Leaky`] | 1 | when the last admitted request's turn was |
 //! | [`Seats`] | 1 | how many are taken |
 //!
-//! [`quota`] has those that may outlive the process.
+//! [`flow`] has bytes that pass slowly, [`quota`] has those that may outlive the process, as sliding ones may; [`long`] says what is kept of either.
 
+pub mod flow;
+pub mod long;
 pub mod quota;
 
 use std::time::Duration;
@@ -194,6 +196,19 @@ impl Sliding {
         let bound = u128::from(self.limit - wanted + 1) * u128::from(self.window_ms);
         let fits_at = (bound - 1) / u128::from(before);
         left.saturating_sub(fits_at.min(u128::from(left)) as u64)
+    }
+
+    /// Words that were kept beyond their process, as they are when the clock says `now_ms`. Where it has gone back, the latest
+    /// window is the one at hand, and the one before stays the one before: neither lasts until the clock is there again.
+    pub fn after_a_rest(&self, words: [u64; 2], now_ms: u64) -> [u64; 2] {
+        let latest = words.map(|word| unpack(word).0).into_iter().fold(0, u64::max);
+        let back = latest.saturating_sub(now_ms / self.window_ms + 1);
+        let moved = words.map(|word| match unpack(word) {
+            (at, count) if at > back => pack(at - back, count),
+            _ => 0,
+        });
+        // Which word is whose is in the number.
+        if back.is_multiple_of(2) { moved } else { [moved[1], moved[0]] }
     }
 
     /// Until when the words matter at least, when a window begins at `now_ms`: that window and the next.

@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::{log, whole_file};
 use crate::base::clock;
-use crate::base::window::quota::Span;
+use crate::base::window::long::Long;
 use crate::link::ledger::{Keepsake, KeptAccount, Ledger};
 
 /// The name of the file.
@@ -25,11 +25,15 @@ const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// Saving takes no more than one part in so many of a thread's time: with very many accounts it is done less often.
 const SAVE_SHARE: u32 = 20;
 /// What a file begins with: the form, and its version.
-const MARK: &[u8; 17] = b"ringway limits 1\n";
+const MARK: &[u8; 17] = b"ringway limits 2\n";
+/// The same of a file whose accounts have one word each, and are of no sliding window: it is read, and written anew.
+const MARK_BEFORE: &[u8; 17] = b"ringway limits 1\n";
 /// The mark, the key of names, when it was written, how many accounts.
 const HEAD_BYTES: usize = MARK.len() + 32 + 8 + 8;
-/// A name, a word, until when, which span.
-const ACCOUNT_BYTES: usize = 16 + 8 + 8 + 8;
+/// A name, until when, which window, two words.
+const ACCOUNT_BYTES: usize = 16 + 8 + 8 + 16;
+/// A name, a word, until when, which window.
+const ACCOUNT_BYTES_BEFORE: usize = 16 + 8 + 8 + 8;
 /// A checksum of all before it.
 const TAIL_BYTES: usize = 4;
 
@@ -135,9 +139,10 @@ fn checksum(keepsake: &Keepsake) -> u32 {
 fn bytes_of(account: &KeptAccount) -> [u8; ACCOUNT_BYTES] {
     let mut bytes = [0; ACCOUNT_BYTES];
     bytes[..16].copy_from_slice(&account.id);
-    bytes[16..24].copy_from_slice(&account.word.to_le_bytes());
-    bytes[24..32].copy_from_slice(&account.until.to_le_bytes());
-    bytes[32..].copy_from_slice(&account.span.code().to_le_bytes());
+    bytes[16..24].copy_from_slice(&account.until.to_le_bytes());
+    bytes[24..32].copy_from_slice(&account.long.code().to_le_bytes());
+    bytes[32..40].copy_from_slice(&account.words[0].to_le_bytes());
+    bytes[40..].copy_from_slice(&account.words[1].to_le_bytes());
     bytes
 }
 
@@ -168,21 +173,32 @@ fn parse(bytes: &[u8]) -> Option<Keepsake> {
     if crc32fast::hash(all).to_le_bytes() != *sum {
         return None;
     }
-    let rest = all.strip_prefix(MARK)?;
+    let (mark, rest) = all.split_first_chunk::<17>()?;
+    let size = match mark {
+        MARK => ACCOUNT_BYTES,
+        MARK_BEFORE => ACCOUNT_BYTES_BEFORE,
+        _ => return None,
+    };
     let (key, rest) = rest.split_first_chunk::<32>()?;
     let (at, rest) = rest.split_first_chunk::<8>()?;
     let (count, rest) = rest.split_first_chunk::<8>()?;
-    let each = rest.chunks_exact(ACCOUNT_BYTES);
+    let each = rest.chunks_exact(size);
     if each.len() as u64 != u64::from_le_bytes(*count) || !each.remainder().is_empty() {
         return None;
     }
-    let number = |bytes: &[u8]| Some(u64::from_le_bytes(bytes.try_into().ok()?));
     let accounts = each.map(|bytes| {
+        let (id, numbers) = bytes.split_first_chunk::<16>()?;
+        let (numbers, _) = numbers.as_chunks::<8>();
+        let [until, code, words @ ..] = match numbers {
+            [until, code, first, second] => [*until, *code, *first, *second],
+            [first, until, code] => [*until, *code, *first, [0; 8]],
+            _ => return None,
+        };
         Some(KeptAccount {
-            id: bytes[..16].try_into().ok()?,
-            word: number(&bytes[16..24])?,
-            until: number(&bytes[24..32])?,
-            span: Span::of_code(number(&bytes[32..])?)?,
+            id: *id,
+            words: words.map(u64::from_le_bytes),
+            until: u64::from_le_bytes(until),
+            long: Long::of_code(u64::from_le_bytes(code))?,
         })
     });
     Some(Keepsake { key: *key, at: u64::from_le_bytes(*at), accounts: accounts.collect::<Option<_>>()? })

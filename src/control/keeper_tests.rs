@@ -1,7 +1,7 @@
 //! Accounts from one ledger to the next, over a file, clocks that went back, and files that are no such files.
 
 use super::*;
-use crate::base::window::quota::{Gauge, Quota, Unit};
+use crate::base::window::quota::{Gauge, Quota, Span, Unit};
 use crate::link::ledger::{Name, Purse};
 
 const HOUR: Span = Span::Lasting(3600);
@@ -11,7 +11,7 @@ fn spend(ledger: &Arc<Ledger>, key: &str, times: usize) {
     let purse = Purse::new(ledger);
     let now = clock::now();
     let name = Name { bytes: key.as_bytes(), limit: 1 };
-    purse.with_kept(now, name, Some(HOUR), |account| {
+    purse.with_kept(now, name, Long::of_span(HOUR), |account| {
         (0..times).for_each(|_| assert!(account.spend(&GAUGE, ledger.when(now), 1).is_ok()));
     });
 }
@@ -78,6 +78,28 @@ fn a_file_that_is_none_is_set_aside() {
 }
 
 #[test]
+fn a_file_of_the_version_before_is_read() {
+    let account = KeptAccount {
+        id: [7; 16],
+        words: [(clock::wall() / 1000) << 32 | 30, 0],
+        until: clock::wall() + 3_600_000,
+        long: Long::Quota(HOUR),
+    };
+    let mut bytes = MARK_BEFORE.to_vec();
+    bytes.extend_from_slice(&[9; 32]);
+    for number in [clock::wall(), 1] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    bytes.extend_from_slice(&account.id);
+    for number in [account.words[0], account.until, account.long.code()] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+    let keepsake = parse(&bytes).unwrap();
+    assert_eq!((keepsake.key, keepsake.accounts), ([9; 32], vec![account]));
+}
+
+#[test]
 fn a_clock_that_went_back_meanwhile_neither_freezes_nor_opens() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(FILE);
@@ -92,7 +114,7 @@ fn a_clock_that_went_back_meanwhile_neither_freezes_nor_opens() {
     let mut keepsake = read(&path).unwrap().unwrap();
     let start = (then - 60_000) / 1000;
     keepsake.at = then;
-    keepsake.accounts[0].word = start << 32 | 100;
+    keepsake.accounts[0].words = [start << 32 | 100, 0];
     keepsake.accounts[0].until = then + 3_540_000;
     write(&path, &keepsake).unwrap();
     let second = Arc::new(Ledger::new());

@@ -4,6 +4,8 @@
 //! that head and first bytes of the body leave in one send and the body is never copied.
 
 use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
 
 use bytes::Bytes;
 
@@ -15,7 +17,7 @@ use super::response_head::Outgoing;
 use super::sticky;
 use super::upload::{PIECE_HEAD, PIECE_TAIL, end_chunks, frame_piece};
 use crate::base::clock::Moment;
-use crate::exchange::{ResponseBody, Source};
+use crate::exchange::{Pace, ResponseBody, Source, piece_bytes_max};
 use crate::proto::h1::chunked;
 use crate::proto::h1::framing::{self, Framing};
 use crate::proto::h1::parse;
@@ -135,7 +137,8 @@ impl Run<'_> {
             if filters {
                 self.transform(&mut buffer, start, piece.done.then_some(&download));
             }
-            self.ex.response.body_bytes += (buffer.len() - start) as u64;
+            let sent = buffer.len() - start;
+            self.ex.response.body_bytes += sent as u64;
             let mut from = start;
             if outgoing == Outgoing::Chunked {
                 from = frame_piece(&mut buffer, from);
@@ -145,28 +148,24 @@ impl Run<'_> {
                     end_chunks(&mut buffer, chunked::fields_of(left));
                 }
             }
+            let slow = self.ex.paces.down.clone().filter(|_| sent > 0);
             if !head.is_empty() {
-                from = self.place_head(&mut head, &mut buffer, from).await?;
+                // A head does not wait with what is slow.
+                from = self.place_head(&mut head, &mut buffer, (from, slow.is_some())).await?;
             }
             if from < buffer.len() {
-                let (sent, returned) = self.send_keeping(buffer, from).await;
+                let (passed, returned) = self.send_piece((buffer, from), slow, (plan, leased)).await;
                 buffer = returned;
-                if sent.is_err() {
+                if passed.is_err() {
                     return self.cut_off(Fault::ClientGone, buffer, head);
                 }
             }
             if piece.done {
                 break;
             }
-            buffer.clear();
-            // More comes than fits a net.
-            buffer = core.buffers.enlarge(buffer);
-            buffer.resize(PIECE_HEAD, 0);
-            start = PIECE_HEAD;
-            leased.socket.watch().arm(&core.wheel, plan.within(core, plan.timeouts.read));
-            let room = buffer.capacity() - PIECE_HEAD - PIECE_TAIL;
-            let (received, returned) = leased.socket.reader.receive(buffer, room).await;
+            let (received, returned) = self.receive_piece(plan, leased, buffer).await;
             buffer = returned;
+            start = PIECE_HEAD;
             match (received, &mut download) {
                 (Ok(count), _) if count > 0 => {}
                 // The end of the connection is the end of the body, if it was not we who ended it.
@@ -183,15 +182,48 @@ impl Run<'_> {
         Ok(Relayed { after, reusable, tunnel: false })
     }
 
-    /// Writes the head into the room before `from`; sends it alone if it does not fit there.
+    /// Receives more of the body, with room before and behind it.
+    async fn receive_piece(
+        &self,
+        plan: &Plan<'_>,
+        leased: &mut Leased,
+        mut buffer: Vec<u8>,
+    ) -> (io::Result<usize>, Vec<u8>) {
+        let core = &self.hall.core;
+        buffer.clear();
+        // More comes than fits a net.
+        buffer = core.buffers.enlarge(buffer);
+        buffer.resize(PIECE_HEAD, 0);
+        leased.socket.watch().arm(&core.wheel, plan.within(core, plan.timeouts.read));
+        let mut room = buffer.capacity() - PIECE_HEAD - PIECE_TAIL;
+        if let Some(pace) = &self.ex.paces.down {
+            room = room.min(piece_bytes_max(&**pace));
+        }
+        leased.socket.reader.receive(buffer, room).await
+    }
+
+    /// Sends a piece of the body, framed.
+    async fn send_piece(
+        &mut self,
+        (buffer, from): (Vec<u8>, usize),
+        slow: Option<Rc<dyn Pace>>,
+        node: (&Plan<'_>, &Leased),
+    ) -> (Result<(), ()>, Vec<u8>) {
+        match slow {
+            None => self.send_keeping(buffer, from).await,
+            Some(pace) => Box::pin(self.send_slowly((buffer, from), &*pace, Some(node))).await,
+        }
+    }
+
+    /// Writes the head into the room before `from`; sends it alone if it is to be, or does not fit there.
     async fn place_head(
         &mut self,
         head: &mut Vec<u8>,
         buffer: &mut [u8],
-        from: usize,
+        (from, is_alone): (usize, bool),
     ) -> Result<usize, Fault> {
         self.head_sent = true;
-        if head.len() <= from {
+        if head.len() <= from && !is_alone {
             let at = from - head.len();
             buffer[at..from].copy_from_slice(head);
             head.clear();
@@ -294,12 +326,17 @@ impl Run<'_> {
         let outgoing = if bodyless { Outgoing::Bodyless } else { Outgoing::Length(body.len() as u64) };
         let mut out = core.buffers.small();
         self.write_head(&mut out, outgoing, keep);
-        if !bodyless && self.ex.request.method() != Method::Head {
-            out.extend_from_slice(body);
-            self.ex.response.body_bytes += body.len() as u64;
-        }
+        let body = if bodyless || self.ex.request.method() == Method::Head { &[][..] } else { body };
+        self.ex.response.body_bytes += body.len() as u64;
         self.head_sent = true;
-        if self.send(out, 0).await.is_err() {
+        let sent = match self.ex.paces.down.clone() {
+            Some(pace) if !body.is_empty() => Box::pin(self.send_whole_slowly(out, body, &*pace)).await,
+            _ => {
+                out.extend_from_slice(body);
+                self.send(out, 0).await
+            }
+        };
+        if sent.is_err() {
             return After::Close;
         }
         if !keep {
@@ -309,7 +346,7 @@ impl Run<'_> {
             return After::Keep;
         }
         let socket = &mut self.connection.socket;
-        let watch = std::rc::Rc::clone(socket.watch());
+        let watch = Rc::clone(socket.watch());
         let received = self.ex.request.headers.received();
         let drained = self.upload.discard(&self.hall.core, received, &mut socket.reader, &watch).await;
         if drained { After::Keep } else { After::Close }
@@ -333,7 +370,7 @@ impl Run<'_> {
         sent
     }
 
-    async fn send_keeping(&mut self, buffer: Vec<u8>, from: usize) -> (Result<(), ()>, Vec<u8>) {
+    pub(super) async fn send_keeping(&mut self, buffer: Vec<u8>, from: usize) -> (Result<(), ()>, Vec<u8>) {
         let core = &self.hall.core;
         let socket = &mut self.connection.socket;
         self.ex.bytes_out += (buffer.len() - from) as u64;

@@ -25,6 +25,7 @@ mod health;
 mod hedge;
 mod hold;
 mod outlier;
+mod pace;
 mod pick;
 mod pipeline;
 mod proxy;

@@ -12,12 +12,13 @@ use super::deliver::Relayed;
 use super::pipeline::{After, Run};
 use super::respond::{Fault, Retry};
 use super::upload::{Ends, UploadFault};
-use super::{download, forward_head, health, pick};
+use super::{download, forward_head, health, pace, pick};
 use crate::balance::TriedSet;
 use crate::base::clock::Moment;
 use crate::exchange::{Attempt, Body};
 use crate::plugin::Verdict;
 use crate::runtime::Core;
+use crate::runtime::deadline::Watch;
 use crate::runtime::pool::Leased;
 use crate::runtime::socket::ASK_BYTES_MAX;
 use crate::snapshot::{Target, Timeouts, Upstream};
@@ -242,6 +243,9 @@ impl Run<'_> {
         }
         let watch = Rc::clone(leased.socket.watch());
         watch.follow(&core.wheel, self.connection.socket.watch());
+        if self.ex.paces.up.is_some() {
+            Box::pin(self.await_first(plan, &watch)).await;
+        }
         let may_hedge = self.may_hedge(plan);
         let (sent, out) = if self.upload.is_done() && out.len() <= ASK_BYTES_MAX && !may_hedge {
             watch.arm(&core.wheel, plan.within(core, plan.timeouts.read));
@@ -267,6 +271,20 @@ impl Run<'_> {
         self.exchange_both_ways(plan, leased, began).await
     }
 
+    /// Waits until what is here of the body may go up with its head. Another try counts nothing: it is the same again.
+    async fn await_first(&self, plan: &Plan<'_>, watch: &Rc<Watch>) {
+        let core = &self.hall.core;
+        let bytes = match &self.ex.request.body {
+            Body::Held(body) => body.len(),
+            Body::Empty | Body::Flowing => self.upload.bytes() as usize,
+        };
+        if let (Some(pace), 1) = (&self.ex.paces.up, self.ex.attempts.len()) {
+            let client = self.connection.socket.watch();
+            let quiet = [(client, core.limits.body_timeout), (watch, plan.timeouts.send)];
+            pace::turn(core, &**pace, bytes, quiet).await;
+        }
+    }
+
     /// The request body still flows: it goes up while the answer is awaited, and may come down.
     async fn exchange_both_ways(
         &mut self,
@@ -289,6 +307,7 @@ impl Run<'_> {
                 to: &mut to,
                 to_watch: &to_watch,
                 send_timeout: plan.within(&hall.core, plan.timeouts.send),
+                pace: self.ex.paces.up.clone(),
             };
             let up = pin!(upload.pump(&mut ends));
             let down = pin!(self.converse(plan, &mut leased, &uploading, began));

@@ -4,7 +4,8 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::exchange::Exchange;
+use super::pace;
+use crate::exchange::{Exchange, Pace, piece_bytes_max};
 use crate::proto::h1::chunked::{self, Decoder};
 use crate::proto::h1::framing::Framing;
 use crate::runtime::Core;
@@ -192,17 +193,17 @@ impl Upload {
         if self.bytes_max > 0 && self.bytes > self.bytes_max { Err(UploadFault::TooLarge) } else { Ok(()) }
     }
 
-    /// Receives the next piece into `buffer` (empty, with room for its frame before and behind), leaving it
+    /// Receives the next piece, of at most so many bytes, into `buffer` (empty, with room for its frame before and behind), leaving it
     /// ready to send from the index returned.
     async fn next(
         &mut self,
         core: &Core,
         from: &mut Reader,
-        mut buffer: Vec<u8>,
+        (mut buffer, most): (Vec<u8>, usize),
     ) -> (Result<usize, UploadFault>, Vec<u8>) {
         buffer.clear();
         buffer.resize(PIECE_HEAD, 0);
-        let room = buffer.capacity() - PIECE_HEAD - PIECE_TAIL;
+        let room = (buffer.capacity() - PIECE_HEAD - PIECE_TAIL).min(most);
         self.streamed = true;
         let (received, mut buffer) = from.receive(buffer, room).await;
         match received {
@@ -255,14 +256,19 @@ impl Upload {
     /// Passes on what is left, with back-pressure: a piece is read only when the last one was sent.
     pub(super) async fn pump(&mut self, ends: &mut Ends<'_>) -> Result<(), UploadFault> {
         let mut buffer = ends.core.buffers.large();
+        let most = ends.pace.as_deref().map_or(usize::MAX, piece_bytes_max);
         let mut result = Ok(());
         while !self.is_done() && result.is_ok() {
             ends.from_watch.arm(&ends.core.wheel, ends.core.limits.body_timeout);
-            let (piece, returned) = self.next(ends.core, ends.from, buffer).await;
+            let before = self.bytes;
+            let (piece, returned) = self.next(ends.core, ends.from, (buffer, most)).await;
             buffer = returned;
             result = match piece {
                 Err(fault) => Err(fault),
                 Ok(from) => {
+                    if let Some(pace) = &ends.pace {
+                        Box::pin(ends.await_turn(&**pace, self.bytes - before)).await;
+                    }
                     let (sent, returned) = ends.send(buffer, from).await;
                     buffer = returned;
                     sent.map_err(|_| UploadFault::Upstream)
@@ -315,7 +321,7 @@ impl Upload {
         }
         let mut buffer = core.buffers.large();
         while !self.is_done() {
-            let (result, returned) = self.next(core, from, buffer).await;
+            let (result, returned) = self.next(core, from, (buffer, usize::MAX)).await;
             buffer = returned;
             if result.is_err() {
                 core.buffers.give_back(buffer);
@@ -378,7 +384,7 @@ impl Plain<'_> {
         buffer: Vec<u8>,
     ) -> (Result<(), UploadFault>, Vec<u8>) {
         let before = self.upload.bytes;
-        let (piece, buffer) = self.upload.next(core, from, buffer).await;
+        let (piece, buffer) = self.upload.next(core, from, (buffer, usize::MAX)).await;
         let result = piece.map(|_| {
             let data = (self.upload.bytes - before) as usize;
             self.out.extend_from_slice(&buffer[PIECE_HEAD..PIECE_HEAD + data]);
@@ -396,9 +402,17 @@ pub(super) struct Ends<'a> {
     pub(super) to_watch: &'a Rc<Watch>,
     /// Longest pause between two writes to the upstream.
     pub(super) send_timeout: Duration,
+    /// Who slows it down, if anybody.
+    pub(super) pace: Option<Rc<dyn Pace>>,
 }
 
 impl Ends<'_> {
+    /// Waits until so many bytes may pass.
+    async fn await_turn(&self, pace: &dyn Pace, bytes: u64) {
+        let quiet = [(self.from_watch, self.core.limits.body_timeout), (self.to_watch, self.send_timeout)];
+        pace::turn(self.core, pace, bytes as usize, quiet).await;
+    }
+
     async fn send(&mut self, buffer: Vec<u8>, from: usize) -> (io::Result<()>, Vec<u8>) {
         self.to_watch.arm(&self.core.wheel, self.send_timeout);
         self.to.send(buffer, from, self.core.sending()).await

@@ -6,6 +6,7 @@
 
 mod body;
 mod labels;
+mod pace;
 mod posted;
 mod reply;
 mod request;
@@ -17,6 +18,7 @@ mod vars;
 
 pub use body::{Body, Chunk};
 pub use labels::{ConsumerLabels, Labels, RouteLabels};
+pub use pace::{Pace, Paces, piece_bytes_max};
 pub use reply::{Reply, ReplyBody};
 pub use request::{Forward, Request};
 pub use response::{Response, ResponseBody, Source};
@@ -129,6 +131,8 @@ pub struct Exchange {
     /// Tries at nodes, oldest first.
     pub attempts: Vec<Attempt>,
     pub slots: Slots,
+    /// How fast its bodies pass, where a plugin says so.
+    pub paces: Paces,
     /// The request's own id once a plugin or an error needed one; empty before.
     pub request_id: Vec<u8>,
     /// How many requests the connection has carried, this one included.
@@ -165,6 +169,7 @@ impl Exchange {
             upstream_at: None,
             timing: Timing::default(),
             attempts: Vec::new(),
+            paces: Paces::default(),
             slots: Slots::default(),
             request_id: Vec::new(),
             connection_requests: 0,
@@ -191,6 +196,7 @@ impl Exchange {
         self.timing = Timing::default();
         self.attempts.clear();
         self.slots.clear();
+        self.paces.clear();
         self.request_id.clear();
         self.connection_requests = 0;
         self.reason = "";

@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Moment;
 use crate::base::text::parse_u64;
-use crate::base::window::quota::{Span, When};
+use crate::base::window::long::Long;
+use crate::base::window::quota::When;
 use crate::exchange::{Exchange, Reply};
 use crate::expr::{Template, Var, Vars as _};
-use crate::link::ledger::{Account, Epoch, Ledger, Name, Purse};
+use crate::link::ledger::{Account, Epoch, HeldAccount, Ledger, Name, Purse};
 use crate::model::field::{InRange, Text};
 
 /// The largest number a limit can be given, of requests as of seconds.
@@ -281,34 +282,34 @@ impl Till {
         ask(&mut self.scratch.borrow_mut())
     }
 
-    /// Runs `spend` on the account of a limit, named `scope`, for the key that `write` appends. `None` when it does not.
+    /// Runs `spend` on the account of a limit, named `scope`, for the key that `write` appends; of a window that is kept
+    /// beyond the process if `keep` says so. `None` when `write` does not.
     pub fn with<R>(
         &self,
         now: Moment,
-        scope: &[u8],
+        (scope, keep): (&[u8], Option<Long>),
         write: impl FnOnce(&mut Vec<u8>) -> bool,
-        spend: impl FnOnce(&Arc<Account>) -> R,
+        spend: impl FnOnce(&Account) -> R,
     ) -> Option<R> {
         let mut name = self.scratch.borrow_mut();
         name.clear();
         name.extend_from_slice(scope);
-        write(&mut name).then(|| self.purse.with(now, Name { bytes: &name, limit: scope.len() }, spend))
+        let found = write(&mut name);
+        found.then(|| self.purse.with_kept(now, Name { bytes: &name, limit: scope.len() }, keep, spend))
     }
 
-    /// The account of a limit, named `scope`, for the key that `write` appends, to be held on to; of a window that is kept
-    /// beyond the process if `keep` says so. `None` when `write` does not.
-    pub fn account(
+    /// The same account, to be held on to.
+    pub fn hold(
         &self,
         now: Moment,
-        scope: &[u8],
-        keep: Option<Span>,
+        (scope, keep): (&[u8], Option<Long>),
         write: impl FnOnce(&mut Vec<u8>) -> bool,
-    ) -> Option<Arc<Account>> {
+    ) -> Option<HeldAccount> {
         let mut name = self.scratch.borrow_mut();
         name.clear();
         name.extend_from_slice(scope);
         let found = write(&mut name);
-        found.then(|| self.purse.with_kept(now, Name { bytes: &name, limit: scope.len() }, keep, Arc::clone))
+        found.then(|| self.purse.hold(now, Name { bytes: &name, limit: scope.len() }, keep))
     }
 
     /// A moment by both clocks.

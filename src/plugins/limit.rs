@@ -14,11 +14,10 @@
 //! Ringway's own. Exact for the whole process: every core spends from the same accounts. A request is first held against all
 //! limits, then counted in all of them; one that loses a race there gives back what it had taken, so a refusal costs no
 //! quota. What a request costs may be asked of it, and settled when it is over. Windows of an hour and more are kept beyond
-//! the process, by name and key, whatever their amounts. A request costs a look-up for each window, and no memory unless
+//! the process, by name and key, whatever their amounts. Bodies may have to pass slowly (`bandwidth`): they wait, and are never cut. A request costs a look-up for each window, and no memory unless
 //! there are many; one that waits costs an allocation and timers.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::Moment;
@@ -27,7 +26,7 @@ use crate::base::text::parse_u64;
 use crate::base::window::{Seats, Spent};
 use crate::exchange::{Exchange, Reply, SlotId};
 use crate::expr::{Template, Var};
-use crate::link::ledger::{Account, Mark};
+use crate::link::ledger::{HeldAccount, Mark};
 use crate::plugin::limits::{AMOUNT_MAX, Number, Till, refusal};
 use crate::plugin::{
     CompileCx, ConfigError, Edit, Env, Gate, Looking, NoMetadata, Observe, Plugin, Step, Verdict,
@@ -41,6 +40,8 @@ use self::meters::{Desk, Meters, Outcome};
 
 #[path = "limit/amounts.rs"]
 mod amounts;
+#[path = "limit/bandwidth.rs"]
+mod bandwidth;
 #[path = "limit/config.rs"]
 mod config;
 #[path = "limit/meters.rs"]
@@ -65,6 +66,8 @@ pub struct Limit {
     /// Whether any limit only tells, and whether any does more.
     has_shadow: bool,
     has_enforced: bool,
+    /// Whether any of them, for anybody, has bodies pass slowly.
+    has_bandwidth: bool,
     wait: Option<Queue>,
     /// By limit: what is told as a rule, and as problem details.
     refusals: Vec<[Reply; 2]>,
@@ -104,7 +107,7 @@ struct Charge {
     by: LocalId,
     tier: u32,
     at: Place,
-    account: Arc<Account>,
+    account: HeldAccount,
     mark: Mark,
     cost: u64,
 }
@@ -112,7 +115,7 @@ struct Charge {
 /// A seat that is taken. It is given back when this is dropped, so that no end of a request can keep it.
 struct Seat {
     by: LocalId,
-    account: Cell<Option<Arc<Account>>>,
+    account: Cell<Option<HeldAccount>>,
 }
 
 impl Seat {
@@ -147,7 +150,7 @@ struct Refused {
 /// An account that a request is held against.
 struct Found {
     at: Place,
-    account: Arc<Account>,
+    account: HeldAccount,
     spent: Option<(Spent, Mark)>,
 }
 
@@ -195,6 +198,7 @@ impl Plugin for Limit {
             refusals: refusals.collect(),
             has_shadow: limits.iter().any(|limit| limit.is_shadow),
             has_enforced: limits.iter().any(|limit| !limit.is_shadow),
+            has_bandwidth: tiers.all.iter().flat_map(|tier| &tier.amounts).any(|amounts| amounts.streams.iter().any(Option::is_some)),
             limits,
             tiers,
             cost,
@@ -235,6 +239,9 @@ impl Limit {
 
     /// Notes that a request is within all limits that are enforced, and looks what the others say of it.
     fn admit(&self, case: Case, ex: &mut Exchange, env: Env<'_>) {
+        if self.has_bandwidth {
+            self.slow_down(case, ex, env);
+        }
         let desk = env.core.local(self.desk, || Desk::new(env.core));
         let meters = env.core.local(self.me, || Meters::new(self.limits.len()));
         let count = |limit: usize, outcome| meters.count(&self.limits[limit].name, (limit, outcome), &desk, env.core);
@@ -273,7 +280,7 @@ impl Limit {
     /// Waits for room, as long as there may be some in time. Whoever comes first when there is some has it.
     async fn queue(&self, queue: &Queue, case: Case, first: Refused, ex: &mut Exchange, env: Env<'_>) -> Verdict {
         let desk = env.core.local(self.desk, || Desk::new(env.core));
-        let account = desk.till.account(case.now, &queue.scope, None, |_| true);
+        let account = desk.till.hold(case.now, (&queue.scope, None), |_| true);
         let seat = account.and_then(|account| {
             account.enter(&queue.seats)?;
             Some(Seat { by: self.me, account: Cell::new(Some(account)) })
@@ -313,7 +320,7 @@ impl Limit {
         for (limit_at, (limit, amounts)) in each() {
             for (measure_at, measure) in amounts.measures.iter().enumerate() {
                 let name = |name: &mut Vec<u8>| limit.write_key(ex, name);
-                let Some(account) = till.account(case.now, &measure.scope, measure.keep, name) else { break };
+                let Some(account) = till.hold(case.now, (&measure.scope, measure.keep), name) else { break };
                 let at = Place { limit: limit_at as u8, measure: measure_at as u8 };
                 found.push(Found { at, account, spent: None });
             }
@@ -394,7 +401,7 @@ impl Limit {
         till: &Till,
     ) -> Option<Option<Seat>> {
         let places = amounts.seats.as_ref()?;
-        let account = till.account(case.now, &places.scope, None, |name| limit.write_key(ex, name))?;
+        let account = till.hold(case.now, (&places.scope, None), |name| limit.write_key(ex, name))?;
         let taken = account.enter(&places.seats);
         Some(taken.map(|_| Seat { by: self.me, account: Cell::new(Some(account)) }))
     }

@@ -18,7 +18,6 @@
 //! Differs from APISIX: nobody waits longer than a minute; each core learns for itself how long requests take.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -27,7 +26,7 @@ use serde_json::{Value, json};
 
 use crate::base::window::Seats;
 use crate::exchange::{Exchange, Reply, SlotId};
-use crate::link::ledger::Account;
+use crate::link::ledger::HeldAccount;
 use crate::model::field::{InRange, NonEmpty, Seconds, Text};
 use crate::plugin::limits::{AMOUNT_MAX, Amount, KeyType, LimitKey, Number, Till, refusal};
 use crate::plugin::redis::{Borrowed, Policy, with_redis};
@@ -148,7 +147,7 @@ enum Judged {
     Unknown,
     Refused,
     /// It has a seat, and so many spans of time to wait.
-    Seated(Arc<Account>, u64),
+    Seated(HeldAccount, u64),
 }
 
 /// A seat that is taken. It is given back when this is dropped, so that no end of a request can keep it.
@@ -161,7 +160,7 @@ struct Seat {
 /// Where a seat is.
 enum Place {
     /// Not cheap to hold on to, but what else would keep the account from being closed?
-    Here(Arc<Account>),
+    Here(HeldAccount),
     Afar(Borrowed),
 }
 
@@ -297,16 +296,12 @@ impl Limit {
             self.key.write(ex, name);
             true
         };
-        let entered = till.with(env.core.now(), &self.scope, name, |account| {
-            let (conn, burst) = numbers?;
-            let seats = Seats::new(conn, burst);
-            Some(account.enter(&seats).map(|taken| (Arc::clone(account), seats.waits(taken))))
-        });
-        match entered {
-            None => Judged::Passed,
-            Some(None) => Judged::Unknown,
-            Some(Some(None)) => Judged::Refused,
-            Some(Some(Some((account, waits)))) => Judged::Seated(account, waits),
+        let Some(account) = till.hold(env.core.now(), (&self.scope, None), name) else { return Judged::Passed };
+        let Some((conn, burst)) = numbers else { return Judged::Unknown };
+        let seats = Seats::new(conn, burst);
+        match account.enter(&seats) {
+            None => Judged::Refused,
+            Some(taken) => Judged::Seated(account, seats.waits(taken)),
         }
     }
 }

@@ -11,13 +11,15 @@
 //!
 //! Counting is exact for the whole process: every core spends from the same account. Every answer tells what is
 //! left. Uses that name a `group` share their counters; any other counts for itself. Of several `rules`, those
-//! before the one that refuses have counted the request. With `policy: redis`, `redis-sentinel` or
+//! before the one that refuses have counted the request. Windows of an hour and more are kept beyond the process. With `policy: redis`, `redis-sentinel` or
 //! `redis-cluster` gateways share their counters, and with `sync_interval` ask for them seldom. Differs from APISIX: a refusal also carries `Retry-After`.
 
 use std::time::Duration;
 
 use crate::base::clock::Moment;
 use crate::base::hash::stable;
+use crate::base::window::long::Long;
+use crate::base::window::quota::{Gauge, Quota, Span};
 use crate::base::window::{Fixed, Sliding, Spent};
 use crate::exchange::{Exchange, Reply, SlotId};
 use crate::model::field::HeaderName;
@@ -242,12 +244,17 @@ impl Limit {
             self.key.write(ex, name);
             true
         };
-        let spent = till.with(now, &self.scope, name, |account| {
+        let keep = numbers.and_then(|(_, seconds)| long(seconds, sliding));
+        let spent = till.with(now, (&self.scope, keep), name, |account| {
             let (count, seconds) = numbers?;
             let window = Duration::from_secs(seconds);
-            let spent = match sliding {
-                true => account.spend_sliding(&Sliding::new(count, window), now, till.since_epoch(), 1),
-                false => account.spend_fixed(&Fixed::new(count, window), window, now, 1),
+            let spent = match (sliding, keep) {
+                (true, _) => account.spend_sliding(&Sliding::new(count, window), now, till.since_epoch(), 1),
+                (false, Some(Long::Quota(span))) => {
+                    let spent = account.spend(&Gauge::Quota(Quota::new(count, span)), till.when(now), 1);
+                    within(spent.map_or_else(|refused| refused, |(spent, _)| spent), window)
+                }
+                (false, _) => account.spend_fixed(&Fixed::new(count, window), window, now, 1),
             };
             Some((count, spent))
         });
@@ -257,6 +264,16 @@ impl Limit {
             Some(Some((count, spent))) => Judged::Spent(count, spent),
         }
     }
+}
+
+/// What is kept of a window beyond the process.
+fn long(seconds: u64, sliding: bool) -> Option<Long> {
+    if sliding { Long::of_sliding(seconds) } else { Long::of_span(Span::Lasting(u32::try_from(seconds).ok()?)) }
+}
+
+/// Windows that are kept begin with a whole second: nobody is told that one lasts longer than it does.
+fn within(spent: Spent, window: Duration) -> Spent {
+    Spent { reset_in: spent.reset_in.min(window), ..spent }
 }
 
 impl LimitCount {

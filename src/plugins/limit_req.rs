@@ -163,7 +163,7 @@ impl LimitReq {
             self.key.write(ex, name);
             true
         };
-        match till.with(now, &self.scope, name, |account| account.take_turn(&self.bucket, now)) {
+        match till.with(now, (&self.scope, None), name, |account| account.take_turn(&self.bucket, now)) {
             Some(Turn::Full { retry_in }) => {
                 Step::Reply(self.refuse(ex, retry_in, env))
             }

@@ -15,6 +15,7 @@ mod admin;
 mod admin_whole;
 mod at_rest;
 mod balance;
+mod bandwidth;
 mod borrowed;
 mod certificates;
 mod changes;

@@ -2,9 +2,13 @@
 
 use serde_json::json;
 
-use super::kit::{Certs, Gateway, Origin, Redis, RedisCluster};
+use super::kit::{Certs, Gateway, Origin, Redis, RedisCluster, RedisWatched, eventually};
 
-on_both_drivers!(a_redis_is_spoken_to_over_tls_and_verified, a_cluster_is_spoken_to_over_tls);
+on_both_drivers!(
+    a_redis_is_spoken_to_over_tls_and_verified,
+    a_cluster_is_spoken_to_over_tls,
+    sentinels_and_their_master_are_spoken_to_over_tls_and_verified,
+);
 
 /// Keys of a Redis, by one who is trusted, and of one who is not.
 fn certs() -> Certs {
@@ -68,4 +72,50 @@ fn a_cluster_is_spoken_to_over_tls() {
     let keys = cluster.keys("plugin-limit-count:v1:");
     assert_eq!(keys.len(), 12);
     assert!((0..3).all(|at| keys.iter().any(|(node, _)| *node == at)), "{keys:?}");
+}
+
+fn sentinels_and_their_master_are_spoken_to_over_tls_and_verified() {
+    let (origin, certs) = (Origin::replying("hello"), certs());
+    let (mut redis, port) = RedisWatched::secure(&certs);
+    let (plain, first) = (redis.sentinel.port(), redis.master());
+    assert_ne!(first, redis.nodes[0].port(), "the sentinel tells where TLS is spoken");
+    let fields = |port: u16, more: &str| {
+        format!(
+            "policy: redis-sentinel, redis_master_name: counters, redis_sentinels: [{{host: 127.0.0.1, port: {port}}}]{more}"
+        )
+    };
+    let patient = ", redis_connect_timeout: 20000, redis_read_timeout: 20000";
+    let with = |ca: &str, port, more: &str| gateway(&origin, &certs, ca, &fields(port, more));
+    let verified = with("ca", port, &format!(", redis_ssl: true, redis_ssl_verify: true{patient}"));
+    let mut client = verified.client();
+    let mut ask = |left: u32| {
+        let answer = client.get("/");
+        let told = answer.expect(200, "hello").header("x-ratelimit-remaining");
+        assert_eq!(told, Some(&*left.to_string()));
+    };
+    (90..100).rev().for_each(&mut ask);
+    // Each of the two refuses those who do not speak it, and is refused where nobody vouches for it.
+    with("ca", port, ", redis_connect_timeout: 500").get("/").expect_status(500);
+    with("ca", plain, ", redis_connect_timeout: 500").get("/").expect_status(500);
+    with("ca", plain, ", redis_ssl: true, redis_connect_timeout: 500").get("/").expect_status(500);
+    let strange = with("other", port, &format!(", redis_ssl: true, redis_ssl_verify: true{patient}"));
+    strange.get("/").expect(500, "{\"error_msg\":\"failed to limit count\"}\n");
+    strange.wait_said(&["no TLS: ", "invalid peer certificate"]);
+    with("other", port, &format!(", redis_ssl: true{patient}")).get("/").expect(200, "hello");
+
+    // A master that follows is found and spoken to in the same way, with what was counted.
+    let all = |node: &Redis| {
+        let keys = node.say(&["KEYS", "plugin-limit-count*"]);
+        let mut held: Vec<String> =
+            keys.lines().map(|key| format!("{key} {}", node.say(&["GET", key]))).collect();
+        held.sort();
+        held
+    };
+    eventually("the replica has the counts", || (all(&redis.nodes[0]) == all(&redis.nodes[1])).then_some(()));
+    redis.nodes[0].stop();
+    eventually("there is another master", || (redis.master() != first).then_some(()));
+    eventually("it takes what is written", || {
+        redis.nodes[1].say(&["ROLE"]).starts_with("master").then_some(())
+    });
+    (80..90).rev().for_each(&mut ask);
 }

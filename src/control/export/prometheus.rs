@@ -57,6 +57,12 @@ fn help_of(family: &str) -> &'static str {
         "limit_requests_total" => {
             "Requests by limit, and what it made of them: admitted, rejected, would_reject"
         }
+        "limit_delayed_bytes_total" => {
+            "Bytes of bodies that a limit of bandwidth had wait, or would have, by direction"
+        }
+        "limit_delay_ms_total" => {
+            "Milliseconds that pieces of bodies waited for a limit of bandwidth, or would have"
+        }
         "upstream_status" => "Upstream status from health checks, 1 is up",
         "llm_latency" => "Latency of requests to language models in milliseconds",
         "llm_prompt_tokens" => "Tokens of prompts sent to language models",

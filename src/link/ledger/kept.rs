@@ -4,14 +4,13 @@
 //! purpose. An account that was restored waits here until somebody asks for it by name. Cores come here once an account is
 //! opened; who saves comes every few seconds.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use aws_lc_rs::hmac;
 
-use super::Account;
 use crate::base::clock::UnixMs;
 use crate::base::hash::Map;
-use crate::base::window::quota::{Quota, Span};
+use crate::base::window::long::Long;
 
 /// A name, as it is kept.
 pub type KeptId = [u8; 16];
@@ -20,10 +19,10 @@ pub type KeptId = [u8; 16];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeptAccount {
     pub id: KeptId,
-    pub word: u64,
+    pub words: [u64; 2],
     /// Until when it says anything that a fresh one would not.
     pub until: UnixMs,
-    pub span: Span,
+    pub long: Long,
 }
 
 /// All that is kept.
@@ -38,6 +37,9 @@ pub struct Keepsake {
 
 /// Locks that accounts are spread over: who saves holds one of them at a time, and not for long.
 const SHARDS: usize = 64;
+/// Accounts of a shard that are noted between two saves: twice as many as there can be, for those that are closed meanwhile.
+/// One more is not kept.
+const OPEN_MAX: usize = 2 * super::ACCOUNTS_MAX / SHARDS;
 
 /// What is kept, or to be kept.
 #[derive(Debug, Default)]
@@ -47,15 +49,31 @@ pub(super) struct Kept(OnceLock<Book>);
 struct Book {
     key: [u8; 32],
     hash: hmac::Key,
-    shards: Vec<Mutex<Map<KeptId, Entry>>>,
+    shards: Vec<Mutex<Shard>>,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    /// What was kept of accounts that nobody has asked for since.
+    resting: Map<KeptId, Resting>,
+    /// Accounts there are. One that was closed meanwhile said nothing any more, and is left out by the next save.
+    open: Vec<Open>,
 }
 
 #[derive(Debug)]
-struct Entry {
-    account: Weak<Account>,
-    word: u64,
+struct Resting {
+    words: [u64; 2],
     until: UnixMs,
-    span: Span,
+    long: Long,
+}
+
+/// 32 bytes for each account that is kept.
+#[derive(Debug)]
+struct Open {
+    id: KeptId,
+    /// Where the account is, and which of those it is that were there.
+    at: (u32, u32),
+    long: Long,
 }
 
 impl Book {
@@ -66,12 +84,12 @@ impl Book {
         id
     }
 
-    fn shard(&self, id: &KeptId) -> MutexGuard<'_, Map<KeptId, Entry>> {
+    fn shard(&self, id: &KeptId) -> MutexGuard<'_, Shard> {
         lock(&self.shards[usize::from(id[0]) % SHARDS])
     }
 }
 
-fn lock(shard: &Mutex<Map<KeptId, Entry>>) -> MutexGuard<'_, Map<KeptId, Entry>> {
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -83,51 +101,63 @@ impl Kept {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         let book = Book { key: keepsake.key, hash, shards };
         for kept in keepsake.accounts {
-            let word = Quota::after_a_rest(kept.span, kept.word, back_ms, now);
+            let words = kept.long.after_a_rest(kept.words, back_ms, now);
             let until = kept.until.saturating_sub(back_ms);
             if until > now {
-                let entry = Entry { account: Weak::new(), word, until, span: kept.span };
-                book.shard(&kept.id).insert(kept.id, entry);
+                let resting = Resting { words, until, long: kept.long };
+                book.shard(&kept.id).resting.insert(kept.id, resting);
             }
         }
         let _ = self.0.set(book);
     }
 
     /// What was kept under a name that nobody has opened an account for.
-    pub(super) fn word(&self, name: &[u8]) -> u64 {
-        let Some(book) = self.0.get() else { return 0 };
+    pub(super) fn words(&self, name: &[u8]) -> [u64; 2] {
+        let Some(book) = self.0.get() else { return [0; 2] };
         let id = book.id(name);
-        book.shard(&id).get(&id).map_or(0, |entry| entry.word)
+        book.shard(&id).resting.get(&id).map_or([0; 2], |resting| resting.words)
     }
 
-    /// Takes note of an account that is opened; its word, and until when it matters, if there was one before.
-    pub(super) fn open(&self, name: &[u8], span: Span, account: &Arc<Account>) -> Option<(u64, UnixMs)> {
+    /// Takes note of an account that is opened; its words, and until when they matter, if there was one before.
+    pub(super) fn open(&self, name: &[u8], long: Long, at: (u32, u32)) -> Option<([u64; 2], UnixMs)> {
         let book = self.0.get()?;
         let id = book.id(name);
         let mut shard = book.shard(&id);
-        let fresh = || Entry { account: Weak::new(), word: 0, until: 0, span };
-        let entry = shard.entry(id).or_insert_with(fresh);
-        entry.account = Arc::downgrade(account);
-        entry.span = span;
-        (entry.word != 0).then_some((entry.word, entry.until))
+        let Shard { resting, open } = &mut *shard;
+        if open.len() < OPEN_MAX {
+            if open.len() == open.capacity() {
+                // A quarter more: twice as many would be as much in vain.
+                open.reserve_exact((open.len() / 4).max(8));
+            }
+            open.push(Open { id, at, long });
+        }
+        resting.remove(&id).map(|resting| (resting.words, resting.until))
     }
 
-    /// All that is worth keeping; `look` tells the word of an account, and until when it matters. `None` where nothing is
-    /// kept.
-    pub(super) fn save(&self, now: UnixMs, look: impl Fn(&Account) -> (u64, UnixMs)) -> Option<Keepsake> {
+    /// All that is worth keeping; `look` tells the words of the account in a place, and until when they matter, if it is
+    /// still the one that was there. `None` where nothing is kept.
+    pub(super) fn save(
+        &self,
+        now: UnixMs,
+        look: impl Fn(u32, u32) -> Option<([u64; 2], UnixMs)>,
+    ) -> Option<Keepsake> {
         let book = self.0.get()?;
         let mut accounts = Vec::new();
         for shard in &book.shards {
-            lock(shard).retain(|id, entry| {
-                let account = entry.account.upgrade();
-                if let Some(account) = &account {
-                    (entry.word, entry.until) = look(account);
+            let mut shard = lock(shard);
+            let Shard { resting, open } = &mut *shard;
+            open.retain(|Open { id, at, long }| {
+                let Some((words, until)) = look(at.0, at.1) else { return false };
+                if words != [0; 2] && until > now {
+                    accounts.push(KeptAccount { id: *id, words, until, long: *long });
                 }
-                if entry.word != 0 && entry.until > now {
-                    let Entry { word, until, span, .. } = *entry;
-                    accounts.push(KeptAccount { id: *id, word, until, span });
+                true
+            });
+            resting.retain(|id, Resting { words, until, long }| {
+                if *until > now {
+                    accounts.push(KeptAccount { id: *id, words: *words, until: *until, long: *long });
                 }
-                account.is_some() || entry.until > now
+                *until > now
             });
         }
         accounts.sort_unstable_by_key(|kept| kept.id);

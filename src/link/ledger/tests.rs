@@ -1,8 +1,10 @@
 //! What holds of accounts and of the way to them.
 
 use super::*;
+use crate::base::hash::Map;
 use crate::base::rng::Rng;
-use crate::base::window::quota::{Bucket, Quota, Unit};
+use crate::base::window::quota::{Bucket, Quota, Span, Unit};
+use crate::base::window::{Fixed, Leaky, Seats, Sliding, Turn};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -32,8 +34,8 @@ fn ledger(room: usize) -> (Arc<Ledger>, Purse) {
 }
 
 #[test]
-fn an_account_fills_a_cache_line_and_no_more() {
-    assert_eq!(size_of::<Account>(), 48, "16 bytes are the counts of its Arc");
+fn four_accounts_fill_three_lines_of_the_cache() {
+    assert_eq!((size_of::<Account>(), align_of::<Account>()), (48, 16));
 }
 
 #[test]
@@ -81,10 +83,8 @@ fn seats_are_never_more_than_there_are_and_all_come_back() {
             scope.spawn(|| {
                 let purse = Purse::new(&ledger);
                 for _ in 0..5000 {
-                    let entered = purse.with(at(1), name(b"l"), |account| {
-                        account.enter(&seats).map(|taken| (Arc::clone(account), taken))
-                    });
-                    if let Some((account, taken)) = entered {
+                    let account = purse.hold(at(1), name(b"l"), None);
+                    if let Some(taken) = account.enter(&seats) {
                         most.fetch_max(taken, Ordering::Relaxed);
                         account.leave();
                     }
@@ -179,8 +179,8 @@ fn keys_without_a_place_share_one_count_and_never_get_more_than_their_own() {
 fn a_seat_that_is_taken_keeps_its_account() {
     let (ledger, purse) = ledger(SHARDS);
     let seats = Seats::new(1, 0);
-    let held =
-        purse.with(at(0), name(b"lheld"), |account| account.enter(&seats).map(|_| Arc::clone(account)));
+    let held = purse.hold(at(0), name(b"lheld"), None);
+    assert!(held.enter(&seats).is_some());
     let other = Purse::new(&ledger);
     for number in 0..10_000 {
         spend(&other, &key(number), 100_000 * number, 1);
@@ -188,7 +188,7 @@ fn a_seat_that_is_taken_keeps_its_account() {
     drop(purse);
     let again = |millis| other.with(at(millis), name(b"lheld"), |account| account.enter(&seats).is_some());
     assert!(!again(2_000_000_000));
-    held.expect("the first had the seat").leave();
+    held.leave();
     assert!(again(2_000_000_001));
 }
 
@@ -199,20 +199,19 @@ fn purses_remember_no_more_than_their_share() {
     for number in 0..2000 {
         spend(&purses[0], &key(number), number, 1);
     }
-    let held = |purse: &Purse| purse.met.borrow().places.len();
-    assert_eq!(held(&purses[0]), 400);
-    assert_eq!(purses[0].met.borrow().by_print.len(), 400);
+    let held = Purse::held;
+    assert!((300..=400).contains(&held(&purses[0])), "{}", held(&purses[0]));
     drop(purses);
     let alone = Purse::new(&ledger);
     for number in 0..2000 {
         spend(&alone, &key(number), number, 1);
     }
-    assert_eq!(held(&alone), 2000);
+    assert!(held(&alone) >= 1800, "{}", held(&alone));
     let more: Vec<Purse> = (0..3).map(|_| Purse::new(&ledger)).collect();
     for number in 0..5000 {
         spend(&alone, &key(number + 100_000), 100_000 + number, 1);
     }
-    assert_eq!(held(&alone), 800, "with three more its share is less");
+    assert!((600..=800).contains(&held(&alone)), "with three more its share is less: {}", held(&alone));
     drop(more);
 }
 
@@ -256,4 +255,46 @@ fn what_threads_give_back_is_there_for_others_and_nothing_more() {
             Gauge::Bucket(_) => assert!(kept + left <= LIMIT, "{kept} kept, {left} left"),
         }
     }
+}
+
+#[test]
+fn an_account_that_is_held_or_remembered_stays_and_no_other_does() {
+    let (ledger, purse) = ledger(SHARDS);
+    let is_there = |key: &[u8]| ledger.find(key, |_| ()).is_some();
+    spend(&purse, b"lheld", 0, 1);
+    let held = purse.hold(at(0), name(b"lheld"), None);
+    let place_of = |number: u64| ledger.find(&key(number), |account| std::ptr::from_ref(account).addr());
+    // Long after all windows are over, from a purse that remembers nothing afterwards.
+    for round in 0..50 {
+        let other = Purse::new(&ledger);
+        (0..200).for_each(|number| {
+            spend(&other, &key(number), 100_000 * (round + 1), 1);
+        });
+    }
+    assert!(is_there(b"lheld"));
+    drop(purse);
+    assert!(is_there(b"lheld"), "somebody holds it still");
+    drop(held);
+    let other = Purse::new(&ledger);
+    (0..2000).for_each(|number| {
+        spend(&other, &key(number), 10_000_000 + 100_000 * number, 1);
+    });
+    assert!(!is_there(b"lheld"));
+    assert!((0..2000).filter(|number| place_of(*number).is_some()).count() <= SHARDS);
+}
+
+#[test]
+fn a_purse_finds_what_comes_often_among_many_that_come_once() {
+    let ledger = Arc::new(Ledger::with_room(8192));
+    let _others: Vec<Purse> = (0..15).map(|_| Purse::new(&ledger)).collect();
+    let purse = Purse::new(&ledger);
+    let mut lost = 0;
+    for round in 0..4000_u64 {
+        for often in 0..16 {
+            spend(&purse, &key(often), round, 1_000_000);
+        }
+        spend(&purse, &key(1000 + round), round, 1);
+        lost += usize::from(round > 100 && (0..16).any(|often| !purse.remembers(&key(often))));
+    }
+    assert!(lost < 400, "{lost} rounds of 3900 had one forgotten");
 }

@@ -1,8 +1,11 @@
 //! The limits of one use as the core asks them: what is counted apart, how much of it there is, and for whom.
 
-use super::config::{Amounts as WrittenAmounts, Config, KeyType, Limit as Written, Mode, Rate, Window, WithoutKey};
+use super::bandwidth::Way;
+use super::config::{Amounts as WrittenAmounts, Bandwidth, Config, KeyType, Limit as Written, Mode, Rate, Window, WithoutKey};
 use crate::base::hash::{Map, stable};
 use crate::base::window::Seats;
+use crate::base::window::flow::Flow;
+use crate::base::window::long::Long;
 use crate::base::window::quota::{Bucket, Gauge, Quota, Span};
 use crate::exchange::Exchange;
 use crate::model::field::NonEmpty;
@@ -32,6 +35,16 @@ pub(super) struct Limit {
 pub(super) struct Amounts {
     pub(super) measures: Vec<Measure>,
     pub(super) seats: Option<Places>,
+    /// Bodies on their way up, and down.
+    pub(super) streams: [Option<Stream>; 2],
+}
+
+/// So many bytes a second.
+#[derive(Clone)]
+pub(super) struct Stream {
+    pub(super) flow: Flow,
+    /// What the names of its accounts begin with.
+    pub(super) scope: Vec<u8>,
 }
 
 /// So much in a window, or at a rate.
@@ -41,7 +54,7 @@ pub(super) struct Measure {
     /// What the names of its accounts begin with.
     pub(super) scope: Vec<u8>,
     /// Set where it is kept beyond the process.
-    pub(super) keep: Option<Span>,
+    pub(super) keep: Option<Long>,
     /// What it is called where all are told.
     pub(super) label: String,
     /// How it is told to people: `minute`, `90 s`, `rate`.
@@ -109,7 +122,8 @@ pub(super) fn compile(config: &Config, cx: &CompileCx<'_>) -> Result<(Vec<Limit>
             return Err(under(ConfigError::at("name", format!("expected another name, got {} again", written.name))));
         }
         let limit = limit(written, config.mode, cx).map_err(under)?;
-        let parts = (&written.windows, &written.rate, written.concurrency.map(|most| most.u64()));
+        let seats = written.concurrency.map(|most| most.u64());
+        let parts = (&written.windows, &written.rate, seats, written.bandwidth.as_ref());
         plain.push(amounts(&limit, parts).map_err(under)?);
         limits.push(limit);
     }
@@ -145,7 +159,8 @@ fn own_amounts(
     let Some(at) = limits.iter().position(|limit| limit.name == name) else {
         return Err(ConfigError::new("expected the name of one of limits"));
     };
-    let parts = (&written.windows, &written.rate, written.concurrency.map(|most| most.u64()));
+    let seats = written.concurrency.map(|most| most.u64());
+    let parts = (&written.windows, &written.rate, seats, written.bandwidth.as_ref());
     own[at] = amounts(&limits[at], parts)?;
     Ok(())
 }
@@ -172,16 +187,17 @@ fn limit(written: &Written, mode: Mode, cx: &CompileCx<'_>) -> Result<Limit, Con
     })
 }
 
-type Parts<'a> = (&'a Option<NonEmpty<Window>>, &'a Option<Rate>, Option<u64>);
+type Parts<'a> = (&'a Option<NonEmpty<Window>>, &'a Option<Rate>, Option<u64>, Option<&'a Bandwidth>);
 
-fn amounts(limit: &Limit, (windows, rate, concurrency): Parts<'_>) -> Result<Amounts, ConfigError> {
+fn amounts(limit: &Limit, (windows, rate, concurrency, bandwidth): Parts<'_>) -> Result<Amounts, ConfigError> {
     let windows = windows.as_ref().map_or(&[][..], |windows| &windows[..]);
     if windows.len() > WINDOWS_MAX {
         return Err(ConfigError::at("windows", format!("expected at most {WINDOWS_MAX}, got {}", windows.len())));
     }
-    if windows.is_empty() && rate.is_none() && concurrency.is_none() {
-        return Err(ConfigError::new("expected at least one of windows, rate and concurrency"));
+    if windows.is_empty() && rate.is_none() && concurrency.is_none() && bandwidth.is_none() {
+        return Err(ConfigError::new("expected at least one of windows, rate, concurrency and bandwidth"));
     }
+    let streams = bandwidth.map_or_else(|| Ok([None, None]), |written| limit.streams(written))?;
     let mut measures = Vec::with_capacity(windows.len() + 1);
     for (at, window) in windows.iter().enumerate() {
         let (span, word) = match (window.per, window.seconds) {
@@ -198,7 +214,7 @@ fn amounts(limit: &Limit, (windows, rate, concurrency): Parts<'_>) -> Result<Amo
             let problem = "expected windows of different lengths, got one twice";
             return Err(ConfigError::at(format!("windows[{at}]"), problem));
         }
-        measures.push(limit.measure(Gauge::Quota(quota), word, span.is_long().then_some(span)));
+        measures.push(limit.measure(Gauge::Quota(quota), word, Long::of_span(span)));
     }
     if let Some(rate) = rate {
         if !(rate.count > 0.0 && rate.count.is_finite()) {
@@ -218,11 +234,26 @@ fn amounts(limit: &Limit, (windows, rate, concurrency): Parts<'_>) -> Result<Amo
         most,
         scope: format!("{}\nseats\n", limit.scope).into_bytes(),
     });
-    Ok(Amounts { measures, seats })
+    Ok(Amounts { measures, seats, streams })
 }
 
 impl Limit {
-    fn measure(&self, gauge: Gauge, span: String, keep: Option<Span>) -> Measure {
+    fn streams(&self, written: &Bandwidth) -> Result<[Option<Stream>; 2], ConfigError> {
+        if written.up.is_none() && written.down.is_none() {
+            return Err(ConfigError::at("bandwidth", "expected at least one of up and down"));
+        }
+        Ok(Way::ALL.map(|way| {
+            let written = match way {
+                Way::Up => written.up.as_ref(),
+                Way::Down => written.down.as_ref(),
+            }?;
+            let bytes = written.bytes.u64();
+            let flow = Flow::new(bytes, written.burst.map_or(bytes, |burst| burst.u64()));
+            Some(Stream { flow, scope: format!("{}\nbytes {}\n", self.scope, way.word()).into_bytes() })
+        }))
+    }
+
+    fn measure(&self, gauge: Gauge, span: String, keep: Option<Long>) -> Measure {
         let scope = format!("{}\n{span}\n", self.scope).into_bytes();
         Measure { gauge, scope, keep, label: format!("{}-{span}", self.name), span }
     }

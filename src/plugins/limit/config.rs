@@ -9,7 +9,7 @@ use crate::base::window::quota::Unit;
 use crate::model::field::{InRange, NonEmpty, Seconds, Text};
 use crate::plugin::limits::{AMOUNT_MAX, Amount};
 
-/// Limits with names, several windows each, of which all or none count a request.
+/// Limits with names, several windows each, of which all or none count a request, and bodies that pass slowly.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -71,6 +71,8 @@ pub(super) struct Limit {
     pub(super) rate: Option<Rate>,
     /// So many requests at once.
     pub(super) concurrency: Option<InRange<1, AMOUNT_MAX>>,
+    /// How fast bodies pass.
+    pub(super) bandwidth: Option<Bandwidth>,
     /// What becomes of requests beyond this limit, if not what `mode` of the plugin says.
     pub(super) mode: Option<Mode>,
 }
@@ -86,6 +88,8 @@ pub(super) struct Amounts {
     pub(super) rate: Option<Rate>,
     /// So many requests at once.
     pub(super) concurrency: Option<InRange<1, AMOUNT_MAX>>,
+    /// How fast bodies pass.
+    pub(super) bandwidth: Option<Bandwidth>,
 }
 
 /// A window of time: `per` a stretch of the calendar, or so many `seconds` from the first request on.
@@ -114,6 +118,33 @@ pub(super) struct Rate {
     pub(super) per: Per,
     /// How much is kept of what was not used. Absent: what comes in a second, and one at least.
     pub(super) burst: Option<InRange<1, AMOUNT_MAX>>,
+}
+
+/// Bytes of bodies, of all requests with a key together.
+#[derive(Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline, extend("anyOf" = [{"required": ["up"]}, {"required": ["down"]}]))]
+pub(super) struct Bandwidth {
+    /// What clients send.
+    pub(super) up: Option<Stream>,
+    /// What clients get.
+    pub(super) down: Option<Stream>,
+}
+
+/// Least bytes a second: slower, and a piece of a body takes seconds.
+const BYTES_MIN: i64 = 1024;
+/// Most: a terabyte.
+const BYTES_MAX: i64 = 1 << 40;
+
+/// So many bytes a second.
+#[derive(Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub(super) struct Stream {
+    /// How many bytes pass in a second.
+    pub(super) bytes: InRange<BYTES_MIN, BYTES_MAX>,
+    /// How many pass at once, where fewer passed before. Absent: what passes in a second.
+    pub(super) burst: Option<InRange<1, BYTES_MAX>>,
 }
 
 /// A stretch of the calendar.

@@ -3,6 +3,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::sync::Arc;
 
+use super::bandwidth::Way;
 use crate::base::hash::Map;
 use crate::link::stats::Series;
 use crate::plugin::limits::Till;
@@ -31,16 +32,54 @@ impl Outcome {
     }
 }
 
+/// What is told of bodies that pass slowly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Slowness {
+    Bytes,
+    Millis,
+}
+
+impl Slowness {
+    const ALL: [Self; 2] = [Self::Bytes, Self::Millis];
+
+    const fn family(self) -> &'static str {
+        match self {
+            Self::Bytes => "limit_delayed_bytes_total",
+            Self::Millis => "limit_delay_ms_total",
+        }
+    }
+}
+
+/// What is told, which way, and whether it does not really wait.
+type Slowed = (Slowness, Way, bool);
+
 /// What all uses on a core share: the way to the accounts, and series by name of the limit.
 pub(super) struct Desk {
     pub(super) till: Till,
     #[allow(clippy::type_complexity)] // A name with what came of it, or there was no room for it.
     series: RefCell<Map<(String, Outcome), Option<Arc<Series>>>>,
+    #[allow(clippy::type_complexity)] // The same of bodies.
+    slowness: RefCell<Map<(String, Slowed), Option<Arc<Series>>>>,
 }
 
 impl Desk {
     pub(super) fn new(core: &Core) -> Self {
-        Self { till: Till::new(&core.ledger), series: RefCell::default() }
+        Self { till: Till::new(&core.ledger), series: RefCell::default(), slowness: RefCell::default() }
+    }
+
+    /// The counter of what waits of a limit's bodies.
+    fn slowness(&self, name: &str, (what, way, is_shadow): Slowed, core: &Core) -> Option<Arc<Series>> {
+        let mut all = self.slowness.borrow_mut();
+        if all.len() >= NAMES_MAX {
+            all.clear();
+        }
+        let entry = all.entry((name.to_owned(), (what, way, is_shadow))).or_insert_with(|| {
+            let result = if is_shadow { "would_delay" } else { "delayed" };
+            let labels =
+                format!("plugin=\"limit\",limit=\"{name}\",direction=\"{}\",result=\"{result}\"", way.word());
+            core.announce(Series::count(what.family(), labels))
+        });
+        entry.clone()
     }
 
     fn series(&self, name: &str, outcome: Outcome, core: &Core) -> Option<Arc<Series>> {
@@ -57,19 +96,44 @@ impl Desk {
     }
 }
 
+/// A counter, or there was no room for it.
+type Meter = OnceCell<Option<Arc<Series>>>;
+
 /// The counters of one use on a core, made as they are needed.
-pub(super) struct Meters(Vec<[OnceCell<Option<Arc<Series>>>; 3]>);
+pub(super) struct Meters {
+    outcomes: Vec<[Meter; 3]>,
+    /// By direction, and what is told.
+    slowness: Vec<[[Meter; 2]; 2]>,
+}
 
 impl Meters {
     pub(super) fn new(limits: usize) -> Self {
-        Self((0..limits).map(|_| Default::default()).collect())
+        let each = 0..limits;
+        Self {
+            outcomes: each.clone().map(|_| Default::default()).collect(),
+            slowness: each.map(|_| Default::default()).collect(),
+        }
     }
 
     /// Counts what the limit at that place made of a request.
     pub(super) fn count(&self, name: &str, (limit, outcome): (usize, Outcome), desk: &Desk, core: &Core) {
-        let Some(meter) = self.0.get(limit).map(|meters| &meters[outcome as usize]) else { return };
+        let Some(meter) = self.outcomes.get(limit).map(|meters| &meters[outcome as usize]) else { return };
         if let Some(series) = meter.get_or_init(|| desk.series(name, outcome, core)) {
             series.add(1);
         }
+    }
+
+    /// The counters of what waits of bodies on their way, for the limit at that place.
+    pub(super) fn slowness(
+        &self,
+        (limit, name, is_shadow): (usize, &str, bool),
+        way: Way,
+        (desk, core): (&Desk, &Core),
+    ) -> [Option<Arc<Series>>; 2] {
+        let Some(meters) = self.slowness.get(limit) else { return [None, None] };
+        Slowness::ALL.map(|what| {
+            let meter = &meters[way as usize][what as usize];
+            meter.get_or_init(|| desk.slowness(name, (what, way, is_shadow), core)).clone()
+        })
     }
 }

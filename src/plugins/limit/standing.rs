@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::bandwidth::Way;
 use super::{Limit, amounts};
 use crate::base::window::quota::Gauge;
 use crate::plugin::standing::Look;
@@ -33,6 +34,16 @@ impl Limit {
                 told.push(json!({
                     "plugin": "limit", "limit": limit.name, "mode": mode, "per": "concurrency",
                     "count": places.most, "remaining": left,
+                }));
+            }
+            for way in Way::ALL {
+                let Some(stream) = &amounts.streams[way as usize] else { continue };
+                let Some(name) = name(&stream.scope) else { break };
+                let (left, full_in) = stream.flow.left(look.ledger.words(&name)[0], look.now);
+                told.push(json!({
+                    "plugin": "limit", "limit": limit.name, "mode": mode, "per": format!("bytes {}", way.word()),
+                    "count": stream.flow.bytes(), "burst": stream.flow.burst(), "remaining": left,
+                    "reset_in": (!full_in.is_zero()).then(|| full_in.as_millis() as f64 / 1000.0),
                 }));
             }
         }

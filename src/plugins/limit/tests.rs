@@ -242,6 +242,40 @@ fn seats_are_taken_while_a_request_lasts() {
 }
 
 #[test]
+fn bodies_wait_for_what_their_keys_have_passed_together() {
+    let bench = bench(
+        r#"{"limits": [
+            {"name": "a", "key": "http_x_org", "bandwidth": {"up": {"bytes": 10000, "burst": 5000}, "down": {"bytes": 100000}}},
+            {"name": "b", "key": "all", "key_type": "constant", "bandwidth": {"up": {"bytes": 2000000}}},
+            {"name": "c", "mode": "shadow", "bandwidth": {"down": {"bytes": 1024, "burst": 1}}}]}"#,
+    );
+    let now = bench.core().now();
+    let pass = |org: &'static str, bytes: u64| {
+        let ex = bench.request(by("X-Org", org)()).passes().ex;
+        let paces = [&ex.paces.up, &ex.paces.down];
+        let rates = paces.map(|pace| pace.as_ref().and_then(|pace| pace.bytes_a_second()));
+        assert_eq!(rates, [Some(10_000), Some(100_000)], "of several the slowest, and none in the shadow");
+        paces.map(|pace| pace.as_ref().unwrap().pass(now, bytes).as_millis())
+    };
+    assert_eq!(pass("o", 4000), [0, 0]);
+    assert_eq!(pass("o", 4000), [300, 0]);
+    assert_eq!(pass("p", 5000), [0, 0], "another key");
+    assert_eq!(pass("p", 100_000), [10_000, 50]);
+    let whose = Whose::Key { key: "o", consumer: "", group: "" };
+    let told = bench.plugin.standing(Look { ledger: &bench.core().ledger, now, whose });
+    let of = |at: usize| (told[at]["per"].as_str().unwrap(), told[at]["remaining"].as_u64().unwrap());
+    assert_eq!((of(0), of(1)), (("bytes up", 0), ("bytes down", 92_000)));
+    assert_eq!(told[0]["reset_in"].as_f64(), Some(0.8));
+    let counted = bench.series();
+    let shadow = counted.iter().find(|series| series.labels.contains("would_delay")).unwrap();
+    assert_eq!(shadow.labels, "plugin=\"limit\",limit=\"c\",direction=\"down\",result=\"would_delay\"");
+    // What is passed on without a limit has no pace.
+    let free = self::bench(r#"{"limits": [{"name": "a", "rate": {"count": 9}}]}"#);
+    let ex = free.request(Request::get("/")).passes().ex;
+    assert!(ex.paces.up.is_none() && ex.paces.down.is_none());
+}
+
+#[test]
 fn two_uses_tell_of_all_their_limits() {
     let mut desk = Compiling::new();
     let config = |name: &str| format!(r#"{{"limits": [{{"name": "{name}", "windows": [{{"count": 5, "seconds": 60}}]}}]}}"#);
@@ -269,12 +303,19 @@ fn schema_and_compile_agree() {
             &with(r#""wait": {"for": 0.5, "at_most": 10}, "rejected_code": 503, "rejected_msg": "m""#),
             &with(r#""headers": "none", "problem_details": true"#),
             &one(r#""rate": {"count": 0.5, "per": "minute", "burst": 3}, "concurrency": 2"#),
+            &one(r#""bandwidth": {"up": {"bytes": 1024}}"#),
+            &one(r#""bandwidth": {"up": {"bytes": 1099511627776, "burst": 1}, "down": {"bytes": 5000}}"#),
         ],
         &[
             ("{}", "limits is required"),
             (r#"{"limits": []}"#, "at least 1"),
             (&one(r#""rate": {"count": 0}"#), "count"),
             (&one(r#""windows": []"#), "windows"),
+            (&one(r#""bandwidth": {}"#), "up"),
+            (&one(r#""bandwidth": {"up": {}}"#), "bytes is required"),
+            (&one(r#""bandwidth": {"down": {"bytes": 1023}}"#), "bytes"),
+            (&one(r#""bandwidth": {"down": {"bytes": 5000, "burst": 0}}"#), "burst"),
+            (&one(r#""bandwidth": {"left": {"bytes": 5000}}"#), "left"),
             (&one(r#""windows": [{"count": 1}]"#), "exactly one of `per` and `seconds`"),
             (&one(r#""windows": [{"count": 1, "per": "day", "seconds": 1}]"#), "per"),
             (&one(r#""windows": [{"count": 1, "per": "week"}]"#), "per"),
@@ -286,7 +327,7 @@ fn schema_and_compile_agree() {
             (&with(r#""count": 1"#), "count"),
         ],
     );
-    refuses::<Limit>(r#"{"limits": [{"name": "a"}]}"#, "at least one of windows, rate and concurrency");
+    refuses::<Limit>(r#"{"limits": [{"name": "a"}]}"#, "at least one of windows, rate, concurrency and bandwidth");
     refuses::<Limit>(&format!(r#"{{"limits": [{limit}, {limit}]}}"#), "got a again");
     refuses::<Limit>(&with(r#""settle": "3""#), "settle: expected a template");
     refuses::<Limit>(&with(r#""cost": "many""#), "cost: expected a whole number");

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Limit, LimitCount};
+use super::{Limit, LimitCount, long, within};
+use crate::base::window::long::Long;
+use crate::base::window::quota::{Gauge, Quota};
 use crate::base::window::{Fixed, Slide, Sliding, Spent};
 use crate::plugin::limits::Number;
 use crate::plugin::standing::{Look, Whose};
@@ -45,7 +47,13 @@ impl Limit {
         let window = Duration::from_secs(seconds);
         let spent = match sliding {
             true => slide(&Sliding::new(count, window), words, look.ledger.since_epoch().at(look.now))?,
-            false => Fixed::new(count, window).spend(words[0], look.now, 0).0,
+            false => match long(seconds, false) {
+                Some(Long::Quota(span)) => {
+                    let gauge = Gauge::Quota(Quota::new(count, span));
+                    within(gauge.look(words[0], look.ledger.when(look.now), 0), window)
+                }
+                _ => Fixed::new(count, window).spend(words[0], look.now, 0).0,
+            },
         };
         let is_used = spent.remaining < count;
         Some(json!({

@@ -138,21 +138,47 @@ pub(crate) struct RedisWatched {
 impl RedisWatched {
     #[track_caller]
     pub(crate) fn start() -> Self {
+        Self::start_with(None).0
+    }
+
+    /// Starts all three with TLS, which they speak among themselves and tell of; and the port on which the sentinel does.
+    #[track_caller]
+    pub(crate) fn secure(certs: &Certs) -> (Self, u16) {
+        Self::start_with(Some(certs))
+    }
+
+    #[track_caller]
+    fn start_with(certs: Option<&Certs>) -> (Self, u16) {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().to_str().unwrap();
+        // Where a node is for others: its port, or that for TLS.
+        let told = RefCell::new(HashMap::new());
+        let more = |port: u16, usual: &[&str]| {
+            let secure = certs.map(|certs| {
+                let secure_port = free_port();
+                told.borrow_mut().insert(port, secure_port);
+                let more = tls_arguments(certs, secure_port);
+                more.into_iter().chain(owned(&["--tls-replication", "yes"])).collect::<Vec<_>>()
+            });
+            secure.unwrap_or_default().into_iter().chain(owned(usual)).collect::<Vec<_>>()
+        };
+        let port_of =
+            |redis: &Redis| told.borrow().get(&redis.port()).copied().unwrap_or_else(|| redis.port());
         // A copy is made at once, not when others might have come for one, too.
-        let master = Redis::start_with(None, |_| owned(&["--repl-diskless-sync-delay", "0"]));
-        let port = master.port().to_string();
+        let master = Redis::start_with(None, |port| more(port, &["--repl-diskless-sync-delay", "0"]));
+        let port = port_of(&master).to_string();
         let replica =
-            Redis::start_with(None, |_| owned(&["--replicaof", "127.0.0.1", &port, "--dir", folder]));
+            Redis::start_with(None, |own| more(own, &["--replicaof", "127.0.0.1", &port, "--dir", folder]));
         eventually("the replica has a copy", || {
             replica.say(&["INFO", "replication"]).contains("master_link_status:up").then_some(())
         });
         // What a sentinel is told it also writes down.
         let file = dir.path().join("sentinel.conf");
         let sentinel = Redis::launch_any(None, |own| {
+            // `--name value` on a command line is `name value` in a file.
+            let tls = more(own, &[]).join(" ").replace(" --", "\n").replace("--", "");
             let text = format!(
-                "port {own}\nbind 127.0.0.1\ndir {}\nsentinel monitor counters 127.0.0.1 {port} 1\n\
+                "port {own}\nbind 127.0.0.1\ndir {}\n{tls}\nsentinel monitor counters 127.0.0.1 {port} 1\n\
                  sentinel down-after-milliseconds counters 500\nsentinel failover-timeout counters 3000\n",
                 dir.path().display()
             );
@@ -165,7 +191,8 @@ impl RedisWatched {
                 .contains("master-link-status\nok")
                 .then_some(())
         });
-        Self { nodes: vec![master, replica], sentinel, _dir: dir }
+        let port = port_of(&sentinel);
+        (Self { nodes: vec![master, replica], sentinel, _dir: dir }, port)
     }
 
     /// As a plugin is told of it. The first sentinel is none.
