@@ -91,7 +91,7 @@ impl Floor {
                     booth,
                     board: Arc::clone(board),
                     objects: objects_of(parts),
-                    listeners: parts.listeners.iter().map(|(_, address)| *address).collect(),
+                    listeners: parts.listeners.iter().map(|(_, address)| address.to_string()).collect(),
                 };
                 let service = bridge::router(bridge).into_make_service_with_connect_info::<Caller>();
                 tokio::spawn(async move { axum::serve(listener, service).await });

@@ -10,6 +10,7 @@ use super::checks::Checks;
 use super::services::Service;
 use super::tls::{Identity, NodeTls};
 use crate::balance::{Balancer, Kind, Weighted};
+use crate::base::address::{self, Address, UnixPath};
 use crate::base::clock::{self, Moment};
 use crate::base::hash::stable;
 use crate::expr::Template;
@@ -73,7 +74,7 @@ impl SlowStart {
 /// One address.
 #[derive(Clone, Debug)]
 pub struct Node {
-    pub address: SocketAddr,
+    pub address: Address,
     /// `Host` for `pass_host: node`.
     pub host: Box<[u8]>,
     /// The name or address it was written as.
@@ -167,10 +168,9 @@ pub(super) fn compile(
         checks.is_some() || slow_start.is_some() || upstream.outliers.is_some() || kind.asks_of_nodes();
     let (mut nodes, mut shares) = (Vec::new(), Vec::new());
     for spec in specs.iter().filter(|_| !is_mute) {
-        match book.names.addresses(&spec.host) {
+        match addresses_of(spec, upstream, port, book) {
             Ok(addresses) => {
                 for address in addresses {
-                    let address = SocketAddr::new(address, spec.port.unwrap_or(port));
                     nodes.push(Node {
                         address,
                         host: host_of(spec, port),
@@ -180,9 +180,7 @@ pub(super) fn compile(
                     shares.push((spec.weight, spec.priority, id_of(address)));
                 }
             }
-            Err(error) => {
-                lacks.push(ConfigError::at("nodes", format!("can not resolve {}: {error}", spec.host)));
-            }
+            Err(problem) => lacks.push(ConfigError::at("nodes", problem)),
         }
     }
     let weights: Vec<_> = shares
@@ -253,6 +251,27 @@ fn specs_of(
     }))
 }
 
+/// Where a node is, which may be in several places; or what is wrong with it.
+fn addresses_of(
+    spec: &NodeSpec,
+    upstream: &model::Upstream,
+    port: u16,
+    book: &mut NodeBook,
+) -> Result<Vec<Address>, String> {
+    // A registry tells of machines, not of files of this one.
+    if spec.host.starts_with(address::UNIX) && Service::of(upstream).is_none() {
+        if upstream.scheme() == Scheme::Udp {
+            return Err(format!("expected an address with port for datagrams, got {}", spec.host));
+        }
+        let path = UnixPath::of(&spec.host).map_err(|why| format!("{why}, got {}", spec.host))?;
+        return Ok(vec![Address::Unix(path)]);
+    }
+    let port = spec.port.unwrap_or(port);
+    let found = book.names.addresses(&spec.host);
+    let found = found.map_err(|error| format!("can not resolve {}: {error}", spec.host))?;
+    Ok(found.into_iter().map(|ip| Address::Ip(SocketAddr::new(ip, port))).collect())
+}
+
 /// How the nodes of an upstream are spoken to.
 fn tls_of(
     upstream: &model::Upstream,
@@ -290,7 +309,7 @@ fn is_http2(upstream: &model::Upstream) -> bool {
     matches!(upstream.scheme(), Scheme::Grpc | Scheme::Grpcs)
 }
 
-fn cell_of(book: &mut NodeBook, upstream: &str, node: SocketAddr, rules: u64) -> Arc<Cell> {
+fn cell_of(book: &mut NodeBook, upstream: &str, node: Address, rules: u64) -> Arc<Cell> {
     let cell = book.cells.of(upstream, node, rules);
     // It is there from now on, also where it is the only one and no balancer looks at it.
     cell.since(clock::now());
@@ -358,8 +377,8 @@ fn hash_key_of(upstream: &model::Upstream) -> HashKey {
 }
 
 /// What a consistent hash knows a node by: nginx's and APISIX's form, so that keys stay where they are.
-fn id_of(node: SocketAddr) -> Vec<u8> {
-    format!("{}\0{}", node.ip(), node.port()).into_bytes()
+fn id_of(node: Address) -> Vec<u8> {
+    format!("{}\0{}", node.host(), node.port()).into_bytes()
 }
 
 /// A year: for waits the user does not want to end.
@@ -405,6 +424,10 @@ fn text_of(value: &impl serde::Serialize) -> String {
 
 /// `Host` for `pass_host: node`: the port is written unless it is the scheme's own.
 fn host_of(spec: &NodeSpec, own_port: u16) -> Box<[u8]> {
+    if spec.host.starts_with(address::UNIX) {
+        // As nginx says it to such a node.
+        return b"localhost"[..].into();
+    }
     let host = if spec.host.contains(':') { format!("[{}]", spec.host) } else { spec.host.clone() };
     match spec.port {
         Some(port) if port != own_port => format!("{host}:{port}").into_bytes().into(),

@@ -84,3 +84,5 @@ mod tls_nodes;
 mod traffic;
 mod traffic_split;
 mod tunnel;
+mod unix_nodes;
+mod unix_sockets;

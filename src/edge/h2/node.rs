@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
@@ -14,6 +13,7 @@ use h2::client::{Connection as Http2, SendRequest};
 
 use super::carry::carry;
 use super::node_stream;
+use crate::base::address::Address;
 use crate::base::clock::Moment;
 use crate::base::hash::Map;
 use crate::edge::Hall;
@@ -53,7 +53,7 @@ impl NodeSession {
         (self.streams.get() as usize) < allowed.min(STREAMS_MAX)
     }
 
-    pub(super) const fn node(&self) -> SocketAddr {
+    pub(super) const fn node(&self) -> Address {
         self.key.node
     }
 

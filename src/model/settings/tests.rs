@@ -17,7 +17,7 @@ fn faults(text: &str) -> Vec<String> {
 }
 
 fn addresses(text: &str) -> Vec<String> {
-    settings(text).listen.iter().map(|listen| listen.address().to_string()).collect()
+    settings(text).listen.iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -34,9 +34,8 @@ fn apisix_says_where_tls_is_spoken_and_where_load_balancers_come_in() {
           proxy_protocol: {listen_http_port: 9181, listen_https_port: 9182, enable_tcp_pp: true}
         ",
     );
-    let places = |listeners: &[Listen]| -> Vec<String> {
-        listeners.iter().map(|listen| listen.address().to_string()).collect()
-    };
+    let places =
+        |listeners: &[Entrance]| -> Vec<String> { listeners.iter().map(ToString::to_string).collect() };
     assert_eq!(places(&settings.ssl.listen), ["0.0.0.0:9443", "127.0.0.1:9445"]);
     assert_eq!(places(&settings.proxy_protocol.listen), ["0.0.0.0:9181"]);
     assert_eq!(places(&settings.proxy_protocol.ssl_listen), ["0.0.0.0:9182"]);
@@ -57,7 +56,7 @@ fn apisix_says_where_streams_come_in() {
           proxy_protocol: {enable_tcp_pp: true}",
     );
     let places: Vec<_> =
-        settings.stream_proxy.tcp.iter().map(|at| (at.address().to_string(), at.tls)).collect();
+        settings.stream_proxy.tcp.iter().map(|at| (at.entrance.to_string(), at.tls)).collect();
     let expected = [
         ("0.0.0.0:9100", false),
         ("0.0.0.0:9101", false),
@@ -278,7 +277,7 @@ plugin_attr: {prometheus: {export_addr: {ip: 127.0.0.1, port: 9091}}}
 #[test]
 fn apisix_config_yaml_means_what_it_meant_and_the_rest_is_warned_of() {
     let settings = settings(APISIX);
-    assert_eq!(settings.listen[0].address(), "0.0.0.0:9080".parse::<SocketAddr>().unwrap());
+    assert_eq!(settings.listen[0].to_string(), "0.0.0.0:9080");
     assert_eq!(settings.router.http, RouterKind::RadixtreeUri);
     assert!(settings.router.delete_uri_tail_slash && settings.server_tokens);
     assert_eq!(settings.trusted_addresses[0].as_str(), "10.0.0.0/8");
@@ -367,7 +366,7 @@ fn a_wrong_key_in_the_environment_is_a_fault_like_any_other() {
 fn substitution_reaches_settings() {
     let env = |name: &str| (name == "PORT").then(|| "9999".to_owned());
     let settings = Settings::parse("listen: ${{PORT}}\nstate_dir: ${{DIR:=/tmp}}/x", &env).unwrap();
-    assert_eq!(settings.listen[0].address().port(), 9999);
+    assert_eq!(settings.listen[0].to_string(), "0.0.0.0:9999");
     assert_eq!(settings.state_dir.to_str(), Some("/tmp/x"));
 }
 

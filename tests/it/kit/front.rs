@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
 use super::certs::Certs;
@@ -18,8 +19,14 @@ impl Front {
     /// In front of `to`, with the certificate `server`.
     #[track_caller]
     pub(crate) fn start(to: &str, certs: &Certs) -> Self {
-        let dir = tempfile::tempdir().unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        Self::start_at(address, to, certs)
+    }
+
+    /// The same where it is told to listen, such as `unix:/path`.
+    #[track_caller]
+    pub(crate) fn start_at(address: String, to: &str, certs: &Certs) -> Self {
+        let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().display();
         let (certificate, key) = (certs.path("server.crt"), certs.path("server"));
         let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -41,7 +48,10 @@ impl Front {
             .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("nginx: {error}; Debian has it in the package nginx"));
-        eventually("nginx serves", || TcpStream::connect(&address).ok());
+        eventually("nginx serves", || match address.strip_prefix("unix:") {
+            Some(path) => UnixStream::connect(path).map(drop).ok(),
+            None => TcpStream::connect(&address).map(drop).ok(),
+        });
         Self { _dir: dir, address, child }
     }
 
