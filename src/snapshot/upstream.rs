@@ -15,7 +15,7 @@ use crate::base::clock::{self, Moment};
 use crate::base::hash::stable;
 use crate::expr::Template;
 use crate::link::health::Cell;
-use crate::model::upstream::{Algorithm, HashOn, NodeSpec, Scheme};
+use crate::model::upstream::{Algorithm, HashOn, NodeSpec, OfferHttp2, Scheme};
 use crate::model::{self, ConfigError};
 use crate::proto::proxy_protocol::Version;
 use crate::runtime::LocalId;
@@ -115,6 +115,8 @@ pub struct Upstream {
     pub pass_host: PassHost,
     /// How nodes are spoken to; `None`: in clear.
     pub tls: Option<NodeTls>,
+    /// The same where a node may pick the HTTP that is spoken; `None`: it is not asked.
+    pub offer: Option<NodeTls>,
     /// Whether they speak HTTP/2.
     pub is_http2: bool,
     /// What is spoken with them.
@@ -149,10 +151,10 @@ pub(super) fn compile(
 ) -> Result<(Upstream, Vec<ConfigError>), Vec<ConfigError>> {
     let Absent { faults: mut lacks, mut is_mute } = absent_features(upstream);
     let port = if is_secret(upstream) { 443 } else { 80 };
-    let tls = own.and_then(|own| tls_of(upstream, book, own.as_deref())).unwrap_or_else(|lack| {
+    let (tls, offer) = own.and_then(|own| tls_of(upstream, book, own.as_deref())).unwrap_or_else(|lack| {
         is_mute = true;
         lacks.push(lack);
-        None
+        (None, None)
     });
     let specs = specs_of(upstream, book, &mut lacks).map_err(|fault| vec![fault])?;
     let kind = kind_of(upstream.algorithm);
@@ -204,6 +206,7 @@ pub(super) fn compile(
         turn: LocalId::default(),
         pass_host,
         tls,
+        offer,
         is_http2: is_http2(upstream),
         scheme: upstream.scheme(),
         timeouts: timeouts_of(upstream),
@@ -277,17 +280,26 @@ fn tls_of(
     upstream: &model::Upstream,
     book: &mut NodeBook,
     own: Option<&Identity>,
-) -> Result<Option<NodeTls>, ConfigError> {
+) -> Result<(Option<NodeTls>, Option<NodeTls>), ConfigError> {
     if !is_secret(upstream) {
-        return Ok(None);
+        return Ok((None, None));
     }
     let verify = upstream.tls.as_ref().and_then(|tls| tls.verify).unwrap_or(true);
     let told =
         |why| format!("expected to know who vouches for its nodes: {why}; requests to it are answered 503");
-    book.outward
-        .for_nodes(verify, own, spoken_with(upstream))
-        .map(Some)
-        .map_err(|why| ConfigError::at("scheme", told(why)))
+    let mut speaking = |spoken: &[&[u8]]| {
+        let made = book.outward.for_nodes(verify, own, spoken);
+        made.map(Some).map_err(|why| ConfigError::at("scheme", told(why)))
+    };
+    let tls = speaking(spoken_with(upstream))?;
+    let offer = if offers_http2(upstream) { speaking(&[b"h2", b"http/1.1"])? } else { None };
+    Ok((tls, offer))
+}
+
+/// Whether its nodes may pick HTTP/2.
+fn offers_http2(upstream: &model::Upstream) -> bool {
+    let wanted = upstream.tls.as_ref().map(|tls| tls.http2).unwrap_or_default();
+    wanted == OfferHttp2::Auto && upstream.scheme() == Scheme::Https
 }
 
 /// Whether its nodes are spoken to over TLS.
@@ -296,11 +308,11 @@ fn is_secret(upstream: &model::Upstream) -> bool {
 }
 
 /// What is said over TLS to be spoken with its nodes.
-fn spoken_with(upstream: &model::Upstream) -> Option<&'static [u8]> {
+fn spoken_with(upstream: &model::Upstream) -> &'static [&'static [u8]] {
     match upstream.scheme() {
-        Scheme::Tls => None,
-        Scheme::Grpcs => Some(b"h2"),
-        _ => Some(b"http/1.1"),
+        Scheme::Tls => &[],
+        Scheme::Grpcs => &[b"h2"],
+        _ => &[b"http/1.1"],
     }
 }
 
@@ -414,6 +426,14 @@ fn absent_features(upstream: &model::Upstream) -> Absent {
     if upstream.tls.is_some() && is_spoken && !is_secret(upstream) {
         let problem = "expected scheme: https, grpcs or tls beside it; nothing of it is done, and nodes are spoken to in clear";
         faults.push(ConfigError::at("tls", problem));
+    }
+    if let Some(tls) = &upstream.tls
+        && tls.http2 == OfferHttp2::Auto
+        && upstream.scheme() != Scheme::Https
+    {
+        let found = text_of(&upstream.scheme());
+        let problem = format!("expected scheme: https beside it, got {found}; nothing of it is done");
+        faults.push(ConfigError::at("tls.http2", problem));
     }
     Absent { faults, is_mute }
 }

@@ -48,6 +48,7 @@ mod mirror;
 mod mishaps;
 mod mutants;
 mod names;
+mod node_alpn;
 mod ocsp;
 mod outliers;
 mod panic;

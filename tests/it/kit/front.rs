@@ -26,6 +26,18 @@ impl Front {
     /// The same where it is told to listen, such as `unix:/path`.
     #[track_caller]
     pub(crate) fn start_at(address: String, to: &str, certs: &Certs) -> Self {
+        Self::speaking("ssl", address, to, certs)
+    }
+
+    /// The same, where both HTTP/2 and HTTP/1.1 are spoken. What was is in `X-Spoken`.
+    #[track_caller]
+    pub(crate) fn of_both(to: &str, certs: &Certs) -> Self {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        Self::speaking("ssl http2", address, to, certs)
+    }
+
+    #[track_caller]
+    fn speaking(spoken: &str, address: String, to: &str, certs: &Certs) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().display();
         let (certificate, key) = (certs.path("server.crt"), certs.path("server"));
@@ -34,8 +46,8 @@ impl Front {
             .concat();
         let config = format!(
             "daemon off; master_process off; pid {folder}/pid; error_log {folder}/log;\nevents {{}}\nhttp {{\n{temp}  \
-             access_log off;\n  server {{ listen {address} ssl; ssl_certificate {}; ssl_certificate_key {}; \
-             location / {{ proxy_pass http://{to}; }} }}\n}}\n",
+             access_log off;\n  server {{ listen {address} {spoken}; client_max_body_size 9m; ssl_certificate {}; ssl_certificate_key {}; \
+             location / {{ proxy_pass http://{to}; proxy_set_header X-Spoken $server_protocol; }} }}\n}}\n",
             certificate.display(),
             key.display(),
         );
@@ -53,6 +65,11 @@ impl Front {
             None => TcpStream::connect(&address).map(drop).ok(),
         });
         Self { _dir: dir, address, child }
+    }
+
+    /// Where it is, as a node.
+    pub(crate) fn node(&self) -> &str {
+        &self.address
     }
 
     /// Where it is.
