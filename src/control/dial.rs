@@ -38,7 +38,7 @@ pub(crate) struct Dialer {
     is_verified: bool,
     /// The name that the other side's certificate must have, where that is not the one it is dialled by.
     name: Option<String>,
-    /// What is spoken over TLS.
+    /// What is spoken over TLS; empty: nothing is said of it.
     protocol: &'static [u8],
     /// What TLS goes by, and when its files were written.
     config: Option<(Vec<Option<SystemTime>>, Arc<ClientConfig>)>,
@@ -69,6 +69,11 @@ impl Dialer {
     /// The same, for those with whom HTTP/2 is spoken.
     pub(crate) fn speaking_http2(self) -> Self {
         Self { protocol: b"h2", config: None, ..self }
+    }
+
+    /// The same, where nothing is said of what follows over TLS.
+    pub(crate) fn saying_nothing(self) -> Self {
+        Self { protocol: b"", config: None, ..self }
     }
 
     /// For the members of an etcd.
@@ -182,7 +187,8 @@ impl Dialer {
             }
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![self.protocol.to_vec()];
+        config.alpn_protocols =
+            Some(self.protocol.to_vec()).filter(|protocol| !protocol.is_empty()).into_iter().collect();
         Ok(config)
     }
 

@@ -296,7 +296,9 @@ impl Control {
             etcd.keep_last(&store).await;
         }
         self.floor.reports.end();
-        if !reports::ended(&self.floor.reports, REPORTS_GRACE).await {
+        let is_over = reports::ended(&self.floor.reports, REPORTS_GRACE).await;
+        self.board.shipped.settle(REPORTS_GRACE).await;
+        if !is_over {
             log::warn("the access log is stuck in a write, what was left is lost");
         }
         match ended {

@@ -79,6 +79,7 @@ mod stop;
 mod streams;
 mod streams_tls;
 mod streams_udp;
+mod syslog;
 mod tls;
 mod tls_fleet;
 mod tls_nodes;
