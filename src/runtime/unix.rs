@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
@@ -18,14 +18,15 @@ use crate::base::address::UnixPath;
 #[derive(Debug)]
 pub struct SocketFile {
     path: UnixPath,
-    device: u64,
-    inode: u64,
+    /// As long as it is held, no other file can have its number.
+    held: fs::File,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let path = self.path.path();
-        let is_ours = |found: &fs::Metadata| found.dev() == self.device && found.ino() == self.inode;
+        let Ok(ours) = self.held.metadata() else { return };
+        let is_ours = |found: &fs::Metadata| found.dev() == ours.dev() && found.ino() == ours.ino();
         if fs::symlink_metadata(path).is_ok_and(|found| is_ours(&found)) {
             let _ = fs::remove_file(path);
         }
@@ -55,8 +56,9 @@ fn open(path: UnixPath, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
         clear(path)?;
         socket.bind(&address)?;
     }
-    let found = fs::symlink_metadata(path.path())?;
-    let file = SocketFile { path, device: found.dev(), inode: found.ino() };
+    let flags = libc::O_PATH | libc::O_NOFOLLOW;
+    let held = fs::OpenOptions::new().read(true).custom_flags(flags).open(path.path())?;
+    let file = SocketFile { path, held };
     // Nobody can connect before it listens, so nobody comes in by the mode that the file was made with.
     fs::set_permissions(path.path(), fs::Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;

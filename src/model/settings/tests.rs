@@ -71,7 +71,9 @@ fn apisix_says_where_streams_come_in() {
     assert_eq!(settings.warnings, [] as [String; 0]);
     assert_eq!(
         faults("apisix: {stream_proxy: {tcp: [nowhere]}}"),
-        ["apisix.stream_proxy.tcp[0]: expected an address with port such as 0.0.0.0:9100, got \"nowhere\""]
+        [
+            "apisix.stream_proxy.tcp[0]: expected an address with port such as 0.0.0.0:9080, or unix: and an absolute path of at most 107 bytes, got \"nowhere\""
+        ]
     );
 }
 
@@ -179,11 +181,11 @@ fn listening_is_written_in_several_ways() {
 #[test]
 fn a_wrong_place_to_listen_is_refused() {
     let check = |text: &str, fault: &str| assert_eq!(faults(text), [fault], "{text}");
-    let one = "a list of at least 1, an address with port such as 0.0.0.0:9080, a whole number from 0 to 65535 or an object";
+    let one = "a list of at least 1, an address with port such as 0.0.0.0:9080, or unix: and an absolute path of at most 107 bytes, a whole number from 0 to 65535 or an object";
     check("listen: []", "listen: expected a list of at least 1, got an empty list");
     check(
         "listen: localhost",
-        "listen: expected an address with port such as 0.0.0.0:9080, got \"localhost\"",
+        "listen: expected an address with port such as 0.0.0.0:9080, or unix: and an absolute path of at most 107 bytes, got \"localhost\"",
     );
     check("listen: true", &format!("listen: expected {one}, got true"));
     check("listen: [65536]", "listen[0]: expected a whole number from 0 to 65535, got 65536");
