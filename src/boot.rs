@@ -4,11 +4,12 @@
 //! sockets are bound, all loops are built, then the cores accept.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
+use crate::base::address::{Address, UnixPath};
 use crate::cli::Launch;
 use crate::control::discovery::Discovery;
 use crate::control::names::{self, Names};
@@ -24,10 +25,11 @@ use crate::link::shelf::Shelves;
 use crate::link::stats::CoreStats;
 use crate::model::Settings;
 use crate::model::resources::Resources;
-use crate::model::settings::{self, Cores, Listen};
+use crate::model::settings::{self, Cores, Entrance};
 use crate::runtime::core::Hatches;
 use crate::runtime::driver::{Driver, Wanted};
-use crate::runtime::listener::{self, Open};
+use crate::runtime::listener::{self, Bound, Open};
+use crate::runtime::unix::{self, SocketFile};
 use crate::runtime::{Core, Limits, affinity, loan, sys, udp};
 use crate::snapshot::compile::Outcome;
 use crate::snapshot::{Compiler, Order, Resolve, Snapshot, limits_of};
@@ -92,7 +94,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     let ((secrets, discovery, acme), first) = complete(&settings, &mut compiler, &names, first)?;
     let processors = processors(&settings.cores);
     let ports = Ports::bind(&settings, &holdings)?;
-    let (addresses, doors) = bind_all(&settings, processors.len())?;
+    let Bindings { names: addresses, doors, files } = Bindings::of(&settings, processors.len())?;
     let (report, inbox) = outbox();
     let ledger = Arc::new(Ledger::new());
     compiler.look_in(&ledger);
@@ -125,6 +127,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     }));
     // The cores have ended, or are not waited for any more.
     keeper.end();
+    drop(files);
     ended
 }
 
@@ -253,42 +256,70 @@ impl Seat {
     }
 }
 
-/// One socket for each core and address, and the addresses with their real ports, by what is spoken there.
-fn bind_all(settings: &Settings, cores: usize) -> io::Result<(Vec<(String, SocketAddr)>, Vec<Doors>)> {
-    let mut addresses = Vec::new();
-    let mut by_core: Vec<Doors> = (0..cores).map(|_| Doors::default()).collect();
-    let proxied = &settings.proxy_protocol;
-    let kinds: [(&[Listen], bool, bool); 4] = [
-        (&settings.listen, false, false),
-        (&settings.ssl.listen, false, true),
-        (&proxied.listen, true, false),
-        (&proxied.ssl_listen, true, true),
-    ];
-    let of_requests = kinds.into_iter().flat_map(|(places, is_proxied, is_tls)| {
-        places.iter().map(move |listen| (listen.address(), Spoken { is_proxied, is_tls, is_stream: false }))
-    });
-    let of_streams = settings.stream_proxy.tcp.iter().map(|listen| {
-        (listen.address(), Spoken { is_proxied: listen.proxy_protocol, is_tls: listen.tls, is_stream: true })
-    });
-    for (address, spoken) in of_requests.chain(of_streams) {
-        let sockets = listener::bind(address, cores)?;
-        if let Some(first) = sockets.first() {
-            addresses.push((name_of(spoken).to_owned(), first.local_addr()?));
+/// All that is listened on.
+#[derive(Default)]
+struct Bindings {
+    /// By what is spoken there, with their real ports.
+    names: Vec<(String, Address)>,
+    doors: Vec<Doors>,
+    /// Of Unix sockets; there until the end.
+    files: Vec<SocketFile>,
+}
+
+impl Bindings {
+    /// One socket for each core and address; for each Unix socket one for all.
+    fn of(settings: &Settings, cores: usize) -> io::Result<Self> {
+        let mut all = Self { doors: (0..cores).map(|_| Doors::default()).collect(), ..Self::default() };
+        let proxied = &settings.proxy_protocol;
+        let kinds: [(&[Entrance], bool, bool); 4] = [
+            (&settings.listen, false, false),
+            (&settings.ssl.listen, false, true),
+            (&proxied.listen, true, false),
+            (&proxied.ssl_listen, true, true),
+        ];
+        let of_requests = kinds.into_iter().flat_map(|(entrances, is_proxied, is_tls)| {
+            entrances.iter().map(move |entrance| (entrance, Spoken { is_proxied, is_tls, is_stream: false }))
+        });
+        let of_streams = settings.stream_proxy.tcp.iter().map(|listen| {
+            let spoken = Spoken { is_proxied: listen.proxy_protocol, is_tls: listen.tls, is_stream: true };
+            (&listen.entrance, spoken)
+        });
+        for (entrance, spoken) in of_requests.chain(of_streams) {
+            all.open(entrance, spoken)?;
         }
-        for (core, listener) in by_core.iter_mut().zip(sockets) {
+        for listen in settings.stream_proxy.udp.iter() {
+            let sockets = udp::bind(listen.address(), cores)?;
+            if let Some(first) = sockets.first() {
+                all.names.push(("udp".to_owned(), first.local_addr()?.into()));
+            }
+            for (core, socket) in all.doors.iter_mut().zip(sockets) {
+                core.datagrams.push(socket);
+            }
+        }
+        Ok(all)
+    }
+
+    fn open(&mut self, entrance: &Entrance, spoken: Spoken) -> io::Result<()> {
+        let cores = self.doors.len();
+        let (name, sockets): (Address, Vec<Bound>) = match entrance {
+            Entrance::Ip(listen) => {
+                let sockets = listener::bind(listen.address(), cores)?;
+                let name = sockets.first().map_or_else(|| Ok(listen.address()), TcpListener::local_addr)?;
+                (name.into(), sockets.into_iter().map(Bound::Tcp).collect())
+            }
+            Entrance::Unix(unix) => {
+                let path = UnixPath::of(&unix.name).map_err(|why| io::Error::other(why.to_string()))?;
+                let (sockets, file) = unix::bind(path, unix.mode, cores)?;
+                self.files.push(file);
+                (Address::Unix(path), sockets.into_iter().map(|socket| Bound::Unix(socket, path)).collect())
+            }
+        };
+        self.names.push((name_of(spoken).to_owned(), name));
+        for (core, listener) in self.doors.iter_mut().zip(sockets) {
             core.listeners.push(Open { listener, spoken });
         }
+        Ok(())
     }
-    for listen in settings.stream_proxy.udp.iter() {
-        let sockets = udp::bind(listen.address(), cores)?;
-        if let Some(first) = sockets.first() {
-            addresses.push(("udp".to_owned(), first.local_addr()?));
-        }
-        for (core, socket) in by_core.iter_mut().zip(sockets) {
-            core.datagrams.push(socket);
-        }
-    }
-    Ok((addresses, by_core))
 }
 
 /// What a place to listen is called by, where it is told.

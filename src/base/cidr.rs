@@ -9,10 +9,12 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use super::address::{self, Shown};
+
 /// The bits in front of the IPv4 address in an IPv4-mapped IPv6 address.
 const MAPPED_BITS: u8 = 96;
 
-/// A range of addresses as one writes it: `10.0.0.0/8`, or one address. Bits behind the prefix are cleared.
+/// A range of addresses as one writes it: `10.0.0.0/8`, one address, or `unix:` for those who come by a Unix socket. Bits behind the prefix are cleared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cidr {
     /// Never an IPv4-mapped IPv6 address with a prefix of 96 or more.
@@ -85,6 +87,9 @@ impl FromStr for Cidr {
     type Err = CidrError;
 
     fn from_str(text: &str) -> Result<Self, CidrError> {
+        if text == address::UNIX {
+            return Ok(Self::of(address::NO_ADDRESS.ip()));
+        }
         let fault = || CidrError(format!("expected an address or address/prefix, got {text:?}"));
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
@@ -107,8 +112,10 @@ impl FromStr for Cidr {
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.address)?;
-        if self.prefix == width(self.address) { Ok(()) } else { write!(f, "/{}", self.prefix) }
+        if self.prefix == width(self.address) {
+            return Shown(self.address).fmt(f);
+        }
+        write!(f, "{}/{}", self.address, self.prefix)
     }
 }
 
@@ -120,7 +127,8 @@ impl fmt::Display for CidrError {
 
 impl std::error::Error for CidrError {}
 
-/// An address as proxies write it, bare, in brackets or with a port, with that port.
+/// An address as proxies write it, bare, in brackets or with a port, with that port. Not the one of those who have none: it
+/// is known of a connection, and nobody's word is taken for it.
 pub fn vouched(text: &[u8]) -> Option<(IpAddr, Option<u16>)> {
     let text = std::str::from_utf8(text.trim_ascii()).ok()?;
     let inside = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -129,7 +137,7 @@ pub fn vouched(text: &[u8]) -> Option<(IpAddr, Option<u16>)> {
         (None, Ok(both)) => (both.ip(), Some(both.port())),
         (None, Err(_)) => (text.parse().ok()?, None),
     };
-    Some((address.to_canonical(), port))
+    (!address::is_none(address)).then(|| (address.to_canonical(), port))
 }
 
 /// A set of addresses. Overlapping and touching ranges are merged when it is made.

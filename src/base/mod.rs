@@ -1,5 +1,6 @@
 //! Things with no opinion about gateways. Imports nothing of ours.
 
+pub mod address;
 pub mod byte_map;
 pub mod cidr;
 pub mod clock;

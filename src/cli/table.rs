@@ -7,9 +7,10 @@ use crate::model::schema::joined;
 /// The head of a table.
 const HEAD: &str = "| field | type | default | allowed | meaning |\n|---|---|---|---|---|\n";
 /// What is said in a word, of one and of several: an object with a page of its own, and a value in several forms.
-const WORDS: [(&str, [&str; 2]); 2] = [
+const WORDS: [(&str, [&str; 2]); 3] = [
     ("#/$defs/Upstream", ["[upstream](../objects/upstream.md)", "[upstreams](../objects/upstream.md)"]),
     ("#/$defs/Listen", ["address", "addresses"]),
+    ("#/$defs/Entrance", ["address or Unix socket", "addresses or Unix sockets"]),
 ];
 /// A bound that is there for arithmetic only is not worth a word.
 const WORTH_A_WORD_MAX: f64 = 1e9;

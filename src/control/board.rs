@@ -11,6 +11,7 @@ use crate::model::{ConfigError, object_name};
 use crate::snapshot::compile::Quarantined;
 use crate::snapshot::{Certificates, Upstream};
 
+use super::export::shipping::Shipped;
 use super::names::tally::Tally;
 use super::source::etcd::Sight;
 
@@ -25,6 +26,8 @@ pub(crate) struct Board {
     pub(crate) registry: Registry,
     /// Access-log lines the sink could not write.
     pub(crate) lines_lost: AtomicU64,
+    /// What became of lines for servers of syslog.
+    pub(crate) shipped: Arc<Shipped>,
     pub(crate) started_at: UnixMs,
     is_draining: AtomicBool,
     has_started: AtomicBool,
@@ -69,6 +72,7 @@ impl Board {
             reasons,
             registry: Registry::default(),
             lines_lost: AtomicU64::new(0),
+            shipped: Arc::default(),
             started_at: clock::wall(),
             is_draining: AtomicBool::new(false),
             has_started: AtomicBool::new(false),

@@ -8,7 +8,6 @@ use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -18,9 +17,10 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use crate::base::address::Address;
 use crate::model::settings::{EtcdSettings, Settings, Trusted, TrustedCertificates};
 use crate::snapshot::{Anyone, ReadRoots};
 
@@ -38,7 +38,7 @@ pub(crate) struct Dialer {
     is_verified: bool,
     /// The name that the other side's certificate must have, where that is not the one it is dialled by.
     name: Option<String>,
-    /// What is spoken over TLS.
+    /// What is spoken over TLS; empty: nothing is said of it.
     protocol: &'static [u8],
     /// What TLS goes by, and when its files were written.
     config: Option<(Vec<Option<SystemTime>>, Arc<ClientConfig>)>,
@@ -71,6 +71,11 @@ impl Dialer {
         Self { protocol: b"h2", config: None, ..self }
     }
 
+    /// The same, where nothing is said of what follows over TLS.
+    pub(crate) fn saying_nothing(self) -> Self {
+        Self { protocol: b"", config: None, ..self }
+    }
+
     /// For the members of an etcd.
     pub(crate) fn to_etcd(settings: &Settings, etcd: &EtcdSettings) -> Self {
         let tls = &etcd.tls;
@@ -89,7 +94,7 @@ impl Dialer {
     /// As [`Self::dial`].
     pub(crate) async fn dial_node(
         &mut self,
-        node: SocketAddr,
+        node: Address,
         name: Option<&str>,
         is_verified: bool,
     ) -> io::Result<Box<dyn Stream>> {
@@ -97,7 +102,15 @@ impl Dialer {
             (self.is_verified, self.config) = (is_verified, None);
         }
         self.name = name.map(str::to_owned);
-        self.dial(&node.ip().to_string(), node.port(), name.is_some()).await
+        let path = match node {
+            Address::Ip(node) => {
+                return self.dial(&node.ip().to_string(), node.port(), name.is_some()).await;
+            }
+            Address::Unix(path) => path.path(),
+        };
+        let config = if name.is_some() { Some(self.config()?) } else { None };
+        let stream = UnixStream::connect(path).await?;
+        self.secure(stream, config, path).await
     }
 
     /// A connection to a host by name or address, without brackets.
@@ -109,6 +122,16 @@ impl Dialer {
         let config = if is_tls { Some(self.config()?) } else { None };
         let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
+        self.secure(stream, config, host).await
+    }
+
+    /// What is said over a connection is said in clear, or over TLS where that is configured.
+    async fn secure(
+        &self,
+        stream: impl Stream + 'static,
+        config: Option<Arc<ClientConfig>>,
+        host: &str,
+    ) -> io::Result<Box<dyn Stream>> {
         let Some(config) = config else { return Ok(Box::new(stream)) };
         let name = self.name.as_deref().unwrap_or(host).to_owned();
         let name = ServerName::try_from(name)
@@ -164,7 +187,8 @@ impl Dialer {
             }
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![self.protocol.to_vec()];
+        config.alpn_protocols =
+            Some(self.protocol.to_vec()).filter(|protocol| !protocol.is_empty()).into_iter().collect();
         Ok(config)
     }
 

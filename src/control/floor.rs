@@ -14,10 +14,12 @@ use super::api::{self, Api};
 use super::ask::Booth;
 use super::audit::Audit;
 use super::board::Board;
+use super::dial::Dialer;
 use super::dial::roots_of_nodes;
 use super::export::access_log::Sink;
 use super::export::prometheus;
 use super::export::reports::Reports;
+use super::export::shipping::Shipping;
 use super::helm::Helm;
 use super::secrets::environment;
 use super::socket::ControlSocket;
@@ -59,7 +61,8 @@ impl Floor {
         let settings = &parts.settings;
         let sink = Sink::open(&settings.access_log)
             .map_err(|error| named(format!("access_log.output {}", settings.access_log.output), &error))?;
-        let reports = Reports::start(parts.inbox.clone(), sink, Arc::clone(board))?;
+        let shipping = Shipping::new(Dialer::new(settings), Arc::clone(&board.shipped));
+        let reports = Reports::start(parts.inbox.clone(), sink, Arc::clone(board), Some(shipping))?;
         let ports = std::mem::take(&mut parts.ports);
         let status = serve(ports.status, status::router(Arc::clone(board)))?;
         let metrics = serve(ports.metrics, prometheus::router(Arc::clone(board)))?;
@@ -91,7 +94,7 @@ impl Floor {
                     booth,
                     board: Arc::clone(board),
                     objects: objects_of(parts),
-                    listeners: parts.listeners.iter().map(|(_, address)| *address).collect(),
+                    listeners: parts.listeners.iter().map(|(_, address)| address.to_string()).collect(),
                 };
                 let service = bridge::router(bridge).into_make_service_with_connect_info::<Caller>();
                 tokio::spawn(async move { axum::serve(listener, service).await });

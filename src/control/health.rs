@@ -77,7 +77,7 @@ fn checker(upstream: &Upstream) -> Value {
             let record = node.cell.as_ref().map(|cell| cell.record()).unwrap_or_default();
             let port = upstream.checks.as_ref().and_then(|checks| checks.active.port);
             let mut told = json!({
-                "ip": node.address.ip().to_string(),
+                "ip": node.address.host().to_string(),
                 "port": port.unwrap_or_else(|| node.address.port()),
                 "hostname": node.name,
                 "status": record.health.word(),

@@ -54,13 +54,13 @@ mod write;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::base::address::Address;
 use crate::base::clock::{self, Moment};
 use crate::link::mailbox::Mailbox;
 use crate::link::outbox::Inbox;
@@ -141,7 +141,7 @@ pub struct Parts {
     /// The driver in use, as people read it.
     pub driver: String,
     /// Where clients come in, by kind (`http`), with real ports.
-    pub listeners: Vec<(String, SocketAddr)>,
+    pub listeners: Vec<(String, Address)>,
     pub ready_file: Option<PathBuf>,
     /// Names of the places in [`CoreStats::reasons`].
     pub reasons: &'static [&'static str],
@@ -197,7 +197,7 @@ struct Control {
     board: Arc<Board>,
     cores_done: Box<dyn Fn() -> bool>,
     driver: String,
-    listeners: Vec<(String, SocketAddr)>,
+    listeners: Vec<(String, Address)>,
     ready_file: Option<PathBuf>,
     floor: Floor,
     stage: Stage,
@@ -296,7 +296,9 @@ impl Control {
             etcd.keep_last(&store).await;
         }
         self.floor.reports.end();
-        if !reports::ended(&self.floor.reports, REPORTS_GRACE).await {
+        let is_over = reports::ended(&self.floor.reports, REPORTS_GRACE).await;
+        self.board.shipped.settle(REPORTS_GRACE).await;
+        if !is_over {
             log::warn("the access log is stuck in a write, what was left is lost");
         }
         match ended {

@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use crate::base::address::Address;
+
 /// What it says.
 #[derive(Clone, Debug)]
 pub(crate) struct Ready<'a> {
     /// Listeners for clients by name; several may have one name.
-    pub(crate) listeners: &'a [(String, SocketAddr)],
+    pub(crate) listeners: &'a [(String, Address)],
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) status: Option<SocketAddr>,
     pub(crate) admin: Option<SocketAddr>,
@@ -62,8 +64,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("ready.json");
         let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
-        let listeners =
-            [("http".to_owned(), address("127.0.0.1:9080")), ("http".to_owned(), address("[::1]:9080"))];
+        let entrance = |text: &str| ("http".to_owned(), text.parse::<Address>().expect("an address"));
+        let listeners = [entrance("127.0.0.1:9080"), entrance("[::1]:9080"), entrance("unix:/run/a.sock")];
         let ready = Ready {
             listeners: &listeners,
             metrics: Some(address("127.0.0.1:9091")),
@@ -76,7 +78,7 @@ mod tests {
         ready.write(&path).expect("written");
         let text = fs::read_to_string(&path).expect("readable");
         let expected = format!(
-            "{{\"http\":[\"127.0.0.1:9080\",\"[::1]:9080\"],\"metrics\":\"127.0.0.1:9091\",\"status\":null,\
+            "{{\"http\":[\"127.0.0.1:9080\",\"[::1]:9080\",\"unix:/run/a.sock\"],\"metrics\":\"127.0.0.1:9091\",\"status\":null,\
              \"admin\":\"127.0.0.1:9180\",\"control\":\"127.0.0.1:9090\",\"pid\":{},\"cores\":2,\"driver\":\"epoll\"}}\n",
             std::process::id()
         );

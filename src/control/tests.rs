@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
 

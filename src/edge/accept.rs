@@ -1,6 +1,7 @@
 //! Listener to connection: accepting, admitting no more than the limit, and catching panics.
 
 use std::any::Any;
+use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,6 +14,7 @@ use super::Hall;
 use super::drain::empty;
 use super::h1::{self, Connection};
 use super::stream;
+use crate::base::address::is_none;
 use crate::link::handover::{Handed, Spoken};
 use crate::link::mailbox::Letterbox;
 use crate::link::outbox::Level;
@@ -45,7 +47,7 @@ async fn accept(hall: Rc<Hall>, listener: Rc<Listener>) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return,
             Err(error) => {
                 core.stats.accept_errors.add(1);
-                core.note(Level::Warn, format!("can not accept on {}: {error}", listener.local()));
+                core.note(Level::Warn, format!("can not accept on {}: {error}", listener.name()));
                 monoio::time::sleep(PAUSE).await;
             }
         }
@@ -84,8 +86,8 @@ fn take_in(hall: &Rc<Hall>, handed: Handed) {
 
 fn serve(hall: &Rc<Hall>, accepted: Accepted, peer: SocketAddr, local: SocketAddr, spoken: Spoken) {
     if spoken.is_stream {
-        // Its address may decide the route.
-        let called = accepted.local().unwrap_or(local);
+        // Its address may decide the route. One that has none must not be asked.
+        let called = if is_none(local.ip()) { local } else { accepted.local().unwrap_or(local) };
         let socket = accepted.keep(&hall.core.wheel);
         let connection = Box::new(Connection { awaits: spoken, ..Connection::new(socket, peer, called) });
         monoio::spawn(stream::attend(Rc::clone(hall), connection, local));
@@ -109,19 +111,19 @@ fn attend(hall: Rc<Hall>, connection: Box<Connection>) -> impl Future<Output = (
         let served = Caught(pin!(h1::serve(&hall, connection))).await;
         hall.core.stats.connections_active.sub(1);
         if let Err(panic) = served {
-            note_panic(&hall, place.peer, &*panic);
+            note_panic(&hall, &place.peer, &*panic);
         }
     }
 }
 
 /// Runs what belongs to one client, whose panics end it alone.
-pub(super) async fn catch<F: Future<Output = ()>>(hall: &Hall, peer: SocketAddr, served: Pin<&mut F>) {
+pub(super) async fn catch<F: Future<Output = ()>>(hall: &Hall, peer: impl fmt::Display, served: Pin<&mut F>) {
     if let Err(panic) = Caught(served).await {
-        note_panic(hall, peer, &*panic);
+        note_panic(hall, &peer, &*panic);
     }
 }
 
-fn note_panic(hall: &Hall, peer: SocketAddr, panic: &(dyn Any + Send)) {
+fn note_panic(hall: &Hall, peer: &dyn fmt::Display, panic: &(dyn Any + Send)) {
     hall.core.stats.panics.add(1);
     hall.core.note(Level::Error, format!("a panic ended the connection of {peer}: {}", words(panic)));
 }
@@ -133,10 +135,10 @@ pub(super) struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// `None` when the address has as many as it may.
+    /// `None` when the address has as many as it may. Those who have none are not counted by it.
     pub(super) fn take(hall: &'a Hall, peer: SocketAddr) -> Option<Self> {
         let max = hall.core.limits.connections_per_address;
-        if max > 0 {
+        if max > 0 && !is_none(peer.ip()) {
             let mut addresses = hall.addresses.borrow_mut();
             let open = addresses.entry(peer.ip()).or_default();
             if *open >= max {
@@ -152,7 +154,7 @@ impl<'a> Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.hall.core.in_flight.update(|count| count - 1);
-        if self.hall.core.limits.connections_per_address == 0 {
+        if self.hall.core.limits.connections_per_address == 0 || is_none(self.peer.ip()) {
             return;
         }
         let mut addresses = self.hall.addresses.borrow_mut();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::forward_head::write_ip;
 use super::respond::reason_at;
 use super::{Hall, View};
+use crate::base::address::{Address, UNIX};
 use crate::base::clock::{self, Moment};
 use crate::base::text::write_json_string;
 use crate::exchange::Exchange;
@@ -209,12 +210,7 @@ fn write_upstream(fields: &mut Fields<'_>, ex: &Exchange) {
     let Some(last) = ex.last_attempt() else { return };
     fields.name(name!("upstream_addr"));
     fields.0.push(b'"');
-    if last.node.is_ipv6() {
-        fields.0.push(b'[');
-    }
-    write_ip(fields.0, last.node.ip());
-    fields.0.extend_from_slice(if last.node.is_ipv6() { b"]:" } else { b":" });
-    fields.0.extend_from_slice(itoa::Buffer::new().format(last.node.port()).as_bytes());
+    write_node(fields.0, last.node);
     fields.0.push(b'"');
     fields.number(name!("upstream_status"), u64::from(last.status));
     fields.millis(name!("upstream_connect_ms"), last.connect);
@@ -222,6 +218,22 @@ fn write_upstream(fields: &mut Fields<'_>, ex: &Exchange) {
     fields.millis(name!("upstream_dur_ms"), ex.timing.upstream);
     fields.number(name!("upstream_attempts"), ex.attempts.len() as u64);
     fields.boolean(name!("upstream_reused"), last.reused);
+}
+
+fn write_node(out: &mut Vec<u8>, node: Address) {
+    let node = match node {
+        Address::Ip(node) => node,
+        Address::Unix(path) => {
+            out.extend_from_slice(UNIX.as_bytes());
+            return out.extend_from_slice(path.path().as_bytes());
+        }
+    };
+    if node.is_ipv6() {
+        out.push(b'[');
+    }
+    write_ip(out, node.ip());
+    out.extend_from_slice(if node.is_ipv6() { b"]:" } else { b":" });
+    out.extend_from_slice(itoa::Buffer::new().format(node.port()).as_bytes());
 }
 
 /// Who is to blame for an error status; empty when none is.

@@ -2,7 +2,8 @@
 
 use super::pipeline::Run;
 use super::proxy::Plan;
-use crate::exchange::{Body, Exchange};
+use crate::base::address::{Shown, is_none};
+use crate::exchange::{Body, Client, Exchange};
 use crate::proto::h1::framing::{self, Upgrade};
 use crate::proto::head::{HeaderId, HeaderSet, Omit, Version};
 use crate::snapshot::host_for;
@@ -82,7 +83,7 @@ fn write_vouching(run: &Run<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
     out.extend_from_slice(received_host(ex));
     out.extend_from_slice(b"\r\nX-Forwarded-Port: ");
-    out.extend_from_slice(itoa::Buffer::new().format(client.local.port()).as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(port_of(client)).as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
@@ -118,8 +119,17 @@ fn write_vouching_over(ex: &Exchange, out: &mut Vec<u8>) {
         out.extend_from_slice(received_host(ex));
     });
     line(out, HeaderId::XForwardedPort, "X-Forwarded-Port: ", &|out| {
-        out.extend_from_slice(itoa::Buffer::new().format(client.local.port()).as_bytes());
+        out.extend_from_slice(itoa::Buffer::new().format(port_of(client)).as_bytes());
     });
+}
+
+/// The port that the client called; the scheme's own where it called a Unix socket.
+const fn port_of(client: &Client) -> u16 {
+    match (is_none(client.local.ip()), client.https) {
+        (false, _) => client.local.port(),
+        (true, true) => 443,
+        (true, false) => 80,
+    }
 }
 
 fn received_host(ex: &Exchange) -> &[u8] {
@@ -171,7 +181,7 @@ pub(super) fn write_ip(out: &mut Vec<u8>, ip: std::net::IpAddr) {
         std::net::IpAddr::V6(v6) => {
             use std::io::Write as _;
             // Writing to a Vec can not fail.
-            let _ = write!(out, "{v6}");
+            let _ = write!(out, "{}", Shown(v6.into()));
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::link::health::Cell;
 use crate::runtime::connect;
 use crate::runtime::pool::{Leased, PoolKey};
 use crate::runtime::socket::Socket;
-use crate::snapshot::{HashKey, SlowStart, Upstream, host_for};
+use crate::snapshot::{HashKey, NodeTls, SlowStart, Upstream, host_for};
 
 /// A node that failed is passed over for so long, if another is there to serve: whoever lost one request to it
 /// need not be followed by thousands.
@@ -161,7 +161,10 @@ pub(super) async fn connection(
     let core = &hall.core;
     let upstream = plan.upstream;
     let address = upstream.nodes[node].address;
-    let key = match &upstream.tls {
+    // Over HTTP/2 there are no tunnels to nodes.
+    let offer = upstream.offer.as_ref().filter(|_| !plan.tunnel && core.detour.is_none());
+    let tls = offer.or(upstream.tls.as_ref());
+    let key = match tls {
         None => PoolKey { node: address, tls: 0 },
         Some(tls) => PoolKey { node: address, tls: secure::key(hall, tls, server_name(upstream, node, ex)) },
     };
@@ -180,33 +183,49 @@ pub(super) async fn connection(
         core.stats.upstream_reuses.add(1);
         return Ok(leased);
     }
-    let opened = open(hall, ex, plan, node);
-    if upstream.is_http2 {
+    let opened = open(hall, ex, plan, (node, tls));
+    if upstream.is_http2 || offer.is_some() {
         // Large, and the requests of HTTP/1 have no need of it.
-        return Box::pin(h2::stream_to(hall, key, upstream.keep, opened)).await;
+        return Box::pin(h2::stream_to(hall, (key, offer.is_some()), upstream.keep, opened)).await;
     }
-    let socket = opened.await?;
+    let (socket, _) = opened.await?;
     Ok(Leased { socket, requests: 0, reused: false, key })
 }
 
-/// Opens a connection to a node.
-async fn open(hall: &Hall, ex: &Exchange, plan: &Plan<'_>, node: usize) -> Result<Socket, Unreached> {
+/// Opens a connection to a node; whether HTTP/2 was agreed on.
+async fn open(
+    hall: &Hall,
+    ex: &Exchange,
+    plan: &Plan<'_>,
+    (node, tls): (usize, Option<&NodeTls>),
+) -> Result<(Socket, bool), Unreached> {
     let core = &hall.core;
     let upstream = plan.upstream;
     let connect = plan.timeouts.connect;
     let within = plan.end.map_or(connect, |end| connect.min(end.since(core.now())));
     let within = plan.within(core, within);
-    reach(hall, upstream, node, (server_name(upstream, node, ex), &[]), within).await
+    let call = Call { name: server_name(upstream, node, ex), first: &[], tls, within };
+    reach(hall, upstream, node, call).await
 }
 
-/// Connects to a node, says `first`, and agrees with it on TLS, as whom it goes by `name`, if its upstream asks for that.
+/// How a node is called.
+pub(super) struct Call<'a> {
+    /// Whom it goes by over TLS.
+    pub(super) name: &'a [u8],
+    /// What is said before anything else.
+    pub(super) first: &'a [u8],
+    /// What it has to agree on, if anything.
+    pub(super) tls: Option<&'a NodeTls>,
+    pub(super) within: Duration,
+}
+
+/// Connects to a node, says what is to be said first, and agrees with it on TLS; whether HTTP/2 over it.
 pub(super) async fn reach(
     hall: &Hall,
     upstream: &Upstream,
     node: usize,
-    (name, first): (&[u8], &[u8]),
-    within: Duration,
-) -> Result<Socket, Unreached> {
+    Call { name, first, tls, within }: Call<'_>,
+) -> Result<(Socket, bool), Unreached> {
     let core = &hall.core;
     let dialled = connect::dial(core, upstream.nodes[node].address, within).await;
     let mut socket = dialled.map_err(|error| {
@@ -218,13 +237,14 @@ pub(super) async fn reach(
         sent.map_err(|_| Unreached::Refused)?;
     }
     // What stands in a node's place speaks in clear.
-    if let Some(tls) = upstream.tls.as_ref().filter(|_| core.detour.is_none()) {
+    let mut is_http2 = false;
+    if let Some(tls) = tls.filter(|_| core.detour.is_none()) {
         // Large, and as seldom as a new connection is.
         let secured = Box::pin(secure::secure(hall, &mut socket, tls, name, within)).await;
-        secured.inspect_err(|_| core.stats.upstream_connect_errors.add(1))?;
+        is_http2 = secured.inspect_err(|_| core.stats.upstream_connect_errors.add(1))?;
     }
     core.stats.upstream_connects.add(1);
-    Ok(socket)
+    Ok((socket, is_http2))
 }
 
 /// The name that a node goes by over TLS: that of the `Host` it is sent, without the port.

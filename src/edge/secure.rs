@@ -30,14 +30,14 @@ pub(super) fn key(hall: &Hall, tls: &NodeTls, name: &[u8]) -> u64 {
     hall.core.pool.names().hash_one((tls.id, name)) | 1
 }
 
-/// Speaks TLS with a node from here on.
+/// Speaks TLS with a node from here on; whether HTTP/2 over it.
 pub(super) async fn secure(
     hall: &Hall,
     socket: &mut Socket,
     tls: &NodeTls,
     name: &[u8],
     within: Duration,
-) -> Result<(), Unreached> {
+) -> Result<bool, Unreached> {
     let core = &hall.core;
     let told = |why: String| {
         core.stats.upstream_tls_errors.add(1);
@@ -54,7 +54,7 @@ pub(super) async fn secure(
         return Err(Unreached::Timeout);
     }
     socket.watch().disarm();
-    shaken.map(drop).map_err(|error| told(error.to_string()))
+    shaken.map(|agreed| agreed.is_http2).map_err(|error| told(error.to_string()))
 }
 
 fn name_of(name: &[u8]) -> Option<ServerName<'static>> {

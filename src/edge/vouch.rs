@@ -2,6 +2,7 @@
 
 use super::Hall;
 use super::h1::Connection;
+use crate::base::address::{Shown, is_none};
 use crate::link::outbox::Level;
 use crate::proto::proxy_protocol::{self, HEADER_BYTES_MAX};
 
@@ -11,7 +12,7 @@ pub(super) async fn hear(hall: &Hall, connection: &mut Connection, is_tls: bool)
     let balancer = connection.client.peer;
     let refuse = |why: &str| {
         core.stats.connections_refused.add(1);
-        hall.note_seldom(Level::Warn, || format!("closed a connection of {balancer}: {why}"));
+        hall.note_seldom(Level::Warn, || format!("closed a connection of {}: {why}", Shown(balancer.ip())));
     };
     if !hall.view().house.balancers.contains(balancer.ip().to_canonical()) {
         refuse("expected a load balancer of proxy_protocol.from");
@@ -31,7 +32,8 @@ pub(super) async fn hear(hall: &Hall, connection: &mut Connection, is_tls: bool)
             }
         }
     };
-    if let Some(client) = header.client {
+    // Of a Unix socket the kernel tells us, and nobody else.
+    if let Some(client) = header.client.filter(|client| !is_none(client.ip())) {
         connection.client.peer = client;
         (connection.client.ip, connection.client.port) = (client.ip().to_canonical(), client.port());
     }

@@ -30,6 +30,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::base::address::Address;
 use crate::base::clock::{Moment, UnixMs};
 
 /// Who sent the request.
@@ -88,7 +89,7 @@ pub struct Timing {
 /// One try at one node, as logged.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
-    pub node: SocketAddr,
+    pub node: Address,
     /// The status the node answered with; 0 when it did not.
     pub status: u16,
     /// Time to connect; zero when the connection was reused.
@@ -102,7 +103,7 @@ pub struct Attempt {
 
 impl Attempt {
     /// A try at a node that has just begun.
-    pub const fn at(node: SocketAddr) -> Self {
+    pub const fn at(node: Address) -> Self {
         let none = Duration::ZERO;
         Self { node, status: 0, connect: none, header: none, total: none, reused: false }
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Attempt, Body, ClientCertificate, Exchange, Source, posted};
+use crate::base::address::{Shown, is_none};
 use crate::base::clock::{self, Moment};
 use crate::expr::{Literal, Var, Vars};
 use crate::proto::head::{HeaderId, HeaderList};
@@ -39,7 +40,7 @@ impl Vars for Exchange {
     fn append(&self, var: &Var, out: &mut Vec<u8>) -> bool {
         if *var == Var::RemoteAddr {
             // What limits are counted by: written where it is wanted.
-            return write!(out, "{}", self.client.ip.to_canonical()).is_ok();
+            return write!(out, "{}", Shown(self.client.ip)).is_ok();
         }
         let value = self.var(var);
         value.inspect(|value| out.extend_from_slice(value)).is_some()
@@ -94,11 +95,11 @@ impl Exchange {
     fn client_var<'a>(&'a self, var: &Var) -> Answer<'a> {
         match var {
             Var::RemoteAddr => address(self.client.ip),
-            Var::RemotePort => digits(self.client.port.into()),
+            Var::RemotePort => port(self.client.ip, self.client.port),
             Var::RealipRemoteAddr => address(self.client.peer.ip()),
-            Var::RealipRemotePort => digits(self.client.peer.port().into()),
+            Var::RealipRemotePort => port(self.client.peer.ip(), self.client.peer.port()),
             Var::ServerAddr => address(self.client.local.ip()),
-            Var::ServerPort => digits(self.client.local.port().into()),
+            Var::ServerPort => port(self.client.local.ip(), self.client.local.port()),
             Var::SslServerName => match &self.security {
                 Some(security) => security.server_name.as_ref().and_then(|name| set(name.as_bytes())),
                 None => set(self.stream.server_name.as_bytes()),
@@ -138,8 +139,8 @@ impl Exchange {
             Var::RequestTime if self.timing.finished != Moment::ZERO => {
                 seconds(self.timing.finished.since(self.timing.received))
             }
-            Var::BalancerIp => address(self.last_attempt()?.node.ip()),
-            Var::BalancerPort => digits(self.last_attempt()?.node.port().into()),
+            Var::BalancerIp => Some(Cow::Owned(self.last_attempt()?.node.host().to_string().into_bytes())),
+            Var::BalancerPort => digits(self.last_attempt()?.node.ip()?.port().into()),
             Var::UpstreamAddr => self.each_attempt(|attempt| attempt.node.to_string()),
             Var::UpstreamStatus => self.each_attempt(|attempt| match attempt.status {
                 0 => "-".to_owned(),
@@ -238,7 +239,12 @@ fn digits<'a>(number: u64) -> Answer<'a> {
 
 #[allow(clippy::unnecessary_wraps)] // An answer like the others.
 fn address<'a>(ip: IpAddr) -> Answer<'a> {
-    Some(Cow::Owned(ip.to_canonical().to_string().into_bytes()))
+    Some(Cow::Owned(Shown(ip).to_string().into_bytes()))
+}
+
+/// A Unix socket has none.
+fn port<'a>(ip: IpAddr, port: u16) -> Answer<'a> {
+    if is_none(ip) { None } else { digits(port.into()) }
 }
 
 #[allow(clippy::unnecessary_wraps)] // An answer like the others.

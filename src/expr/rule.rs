@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::pattern::{Pattern, compile_regex};
 use super::var::{Var, Vars};
+use crate::base::address;
 use crate::base::cidr::{Cidr, CidrSet};
 use crate::base::hash::Set;
 
@@ -352,6 +353,9 @@ pub fn number(text: &[u8]) -> Option<f64> {
 }
 
 fn address(text: &[u8]) -> Option<IpAddr> {
+    if text == address::UNIX.as_bytes() {
+        return Some(address::NO_ADDRESS.ip());
+    }
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 

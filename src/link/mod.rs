@@ -5,6 +5,7 @@ pub mod breaker;
 pub mod handover;
 pub mod health;
 pub mod ledger;
+pub mod lines;
 pub mod mailbox;
 pub mod outbox;
 pub mod outlier;

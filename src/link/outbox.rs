@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::lines::Destination;
 use super::stats::Series;
 
 /// Reports that may wait for the control thread. At 64 KiB a log batch, the worst case is 64 MiB.
@@ -27,6 +28,8 @@ pub enum Level {
 pub enum Report {
     /// Finished access-log lines; the buffer comes back through [`Outbox::recycled`].
     AccessLog(Vec<u8>),
+    /// Lines of a log that leave the machine, so many, each with its end.
+    Lines { to: Arc<Destination>, bytes: Vec<u8>, lines: u64 },
     /// A new metric series; the core goes on counting in it.
     Series(Arc<Series>),
     /// A line for the process's own log.

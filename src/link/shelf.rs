@@ -3,17 +3,17 @@
 //! A core takes a place for an idle connection when it first needs one more, and keeps it for the next: so a core at rest in
 //! its rhythm touches nothing that is shared. What it did not use for a while it leaves to the others.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use crate::base::address::Address;
 use crate::base::hash::Map;
 
 /// Shelves that may have gone out of use before they are looked through.
 const SLACK: usize = 64;
 
 /// Tells apart what connections lead to: a node, and by which rules it is spoken to.
-type Key = (SocketAddr, u64);
+type Key = (Address, u64);
 
 /// What all cores keep idle to one node, in the same way of speaking.
 #[derive(Debug)]
@@ -128,7 +128,7 @@ mod tests {
     use crate::base::rng::Rng;
 
     fn key(port: u16) -> Key {
-        (SocketAddr::from(([127, 0, 0, 1], port)), 0)
+        (Address::Ip(([127, 0, 0, 1], port).into()), 0)
     }
 
     #[test]

@@ -213,6 +213,8 @@ core_stats! {
     /// Access-log lines and other reports that found no room.
     log_drops,
     report_drops,
+    /// Lines for servers of syslog that found no room on their way to the control thread.
+    syslog_drops,
     /// Metric series refused because there were too many.
     series_overflow,
     /// Upgraded connections open now.

@@ -51,7 +51,7 @@ pub use encryption::DataEncryption;
 pub use etcd::{Endpoint, EtcdSettings, EtcdTls};
 pub use http2::Http2Settings;
 pub use limits::Limits;
-pub use listen::{Listen, Listeners, OptionalListeners, ProxyProtocolSettings};
+pub use listen::{Entrance, Listen, Listeners, OptionalListeners, ProxyProtocolSettings, UnixListen};
 pub use logs::{AccessFormat, AccessLogSettings, LogFormat, LogLevel, LogOutput, LogSettings};
 pub use ssl::{SslSettings, Trusted, TrustedCertificates};
 pub use stream::{StreamListen, StreamSettings};
@@ -69,7 +69,7 @@ const CONTROL_SOCKET: &str = "control.sock";
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Where requests come in: an address with port, a port (all IPv4 addresses), `{address, port}`, or a list of these.
+    /// Where requests come in: an address with port, a port (all IPv4 addresses), `{address, port}`, `unix:/path`, `{unix, mode}`, or a list of these.
     /// Port 0 is any free one.
     pub listen: Listeners,
     /// Where load balancers say for whom they pass bytes on.

@@ -261,6 +261,22 @@ pub struct UpstreamTls {
     /// Is the node's certificate checked, by `ssl.trusted_certificate` of the settings, for the `Host` it is sent? Absent: yes.
     /// `false` lets anybody between the gateway and the node read and change everything.
     pub verify: Option<bool>,
+    /// With `https`: is HTTP/2 offered to nodes beside HTTP/1.1, and what a node picks spoken with it? WebSockets go by HTTP/1.1
+    /// in any case.
+    #[serde(default)]
+    pub http2: OfferHttp2,
+}
+
+/// Whether nodes may pick HTTP/2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum OfferHttp2 {
+    /// HTTP/1.1 is all that is offered.
+    #[default]
+    Off,
+    /// Both are, by ALPN; a node that says nothing is spoken to in HTTP/1.1.
+    Auto,
 }
 
 /// The idle connections kept to an upstream.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::base::address::Shown;
 use crate::base::clock::Moment;
 use crate::base::text::parse_u64;
 use crate::base::window::long::Long;
@@ -201,7 +202,7 @@ impl LimitKey {
         if or_nothing && !matches!(self, Self::Address) {
             return false;
         }
-        out.extend_from_slice(ex.client.ip.to_canonical().to_string().as_bytes());
+        out.extend_from_slice(Shown(ex.client.ip).to_string().as_bytes());
         true
     }
 

@@ -1,7 +1,7 @@
 //! `ip-restriction`: admit or refuse a client by its address.
 //!
-//! The client's address is the one the connection came from, or the one a trusted proxy vouched for. Exactly one
-//! of the two lists is given:
+//! The client's address is the one the connection came from, or the one a trusted proxy vouched for; `unix:` in a list is
+//! for those who come by a Unix socket. Exactly one of the two lists is given:
 //!
 //! ```yaml
 //! plugins:

@@ -206,6 +206,7 @@ plugins! {
     referer_restriction: RefererRestriction,
     request_id: RequestId,
     response_rewrite: ResponseRewrite,
+    syslog: Syslog,
     traffic_label: TrafficLabel,
     traffic_split: TrafficSplit,
     ua_restriction: UaRestriction,

@@ -28,6 +28,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::base::address::Address;
 use crate::base::clock::Moment;
 use crate::base::hash::{Map, stable};
 use crate::exchange::{Exchange, SlotId, Source};
@@ -129,7 +130,7 @@ struct Labels<'e> {
     matched_host: &'e str,
     service: &'e str,
     consumer: &'e str,
-    node: Option<IpAddr>,
+    node: Option<Address>,
     source: Source,
 }
 
@@ -198,7 +199,7 @@ impl Prometheus {
             matched_host: ex.route.matched_host(),
             service: or_id(ex.route.service_name(), ex.route.service_id()),
             consumer: ex.consumer.name(),
-            node: ex.last_attempt().map(|attempt| attempt.node.ip().to_canonical()),
+            node: ex.last_attempt().map(|attempt| attempt.node),
             source: ex.response.source,
         }
     }
@@ -216,7 +217,15 @@ impl Labels<'_> {
         out.extend_from_slice(&shape.to_ne_bytes());
         out.extend_from_slice(&self.code.to_ne_bytes());
         out.push(u8::from(self.source == Source::Upstream));
-        match self.node {
+        let node = match self.node {
+            Some(Address::Unix(path)) => {
+                out.push(1);
+                out.extend_from_slice(&path.number().to_ne_bytes());
+                None
+            }
+            node => node.and_then(Address::ip),
+        };
+        match node.map(|node| node.ip().to_canonical()) {
             None => out.push(0),
             Some(IpAddr::V4(v4)) => {
                 out.push(4);
@@ -244,7 +253,7 @@ impl Labels<'_> {
             "matched_host" => escape(self.matched_host, out),
             "service" => escape(self.service, out),
             "consumer" => escape(self.consumer, out),
-            "node" => self.node.map_or(Ok(()), |node| write!(out, "{node}")),
+            "node" => self.node.map_or(Ok(()), |node| write!(out, "{}", node.host())),
             "request_type" => out.write_str("traditional_http"),
             "response_source" => out.write_str(self.source.text()),
             _ => Ok(()),

@@ -21,6 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::base::address::Shown;
 use crate::exchange::{Body, Exchange, SlotId};
 use crate::model::field::Text;
 use crate::plugin::{CompileCx, ConfigError, Env, Gate, NoMetadata, Observe, Plugin, Step};
@@ -180,7 +181,7 @@ impl ProxyMirror {
         let received = HeaderSet::of(&[HeaderId::XRealIp]);
         headers.write(&mut out, &Omit { always: WRITTEN_ANEW, received, named: Some(&listed) });
         if !headers.was_added(HeaderId::XRealIp) {
-            out.extend_from_slice(format!("X-Real-IP: {}\r\n", ex.client.ip.to_canonical()).as_bytes());
+            out.extend_from_slice(format!("X-Real-IP: {}\r\n", Shown(ex.client.ip)).as_bytes());
         }
         if let Some(body) = body {
             out.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());

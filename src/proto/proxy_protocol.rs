@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::base::address;
+
 /// What version 2 begins with.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// What version 1 begins with.
@@ -32,11 +34,18 @@ pub enum Version {
     Binary,
 }
 
-/// Appends the header that says whose connection it is, and where it came in. Addresses of two families are both told in the
+/// Appends the header that says whose connection it is, and where it came in; of who has no address, that nothing is known. Addresses of two families are both told in the
 /// form of IPv6.
 pub fn write(version: Version, client: SocketAddr, local: SocketAddr, out: &mut Vec<u8>) {
     use std::io::Write as _;
     let (from, to) = (client.ip().to_canonical(), local.ip().to_canonical());
+    if address::is_none(from) {
+        let unknown: [&[u8]; 2] = match version {
+            Version::Text => [b"PROXY UNKNOWN\r\n", b""],
+            Version::Binary => [SIGNATURE, &[0x21, 0, 0, 0]],
+        };
+        return out.extend_from_slice(&unknown.concat());
+    }
     let (from_port, to_port) = (client.port(), local.port());
     let of_four = from.is_ipv4() && to.is_ipv4();
     let wide = |ip: IpAddr| match ip {

@@ -106,7 +106,7 @@ pub async fn carry_out(core: &Core, errand: Errand) {
 
 async fn deliver(core: &Core, errand: Errand) -> io::Result<Socket> {
     let Errand { to, message, times } = errand;
-    let mut socket = dial(core, to, times.connect).await?;
+    let mut socket = dial(core, to.into(), times.connect).await?;
     let watch = Rc::clone(socket.watch());
     watch.arm(&core.wheel, times.send);
     let (sent, _) = socket.writer.send(message, 0, core.sending()).await;

@@ -5,6 +5,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket as RawSocket, TcpKeepalive, Type};
@@ -12,6 +13,7 @@ use socket2::{Domain, Protocol, Socket as RawSocket, TcpKeepalive, Type};
 use super::deadline::Wheel;
 use super::socket::Socket;
 use super::sys;
+use crate::base::address::{Address, NO_ADDRESS, UnixPath};
 use crate::link::handover::Spoken;
 
 /// Connections the kernel may queue for a core that is busy.
@@ -65,7 +67,7 @@ impl Accepted {
         Socket::new(self.0, wheel)
     }
 
-    /// Our end of it: where the listener is for all addresses, the one that was called.
+    /// Our end of it: where the listener is for all addresses, the one that was called. Not for what came by a Unix socket.
     ///
     /// # Errors
     /// When it is no longer connected.
@@ -90,14 +92,28 @@ impl Accepted {
 /// An open listening socket, before its core has it.
 #[derive(Debug)]
 pub struct Open {
-    pub listener: TcpListener,
+    pub listener: Bound,
     pub spoken: Spoken,
+}
+
+/// What it is bound to.
+#[derive(Debug)]
+pub enum Bound {
+    Tcp(TcpListener),
+    Unix(UnixListener, UnixPath),
+}
+
+/// The loop's own.
+enum Inner {
+    Tcp(monoio::net::TcpListener),
+    Unix(monoio::net::UnixListener),
 }
 
 /// A listening socket on its core.
 pub struct Listener {
-    inner: monoio::net::TcpListener,
+    inner: Inner,
     local: SocketAddr,
+    name: Address,
     spoken: Spoken,
 }
 
@@ -107,12 +123,27 @@ impl Listener {
     /// # Errors
     /// When the loop has no room for it.
     pub fn new(Open { listener, spoken }: Open, nonblocking: bool) -> io::Result<Self> {
-        listener.set_nonblocking(nonblocking)?;
-        let local = listener.local_addr()?;
-        Ok(Self { inner: monoio::net::TcpListener::from_std(listener)?, local, spoken })
+        match listener {
+            Bound::Tcp(listener) => {
+                listener.set_nonblocking(nonblocking)?;
+                let local = listener.local_addr()?;
+                let inner = Inner::Tcp(monoio::net::TcpListener::from_std(listener)?);
+                Ok(Self { inner, local, name: local.into(), spoken })
+            }
+            Bound::Unix(listener, path) => {
+                listener.set_nonblocking(nonblocking)?;
+                let inner = Inner::Unix(monoio::net::UnixListener::from_std(listener)?);
+                Ok(Self { inner, local: NO_ADDRESS, name: Address::Unix(path), spoken })
+            }
+        }
     }
 
-    /// The address it listens on.
+    /// Where it listens, for those who read of it.
+    pub const fn name(&self) -> Address {
+        self.name
+    }
+
+    /// The address it listens on; [`NO_ADDRESS`] where it has none.
     pub const fn local(&self) -> SocketAddr {
         self.local
     }
@@ -127,14 +158,26 @@ impl Listener {
     /// # Errors
     /// `EMFILE` and the like; `InvalidInput` once closed.
     pub async fn accept(&self) -> io::Result<(Accepted, SocketAddr)> {
-        let (stream, peer) = self.inner.accept().await?;
-        Ok((Accepted(stream), peer))
+        match &self.inner {
+            Inner::Tcp(inner) => {
+                let (stream, peer) = inner.accept().await?;
+                Ok((Accepted(stream), peer))
+            }
+            Inner::Unix(inner) => {
+                let (stream, _) = inner.accept().await?;
+                Accepted::take(sys::stream_of_unix(stream)).map(|accepted| (accepted, NO_ADDRESS))
+            }
+        }
     }
 
     /// Stops listening: every waiting accept ends with an error. A cancelled accept could leak what it has just
     /// accepted, so the socket is shut down instead.
     pub fn close(&self) {
-        sys::shutdown_both(self.inner.as_raw_fd());
+        match &self.inner {
+            Inner::Tcp(inner) => sys::shutdown_both(inner.as_raw_fd()),
+            // It is every core's, and they close together.
+            Inner::Unix(inner) => sys::shutdown_both(inner.as_raw_fd()),
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub mod socket;
 pub mod sys;
 pub mod tls;
 pub mod udp;
+pub mod unix;
 
 pub use self::core::Core;
 pub use limits::Limits;

@@ -8,12 +8,13 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::deadline::Wheel;
 use super::socket::{Net, Socket};
+use crate::base::address::Address;
 use crate::base::hash::Map;
 use crate::link::shelf::{Share, Shelves};
 use crate::link::stats::CoreStats;
@@ -28,7 +29,7 @@ const SECURE_MAX: usize = 4096;
 /// What tells connections apart: those with equal keys may stand in for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolKey {
-    pub node: SocketAddr,
+    pub node: Address,
     /// 0 in clear; else the same for those that speak TLS by the same rules, with the same name.
     pub tls: u64,
 }
@@ -36,8 +37,12 @@ pub struct PoolKey {
 impl Hash for PoolKey {
     /// In as few words as tell nodes apart: this is hashed twice a request.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let port = u64::from(self.node.port());
-        match self.node.ip() {
+        let node = match self.node {
+            Address::Ip(node) => node,
+            Address::Unix(path) => return state.write_u64(path.number() ^ self.tls),
+        };
+        let port = u64::from(node.port());
+        match node.ip() {
             IpAddr::V4(ip) => state.write_u64((u64::from(ip.to_bits()) << 16 | port) ^ self.tls),
             IpAddr::V6(ip) => {
                 state.write_u128(ip.to_bits());

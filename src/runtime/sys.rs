@@ -12,8 +12,8 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, RawFd};
 
 use monoio::io::{OwnedReadHalf, OwnedWriteHalf};
-use monoio::net::TcpStream;
 use monoio::net::udp::UdpSocket;
+use monoio::net::{TcpStream, UnixStream};
 
 /// Ends both directions of a socket: pending reads complete with 0, pending writes fail. Errors (the peer was
 /// faster) do not matter to anyone.
@@ -35,7 +35,11 @@ pub(super) fn reset(fd: RawFd) {
     let size = size_of::<libc::sockaddr>() as libc::socklen_t;
     // SAFETY: the kernel reads one address from the one given, and keeps nothing of it; the descriptor is open (see the
     // module's invariant).
-    let _ = unsafe { libc::connect(fd, &raw const nowhere, size) };
+    let outcome = unsafe { libc::connect(fd, &raw const nowhere, size) };
+    if outcome != 0 {
+        // A Unix socket knows no reset: it ends.
+        shutdown_both(fd);
+    }
 }
 
 /// [`reset`] on a sending half.
@@ -56,6 +60,14 @@ pub(super) fn abort_sending(half: &OwnedWriteHalf<TcpStream>) {
 pub(super) fn stream_out_of(stream: TcpStream) -> std::net::TcpStream {
     let fd = stream.into_raw_fd();
     // SAFETY: the number names an open socket that monoio has just let go of, and nobody else knows.
+    unsafe { std::net::TcpStream::from_raw_fd(fd) }
+}
+
+/// The same for a stream of a Unix socket, which goes on under the name of the others: all that is done with one is done by
+/// its number.
+pub(super) fn stream_of_unix(stream: UnixStream) -> std::net::TcpStream {
+    let fd = stream.into_raw_fd();
+    // SAFETY: as above.
     unsafe { std::net::TcpStream::from_raw_fd(fd) }
 }
 

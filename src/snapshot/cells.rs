@@ -1,12 +1,12 @@
 //! What is known of nodes between snapshots: who they are, the addresses of their names, and how they fare, and how
 //! they are spoken to over TLS.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use super::names::{Names, Resolve};
 use super::services::Services;
 use super::tls::Outward;
+use crate::base::address::Address;
 use crate::base::hash::Map;
 use crate::link::health::Cell;
 use crate::link::throttle::{Rules, Throttle};
@@ -41,14 +41,14 @@ impl NodeBook {
 /// judged by; nodes of two upstreams have two, as they may be judged by other rules.
 #[derive(Debug, Default)]
 pub(super) struct Cells {
-    known: Map<(Box<str>, SocketAddr, u64), Weak<Cell>>,
+    known: Map<(Box<str>, Address, u64), Weak<Cell>>,
     /// How many were in use when they were last looked through.
     in_use: usize,
 }
 
 impl Cells {
     /// The cell of a node. `rules` tells rules apart.
-    pub(super) fn of(&mut self, upstream: &str, node: SocketAddr, rules: u64) -> Arc<Cell> {
+    pub(super) fn of(&mut self, upstream: &str, node: Address, rules: u64) -> Arc<Cell> {
         if self.known.len() > 2 * self.in_use + SLACK {
             self.known.retain(|_, cell| cell.strong_count() > 0);
             self.in_use = self.known.len();
@@ -85,8 +85,8 @@ impl Throttles {
 mod tests {
     use super::*;
 
-    fn node(port: u16) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], port))
+    fn node(port: u16) -> Address {
+        Address::Ip(([127, 0, 0, 1], port).into())
     }
 
     #[test]

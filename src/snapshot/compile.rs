@@ -35,7 +35,7 @@ use crate::link::ledger::Ledger;
 use crate::model::field::AddressRange;
 use crate::model::reference::Reference;
 use crate::model::resources::{Change, Resources};
-use crate::model::settings::{AccessFormat, LogOutput, RouterKind, Settings};
+use crate::model::settings::{AccessFormat, Entrance, LogOutput, RouterKind, Settings};
 use crate::model::upstream::NodeSpec;
 use crate::model::{ConfigError, Kind, Raw};
 use crate::plugin::{Registry, Surroundings, Witness};
@@ -98,7 +98,10 @@ const RETIRED_TOLD: usize = 256;
 impl Compiler {
     /// A compiler that has seen no object yet.
     pub fn new(settings: &Settings, resolve: Resolve) -> Self {
-        let https_port = settings.ssl.listen.first().map(|listen| listen.address().port());
+        let https_port = settings.ssl.listen.iter().find_map(|entrance| match entrance {
+            Entrance::Ip(listen) => Some(listen.address().port()),
+            Entrance::Unix(_) => None,
+        });
         let mut surroundings = Surroundings { https_port, ..Surroundings::default() };
         for (plugin, attributes) in &settings.plugin_attr {
             surroundings.attributes.insert(plugin.clone(), attributes.clone());

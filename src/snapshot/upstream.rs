@@ -10,11 +10,12 @@ use super::checks::Checks;
 use super::services::Service;
 use super::tls::{Identity, NodeTls};
 use crate::balance::{Balancer, Kind, Weighted};
+use crate::base::address::{self, Address, UnixPath};
 use crate::base::clock::{self, Moment};
 use crate::base::hash::stable;
 use crate::expr::Template;
 use crate::link::health::Cell;
-use crate::model::upstream::{Algorithm, HashOn, NodeSpec, Scheme};
+use crate::model::upstream::{Algorithm, HashOn, NodeSpec, OfferHttp2, Scheme};
 use crate::model::{self, ConfigError};
 use crate::proto::proxy_protocol::Version;
 use crate::runtime::LocalId;
@@ -73,7 +74,7 @@ impl SlowStart {
 /// One address.
 #[derive(Clone, Debug)]
 pub struct Node {
-    pub address: SocketAddr,
+    pub address: Address,
     /// `Host` for `pass_host: node`.
     pub host: Box<[u8]>,
     /// The name or address it was written as.
@@ -114,6 +115,8 @@ pub struct Upstream {
     pub pass_host: PassHost,
     /// How nodes are spoken to; `None`: in clear.
     pub tls: Option<NodeTls>,
+    /// The same where a node may pick the HTTP that is spoken; `None`: it is not asked.
+    pub offer: Option<NodeTls>,
     /// Whether they speak HTTP/2.
     pub is_http2: bool,
     /// What is spoken with them.
@@ -148,10 +151,10 @@ pub(super) fn compile(
 ) -> Result<(Upstream, Vec<ConfigError>), Vec<ConfigError>> {
     let Absent { faults: mut lacks, mut is_mute } = absent_features(upstream);
     let port = if is_secret(upstream) { 443 } else { 80 };
-    let tls = own.and_then(|own| tls_of(upstream, book, own.as_deref())).unwrap_or_else(|lack| {
+    let (tls, offer) = own.and_then(|own| tls_of(upstream, book, own.as_deref())).unwrap_or_else(|lack| {
         is_mute = true;
         lacks.push(lack);
-        None
+        (None, None)
     });
     let specs = specs_of(upstream, book, &mut lacks).map_err(|fault| vec![fault])?;
     let kind = kind_of(upstream.algorithm);
@@ -167,10 +170,9 @@ pub(super) fn compile(
         checks.is_some() || slow_start.is_some() || upstream.outliers.is_some() || kind.asks_of_nodes();
     let (mut nodes, mut shares) = (Vec::new(), Vec::new());
     for spec in specs.iter().filter(|_| !is_mute) {
-        match book.names.addresses(&spec.host) {
+        match addresses_of(spec, upstream, port, book) {
             Ok(addresses) => {
                 for address in addresses {
-                    let address = SocketAddr::new(address, spec.port.unwrap_or(port));
                     nodes.push(Node {
                         address,
                         host: host_of(spec, port),
@@ -180,9 +182,7 @@ pub(super) fn compile(
                     shares.push((spec.weight, spec.priority, id_of(address)));
                 }
             }
-            Err(error) => {
-                lacks.push(ConfigError::at("nodes", format!("can not resolve {}: {error}", spec.host)));
-            }
+            Err(problem) => lacks.push(ConfigError::at("nodes", problem)),
         }
     }
     let weights: Vec<_> = shares
@@ -206,6 +206,7 @@ pub(super) fn compile(
         turn: LocalId::default(),
         pass_host,
         tls,
+        offer,
         is_http2: is_http2(upstream),
         scheme: upstream.scheme(),
         timeouts: timeouts_of(upstream),
@@ -253,22 +254,52 @@ fn specs_of(
     }))
 }
 
+/// Where a node is, which may be in several places; or what is wrong with it.
+fn addresses_of(
+    spec: &NodeSpec,
+    upstream: &model::Upstream,
+    port: u16,
+    book: &mut NodeBook,
+) -> Result<Vec<Address>, String> {
+    // A registry tells of machines, not of files of this one.
+    if spec.host.starts_with(address::UNIX) && Service::of(upstream).is_none() {
+        if upstream.scheme() == Scheme::Udp {
+            return Err(format!("expected an address with port for datagrams, got {}", spec.host));
+        }
+        let path = UnixPath::of(&spec.host).map_err(|why| format!("{why}, got {}", spec.host))?;
+        return Ok(vec![Address::Unix(path)]);
+    }
+    let port = spec.port.unwrap_or(port);
+    let found = book.names.addresses(&spec.host);
+    let found = found.map_err(|error| format!("can not resolve {}: {error}", spec.host))?;
+    Ok(found.into_iter().map(|ip| Address::Ip(SocketAddr::new(ip, port))).collect())
+}
+
 /// How the nodes of an upstream are spoken to.
 fn tls_of(
     upstream: &model::Upstream,
     book: &mut NodeBook,
     own: Option<&Identity>,
-) -> Result<Option<NodeTls>, ConfigError> {
+) -> Result<(Option<NodeTls>, Option<NodeTls>), ConfigError> {
     if !is_secret(upstream) {
-        return Ok(None);
+        return Ok((None, None));
     }
     let verify = upstream.tls.as_ref().and_then(|tls| tls.verify).unwrap_or(true);
     let told =
         |why| format!("expected to know who vouches for its nodes: {why}; requests to it are answered 503");
-    book.outward
-        .for_nodes(verify, own, spoken_with(upstream))
-        .map(Some)
-        .map_err(|why| ConfigError::at("scheme", told(why)))
+    let mut speaking = |spoken: &[&[u8]]| {
+        let made = book.outward.for_nodes(verify, own, spoken);
+        made.map(Some).map_err(|why| ConfigError::at("scheme", told(why)))
+    };
+    let tls = speaking(spoken_with(upstream))?;
+    let offer = if offers_http2(upstream) { speaking(&[b"h2", b"http/1.1"])? } else { None };
+    Ok((tls, offer))
+}
+
+/// Whether its nodes may pick HTTP/2.
+fn offers_http2(upstream: &model::Upstream) -> bool {
+    let wanted = upstream.tls.as_ref().map(|tls| tls.http2).unwrap_or_default();
+    wanted == OfferHttp2::Auto && upstream.scheme() == Scheme::Https
 }
 
 /// Whether its nodes are spoken to over TLS.
@@ -277,11 +308,11 @@ fn is_secret(upstream: &model::Upstream) -> bool {
 }
 
 /// What is said over TLS to be spoken with its nodes.
-fn spoken_with(upstream: &model::Upstream) -> Option<&'static [u8]> {
+fn spoken_with(upstream: &model::Upstream) -> &'static [&'static [u8]] {
     match upstream.scheme() {
-        Scheme::Tls => None,
-        Scheme::Grpcs => Some(b"h2"),
-        _ => Some(b"http/1.1"),
+        Scheme::Tls => &[],
+        Scheme::Grpcs => &[b"h2"],
+        _ => &[b"http/1.1"],
     }
 }
 
@@ -290,7 +321,7 @@ fn is_http2(upstream: &model::Upstream) -> bool {
     matches!(upstream.scheme(), Scheme::Grpc | Scheme::Grpcs)
 }
 
-fn cell_of(book: &mut NodeBook, upstream: &str, node: SocketAddr, rules: u64) -> Arc<Cell> {
+fn cell_of(book: &mut NodeBook, upstream: &str, node: Address, rules: u64) -> Arc<Cell> {
     let cell = book.cells.of(upstream, node, rules);
     // It is there from now on, also where it is the only one and no balancer looks at it.
     cell.since(clock::now());
@@ -358,8 +389,8 @@ fn hash_key_of(upstream: &model::Upstream) -> HashKey {
 }
 
 /// What a consistent hash knows a node by: nginx's and APISIX's form, so that keys stay where they are.
-fn id_of(node: SocketAddr) -> Vec<u8> {
-    format!("{}\0{}", node.ip(), node.port()).into_bytes()
+fn id_of(node: Address) -> Vec<u8> {
+    format!("{}\0{}", node.host(), node.port()).into_bytes()
 }
 
 /// A year: for waits the user does not want to end.
@@ -396,6 +427,14 @@ fn absent_features(upstream: &model::Upstream) -> Absent {
         let problem = "expected scheme: https, grpcs or tls beside it; nothing of it is done, and nodes are spoken to in clear";
         faults.push(ConfigError::at("tls", problem));
     }
+    if let Some(tls) = &upstream.tls
+        && tls.http2 == OfferHttp2::Auto
+        && upstream.scheme() != Scheme::Https
+    {
+        let found = text_of(&upstream.scheme());
+        let problem = format!("expected scheme: https beside it, got {found}; nothing of it is done");
+        faults.push(ConfigError::at("tls.http2", problem));
+    }
     Absent { faults, is_mute }
 }
 
@@ -405,6 +444,10 @@ fn text_of(value: &impl serde::Serialize) -> String {
 
 /// `Host` for `pass_host: node`: the port is written unless it is the scheme's own.
 fn host_of(spec: &NodeSpec, own_port: u16) -> Box<[u8]> {
+    if spec.host.starts_with(address::UNIX) {
+        // As nginx says it to such a node.
+        return b"localhost"[..].into();
+    }
     let host = if spec.host.contains(':') { format!("[{}]", spec.host) } else { spec.host.clone() };
     match spec.port {
         Some(port) if port != own_port => format!("{host}:{port}").into_bytes().into(),

@@ -20,7 +20,7 @@ use ringway::model::resources::{Format, parse};
 use ringway::proto::h1::chunked::Decoder;
 use ringway::runtime::core::Hatches;
 use ringway::runtime::driver::{Driver, Wanted};
-use ringway::runtime::listener::{self, Open};
+use ringway::runtime::listener::{self, Bound, Open};
 use ringway::runtime::{Core, Limits, loan};
 use ringway::snapshot::{Compiler, Order, at_once};
 
@@ -69,7 +69,7 @@ impl House {
             let core = Core::new(0, limits, hatches, 1);
             let (neighbours, handed) = alone;
             let snapshot = outcome.snapshot;
-            let listeners = vec![Open { listener: listeners.remove(0), spoken }];
+            let listeners = vec![Open { listener: Bound::Tcp(listeners.remove(0)), spoken }];
             let lenders = loan::Neighbour::alone().expect("a socket pair");
             let datagrams = Vec::new();
             let start =
@@ -91,7 +91,7 @@ impl House {
                     self.inbox.give_back(buffer);
                 }
                 Report::Note(level, text) => println!("{level:?}: {text}"),
-                Report::Series(_) | Report::Retired(_) => {}
+                Report::Lines { .. } | Report::Series(_) | Report::Retired(_) => {}
             }
         }
         batches

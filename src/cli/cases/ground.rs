@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 
 use super::form::TestFile;
+use crate::base::address::Address;
 use crate::cli::load::{Surroundings, in_file};
 use crate::control::roots_of_nodes;
 use crate::control::source::file::{LoadError, read_all};
@@ -41,21 +42,22 @@ impl Names {
     }
 
     /// A node as it is written: its address, unless nobody has asked for its name.
-    pub(super) fn of(&self, node: &str) -> Option<SocketAddr> {
+    pub(super) fn of(&self, node: &str) -> Option<Address> {
         if let Ok(address) = node.parse() {
             return Some(address);
         }
         let (host, port) = node.rsplit_once(':')?;
         let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let at = names.iter().position(|known| known == host)?;
-        Some(SocketAddr::new(Ipv4Addr::from_bits(NAMES_BASE + at as u32).into(), port.parse().ok()?))
+        let ip = Ipv4Addr::from_bits(NAMES_BASE + at as u32).into();
+        Some(SocketAddr::new(ip, port.parse().ok()?).into())
     }
 
     /// A node as it would be written.
-    pub(super) fn name(&self, node: SocketAddr) -> String {
-        let at = match node.ip() {
-            IpAddr::V4(ip) => ip.to_bits().checked_sub(NAMES_BASE),
-            IpAddr::V6(_) => None,
+    pub(super) fn name(&self, node: Address) -> String {
+        let at = match node.ip().map(|node| node.ip()) {
+            Some(IpAddr::V4(ip)) => ip.to_bits().checked_sub(NAMES_BASE),
+            Some(IpAddr::V6(_)) | None => None,
         };
         let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let name = at.and_then(|at| names.get(at as usize));

@@ -132,7 +132,8 @@ impl House {
                     return (record, notes);
                 }
                 Ok(Report::Note(Level::Error | Level::Warn, text)) => notes.push(text),
-                Ok(Report::Note(..) | Report::Series(_) | Report::Retired(_)) => {}
+                // What would leave the machine does not.
+                Ok(Report::Note(..) | Report::Lines { .. } | Report::Series(_) | Report::Retired(_)) => {}
                 Err(_) => return (None, notes),
             }
         }

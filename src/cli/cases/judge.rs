@@ -1,7 +1,6 @@
 //! What was expected of a request, held against what became of it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use serde_json::Value;
 
@@ -11,6 +10,7 @@ use super::ground::Names;
 use super::house::Ran;
 use super::town::Seen;
 use super::wish::{Wish, shown_or_nothing};
+use crate::base::address::Address;
 use crate::plugin::Phase;
 use crate::snapshot::Snapshot;
 
@@ -22,7 +22,7 @@ pub(super) struct Found {
     pub(super) record: Option<Value>,
     pub(super) ran: Ran,
     pub(super) seen: Vec<Seen>,
-    pub(super) tried: Vec<SocketAddr>,
+    pub(super) tried: Vec<Address>,
 }
 
 /// Something that is not as expected.
@@ -46,7 +46,7 @@ impl Found {
     }
 
     /// The node that was tried last.
-    fn node(&self) -> Option<SocketAddr> {
+    fn node(&self) -> Option<Address> {
         self.told("upstream_addr")?.parse().ok()
     }
 
@@ -185,7 +185,7 @@ fn names_of(ran: &Ran, wanted: impl Fn(Phase) -> bool) -> Vec<&'static str> {
 }
 
 /// Names of the upstreams that have a node.
-fn upstreams_of(node: SocketAddr, snapshot: &Snapshot) -> Vec<&str> {
+fn upstreams_of(node: Address, snapshot: &Snapshot) -> Vec<&str> {
     let all = snapshot.upstreams.iter();
     let having = all.filter(|upstream| upstream.nodes.iter().any(|other| other.address == node));
     having.map(|upstream| &*upstream.name).collect()

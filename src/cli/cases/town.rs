@@ -14,6 +14,7 @@ use super::caller::{self, Message};
 use super::form::{Answer, Failure, OneOrMore};
 use super::house::pass;
 use super::wish::Text;
+use crate::base::address::Address;
 use crate::link::stats::CoreStats;
 
 /// How long a silent node is waited for before the test gives up on it: on the clock of the test.
@@ -22,7 +23,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(4 * 3600);
 /// A request as a node got it.
 #[derive(Debug)]
 pub(super) struct Seen {
-    pub(super) node: SocketAddr,
+    pub(super) node: Address,
     pub(super) message: Message,
 }
 
@@ -51,11 +52,11 @@ impl Script {
 
 #[derive(Default)]
 struct State {
-    doors: BTreeMap<SocketAddr, SocketAddr>,
-    scripts: BTreeMap<SocketAddr, Script>,
+    doors: BTreeMap<Address, SocketAddr>,
+    scripts: BTreeMap<Address, Script>,
     others: Option<Script>,
     seen: Vec<Seen>,
-    tried: Vec<SocketAddr>,
+    tried: Vec<Address>,
     open: Vec<TcpStream>,
     stats: Arc<CoreStats>,
     /// Which case it is: what an earlier one left behind is nobody's.
@@ -63,7 +64,7 @@ struct State {
 }
 
 impl State {
-    fn script(&mut self, node: SocketAddr) -> Option<&mut Script> {
+    fn script(&mut self, node: Address) -> Option<&mut Script> {
         match self.scripts.get_mut(&node) {
             None => self.others.as_mut(),
             own => own,
@@ -71,7 +72,7 @@ impl State {
     }
 
     /// Whether the next connection is refused.
-    fn refuses(&mut self, node: SocketAddr) -> bool {
+    fn refuses(&mut self, node: Address) -> bool {
         self.script(node).is_some_and(|script| script.peek().fails == Some(Failure::Refused))
     }
 }
@@ -88,7 +89,7 @@ impl Town {
     /// Begins a case: this is what nodes say, and what all others do.
     pub(super) fn begin<'a>(
         &self,
-        nodes: impl Iterator<Item = (SocketAddr, &'a OneOrMore<Answer>)>,
+        nodes: impl Iterator<Item = (Address, &'a OneOrMore<Answer>)>,
         others: Option<&OneOrMore<Answer>>,
     ) {
         let mut state = self.state();
@@ -111,7 +112,7 @@ impl Town {
     }
 
     /// What nodes got, and which were tried, since this was last asked.
-    pub(super) fn take(&self) -> (Vec<Seen>, Vec<SocketAddr>) {
+    pub(super) fn take(&self) -> (Vec<Seen>, Vec<Address>) {
         let mut state = self.state();
         (std::mem::take(&mut state.seen), std::mem::take(&mut state.tried))
     }
@@ -120,7 +121,7 @@ impl Town {
     ///
     /// # Errors
     /// When the test has it refuse.
-    pub(super) fn door(self: &Arc<Self>, node: SocketAddr) -> io::Result<SocketAddr> {
+    pub(super) fn door(self: &Arc<Self>, node: Address) -> io::Result<SocketAddr> {
         let mut state = self.state();
         if state.refuses(node) {
             state.tried.push(node);
@@ -139,7 +140,7 @@ impl Town {
     }
 
     /// A node's life: it ends with the process.
-    fn keep(self: &Arc<Self>, node: SocketAddr, listener: &TcpListener) {
+    fn keep(self: &Arc<Self>, node: Address, listener: &TcpListener) {
         for stream in listener.incoming().flatten() {
             let case = {
                 let mut state = self.state();
@@ -156,7 +157,7 @@ impl Town {
     }
 
     /// One request; whether another may come.
-    fn serve(&self, node: SocketAddr, mut stream: &TcpStream, case: u64) -> io::Result<bool> {
+    fn serve(&self, node: Address, mut stream: &TcpStream, case: u64) -> io::Result<bool> {
         stream.set_nodelay(true)?;
         let Some(message) = caller::receive(&mut stream, true, true)? else { return Ok(false) };
         let is_head = message.method == "HEAD";

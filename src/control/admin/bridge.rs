@@ -10,7 +10,6 @@
 //! | `POST /process/stop` | ends at once, cutting what is open |
 //! | `GET /apisix/admin/configs?secrets=true` | all objects with private keys |
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -41,7 +40,7 @@ pub(crate) struct Bridge {
     /// Where the objects are, as people read it.
     pub(crate) objects: String,
     /// Where clients connect.
-    pub(crate) listeners: Vec<SocketAddr>,
+    pub(crate) listeners: Vec<String>,
 }
 
 /// What is looked at over the socket as on the control API.

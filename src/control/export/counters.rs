@@ -1,5 +1,7 @@
 //! What each core counts, as metrics.
 
+use std::sync::atomic::Ordering;
+
 use super::super::board::Board;
 use super::exposition::{Kind, Page, escaped};
 use crate::link::stats::{Cell, CoreStats, HTTP2_ABUSES, LAG_BOUNDS_US};
@@ -9,6 +11,7 @@ pub(super) fn write(page: &mut Page, board: &Board) {
     cores(page, board);
     connections(page, board);
     copies(page, board);
+    syslog(page, board);
     abuses(page, board);
     answers(page, board);
 }
@@ -214,6 +217,16 @@ fn copies(page: &mut Page, board: &Board) {
             family.sample(&format!("core=\"{core}\",outcome=\"{outcome}\""), of(stats).get());
         }
     }
+}
+
+/// What became of lines for servers of syslog.
+fn syslog(page: &mut Page, board: &Board) {
+    let (shipped, on_cores) = (&board.shipped, board.sum(|core| core.syslog_drops.get()));
+    let help = "Lines for servers of syslog, by what became of them";
+    page.family("ringway_syslog_lines_total", Kind::Counter, help)
+        .sample("outcome=\"sent\"", shipped.sent.load(Ordering::Relaxed))
+        .sample("outcome=\"dropped\"", shipped.dropped.load(Ordering::Relaxed) + on_cores)
+        .sample("outcome=\"failed\"", shipped.failed.load(Ordering::Relaxed));
 }
 
 /// Connections of HTTP/2 that had to be ended.

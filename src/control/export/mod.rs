@@ -6,4 +6,5 @@ pub(crate) mod exposition;
 pub(crate) mod process;
 pub(crate) mod prometheus;
 pub(crate) mod reports;
+pub(crate) mod shipping;
 mod upstreams;

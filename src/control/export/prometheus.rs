@@ -166,7 +166,7 @@ fn health(page: &mut Page, board: &Board) {
     for upstream in &watched {
         let name = escaped(&name_of(upstream));
         for node in &upstream.nodes {
-            let (ip, port) = (node.address.ip(), node.address.port());
+            let (ip, port) = (node.address.host(), node.address.port());
             let is_up = node.cell.as_ref().is_none_or(|cell| cell.is_up() && !cell.outlier.is_ejected(now));
             let labels = format!("name=\"{name}\",ip=\"{ip}\",port=\"{port}\"");
             family.sample(&labels, u8::from(is_up));

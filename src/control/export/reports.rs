@@ -17,6 +17,7 @@ use crate::link::outbox::{Inbox, Report};
 use super::super::board::Board;
 use super::super::log;
 use super::access_log::Sink;
+use super::shipping::Shipping;
 
 /// Commands that may wait; each is given by a person or at the end.
 const COMMANDS_MAX: usize = 16;
@@ -36,9 +37,14 @@ pub(crate) struct Reports {
 
 impl Reports {
     /// Starts the thread.
-    pub(crate) fn start(inbox: Inbox, sink: Sink, board: Arc<Board>) -> io::Result<Self> {
+    pub(crate) fn start(
+        inbox: Inbox,
+        sink: Sink,
+        board: Arc<Board>,
+        shipping: Option<Shipping>,
+    ) -> io::Result<Self> {
         let (commands, orders) = bounded(COMMANDS_MAX);
-        let desk = Desk { inbox, sink, board };
+        let desk = Desk { inbox, sink, board, shipping };
         let thread = thread::Builder::new().name("reports".to_owned()).spawn(move || desk.work(&orders))?;
         Ok(Self { commands, thread })
     }
@@ -65,6 +71,7 @@ struct Desk {
     inbox: Inbox,
     sink: Sink,
     board: Arc<Board>,
+    shipping: Option<Shipping>,
 }
 
 impl Desk {
@@ -99,6 +106,11 @@ impl Desk {
                     log::error(format!("access log: {error}; lines are lost"));
                 }
                 self.inbox.give_back(lines);
+            }
+            Report::Lines { to, bytes, lines } => {
+                if let Some(shipping) = &mut self.shipping {
+                    shipping.take(&to, bytes, lines);
+                }
             }
             Report::Series(series) => self.board.registry.add(series),
             Report::Note(level, text) => log::write(level, &text),
@@ -150,7 +162,7 @@ mod tests {
         let board = Arc::new(Board::new(Vec::new(), &[]));
         let (out, inbox) = outbox();
         let sink = Sink::file(&path);
-        let reports = Reports::start(inbox, sink, Arc::clone(&board)).expect("a thread");
+        let reports = Reports::start(inbox, sink, Arc::clone(&board), None).expect("a thread");
         let buried = Arc::new(AtomicBool::new(false));
         out.send(Report::AccessLog(b"line\n".to_vec())).expect("room");
         out.send(Report::Series(Arc::new(Series::count("http_status", String::new())))).expect("room");
@@ -168,7 +180,7 @@ mod tests {
         let board = Arc::new(Board::new(Vec::new(), &[]));
         let (out, inbox) = outbox();
         let sink = Sink::file(std::path::Path::new("/dev/full"));
-        let reports = Reports::start(inbox, sink, Arc::clone(&board)).expect("a thread");
+        let reports = Reports::start(inbox, sink, Arc::clone(&board), None).expect("a thread");
         out.send(Report::AccessLog(b"one\ntwo\n".to_vec())).expect("room");
         drop(out);
         reports.thread.join().expect("no panic");

@@ -1,5 +1,7 @@
 //! One check of one node: a connection, and with HTTP or gRPC one request on it.
 
+use std::net::SocketAddr;
+
 use http_body_util::Full;
 use hyper::Request;
 use hyper::body::Bytes;
@@ -9,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
 use super::grpc;
+use crate::base::address::Address;
 use crate::control::dial::Dialer;
 use crate::link::health::News;
 use crate::snapshot::{ActiveCheck, CheckScheme, Node};
@@ -41,10 +44,13 @@ pub(super) struct Broken;
 pub(super) type Stream = Box<dyn crate::control::dial::Stream>;
 
 async fn connect(check: &ActiveCheck, node: &Node, mut dialer: Dialer) -> Result<Stream, Broken> {
-    let port = check.port.unwrap_or_else(|| node.address.port());
-    let address = (node.address.ip(), port).into();
+    let address = match (node.address, check.port) {
+        (Address::Ip(node), Some(port)) => SocketAddr::new(node.ip(), port).into(),
+        // A Unix socket has no other port that could be asked.
+        (node, _) => node,
+    };
     let is_tls = matches!(check.scheme, CheckScheme::Https | CheckScheme::Grpcs);
-    let name = is_tls.then(|| check.host.as_deref().map_or(&*node.name, without_port));
+    let name = is_tls.then(|| check.host.as_deref().map_or_else(|| name_of(node), without_port));
     dialer.dial_node(address, name, check.is_verified).await.map_err(|_| Broken)
 }
 
@@ -68,6 +74,11 @@ async fn status(check: &ActiveCheck, node: &Node, dialer: Dialer) -> Result<u16,
     let request = request.body(Full::new(Bytes::from(check.body.clone()))).map_err(|_| Broken)?;
     let response = sender.send_request(request).await.map_err(|_| Broken)?;
     Ok(response.status().as_u16())
+}
+
+/// Whom the certificate of a node must name.
+fn name_of(node: &Node) -> &str {
+    if node.address.is_unix() { "localhost" } else { &node.name }
 }
 
 /// The `Host` sent.
@@ -116,8 +127,8 @@ mod tests {
         }
     }
 
-    fn node(address: std::net::SocketAddr) -> Node {
-        Node { address, host: b"127.0.0.1"[..].into(), name: "127.0.0.1".into(), cell: None }
+    fn node(address: SocketAddr) -> Node {
+        Node { address: address.into(), host: b"127.0.0.1"[..].into(), name: "127.0.0.1".into(), cell: None }
     }
 
     /// What is told of a node that answers so (`None`: not at all), and what the node was asked.

@@ -158,9 +158,11 @@ fn reach(pass: &mut Pass<'_>, upstream: &Upstream) -> Result<(Datagrams, usize),
         let Some(at) = pick::node(pass.hall, upstream, &tried, &pass.ex, now) else { break };
         let address = upstream.nodes[at].address;
         pass.ex.attempts.push(Attempt::at(address));
-        match Datagrams::to(address, &core.wheel) {
-            Ok(node) => return Ok((node, at)),
-            Err(_) => {
+        // A Unix socket takes no datagrams; an upstream for them has none.
+        let socket = address.ip().map(|address| Datagrams::to(address, &core.wheel));
+        match socket {
+            Some(Ok(node)) => return Ok((node, at)),
+            Some(Err(_)) | None => {
                 last = Fault::ConnectRefused;
                 core.stats.upstream_connect_errors.add(1);
                 pick::note_failure(pass.hall, upstream, at, now);

@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
@@ -14,6 +13,7 @@ use h2::client::{Connection as Http2, SendRequest};
 
 use super::carry::carry;
 use super::node_stream;
+use crate::base::address::Address;
 use crate::base::clock::Moment;
 use crate::base::hash::Map;
 use crate::edge::Hall;
@@ -53,7 +53,7 @@ impl NodeSession {
         (self.streams.get() as usize) < allowed.min(STREAMS_MAX)
     }
 
-    pub(super) const fn node(&self) -> SocketAddr {
+    pub(super) const fn node(&self) -> Address {
         self.key.node
     }
 
@@ -118,6 +118,8 @@ impl Dial {
 struct ToNode {
     sessions: Vec<Rc<NodeSession>>,
     dial: Option<Rc<Dial>>,
+    /// It was offered HTTP/2 of late, and has picked HTTP/1.1.
+    has_declined: bool,
 }
 
 /// All of a core.
@@ -130,6 +132,8 @@ enum Found {
     Dialling(Rc<Dial>),
     /// One is to be opened, by whoever asked.
     ToDial(Rc<Dial>),
+    /// The same, and there is nothing in it for others.
+    ToDialAlone,
 }
 
 impl Nodes {
@@ -148,15 +152,19 @@ impl Nodes {
         if let Some(session) = least.filter(|_| to.sessions.len() >= CONNECTIONS_MAX) {
             return Found::Session(Rc::clone(session));
         }
+        if to.has_declined {
+            return Found::ToDialAlone;
+        }
         let dial = Rc::new(Dial::default());
         to.dial = Some(Rc::clone(&dial));
         Found::ToDial(dial)
     }
 
-    fn dialled(&self, key: &PoolKey, session: Option<Rc<NodeSession>>) {
+    fn dialled(&self, key: &PoolKey, session: Option<Rc<NodeSession>>, has_declined: bool) {
         if let Some(to) = self.0.borrow_mut().get_mut(key) {
             to.dial = None;
             to.sessions.extend(session);
+            to.has_declined = has_declined;
         }
     }
 
@@ -191,21 +199,24 @@ struct Dialling<'a> {
     dial: Rc<Dial>,
     result: Result<(), Unreached>,
     session: Option<Rc<NodeSession>>,
+    has_declined: bool,
 }
 
 impl Drop for Dialling<'_> {
     fn drop(&mut self) {
-        self.nodes.dialled(&self.key, self.session.take());
+        self.nodes.dialled(&self.key, self.session.take(), self.has_declined);
         self.dial.end(self.result);
     }
 }
 
-/// The end of a pipe to a stream of a connection to the node. `dial` opens one in the way that the upstream wants.
+/// The end of a pipe to a stream of a connection to the node. `dial` opens one in the way that the upstream wants, and tells
+/// whether HTTP/2 was agreed on; where the node may decline it, a new connection of HTTP/1.1 if it does. That it did is
+/// remembered until [`Nodes::look`]: meanwhile nobody waits for what another learns.
 pub(in crate::edge) async fn stream(
     hall: &Hall,
-    key: PoolKey,
+    (key, may_decline): (PoolKey, bool),
     keep: Keep,
-    dial: impl Future<Output = Result<Socket, Unreached>>,
+    dial: impl Future<Output = Result<(Socket, bool), Unreached>>,
 ) -> Result<Leased, Unreached> {
     let mut dial = Some(dial);
     let mut reused = true;
@@ -220,12 +231,27 @@ pub(in crate::edge) async fn stream(
             Found::ToDial(waited_for) => {
                 let Some(dial) = dial.take() else { return Err(Unreached::Refused) };
                 let nodes = &hall.nodes;
-                let mut dialling = Dialling { nodes, key, dial: waited_for, result: Ok(()), session: None };
-                match open(hall, key, keep, dial).await {
-                    Ok(session) => dialling.session = Some(session),
+                let (result, session, has_declined) = (Ok(()), None, false);
+                let mut dialling = Dialling { nodes, key, dial: waited_for, result, session, has_declined };
+                match open(hall, (key, may_decline), keep, dial).await {
+                    Ok(Opened::Session(session)) => dialling.session = Some(session),
+                    Ok(Opened::Declined(socket)) => {
+                        dialling.has_declined = true;
+                        return Ok(Leased { socket, requests: 0, reused: false, key });
+                    }
                     Err(unreached) => {
                         dialling.result = Err(unreached);
                         return Err(unreached);
+                    }
+                }
+                reused = false;
+            }
+            Found::ToDialAlone => {
+                let Some(dial) = dial.take() else { return Err(Unreached::Refused) };
+                match open(hall, (key, may_decline), keep, dial).await? {
+                    Opened::Session(session) => hall.nodes.dialled(&key, Some(session), false),
+                    Opened::Declined(socket) => {
+                        return Ok(Leased { socket, requests: 0, reused: false, key });
                     }
                 }
                 reused = false;
@@ -250,14 +276,24 @@ fn lease(
     Leased { socket, requests: 0, reused, key }
 }
 
+/// What came of opening a connection.
+enum Opened {
+    Session(Rc<NodeSession>),
+    /// It speaks HTTP/1.1.
+    Declined(Socket),
+}
+
 /// Opens a connection, and has it served in a task of its own.
 async fn open(
     hall: &Hall,
-    key: PoolKey,
+    (key, may_decline): (PoolKey, bool),
     keep: Keep,
-    dial: impl Future<Output = Result<Socket, Unreached>>,
-) -> Result<Rc<NodeSession>, Unreached> {
-    let socket = dial.await?;
+    dial: impl Future<Output = Result<(Socket, bool), Unreached>>,
+) -> Result<Opened, Unreached> {
+    let (socket, is_http2) = dial.await?;
+    if may_decline && !is_http2 {
+        return Ok(Opened::Declined(socket));
+    }
     let (wire, pump) = wire();
     let limits = hall.core.limits.http2.unwrap_or_default();
     // Nothing is waited for: the node's settings come when they come.
@@ -278,7 +314,7 @@ async fn open(
         served.leave();
         hall.nodes.forget(&key, &served);
     });
-    Ok(session)
+    Ok(Opened::Session(session))
 }
 
 /// Serves a connection to its end.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::{Pass, Refusal};
 use crate::balance::TriedSet;
+use crate::edge::pick::Call;
 use crate::edge::respond::Fault;
 use crate::edge::{health, pick};
 use crate::exchange::{Attempt, Exchange};
@@ -40,12 +41,13 @@ impl Pass<'_> {
             let name = name_for(upstream, &upstream.nodes[node], &self.ex);
             let within =
                 end.map_or(upstream.timeouts.connect, |end| upstream.timeouts.connect.min(end.since(began)));
-            let reached = pick::reach(self.hall, upstream, node, (name, &first), within).await;
+            let call = Call { name, first: &first, tls: upstream.tls.as_ref(), within };
+            let reached = pick::reach(self.hall, upstream, node, call).await;
             let now = core.now();
             let attempt = self.ex.attempts.last_mut().expect("one was noted when it began");
             attempt.total = now.since(began);
             match reached {
-                Ok(socket) => {
+                Ok((socket, _)) => {
                     (attempt.connect, attempt.header) = (attempt.total, attempt.total);
                     let told = Attempt { status: CONNECTED, ..*attempt };
                     health::note_answer(self.hall, upstream, node, Some(&told), now);

@@ -10,6 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::base::address;
 use crate::base::cidr::Cidr;
 use crate::base::text::is_token;
 use crate::model::ConfigError;
@@ -154,6 +155,9 @@ pub(in crate::model) fn is_address_range(text: &str) -> bool {
 
 /// Reads `address` or `address/bits`.
 fn address_range(text: &str) -> Option<(IpAddr, u8)> {
+    if text == address::UNIX {
+        return Some((address::NO_ADDRESS.ip(), 128));
+    }
     let (address, bits) = match text.split_once('/') {
         Some((address, bits)) => (address, Some(bits)),
         None => (text, None),

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::bounds::Bounds;
 use super::words::{both, branches, choices, expected, shown, types};
+use crate::base::address;
 use crate::base::hash::Set;
 use crate::model::ConfigError;
 use crate::model::field;
@@ -419,6 +420,10 @@ fn text_holds(keywords: &Map<String, Value>, text: &str) -> bool {
             Some("ipv4") => text.parse::<std::net::Ipv4Addr>().is_ok(),
             Some("ipv6") => text.parse::<std::net::Ipv6Addr>().is_ok(),
             Some("socket-address") => text.parse::<std::net::SocketAddr>().is_ok(),
+            Some("listen-place") => {
+                text.parse::<std::net::SocketAddr>().is_ok() || address::path_in(text).is_some()
+            }
+            Some("unix-path") => address::path_in(&format!("{}{text}", address::UNIX)).is_some(),
             // Formats are remarks unless agreed upon.
             _ => true,
         }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde_json::{Map, Value, json};
 
 use super::apisix::Translated;
+use crate::base::address;
 use crate::model::ConfigError;
 
 impl Translated {
@@ -45,6 +46,9 @@ fn place_of(place: Value, proxied: bool) -> Value {
     let port = addr.as_u64().or_else(|| addr.as_str().and_then(|text| text.parse().ok()));
     if let Some(port) = port {
         return json!({"port": port, "tls": tls, "proxy_protocol": proxied});
+    }
+    if let Some(path) = addr.as_str().and_then(|text| text.strip_prefix(address::UNIX)) {
+        return json!({"unix": path, "tls": tls, "proxy_protocol": proxied});
     }
     match addr.as_str().and_then(|text| text.parse::<SocketAddr>().ok()) {
         Some(at) => {

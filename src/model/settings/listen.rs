@@ -1,12 +1,15 @@
-//! Where the process listens.
+//! Where the process listens: addresses with ports, and for clients Unix sockets, too.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Value, json};
 
+use crate::base::address;
 use crate::model::field::{AddressRange, Unique};
 
 /// APISIX's port, so that clients need not be told of the change.
@@ -40,25 +43,59 @@ impl Listen {
         Self(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))
     }
 
+    /// On an address, or all of IPv4.
+    pub(super) fn of(address: Option<IpAddr>, port: u16) -> Self {
+        address.map_or_else(|| Self::everywhere(port), |address| Self(SocketAddr::new(address, port)))
+    }
+
     pub const fn address(self) -> SocketAddr {
         self.0
     }
 }
 
+/// Who may connect to a Unix socket, where nothing is said: the process's user and group.
+const UNIX_MODE: u32 = 0o660;
+
+/// Where clients come in: an address with a port, or a Unix socket. That is written as `unix:/run/ringway.sock`, or as
+/// `{unix: /run/ringway.sock, mode: "0660"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Entrance {
+    Ip(Listen),
+    Unix(UnixListen),
+}
+
+/// A Unix socket to listen on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UnixListen {
+    /// As in `unix:/run/ringway.sock`.
+    pub name: String,
+    /// Who may connect, as `chmod` says it.
+    pub mode: u32,
+}
+
+impl fmt::Display for Entrance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(listen) => listen.0.fmt(f),
+            Self::Unix(unix) => f.write_str(&unix.name),
+        }
+    }
+}
+
 /// One or several places to listen; never none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listeners(Vec<Listen>);
+pub struct Listeners(Vec<Entrance>);
 
 impl Default for Listeners {
     fn default() -> Self {
-        Self(vec![Listen::everywhere(HTTP_PORT)])
+        Self(vec![Entrance::Ip(Listen::everywhere(HTTP_PORT))])
     }
 }
 
 impl Deref for Listeners {
-    type Target = [Listen];
+    type Target = [Entrance];
 
-    fn deref(&self) -> &[Listen] {
+    fn deref(&self) -> &[Entrance] {
         &self.0
     }
 }
@@ -83,8 +120,7 @@ impl<'de> Deserialize<'de> for Listen {
         Ok(match Written::deserialize(input)? {
             Written::Port(port) => Self::everywhere(port),
             Written::Text(address) => Self(address),
-            Written::Parts(Parts { address: None, port }) => Self::everywhere(port),
-            Written::Parts(Parts { address: Some(address), port }) => Self(SocketAddr::new(address, port)),
+            Written::Parts(Parts { address, port }) => Self::of(address, port),
         })
     }
 }
@@ -125,53 +161,166 @@ impl JsonSchema for Listen {
     }
 }
 
-/// Places to listen; maybe none, as by default.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct OptionalListeners(Vec<Listen>);
+/// A Unix socket in parts.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UnixParts {
+    unix: String,
+    mode: Option<String>,
+}
 
-impl OptionalListeners {
+impl UnixListen {
+    /// From its name, such as `unix:/run/ringway.sock`, and the digits of its mode.
+    pub(super) fn new(name: String, mode: Option<&str>) -> Option<Self> {
+        address::path_in(&name)?;
+        let mode = match mode {
+            None => UNIX_MODE,
+            Some(digits) => u32::from_str_radix(digits, 8).ok().filter(|mode| *mode <= 0o777)?,
+        };
+        Some(Self { name, mode })
+    }
+
+    /// From its path.
+    pub(super) fn at(path: &str, mode: Option<&str>) -> Option<Self> {
+        Self::new(format!("{}{path}", address::UNIX), mode)
+    }
+
+    /// Its path.
+    pub(super) fn path(&self) -> &str {
+        self.name.strip_prefix(address::UNIX).unwrap_or(&self.name)
+    }
+
+    /// Its mode, as it is written.
+    pub(super) fn mode_text(&self) -> String {
+        format!("{:04o}", self.mode)
+    }
+}
+
+impl<'de> Deserialize<'de> for Entrance {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Ip(Listen),
+            Unix(UnixParts),
+            Text(String),
+        }
+        let unix = match Either::deserialize(input)? {
+            Either::Ip(listen) => return Ok(Self::Ip(listen)),
+            Either::Unix(UnixParts { unix, mode }) => UnixListen::at(&unix, mode.as_deref()),
+            Either::Text(text) => UnixListen::new(text, None),
+        };
+        unix.map(Self::Unix).ok_or_else(|| serde::de::Error::custom(format!("expected {PLACE}")))
+    }
+}
+
+impl Serialize for Entrance {
+    fn serialize<S: Serializer>(&self, output: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Unix(unix) if unix.mode != UNIX_MODE => {
+                json!({ "unix": unix.path(), "mode": unix.mode_text() }).serialize(output)
+            }
+            Self::Ip(_) | Self::Unix(_) => output.collect_str(self),
+        }
+    }
+}
+
+/// What is expected where clients come in.
+pub(super) const PLACE: &str =
+    "an address with port such as 0.0.0.0:9080, or unix: and an absolute path of at most 107 bytes";
+
+/// The schemas of a Unix socket's path, and of its mode.
+pub(super) fn unix_schemas() -> [Value; 2] {
+    [
+        json!({
+            "description": "The path of a Unix socket. A file left behind is replaced; one that somebody listens on is not.",
+            "type": "string", "format": "unix-path",
+            "x-expected": "an absolute path of at most 107 bytes, such as /run/ringway.sock",
+        }),
+        json!({
+            "description": "Who may connect, as `chmod` says it.", "type": ["string", "null"],
+            "pattern": "^0?[0-7]{3}$", "default": "0660", "x-expected": "a mode such as \"0660\"",
+        }),
+    ]
+}
+
+impl JsonSchema for Entrance {
+    fn schema_name() -> Cow<'static, str> {
+        "Entrance".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut forms = Listen::json_schema(generator);
+        let [unix, mode] = unix_schemas();
+        forms.insert("description".to_owned(), "An address with port such as 0.0.0.0:9080, a port, {address, port}, unix:/run/ringway.sock or {unix, mode}. Port 0 is any free one.".into());
+        if let Some(Value::Array(forms)) = forms.get_mut("anyOf") {
+            if let Some(text) = forms.first_mut() {
+                *text = json!({ "type": "string", "format": "listen-place", "x-expected": PLACE });
+            }
+            forms.push(json!({
+                "type": "object",
+                "properties": { "unix": unix, "mode": mode },
+                "required": ["unix"],
+                "additionalProperties": false,
+            }));
+        }
+        forms
+    }
+}
+
+/// Places to listen; maybe none, as by default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OptionalListeners<T = Entrance>(Vec<T>);
+
+impl<T> Default for OptionalListeners<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> OptionalListeners<T> {
     /// One place.
-    pub(super) fn one(place: Listen) -> Self {
+    pub(super) fn one(place: T) -> Self {
         Self(vec![place])
     }
 }
 
-impl Deref for OptionalListeners {
-    type Target = [Listen];
+impl<T> Deref for OptionalListeners<T> {
+    type Target = [T];
 
-    fn deref(&self) -> &[Listen] {
+    fn deref(&self) -> &[T] {
         &self.0
     }
 }
 
-impl<'de> Deserialize<'de> for OptionalListeners {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OptionalListeners<T> {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         one_or_many(input).map(Self)
     }
 }
 
-impl JsonSchema for OptionalListeners {
+impl<T: JsonSchema> JsonSchema for OptionalListeners<T> {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> Cow<'static, str> {
-        "OptionalListeners".into()
+        format!("OptionalListeners_{}", T::schema_name()).into()
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let one = generator.subschema_for::<Listen>();
+        let one = generator.subschema_for::<T>();
         json_schema!({ "anyOf": [{ "type": "array", "items": one, "uniqueItems": true }, one] })
     }
 }
 
 /// A place, or a list of places.
-fn one_or_many<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<Listen>, D::Error> {
+fn one_or_many<'de, T: Deserialize<'de>, D: Deserializer<'de>>(input: D) -> Result<Vec<T>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum OneOrMany {
-        One(Listen),
-        Many(Vec<Listen>),
+    enum OneOrMany<T> {
+        One(T),
+        Many(Vec<T>),
     }
     Ok(match OneOrMany::deserialize(input)? {
         OneOrMany::One(place) => vec![place],
@@ -205,7 +354,7 @@ impl JsonSchema for Listeners {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let one = generator.subschema_for::<Listen>();
+        let one = generator.subschema_for::<Entrance>();
         json_schema!({
             "anyOf": [{ "type": "array", "items": one, "minItems": 1, "uniqueItems": true }, one],
         })

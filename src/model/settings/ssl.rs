@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::listen::{Listen, OptionalListeners};
+use super::listen::{Entrance, Listen, OptionalListeners};
 use crate::model::field::{ShortText, Unique};
 use crate::model::ssl::TlsVersion;
 
@@ -40,7 +40,7 @@ impl Default for SslSettings {
     fn default() -> Self {
         let spoken = vec![TlsVersion::V1_2, TlsVersion::V1_3];
         Self {
-            listen: OptionalListeners::one(Listen::everywhere(HTTPS_PORT)),
+            listen: OptionalListeners::one(Entrance::Ip(Listen::everywhere(HTTPS_PORT))),
             protocols: Unique::new(spoken).unwrap_or_else(|| unreachable!("two different ones")),
             session_tickets: true,
             stapling: false,

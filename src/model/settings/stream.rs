@@ -1,12 +1,14 @@
 //! TCP, TLS and UDP passed on as they are: where they come in, and how much of everything.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::IpAddr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::json;
 
-use super::OptionalListeners;
+use super::listen::{PLACE, unix_schemas};
+use super::{Entrance, Listen, OptionalListeners, UnixListen};
 use crate::model::field::{Seconds, SecondsOrOff, Unique};
 
 /// How long a connection may stay silent both ways, where its upstream does not say: nginx's `proxy_timeout`.
@@ -27,11 +29,11 @@ pub const DATAGRAM_BYTES: usize = 65_507;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StreamSettings {
-    /// Where connections come in: each an address with port, a port (all IPv4 addresses), or `{address, port, tls,
-    /// proxy_protocol}`. Empty: nowhere.
+    /// Where connections come in: each an address with port, a port (all IPv4 addresses), `unix:/path`, `{address, port, tls,
+    /// proxy_protocol}` or `{unix, mode, tls, proxy_protocol}`. Empty: nowhere.
     pub tcp: Unique<StreamListen>,
-    /// Where datagrams come in, in the forms of the outer `listen`. Empty: nowhere.
-    pub udp: OptionalListeners,
+    /// Where datagrams come in: addresses with ports, in the forms of the outer `listen`. Empty: nowhere.
+    pub udp: OptionalListeners<Listen>,
     /// Seconds that a connection may stay silent both ways, where the upstream has no `timeout`; 0: without end.
     pub idle_timeout: SecondsOrOff,
     /// Most bytes read of a client before its route is known; beyond: the connection is closed.
@@ -71,53 +73,74 @@ impl StreamSettings {
     }
 }
 
-/// An address with a port where streams come in, and what comes before their bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+/// Where streams come in, and what comes before their bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StreamListen {
-    address: IpAddr,
-    port: u16,
+    pub entrance: Entrance,
     /// Is TLS ended here, by the `ssls`?
     pub tls: bool,
     /// Does each connection begin with a PROXY header?
     pub proxy_protocol: bool,
 }
 
-impl StreamListen {
-    pub const fn address(self) -> SocketAddr {
-        SocketAddr::new(self.address, self.port)
+impl Serialize for StreamListen {
+    fn serialize<S: Serializer>(&self, output: S) -> Result<S::Ok, S::Error> {
+        let (tls, proxy_protocol) = (self.tls, self.proxy_protocol);
+        let written = match &self.entrance {
+            Entrance::Ip(listen) => {
+                let at = listen.address();
+                json!({ "address": at.ip(), "port": at.port(), "tls": tls, "proxy_protocol": proxy_protocol })
+            }
+            Entrance::Unix(unix) => json!({
+                "unix": unix.path(), "mode": unix.mode_text(), "tls": tls, "proxy_protocol": proxy_protocol,
+            }),
+        };
+        written.serialize(output)
     }
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Written {
-    Port(u16),
-    Text(SocketAddr),
-    Parts(Parts),
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parts {
     address: Option<IpAddr>,
-    port: u16,
+    port: Option<u16>,
+    unix: Option<String>,
+    mode: Option<String>,
     #[serde(default)]
     tls: bool,
     #[serde(default)]
     proxy_protocol: bool,
 }
 
+impl Parts {
+    fn entrance(&self) -> Option<Entrance> {
+        match (&self.unix, self.port) {
+            (Some(path), None) if self.address.is_none() => {
+                UnixListen::at(path, self.mode.as_deref()).map(Entrance::Unix)
+            }
+            (None, Some(port)) if self.mode.is_none() => Some(Entrance::Ip(Listen::of(self.address, port))),
+            _ => None,
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for StreamListen {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let everywhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let bare = |address, port| Self { address, port, tls: false, proxy_protocol: false };
-        Ok(match Written::deserialize(input)? {
-            Written::Port(port) => bare(everywhere, port),
-            Written::Text(address) => bare(address.ip(), address.port()),
-            Written::Parts(Parts { address, port, tls, proxy_protocol }) => {
-                Self { address: address.unwrap_or(everywhere), port, tls, proxy_protocol }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Bare(Entrance),
+            Parts(Parts),
+        }
+        match Written::deserialize(input)? {
+            Written::Bare(entrance) => Ok(Self { entrance, tls: false, proxy_protocol: false }),
+            Written::Parts(parts) => {
+                let entrance = parts
+                    .entrance()
+                    .ok_or_else(|| serde::de::Error::custom(format!("expected {PLACE}, in parts")))?;
+                Ok(Self { entrance, tls: parts.tls, proxy_protocol: parts.proxy_protocol })
             }
-        })
+        }
     }
 }
 
@@ -127,13 +150,18 @@ impl JsonSchema for StreamListen {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let [unix, mode] = unix_schemas();
+        let tls = json!({
+            "description": "Is TLS ended here, by the `ssls`?", "type": "boolean", "default": false,
+        });
+        let proxied = json!({
+            "description": "Does each connection begin with a PROXY header, of a load balancer in `proxy_protocol.from`?",
+            "type": "boolean", "default": false,
+        });
         json_schema!({
-            "description": "An address with port such as 0.0.0.0:9100, a port, or {address, port, tls, proxy_protocol}. Port 0 is any free one.",
+            "description": "An address with port such as 0.0.0.0:9100, a port, unix:/run/streams.sock, {address, port, tls, proxy_protocol} or {unix, mode, tls, proxy_protocol}. Port 0 is any free one.",
             "anyOf": [
-                {
-                    "type": "string", "format": "socket-address",
-                    "x-expected": "an address with port such as 0.0.0.0:9100",
-                },
+                { "type": "string", "format": "listen-place", "x-expected": PLACE },
                 { "type": "integer", "minimum": 0, "maximum": 65535 },
                 {
                     "type": "object",
@@ -145,15 +173,16 @@ impl JsonSchema for StreamListen {
                         "port": {
                             "description": "0: any free one.", "type": "integer", "minimum": 0, "maximum": 65535,
                         },
-                        "tls": {
-                            "description": "Is TLS ended here, by the `ssls`?", "type": "boolean", "default": false,
-                        },
-                        "proxy_protocol": {
-                            "description": "Does each connection begin with a PROXY header, of a load balancer in `proxy_protocol.from`?",
-                            "type": "boolean", "default": false,
-                        },
+                        "tls": tls,
+                        "proxy_protocol": proxied,
                     },
                     "required": ["port"],
+                    "additionalProperties": false,
+                },
+                {
+                    "type": "object",
+                    "properties": { "unix": unix, "mode": mode, "tls": tls, "proxy_protocol": proxied },
+                    "required": ["unix"],
                     "additionalProperties": false,
                 },
             ],

@@ -17,7 +17,7 @@ fn faults(text: &str) -> Vec<String> {
 }
 
 fn addresses(text: &str) -> Vec<String> {
-    settings(text).listen.iter().map(|listen| listen.address().to_string()).collect()
+    settings(text).listen.iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -34,9 +34,8 @@ fn apisix_says_where_tls_is_spoken_and_where_load_balancers_come_in() {
           proxy_protocol: {listen_http_port: 9181, listen_https_port: 9182, enable_tcp_pp: true}
         ",
     );
-    let places = |listeners: &[Listen]| -> Vec<String> {
-        listeners.iter().map(|listen| listen.address().to_string()).collect()
-    };
+    let places =
+        |listeners: &[Entrance]| -> Vec<String> { listeners.iter().map(ToString::to_string).collect() };
     assert_eq!(places(&settings.ssl.listen), ["0.0.0.0:9443", "127.0.0.1:9445"]);
     assert_eq!(places(&settings.proxy_protocol.listen), ["0.0.0.0:9181"]);
     assert_eq!(places(&settings.proxy_protocol.ssl_listen), ["0.0.0.0:9182"]);
@@ -57,7 +56,7 @@ fn apisix_says_where_streams_come_in() {
           proxy_protocol: {enable_tcp_pp: true}",
     );
     let places: Vec<_> =
-        settings.stream_proxy.tcp.iter().map(|at| (at.address().to_string(), at.tls)).collect();
+        settings.stream_proxy.tcp.iter().map(|at| (at.entrance.to_string(), at.tls)).collect();
     let expected = [
         ("0.0.0.0:9100", false),
         ("0.0.0.0:9101", false),
@@ -72,7 +71,9 @@ fn apisix_says_where_streams_come_in() {
     assert_eq!(settings.warnings, [] as [String; 0]);
     assert_eq!(
         faults("apisix: {stream_proxy: {tcp: [nowhere]}}"),
-        ["apisix.stream_proxy.tcp[0]: expected an address with port such as 0.0.0.0:9100, got \"nowhere\""]
+        [
+            "apisix.stream_proxy.tcp[0]: expected an address with port such as 0.0.0.0:9080, or unix: and an absolute path of at most 107 bytes, got \"nowhere\""
+        ]
     );
 }
 
@@ -180,11 +181,11 @@ fn listening_is_written_in_several_ways() {
 #[test]
 fn a_wrong_place_to_listen_is_refused() {
     let check = |text: &str, fault: &str| assert_eq!(faults(text), [fault], "{text}");
-    let one = "a list of at least 1, an address with port such as 0.0.0.0:9080, a whole number from 0 to 65535 or an object";
+    let one = "a list of at least 1, an address with port such as 0.0.0.0:9080, or unix: and an absolute path of at most 107 bytes, a whole number from 0 to 65535 or an object";
     check("listen: []", "listen: expected a list of at least 1, got an empty list");
     check(
         "listen: localhost",
-        "listen: expected an address with port such as 0.0.0.0:9080, got \"localhost\"",
+        "listen: expected an address with port such as 0.0.0.0:9080, or unix: and an absolute path of at most 107 bytes, got \"localhost\"",
     );
     check("listen: true", &format!("listen: expected {one}, got true"));
     check("listen: [65536]", "listen[0]: expected a whole number from 0 to 65535, got 65536");
@@ -278,7 +279,7 @@ plugin_attr: {prometheus: {export_addr: {ip: 127.0.0.1, port: 9091}}}
 #[test]
 fn apisix_config_yaml_means_what_it_meant_and_the_rest_is_warned_of() {
     let settings = settings(APISIX);
-    assert_eq!(settings.listen[0].address(), "0.0.0.0:9080".parse::<SocketAddr>().unwrap());
+    assert_eq!(settings.listen[0].to_string(), "0.0.0.0:9080");
     assert_eq!(settings.router.http, RouterKind::RadixtreeUri);
     assert!(settings.router.delete_uri_tail_slash && settings.server_tokens);
     assert_eq!(settings.trusted_addresses[0].as_str(), "10.0.0.0/8");
@@ -367,7 +368,7 @@ fn a_wrong_key_in_the_environment_is_a_fault_like_any_other() {
 fn substitution_reaches_settings() {
     let env = |name: &str| (name == "PORT").then(|| "9999".to_owned());
     let settings = Settings::parse("listen: ${{PORT}}\nstate_dir: ${{DIR:=/tmp}}/x", &env).unwrap();
-    assert_eq!(settings.listen[0].address().port(), 9999);
+    assert_eq!(settings.listen[0].to_string(), "0.0.0.0:9999");
     assert_eq!(settings.state_dir.to_str(), Some("/tmp/x"));
 }
 

@@ -6,6 +6,7 @@ use std::net::Ipv6Addr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::base::address;
 use crate::model::ConfigError;
 use crate::model::field::{Port, Text, Weight};
 use crate::model::path::{Step, render};
@@ -15,7 +16,7 @@ use crate::model::schema::shown_text;
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(untagged)]
 pub enum Nodes {
-    /// `{"host:port": weight}`.
+    /// `{"host:port": weight}`, `{"unix:/run/app.sock": weight}`.
     ByAddress(BTreeMap<String, Weight>),
     /// `[{host, port, weight, priority}]`.
     Listed(Vec<Node>),
@@ -25,9 +26,9 @@ pub enum Nodes {
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
-    /// The node's name or address; IPv6 in brackets.
+    /// The node's name or address, IPv6 in brackets; or `unix:/run/app.sock`.
     pub host: Text<1, 256>,
-    /// The node's port. Absent: the scheme's own, 80 for http.
+    /// The node's port; a Unix socket has none. Absent: the scheme's own, 80 for http.
     pub port: Option<Port>,
     /// Its share against the other nodes'; 0 takes it out.
     pub weight: Weight,
@@ -41,7 +42,7 @@ pub struct Node {
 /// A node, however it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeSpec {
-    /// A name or an address; IPv6 without brackets.
+    /// A name or an address, IPv6 without brackets; or `unix:` and a path.
     pub host: String,
     /// Absent: the scheme's own.
     pub port: Option<u16>,
@@ -69,11 +70,15 @@ impl Nodes {
             })),
             Self::Listed(nodes) => Box::new(nodes.iter().enumerate().map(|(index, node)| {
                 let place = [Step::Index(index), Step::Key("host")];
+                if node.host.starts_with(address::UNIX) && node.port.is_some() {
+                    let place = [Step::Index(index), Step::Key("port")];
+                    return Err(fault(&place, "no port beside a Unix socket", &node.host));
+                }
                 if node.host.parse::<Ipv6Addr>().is_ok() {
                     return Err(fault(&place, "an IPv6 address in brackets", &node.host));
                 }
                 let host =
-                    host(&node.host).ok_or_else(|| fault(&place, "a host name or an address", &node.host))?;
+                    host(&node.host).ok_or_else(|| fault(&place, host_expected(&node.host), &node.host))?;
                 let port = node.port.map(Port::get);
                 Ok(NodeSpec { host, port, weight: node.weight.get(), priority: node.priority })
             })),
@@ -86,20 +91,28 @@ fn fault(place: &[Step<'_>], expected: &str, found: &str) -> ConfigError {
     ConfigError::at(render(steps), format!("expected {expected}, got {}", shown_text(found)))
 }
 
-/// Splits `host`, `host:port`, `[v6]` or `[v6]:port`; else says what was expected.
-fn split(address: &str) -> Result<(String, Option<u16>), &'static str> {
+/// What was expected of a host that is none.
+fn host_expected(host: &str) -> &'static str {
+    if host.starts_with(address::UNIX) { address::FORM } else { "a host name or an address" }
+}
+
+/// Splits `host`, `host:port`, `[v6]`, `[v6]:port` or `unix:/path`; else says what was expected.
+fn split(text: &str) -> Result<(String, Option<u16>), &'static str> {
     const ADDRESS: &str = "host or host:port";
-    if address.parse::<Ipv6Addr>().is_ok() {
+    if text.parse::<Ipv6Addr>().is_ok() {
         // `::1:80` could be read either way.
         return Err("an IPv6 address in brackets");
     }
-    let bracket = address.rfind(']').map_or(0, |at| at + 1);
-    let (name, port) = match address.get(bracket..).and_then(|rest| rest.find(':')) {
+    if text.starts_with(address::UNIX) {
+        return host(text).map(|host| (host, None)).ok_or(address::FORM);
+    }
+    let bracket = text.rfind(']').map_or(0, |at| at + 1);
+    let (name, port) = match text.get(bracket..).and_then(|rest| rest.find(':')) {
         Some(colon) => {
-            let (name, port) = address.split_at(bracket + colon);
+            let (name, port) = text.split_at(bracket + colon);
             (name, Some(port.strip_prefix(':').unwrap_or(port)))
         }
-        None => (address, None),
+        None => (text, None),
     };
     let port = match port {
         None => None,
@@ -111,8 +124,11 @@ fn split(address: &str) -> Result<(String, Option<u16>), &'static str> {
     Ok((host(name).ok_or(ADDRESS)?, port))
 }
 
-/// A name, or an address without its brackets.
+/// A name, an address without its brackets, or a Unix socket.
 fn host(text: &str) -> Option<String> {
+    if text.starts_with(address::UNIX) {
+        return address::path_in(text).map(|_| text.to_owned());
+    }
     if let Some(inner) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
         return inner.parse::<Ipv6Addr>().ok().map(|_| inner.to_owned());
     }
@@ -143,6 +159,8 @@ mod tests {
         check(r#"{"[::1]": 1}"#, "::1", None);
         check(r#"[{"host": "10.0.0.1", "port": 80, "weight": 1}]"#, "10.0.0.1", Some(80));
         check(r#"[{"host": "[::1]", "weight": 1}]"#, "::1", None);
+        check(r#"{"unix:/run/app.sock": 1}"#, "unix:/run/app.sock", None);
+        check(r#"[{"host": "unix:/run/app.sock", "weight": 1}]"#, "unix:/run/app.sock", None);
         assert_eq!(specs("{}"), Ok(Vec::new()));
         assert_eq!(specs("[]"), Ok(Vec::new()));
     }
@@ -158,6 +176,18 @@ mod tests {
         check(r#"{"http://a": 1}"#, r#"nodes["http://a"]: expected host or host:port, got "http://a""#);
         check(r#"{"": 1}"#, r#"nodes[""]: expected host or host:port, got """#);
         check(r#"{"[a]:80": 1}"#, r#"nodes["[a]:80"]: expected host or host:port, got "[a]:80""#);
+        check(
+            r#"{"unix:run/app.sock": 1}"#,
+            r#"nodes["unix:run/app.sock"]: expected unix: and an absolute path of at most 107 bytes, such as unix:/run/app.sock, got "unix:run/app.sock""#,
+        );
+        check(
+            r#"[{"host": "unix:", "weight": 1}]"#,
+            r#"nodes[0].host: expected unix: and an absolute path of at most 107 bytes, such as unix:/run/app.sock, got "unix:""#,
+        );
+        check(
+            r#"[{"host": "unix:/a", "port": 80, "weight": 1}]"#,
+            r#"nodes[0].port: expected no port beside a Unix socket, got "unix:/a""#,
+        );
         check(
             r#"[{"host": "::1", "port": 80, "weight": 1}]"#,
             r#"nodes[0].host: expected an IPv6 address in brackets, got "::1""#,

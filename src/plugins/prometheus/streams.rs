@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::{Prometheus, escape};
+use crate::base::address::{UNIX, is_none};
 use crate::base::hash::Map;
 use crate::exchange::Exchange;
 use crate::link::stats::Series;
@@ -56,7 +57,10 @@ impl StreamMeters {
 fn write_listener(ex: &Exchange, out: &mut String) {
     let at = ex.stream.listener.unwrap_or(ex.client.local);
     // Writing to a String cannot fail.
-    let _ = write!(out, "listen_addr=\"{at}\"");
+    let _ = match is_none(at.ip()) {
+        true => write!(out, "listen_addr=\"{UNIX}\""),
+        false => write!(out, "listen_addr=\"{at}\""),
+    };
 }
 
 impl Prometheus {

@@ -39,7 +39,7 @@ pub(super) async fn open(
     (tls, name): (Option<&Tls>, &str),
     end: Moment,
 ) -> Result<Socket, Failure> {
-    let dialled = dial(core, address, end.since(core.now())).await;
+    let dialled = dial(core, address.into(), end.since(core.now())).await;
     let mut socket = dialled.map_err(|error| Failure::Unreachable(error.kind()))?;
     let Some(tls) = tls else { return Ok(socket) };
     let name = name_of(name).unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));

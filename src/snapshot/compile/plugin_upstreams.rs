@@ -57,7 +57,7 @@ impl Upstreams for PluginUpstreams<'_> {
 
     fn tls(&mut self, verify: bool) -> Result<Tls, String> {
         // What is spoken over it is not HTTP.
-        let tls = self.book.outward.for_nodes(verify, None, None)?;
+        let tls = self.book.outward.for_nodes(verify, None, &[])?;
         Ok(Tls { id: tls.id, config: tls.config })
     }
 

@@ -164,7 +164,7 @@ routes:
     let sends_to = |id: &str| {
         let route = desk.route(id).expect("in force");
         let Target::Upstream(at) = route.target else { panic!("{id} goes {:?}", route.target) };
-        (desk.snapshot().upstreams[at].nodes[0].address.ip(), route.websocket)
+        (desk.snapshot().upstreams[at].nodes[0].address.ip().expect("an address").ip(), route.websocket)
     };
     assert_eq!(sends_to("own"), (address("10.0.0.2"), false));
     assert_eq!(sends_to("none"), (address("10.0.0.1"), true));

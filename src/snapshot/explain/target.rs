@@ -109,8 +109,8 @@ fn of_node(node: &Node, specs: &[NodeSpec], upstream: &Upstream) -> Value {
     let cell = node.cell.as_ref().filter(|_| upstream.additions.outliers.is_some());
     let is_ejected = cell.map(|cell| cell.outlier.is_ejected(clock::now()));
     let port = node.address.port();
-    let ip = node.address.ip().to_string();
-    let has_port = |spec: &&NodeSpec| spec.port.unwrap_or(80) == port;
+    let ip = node.address.host().to_string();
+    let has_port = |spec: &&NodeSpec| node.address.is_unix() || spec.port.unwrap_or(80) == port;
     let host = String::from_utf8_lossy(&node.host);
     let is_named =
         |spec: &&NodeSpec| host.starts_with(&spec.host) || host.starts_with(&format!("[{}]", spec.host));

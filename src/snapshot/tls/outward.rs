@@ -29,7 +29,7 @@ pub(crate) struct Outward {
     read_roots: Option<ReadRoots>,
     roots: Option<Result<Arc<RootCertStore>, String>>,
     /// Where we show no certificate: by whether nodes are verified and what is said to be spoken.
-    plain: [Option<NodeTls>; 6],
+    plain: [Option<NodeTls>; 8],
 }
 
 impl Outward {
@@ -38,7 +38,7 @@ impl Outward {
             provider: Arc::new(aws_lc_rs::default_provider()),
             read_roots: None,
             roots: None,
-            plain: [const { None }; 6],
+            plain: [const { None }; 8],
         }
     }
 
@@ -51,8 +51,8 @@ impl Outward {
         &self.provider
     }
 
-    /// How to speak to nodes that are verified or not, showing who we are if they ask. `spoken` is what is said to follow, by
-    /// its name in RFC 7301; `None`: nothing is said of it.
+    /// How to speak to nodes that are verified or not, showing who we are if they ask. `spoken` is what may follow, by
+    /// names of RFC 7301, the best first; none: nothing is said of it.
     ///
     /// # Errors
     /// When nobody is known who could vouch for them.
@@ -60,12 +60,13 @@ impl Outward {
         &mut self,
         verify: bool,
         own: Option<&Identity>,
-        spoken: Option<&'static [u8]>,
+        spoken: &[&[u8]],
     ) -> Result<NodeTls, String> {
         let kind = match spoken {
-            None => 2,
-            Some(b"h2") => 1,
-            Some(_) => 0,
+            [] => 2,
+            [b"h2"] => 1,
+            [_] => 0,
+            [_, ..] => 3,
         };
         let place = usize::from(verify) | kind << 1;
         if let (None, Some(made)) = (own, &self.plain[place]) {
@@ -83,7 +84,7 @@ impl Outward {
             Some(own) => builder.with_client_cert_resolver(Arc::new(Own(Arc::clone(&own.key)))),
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = spoken.into_iter().map(<[u8]>::to_vec).collect();
+        config.alpn_protocols = spoken.iter().map(|name| name.to_vec()).collect();
         let id = own.map_or(1, |own| own.id | 2) << 3 | place as u64;
         let made = NodeTls { id, config: Arc::new(config) };
         if own.is_none() {

@@ -1,9 +1,12 @@
 //! The client's side: [`Client`] speaks HTTP/1.1 as one should, [`Raw`] says exactly what it is told.
 
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use super::PATIENCE;
+use super::origin::as_tcp;
 use super::wire::{Ended, Headers, Wire, ended, head_of, shown, text, values};
 
 /// Interim responses after which a client gives up.
@@ -83,6 +86,13 @@ impl Raw {
         let stream =
             TcpStream::connect_timeout(&to, PATIENCE).unwrap_or_else(|error| panic!("connect {to}: {error}"));
         Self::over(stream)
+    }
+
+    /// To a Unix socket.
+    #[track_caller]
+    pub(crate) fn connect_at(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).unwrap_or_else(|error| panic!("connect {path:?}: {error}"));
+        Self::over(as_tcp(stream))
     }
 
     /// Takes over a connection.

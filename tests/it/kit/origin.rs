@@ -1,7 +1,12 @@
 //! Origins: small threaded servers that remember every request byte for byte. What they do wrong, on purpose, is
 //! in [`super::faults`].
 
+use std::fs;
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
@@ -29,6 +34,8 @@ struct Record {
 /// A server on a port of the system's choice.
 pub(crate) struct Origin {
     address: SocketAddr,
+    /// Where it is instead, at a Unix socket.
+    path: Option<PathBuf>,
     record: Arc<Record>,
     /// Kept only to keep: sockets that hold a port or fill a queue.
     pub(super) held: Vec<socket2::Socket>,
@@ -48,16 +55,46 @@ impl Origin {
         Self::serving_on(TcpListener::bind("127.0.0.1:0").unwrap(), over, serve)
     }
 
+    /// The same at a Unix socket, until the test is over.
+    pub(crate) fn serving_at(
+        path: &Path,
+        over: impl Fn(Wire) -> Wire + Send + 'static,
+        serve: impl Fn(&mut Conn) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = UnixListener::bind(path).unwrap();
+        let mut origin = Self::at(([127, 0, 0, 1], 0).into());
+        origin.path = Some(path.to_owned());
+        let streams = std::iter::from_fn(move || Some(listener.accept().map(|(stream, _)| as_tcp(stream))));
+        origin.serve(streams, over, serve);
+        origin
+    }
+
+    /// Names what it was asked for, at a Unix socket.
+    pub(crate) fn naming_at(path: &Path) -> Self {
+        Self::serving_at(path, |wire| wire, naming)
+    }
+
     fn serving_on(
         listener: TcpListener,
         over: impl Fn(Wire) -> Wire + Send + 'static,
         serve: impl Fn(&mut Conn) + Send + Sync + 'static,
     ) -> Self {
         let origin = Self::at(listener.local_addr().unwrap());
-        let record = Arc::clone(&origin.record);
+        let streams = std::iter::from_fn(move || Some(listener.accept().map(|(stream, _)| stream)));
+        origin.serve(streams, over, serve);
+        origin
+    }
+
+    fn serve(
+        &self,
+        streams: impl Iterator<Item = io::Result<TcpStream>> + Send + 'static,
+        over: impl Fn(Wire) -> Wire + Send + 'static,
+        serve: impl Fn(&mut Conn) + Send + Sync + 'static,
+    ) {
+        let record = Arc::clone(&self.record);
         let serve = Arc::new(serve);
         thread::spawn(move || {
-            for stream in listener.incoming() {
+            for stream in streams {
                 if record.stopped.load(Ordering::SeqCst) {
                     return;
                 }
@@ -74,12 +111,11 @@ impl Origin {
                 });
             }
         });
-        origin
     }
 
     /// An address of which a test sees to the rest.
     pub(super) fn at(address: SocketAddr) -> Self {
-        Self { address, record: Arc::default(), held: Vec::new() }
+        Self { address, path: None, record: Arc::default(), held: Vec::new() }
     }
 
     /// Answers every request with what `answer` makes of it, on connections kept open unless the answer or the
@@ -256,8 +292,27 @@ impl Drop for Origin {
             let _ = stream.shutdown(Shutdown::Both);
         }
         // The accepting thread waits for a connection to notice.
+        if let Some(path) = &self.path {
+            let _ = UnixStream::connect(path);
+            let _ = fs::remove_file(path);
+            return;
+        }
         let _ = TcpStream::connect_timeout(&self.address, PATIENCE.min(Duration::from_millis(100)));
     }
+}
+
+/// Answers every request with what it was asked for.
+fn naming(conn: &mut Conn) {
+    while let Some(seen) = conn.request() {
+        if !conn.send(&reply("200 OK", &format!("{} {}", seen.method, seen.target))) {
+            return;
+        }
+    }
+}
+
+/// A Unix socket under the name of the others: reading, writing and ending them is the same.
+pub(crate) fn as_tcp(stream: UnixStream) -> TcpStream {
+    OwnedFd::from(stream).into()
 }
 
 /// A connection to an origin, as its script sees it.

@@ -60,9 +60,13 @@ impl Caller {
 
     /// A connection to `name` at an address; nothing is said yet.
     pub(crate) fn call(&self, to: SocketAddr, name: &str) -> Raw {
+        self.call_over(Raw::connect(to), name)
+    }
+
+    /// The same over a connection that is there.
+    pub(crate) fn call_over(&self, mut raw: Raw, name: &str) -> Raw {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let session = ClientConnection::new(Arc::clone(&self.config), name).unwrap();
-        let mut raw = Raw::connect(to);
         raw.wire = raw.wire.secured(session, self.piece);
         raw
     }

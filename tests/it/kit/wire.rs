@@ -104,7 +104,8 @@ impl Write for Pieces<'_> {
 impl Wire {
     /// Takes a socket over; reads wait for `patience` at most.
     pub(crate) fn new(stream: TcpStream, patience: Duration) -> Self {
-        stream.set_nodelay(true).unwrap();
+        // A Unix socket, which goes by the name of the others here, has no such option.
+        let _ = stream.set_nodelay(true);
         stream.set_read_timeout(Some(patience)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         Self { stream: Arc::new(stream), ahead: Vec::new(), resets: false, tls: None }
