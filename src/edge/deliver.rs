@@ -22,6 +22,7 @@ use crate::proto::h1::chunked;
 use crate::proto::h1::framing::{self, Framing};
 use crate::proto::h1::parse;
 use crate::proto::head::Method;
+use crate::runtime::pipe::LANE_BYTES_MAX;
 use crate::runtime::pool::Leased;
 
 /// What passing an answer on came to.
@@ -198,6 +199,10 @@ impl Run<'_> {
         let mut room = buffer.capacity() - PIECE_HEAD - PIECE_TAIL;
         if let Some(pace) = &self.ex.paces.down {
             room = room.min(piece_bytes_max(&**pace));
+        }
+        if self.connection.is_stream {
+            // As many streams may wait for their client as a connection has.
+            room = room.min(LANE_BYTES_MAX);
         }
         leased.socket.reader.receive(buffer, room).await
     }

@@ -15,6 +15,9 @@ use crate::runtime::buffers::SMALL_BYTES;
 use crate::runtime::deadline::Watch;
 use crate::runtime::socket::{Reader, Socket, Writer};
 
+/// Bytes of the buffer that a silent lane holds.
+const TINY_BYTES: usize = 1024;
+
 /// How long may nothing pass in either direction; `None`: for ever.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
@@ -141,18 +144,29 @@ fn is_break(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted)
 }
 
-/// A large buffer where so many bytes came that a small one was full of them, a small one where they were few.
+/// A larger buffer where so many bytes came that this one was full of them, a smaller one where they were few: one that waits
+/// for a word now and then is not to wait with much.
 fn fitting(core: &Core, mut buffer: Vec<u8>, count: usize) -> Vec<u8> {
-    let is_large = buffer.capacity() > SMALL_BYTES;
-    if is_large && count < SMALL_BYTES / 2 {
-        core.buffers.give_back(buffer);
-        return core.buffers.small();
+    let room = buffer.capacity();
+    let is_few = count < if room > SMALL_BYTES { SMALL_BYTES / 2 } else { TINY_BYTES / 2 };
+    let is_full = count >= room.min(SMALL_BYTES);
+    match (room > SMALL_BYTES, room >= SMALL_BYTES) {
+        (true, _) | (false, true) if is_few => {
+            core.buffers.give_back(buffer);
+            if room > SMALL_BYTES { core.buffers.small() } else { tiny() }
+        }
+        (false, true) if is_full => {
+            buffer.clear();
+            core.buffers.enlarge(buffer)
+        }
+        (false, false) if is_full => core.buffers.small(),
+        _ => buffer,
     }
-    if !is_large && count >= SMALL_BYTES {
-        buffer.clear();
-        return core.buffers.enlarge(buffer);
-    }
-    buffer
+}
+
+/// What a lane waits with.
+fn tiny() -> Vec<u8> {
+    Vec::with_capacity(TINY_BYTES)
 }
 
 /// Joins a client's connection with a node's until both are done. `early` came from the client already.
@@ -167,7 +181,7 @@ pub(super) async fn relay(
     let road = Road { core, watches, patience, broken: Cell::new(None) };
     let up = Lane { road: &road, from: client.reader.lend(), to: node.writer.lend(), side: Side::Client };
     let down = Lane { road: &road, from: node.reader.lend(), to: client.writer.lend(), side: Side::Node };
-    let (up, down) = join(up.run(early), down.run(core.buffers.small())).await;
+    let (up, down) = join(up.run(early), down.run(tiny())).await;
     client.reader.take_back(up.0);
     node.writer.take_back(up.1);
     node.reader.take_back(down.0);

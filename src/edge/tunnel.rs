@@ -11,8 +11,11 @@ impl Run<'_> {
         let patience =
             Patience { sending: core.limits.tunnel_timeout, receiving: core.limits.tunnel_timeout };
         // What the client sent behind its request was held back until now.
-        let mut early = core.buffers.small();
-        early.extend_from_slice(&self.ex.request.headers.received()[self.ex.request.line.head.end()..]);
+        let early = self.ex.request.headers.received()[self.ex.request.line.head.end()..].to_vec();
+        // A tunnel may last for days, with heads that nobody changes any more.
+        for headers in [&mut self.ex.request.headers, &mut self.ex.response.headers] {
+            core.buffers.give_back(headers.compact());
+        }
         let client = &mut self.connection.socket;
         core.stats.tunnels_active.add(1);
         let passed = relay::relay(core, client, &mut leased.socket, early, patience).await;

@@ -111,6 +111,12 @@ impl HeaderList {
         std::mem::take(&mut self.received)
     }
 
+    /// Holds the received bytes in no more memory than they need. The receive buffer, to be given back.
+    pub fn compact(&mut self) -> Vec<u8> {
+        let received = self.received.as_slice().to_vec();
+        std::mem::replace(&mut self.received, received)
+    }
+
     /// The bytes received: the head and whatever came behind it.
     pub fn received(&self) -> &[u8] {
         &self.received

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use super::socket::Waited;
 
 /// Bytes on their way in one direction, at most. Worst case twice that a pipe.
-pub const LANE_BYTES_MAX: usize = 64 * 1024;
+pub const LANE_BYTES_MAX: usize = 32 * 1024;
 
 /// One direction.
 #[derive(Debug, Default)]
@@ -217,6 +217,11 @@ impl FarEnd {
     /// As [`Self::take`].
     pub fn poll_take(&self, cx: &Context<'_>) -> Poll<Option<Vec<u8>>> {
         self.0.outward.borrow_mut().poll_take_all(cx)
+    }
+
+    /// Whether there is something to take, or the end; if not, its task is woken when there is.
+    pub fn poll_ready(&self, cx: &Context<'_>) -> Poll<()> {
+        self.0.outward.borrow_mut().poll_readable(cx)
     }
 
     /// Sends all of it to the socket.

@@ -42,7 +42,10 @@ const STREAMS: u32 = 10;
 
 /// Bytes that each may cost, with its streams and the answers that wait in them; and what is allowed where futures are larger for
 /// lack of optimisation.
-const BYTES_UNOPTIMISED: usize = 2 * BYTES_PER_ATTACKER;
+const BYTES_MAX: usize = BYTES_PER_ATTACKER + STREAMS as usize * BYTES_PER_STREAM;
+const BYTES_UNOPTIMISED: usize = 2 * BYTES_MAX;
+/// Of an answer that nobody takes: what waits in a stream, and in the buffer it was received in.
+const BYTES_PER_STREAM: usize = 64 * 1024;
 
 /// A way to hold on to what one has.
 struct Stall {
@@ -82,7 +85,7 @@ fn hello_with_window(bytes: u32) -> Vec<u8> {
 /// Has so many hold on to what they have, in each way, until each has lost all of its streams, or its connection.
 #[track_caller]
 fn besiege(stalls: Vec<Stall>, is_let_go: impl Fn(&[u8]) -> bool + Sync) {
-    let bytes = of(BYTES_PER_ATTACKER, BYTES_UNOPTIMISED);
+    let bytes = of(BYTES_MAX, BYTES_UNOPTIMISED);
     let origin = origin();
     let setup = Gateway::routing("/*", [&origin])
         .settings(&format!("{{limits: {LIMITS}, access_log: {{enabled: false}}}}"));

@@ -114,6 +114,19 @@ impl Stream {
         .await
     }
 
+    /// Waits for something to come out of the pipe, then until it may be sent: till then it waits where it is.
+    async fn next(&self, hall: &Hall, far: &FarEnd) -> Result<Option<Vec<u8>>, Broken> {
+        poll_fn(|cx| {
+            if self.with(|conversation, key| conversation.poll_gone(key, cx)).is_ready() {
+                return Poll::Ready(Err(Broken::Client));
+            }
+            far.poll_ready(cx).map(Ok)
+        })
+        .await?;
+        self.room(hall).await?;
+        self.take(far).await
+    }
+
     /// Waits for room for a head.
     async fn space(&self, hall: &Hall) -> Result<(), Broken> {
         let space = poll_fn(|cx| self.with(|conversation, key| conversation.poll_space(key, cx)));
@@ -367,7 +380,8 @@ async fn pass_body(
             return finish(hall, stream, &download, data).await;
         }
         stream.send(hall, data, false).await?;
-        match stream.take(far).await? {
+        drop(std::mem::take(&mut bytes));
+        match stream.next(hall, far).await? {
             Some(more) => (bytes, start) = (more, 0),
             None if is_tunnel => return stream.send(hall, &[], true).await,
             None => return Err(Broken::Answer),
