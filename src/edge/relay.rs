@@ -82,6 +82,10 @@ impl Lane<'_> {
         let Road { core, patience, .. } = self.road;
         let mut passed = 0;
         let mut buffer = first;
+        if buffer.is_empty() {
+            core.buffers.give_back(buffer);
+            buffer = tiny();
+        }
         loop {
             if !buffer.is_empty() {
                 self.road.arm(patience.sending);
@@ -101,6 +105,10 @@ impl Lane<'_> {
             }
             buffer.clear();
             self.road.arm(patience.receiving);
+            if self.from.waits_with_memory() {
+                // How it broke is told by what follows.
+                let _ = self.from.readable().await;
+            }
             let room = buffer.capacity();
             let (received, returned) = self.from.receive(buffer, room).await;
             buffer = returned;
@@ -181,7 +189,7 @@ pub(super) async fn relay(
     let road = Road { core, watches, patience, broken: Cell::new(None) };
     let up = Lane { road: &road, from: client.reader.lend(), to: node.writer.lend(), side: Side::Client };
     let down = Lane { road: &road, from: node.reader.lend(), to: client.writer.lend(), side: Side::Node };
-    let (up, down) = join(up.run(early), down.run(tiny())).await;
+    let (up, down) = join(up.run(early), down.run(Vec::new())).await;
     client.reader.take_back(up.0);
     node.writer.take_back(up.1);
     node.reader.take_back(down.0);

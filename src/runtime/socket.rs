@@ -415,6 +415,11 @@ impl Reader {
         tls_of(&self.layer).is_some_and(Tls::holds_bytes)
     }
 
+    /// Whether it would wait with memory of its own: over TLS, until a record is there.
+    pub fn waits_with_memory(&self) -> bool {
+        tls_of(&self.layer).is_some_and(|tls| !tls.holds_bytes())
+    }
+
     /// As [`Socket::readable`].
     ///
     /// # Errors
