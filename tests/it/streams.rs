@@ -370,14 +370,17 @@ fn routes_are_written_where_streams_come_in() {
     let wrong =
         admin.ask("PUT", "/stream_routes/2", &[], r#"{"plugins":{"cors":{}},"upstream":{"nodes":{}}}"#);
     wrong.expect_status(400);
-    let known = "expected one of ip-restriction, limit-conn, mqtt-proxy, prometheus, traffic-split";
+    let known = "expected one of ip-restriction, limit-conn, mqtt-proxy, prometheus, syslog, traffic-split";
     assert!(
         wrong.text().contains("unknown plugin [cors] in a stream") && wrong.text().contains(known),
         "{}",
         wrong.text()
     );
     let names = admin.ask("GET", "/plugins/list?subsystem=stream", &[], "").json();
-    assert_eq!(names, json!(["ip-restriction", "limit-conn", "mqtt-proxy", "traffic-split", "prometheus"]));
+    assert_eq!(
+        names,
+        json!(["ip-restriction", "limit-conn", "mqtt-proxy", "traffic-split", "prometheus", "syslog"])
+    );
     admin.ask("GET", "/plugins/cors?subsystem=stream", &[], "").expect_status(404);
     let schema = admin.ask("GET", "/schema/plugins/limit-conn?subsystem=stream", &[], "");
     assert!(schema.expect_status(200).json()["properties"]["conn"].is_object());

@@ -201,6 +201,9 @@ async fn serve(hall: &Rc<Hall>, session: &Rc<Session>, before: u32, begun: Begun
         drop(head);
         if sent.is_ok() {
             converse(hall, &far, &stream, told).await;
+        } else {
+            // Who serves it has answered, and wanted no more of it.
+            pass_down(hall, &far, &stream, told).await;
         }
         drop(stream);
         drop(far);
