@@ -252,16 +252,19 @@ fn is_full(hall: &Hall) -> bool {
 }
 
 fn note(hall: &Hall, session: &Session, fault: Fault) {
+    let stats = &hall.core.stats;
     match fault {
-        Fault::Abuse(abuse) => note_abuse(hall, session, abuse),
-        Fault::Breach(_) => hall.core.stats.http2_errors.add(1),
+        Fault::Abuse(abuse) => stats.http2_abuses[abuse as usize].add(1),
+        Fault::Breach(_) => stats.http2_errors.add(1),
     }
-}
-
-fn note_abuse(hall: &Hall, session: &Session, abuse: Abuse) {
-    hall.core.stats.http2_abuses[abuse as usize].add(1);
     hall.note_seldom(Level::Warn, || {
-        format!("ended the HTTP/2 connection of {}: too many {}", session.client.peer, abuse.word())
+        let peer = session.client.peer;
+        match fault {
+            Fault::Abuse(abuse) => format!("ended the HTTP/2 connection of {peer}: too many {}", abuse.word()),
+            Fault::Breach(code) => {
+                format!("ended the HTTP/2 connection of {peer}: it broke the rules ({})", code.word())
+            }
+        }
     });
 }
 

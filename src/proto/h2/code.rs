@@ -15,3 +15,21 @@ pub enum Code {
     Compression = 9,
     EnhanceYourCalm = 11,
 }
+
+impl Code {
+    /// The RFC's word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::None => "NO_ERROR",
+            Self::Protocol => "PROTOCOL_ERROR",
+            Self::Internal => "INTERNAL_ERROR",
+            Self::FlowControl => "FLOW_CONTROL_ERROR",
+            Self::StreamClosed => "STREAM_CLOSED",
+            Self::FrameSize => "FRAME_SIZE_ERROR",
+            Self::RefusedStream => "REFUSED_STREAM",
+            Self::Cancel => "CANCEL",
+            Self::Compression => "COMPRESSION_ERROR",
+            Self::EnhanceYourCalm => "ENHANCE_YOUR_CALM",
+        }
+    }
+}
