@@ -25,7 +25,6 @@ use crate::base::clock::Moment;
 use crate::exchange::{Client, Security};
 use crate::link::outbox::Level;
 use crate::proto::h2::conversation::{Begun, Conversation, Fault, Listener, Scratch};
-use crate::proto::h2::tally::Abuse;
 use crate::proto::h2::wire::Outlet;
 use crate::runtime::deadline::Watch;
 use crate::runtime::limits::LINGER;
@@ -260,7 +259,9 @@ fn note(hall: &Hall, session: &Session, fault: Fault) {
     hall.note_seldom(Level::Warn, || {
         let peer = session.client.peer;
         match fault {
-            Fault::Abuse(abuse) => format!("ended the HTTP/2 connection of {peer}: too many {}", abuse.word()),
+            Fault::Abuse(abuse) => {
+                format!("ended the HTTP/2 connection of {peer}: too many {}", abuse.word())
+            }
             Fault::Breach(code) => {
                 format!("ended the HTTP/2 connection of {peer}: it broke the rules ({})", code.word())
             }
@@ -275,8 +276,8 @@ const fn patience(hall: &Hall) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::link::stats::HTTP2_ABUSES;
+    use crate::proto::h2::tally::Abuse;
 
     #[test]
     fn what_is_counted_goes_by_the_words_of_the_meter() {

@@ -1,6 +1,6 @@
 //! HTTP/2 (RFC 9113), without sockets or a runtime: bytes in, bytes out.
 //!
-//! With clients it is our own: [`conversation`] is a connection, built of [`frames`], [`hpack`], [`streams`] and [`tally`];
+//! With clients it is our own: [`conversation`] is a connection, built of frames, [`hpack`], streams and [`tally`];
 //! [`request`] and [`answer`] make messages of HTTP/1 of its messages, and the other way round. Nodes are spoken to by the
 //! `h2` crate: [`wire`] is what that takes for a connection, [`message`] what it knows of HTTP/1.
 
