@@ -94,5 +94,5 @@ fn request(_: Scale) -> Work {
 }
 
 fn main() -> ExitCode {
-    kit::run(&[Case { name: "h2/request", iterations: 20_000, make: request }])
+    kit::run(&[Case { name: "request", iterations: 20_000, make: request }])
 }
