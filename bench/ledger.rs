@@ -97,6 +97,8 @@ mod at_large {
 
     use super::{LIMIT, NOW, WINDOW};
 
+    /// What a key may take, with what a core remembers of it. A million take so many megabytes.
+    const BYTES_PER_KEY: usize = 66;
     /// What is promised of times, in nanoseconds. Told beside what was measured; nothing fails for it, because other work on
     /// the machine would have it do so.
     const HOT_NS: u64 = 20;
@@ -105,6 +107,8 @@ mod at_large {
     const SHARED_PERCENT: u64 = 110;
     /// Spends of each thread.
     const SPENDS: u64 = 2_000_000;
+    /// Below, memory that is not ours tells more than ours.
+    const WEIGHED_MIN: usize = 100_000;
 
     /// Keys do not fall evenly on the parts of a ledger: few fall less evenly.
     const ROOM_MIN: usize = 65_536;
@@ -142,6 +146,11 @@ mod at_large {
         let taken = resident().saturating_sub(before);
         assert_eq!((ledger.accounts(), ledger.crowded()), (keys as usize, 0));
         let per_key = taken / keys as usize;
+        assert!(
+            (keys as usize) < WEIGHED_MIN || per_key <= BYTES_PER_KEY,
+            "{per_key} bytes a key, {} MB for {keys}",
+            taken / 1_000_000
+        );
         // In no order that memory could foresee: the purse remembers 65,536 of them.
         let mut rng = Rng::seeded(1);
         let order: Vec<u64> = (0..keys.min(500_000)).map(|_| rng.below(keys)).collect();
@@ -155,7 +164,7 @@ mod at_large {
         let hot = processor().saturating_sub(begun);
         vec![
             format!(
-                "of-{keys}-keys: {} MB of the process, with what growing left behind, {per_key} bytes each; opened in {} ns",
+                "of-{keys}-keys: {} MB, {per_key} bytes each; opened in {} ns",
                 taken / 1_000_000,
                 each(opened, keys),
             ),
