@@ -285,6 +285,11 @@ impl<'a> CompileCx<'a> {
         self.registry.slot(self.plugin)
     }
 
+    /// State of a request that all who ask for it by name share, whatever plugin they are.
+    pub fn slot_of(&mut self, name: &'static str) -> SlotId {
+        self.registry.slot(name)
+    }
+
     /// The plugin's part of `plugin_attr`.
     pub fn attribute(&self, name: &str) -> Option<&Value> {
         self.surroundings.attributes.get(self.plugin)?.get(name)

@@ -18,6 +18,7 @@ pub mod limits;
 pub mod phase;
 pub mod redis;
 pub mod regex_uri;
+pub mod script;
 pub mod standing;
 #[cfg(test)]
 pub mod testing;
@@ -121,6 +122,11 @@ pub trait Plugin: Sized + Send + Sync + 'static {
     const BODY_FILTER: Transform<Self> = None;
     /// It is over.
     const LOG: Observe<Self> = None;
+
+    /// Of the phases hooked above, those in which this use has something to do; the others cost nothing.
+    fn active(&self) -> Phases {
+        Phases::ALL
+    }
 
     /// What is left of limits; asked by those who look, never by a core.
     const LOOKING: Looking<Self> = None;

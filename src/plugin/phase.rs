@@ -40,6 +40,15 @@ impl Phases {
     /// No phase.
     pub const NONE: Self = Self(0);
 
+    /// All phases.
+    pub const ALL: Self = Self(u8::MAX);
+
+    /// The phases that are in both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// With one phase more, if `hooked`.
     #[must_use]
     pub const fn with(self, phase: Phase, hooked: bool) -> Self {

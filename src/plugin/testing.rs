@@ -339,6 +339,14 @@ impl<P: Plugin> Bench<P> {
             .collect()
     }
 
+    /// The lines noted for the log since the last call.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let reports = self.stage.inbox.reports.try_iter();
+        reports
+            .filter_map(|report| if let Report::Note(_, text) = report { Some(text) } else { None })
+            .collect()
+    }
+
     /// Runs `PREREAD`; what it refuses with, if it does.
     pub(crate) fn preread(&self, ex: &mut Exchange) -> Option<Reply> {
         let consumers = self.stage.consumers.borrow();

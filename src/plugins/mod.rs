@@ -134,7 +134,7 @@ macro_rules! plugins {
             }
 
             fn phases(&self) -> Phases {
-                match self { $($(#[$condition])* Self::$type(_) => const { phases_of::<$module::$type>() },)* }
+                match self { $($(#[$condition])* Self::$type(plugin) => const { phases_of::<$module::$type>() }.and(plugin.active()),)* }
             }
 
             fn is_auth(&self) -> bool {
@@ -206,6 +206,8 @@ plugins! {
     referer_restriction: RefererRestriction,
     request_id: RequestId,
     response_rewrite: ResponseRewrite,
+    serverless_post_function: ServerlessPostFunction,
+    serverless_pre_function: ServerlessPreFunction,
     syslog: Syslog,
     traffic_label: TrafficLabel,
     traffic_split: TrafficSplit,

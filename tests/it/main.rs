@@ -76,6 +76,7 @@ mod road_bodies;
 mod road_upstream;
 mod secrets;
 mod seeing;
+mod serverless;
 mod shares;
 mod spread;
 mod sticky;
