@@ -17,6 +17,20 @@ impl Run<'_> {
         let Some(wish) = self.view.global.request_body_max().max(own).max(asked) else {
             return Verdict::Next;
         };
+        self.hold_up_to(wish).await
+    }
+
+    /// Receives the whole request body because a route's `vars` ask what it says. One that is known to be too long says nothing:
+    /// it may be for another route, that takes it as it comes.
+    pub(super) async fn hold_body_for_routes(&mut self) -> Verdict {
+        let bytes_max = self.hall.core.limits.held_body_bytes;
+        if self.ex.request.content_length.is_some_and(|length| length > bytes_max as u64) {
+            return Verdict::Next;
+        }
+        self.hold_up_to(bytes_max).await
+    }
+
+    async fn hold_up_to(&mut self, wish: usize) -> Verdict {
         let bytes_max = wish.min(self.hall.core.limits.held_body_bytes);
         if self.upload.is_done() {
             return Verdict::Next;

@@ -108,12 +108,18 @@ impl<'a> Run<'a> {
         {
             return Verdict::Reply(reply);
         }
-        self.find_route();
+        if self.find_route(!self.upload.is_done()) {
+            pass!(self.hold_body_for_routes().await);
+            self.find_route(false);
+        }
         let view = self.view.clone();
         let (env, global) = (self.hall.env(&view), &view.global);
         let route = self.route.map(|at| &view.routes[at]);
         if let Some(reply) = route.and_then(|route| respond::to_broken(&mut self.ex, route)) {
             return Verdict::Reply(reply);
+        }
+        if global.reads_body_early() || route.is_some_and(|route| route.chain.reads_body_early()) {
+            pass!(self.hold_body().await);
         }
         pass!(self, global, Phase::Rewrite, env);
         if let Some(route) = route {
@@ -212,15 +218,21 @@ impl<'a> Run<'a> {
         self.route.map(|at| &self.view.routes[at])
     }
 
-    fn find_route(&mut self) -> Option<u32> {
+    /// Whether the body must be there first; not where it `may_wait` for none.
+    fn find_route(&mut self, may_wait: bool) -> bool {
         let ex = &*self.ex;
         let query = query_of(&ex.request);
         let routes = &self.view.routes;
-        let found = self.view.router.find(&query, |at, _| routes[*at].takes(ex.client.ip, ex))?;
-        enter_route(&mut self.ex, routes, &found);
-        let at = *found.value;
-        self.route = Some(at);
-        Some(at)
+        let mut waits = false;
+        let found = self.view.router.find(&query, |at, _| {
+            waits = may_wait && routes[*at].waits_for_body(ex.client.ip);
+            waits || routes[*at].takes(ex.client.ip, ex)
+        });
+        if let Some(found) = found.filter(|_| !waits) {
+            enter_route(&mut self.ex, routes, &found);
+            self.route = Some(*found.value);
+        }
+        waits
     }
 }
 

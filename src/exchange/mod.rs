@@ -5,7 +5,9 @@
 //! only; the objects themselves belong to the snapshot.
 
 mod body;
+mod graphql;
 mod labels;
+mod multipart;
 mod pace;
 mod posted;
 mod reply;

@@ -1,6 +1,6 @@
 //! What a held request body says under a name: fields of a form, places in a JSON document.
 //!
-//! Only bodies that a plugin asked to hold are here; of any other every name is unset. JSON is read anew for each
+//! Only bodies that a plugin or a route asked to hold are here; of any other every name is unset. JSON is read anew for each
 //! question, so rules that ask often belong behind one that asks for something cheaper.
 
 use std::borrow::Cow;
@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::request::raw_pair;
-use super::{Body, Request};
+use super::{Body, Request, multipart};
 use crate::proto::head::HeaderId;
 
 /// Steps of a path that are followed; a longer path finds nothing.
@@ -32,10 +32,14 @@ pub(super) fn field<'a>(request: &'a Request, name: &str) -> Option<Cow<'a, [u8]
         .flatten()
 }
 
-/// What stands at `path` (`a.b[0].c`) of a JSON body, as text; of a form, the field of that name.
+/// What stands at `path` (`a.b[0].c`) of a JSON body, as text; of a form, be it in parts, the field of that name.
 pub(super) fn at_path<'a>(request: &'a Request, path: &str) -> Option<Cow<'a, [u8]>> {
     if let Some(field) = field(request, path) {
         return Some(field);
+    }
+    if let (Body::Held(body), Some(boundary)) = (&request.body, multipart::boundary_of(content_type(request)))
+    {
+        return multipart::field(body, boundary, path.as_bytes()).map(Cow::Borrowed);
     }
     let root = document(request)?;
     match follow(&root, path).first()? {
@@ -61,8 +65,20 @@ fn document(request: &Request) -> Option<Value> {
     is_of_type(request, b"application/json").then(|| serde_json::from_slice(body).ok()).flatten()
 }
 
+/// The text of a field of a JSON body; `Some(None)` where it has no such text, `None` where it is no JSON.
+pub(super) fn json_text(request: &Request, name: &str) -> Option<Option<String>> {
+    if !is_of_type(request, b"application/json") {
+        return None;
+    }
+    Some(document(request).and_then(|root| Some(root.get(name)?.as_str()?.to_owned())))
+}
+
+fn content_type(request: &Request) -> &[u8] {
+    request.headers.get_id(HeaderId::ContentType).unwrap_or(b"")
+}
+
 fn is_of_type(request: &Request, media_type: &[u8]) -> bool {
-    let value = request.headers.get_id(HeaderId::ContentType).unwrap_or(b"");
+    let value = content_type(request);
     let end = memchr::memchr(b';', value).unwrap_or(value.len());
     value[..end].trim_ascii().eq_ignore_ascii_case(media_type)
 }

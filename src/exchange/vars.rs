@@ -3,7 +3,7 @@
 //! What is a stretch of the request, the labels or the response is borrowed; only what must be written first
 //! (addresses, numbers, decoded arguments) is allocated. A header that comes in several lines is all of them,
 //! joined by a comma as nginx does, so that no rule judges only the first. What a variable of nginx or APISIX
-//! means nothing for here (`hostname`, `server_name`, `graphql_*`, `llm_*`) is unset.
+//! means nothing for here (`hostname`, `server_name`, `llm_*`) is unset.
 
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -12,13 +12,18 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Attempt, Body, ClientCertificate, Exchange, Source, posted};
+use super::{Attempt, Body, ClientCertificate, Exchange, Source, graphql, posted};
 use crate::base::address::{Shown, is_none};
 use crate::base::clock::{self, Moment};
 use crate::expr::{Literal, Var, Vars};
 use crate::proto::head::{HeaderId, HeaderList};
 
 type Answer<'a> = Option<Cow<'a, [u8]>>;
+
+/// A text made for the question; empty is unset.
+fn owned<'a>(text: String) -> Answer<'a> {
+    (!text.is_empty()).then(|| Cow::Owned(text.into_bytes()))
+}
 
 impl Vars for Exchange {
     fn var<'a>(&'a self, var: &Var) -> Answer<'a> {
@@ -30,6 +35,8 @@ impl Vars for Exchange {
             Var::PostArg(name) => posted::field(&self.request, name),
             Var::PostArgPath(path) => posted::at_path(&self.request, path),
             Var::SentHeader(name) => lines(&self.response.headers, name),
+            Var::GraphqlName => owned(graphql::operation(&self.request)?.name),
+            Var::GraphqlOperation => owned(graphql::operation(&self.request)?.kind.to_owned()),
             Var::UpstreamHeader(name) if self.response.source == Source::Upstream => {
                 lines(&self.response.headers, name)
             }
@@ -47,6 +54,11 @@ impl Vars for Exchange {
     }
 
     fn has(&self, list: &Var, member: &Literal) -> bool {
+        if let (Var::GraphqlRootFields, Literal::Text(text)) = (list, member) {
+            let operation = graphql::operation(&self.request);
+            return operation
+                .is_some_and(|asked| asked.root_fields.iter().any(|field| field.as_bytes() == &**text));
+        }
         let Var::PostArgPath(path) = list else { return false };
         posted::any_at_path(&self.request, path, |found| match (member, found) {
             (Literal::Text(text), Value::String(found)) => **text == *found.as_bytes(),

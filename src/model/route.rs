@@ -65,9 +65,9 @@ stored! {
         /// 1: in use; 0: kept, and no request is routed to it.
         #[serde(default = "in_use")]
         pub status: InRange<0, 1>,
-        /// Lua in place of plugins. Refused: there is no Lua here.
+        /// Lua in place of plugins. Refused: Lua runs in plugins alone.
         pub script: Option<Value>,
-        /// Lua kept elsewhere. Refused: there is no Lua here.
+        /// Lua kept elsewhere. Refused: Lua runs in plugins alone.
         pub script_id: Option<ObjectId>,
     }
 }

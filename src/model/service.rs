@@ -21,7 +21,7 @@ stored! {
         pub upstream: Option<Upstream>,
         /// May connections be upgraded to WebSocket? Absent: no. A route's own word wins.
         pub enable_websocket: Option<bool>,
-        /// Lua in place of plugins. Refused: there is no Lua here.
+        /// Lua in place of plugins. Refused: Lua runs in plugins alone.
         pub script: Option<Value>,
     }
 }

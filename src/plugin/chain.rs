@@ -23,6 +23,11 @@ pub trait Hooks: Clone {
     fn log(&self, ex: &Exchange, env: Env<'_>);
     /// What is left of its limits, if it has any.
     fn standing(&self, look: Look<'_>) -> Vec<serde_json::Value>;
+
+    /// Whether its gate of `REWRITE` reads the body of the request.
+    fn reads_body_early(&self) -> bool {
+        false
+    }
 }
 
 /// Told of each hook of each plugin before it runs, where configurations are tried.
@@ -132,11 +137,18 @@ pub struct PluginChain<P> {
     /// Where the places of each phase begin, and those of the last end.
     bounds: [u16; PHASES + 1],
     request_body_max: Option<usize>,
+    reads_body_early: bool,
 }
 
 impl<P> Default for PluginChain<P> {
     fn default() -> Self {
-        Self { mounts: Vec::new(), places: Box::default(), bounds: [0; PHASES + 1], request_body_max: None }
+        Self {
+            mounts: Vec::new(),
+            places: Box::default(),
+            bounds: [0; PHASES + 1],
+            request_body_max: None,
+            reads_body_early: false,
+        }
     }
 }
 
@@ -152,7 +164,8 @@ impl<P: Hooks> PluginChain<P> {
         }
         let places = places.into();
         let request_body_max = mounts.iter().filter_map(|mount| mount.request_body_max).max();
-        Self { mounts, places, bounds, request_body_max }
+        let reads_body_early = mounts.iter().any(|mount| mount.plugin.reads_body_early());
+        Self { mounts, places, bounds, request_body_max, reads_body_early }
     }
 
     /// The mounts, by priority.
@@ -173,6 +186,11 @@ impl<P: Hooks> PluginChain<P> {
     /// Largest request body a plugin wants held; `None` when none wants it.
     pub const fn request_body_max(&self) -> Option<usize> {
         self.request_body_max
+    }
+
+    /// Whether the request body is to be held before `REWRITE`.
+    pub const fn reads_body_early(&self) -> bool {
+        self.reads_body_early
     }
 
     /// Whether a plugin of that name is mounted.

@@ -128,6 +128,11 @@ pub trait Plugin: Sized + Send + Sync + 'static {
         Phases::ALL
     }
 
+    /// Whether `REWRITE` reads the body of the request, that it asked for when it was compiled: then it is held before.
+    fn reads_body_early(&self) -> bool {
+        false
+    }
+
     /// What is left of limits; asked by those who look, never by a core.
     const LOOKING: Looking<Self> = None;
 }

@@ -137,6 +137,10 @@ macro_rules! plugins {
                 match self { $($(#[$condition])* Self::$type(plugin) => const { phases_of::<$module::$type>() }.and(plugin.active()),)* }
             }
 
+            fn reads_body_early(&self) -> bool {
+                match self { $($(#[$condition])* Self::$type(plugin) => plugin.reads_body_early(),)* }
+            }
+
             fn is_auth(&self) -> bool {
                 match self { $($(#[$condition])* Self::$type(_) => <$module::$type as Plugin>::CREDENTIAL.is_some(),)* }
             }

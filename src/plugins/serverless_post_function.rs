@@ -45,4 +45,8 @@ impl Plugin for ServerlessPostFunction {
     fn active(&self) -> Phases {
         self.0.active()
     }
+
+    fn reads_body_early(&self) -> bool {
+        self.0.reads_body_early()
+    }
 }

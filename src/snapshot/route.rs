@@ -31,6 +31,8 @@ pub struct Route {
     pub clients: Option<CidrSet>,
     /// Requests it is for, beyond path, host and method.
     pub rule: Option<Rule>,
+    /// Whether the rule asks what the body says.
+    pub reads_body: bool,
     pub chain: Chain,
     pub target: Target,
     /// Wins over the upstream's.
@@ -55,6 +57,11 @@ impl Route {
             return Some(Bar::Clients(clients));
         }
         self.rule.as_ref().filter(|rule| !rule.holds(vars)).map(Bar::Rule)
+    }
+
+    /// Whether the body must be there before it can be said what keeps a request away.
+    pub fn waits_for_body(&self, client: IpAddr) -> bool {
+        self.reads_body && self.clients.as_ref().is_none_or(|clients| clients.contains(client))
     }
 
     /// Whether nothing keeps a request away.

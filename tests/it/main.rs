@@ -16,6 +16,7 @@ mod admin_whole;
 mod at_rest;
 mod balance;
 mod bandwidth;
+mod body_routes;
 mod borrowed;
 mod certificates;
 mod changes;

@@ -67,10 +67,15 @@ fn a_body_is_there_for_functions_and_what_they_make_of_it_goes_on() {
             String::from_utf8_lossy(&seen.body)
         )
     });
-    let gateway = running(
-        &origin,
-        r#"
+    for phase in ["rewrite", "access", "before_proxy"] {
+        body_in(&origin, phase);
+    }
+}
+
+fn body_in(origin: &Origin, phase: &str) {
+    let plugins = r#"
   serverless-pre-function:
+    phase: PHASE
     functions:
       - |
         local core = require("apisix.core")
@@ -86,9 +91,9 @@ fn a_body_is_there_for_functions_and_what_they_make_of_it_goes_on() {
     phase: body_filter
     functions:
       - return function() ngx.arg[1] = ngx.arg[1] .. (ngx.arg[2] and "\n" or "") end
-"#,
-    )
-    .start();
+"#;
+    let gateway = running(origin, &plugins.replace("PHASE", phase)).start();
+    origin.forget();
     let mut client = gateway.client();
     client.post("/", br#"{"count": 21}"#).expect(200, "{\"count\":42}\n");
     client.post("/", b"{}").expect(400, "{\"message\":\"no count\"}\n\n");

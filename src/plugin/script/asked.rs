@@ -9,7 +9,7 @@ use crate::base::text::{escape_path, escape_reference, is_field_byte, is_token};
 use crate::exchange::{Body, Chunk, Exchange, SlotId, Source};
 use crate::expr::{Var, Vars as _};
 use crate::link::outbox::Level;
-use crate::plugin::Env;
+use crate::plugin::{Env, Phase};
 use crate::proto::head::{HeaderId, HeaderList, Method};
 
 /// Headers that only the gateway writes, since where a body ends depends on them (RFC 9112 6).
@@ -29,6 +29,7 @@ pub(super) enum Reach<'a, 'c> {
 pub(super) struct Asked<'r, 'a, 'c, 'e> {
     pub(super) reach: &'r mut Reach<'a, 'c>,
     pub(super) slot: SlotId,
+    pub(super) phase: Phase,
     pub(super) env: Env<'e>,
 }
 
@@ -192,10 +193,11 @@ impl Asked<'_, '_, '_, '_> {
 
     fn set_body(&mut self, body: &Value) -> mlua::Result<()> {
         let Value::String(body) = body else { return Err(refused("a text is expected")) };
-        let request = &mut self.ex_mut()?.request;
-        if matches!(request.body, Body::Flowing) {
-            return Err(refused("the body is not there: it can be set in phases access and before_proxy"));
+        // Functions whose text says `body` have it held before they run.
+        if !matches!(self.phase, Phase::Rewrite | Phase::Access | Phase::BeforeProxy) {
+            return Err(refused("the body can be set in phases rewrite, access and before_proxy"));
         }
+        let request = &mut self.ex_mut()?.request;
         request.body = Body::Held(body.as_bytes().to_vec());
         Ok(())
     }

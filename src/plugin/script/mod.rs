@@ -54,7 +54,7 @@ pub struct Config {
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 enum When {
-    /// Before the consumer is known. The body is not there yet.
+    /// Before the consumer is known.
     Rewrite,
     /// When it is decided whether the request may go on.
     #[default]
@@ -87,6 +87,8 @@ impl When {
 pub struct Functions {
     phase: Phase,
     sources: Box<[Box<str>]>,
+    /// Whether their text speaks of the body of the request.
+    reads_body: bool,
     /// What they get as `conf`.
     conf: serde_json::Value,
     me: LocalId,
@@ -148,16 +150,16 @@ impl Functions {
         for (at, source) in sources.iter().enumerate() {
             machine.load(source).map_err(|why| ConfigError::at(format!("functions[{at}]"), why))?;
         }
-        let reads_body =
+        let speaks_of_it =
             |source: &str| ["body", "post_arg", "graphql"].iter().any(|word| source.contains(word));
-        if !matches!(phase, Phase::Rewrite | Phase::BodyFilter)
-            && sources.iter().any(|source| reads_body(source))
-        {
+        let reads_body = phase != Phase::BodyFilter && sources.iter().any(|source| speaks_of_it(source));
+        if reads_body {
             cx.needs_request_body(HELD_BODY_BYTES);
         }
         Ok(Self {
             phase,
             sources,
+            reads_body,
             conf,
             me: cx.local(),
             machine: cx.local_of(SHARED, 0),
@@ -171,6 +173,11 @@ impl Functions {
             Phase::Log => Phases::NONE.with(Phase::Log, true),
             phase => Phases::NONE.with(phase, true).with(Phase::HeaderFilter, true),
         }
+    }
+
+    /// Whether the body must be there before `REWRITE`.
+    pub fn reads_body_early(&self) -> bool {
+        self.reads_body && self.phase == Phase::Rewrite
     }
 
     /// Runs them before there is an answer.
@@ -247,7 +254,7 @@ impl Functions {
             Err(fault) => return Came::Fault(fault.clone()),
         };
         for function in &loaded.functions {
-            let asked = Asked { reach: &mut reach, slot: self.slot, env };
+            let asked = Asked { reach: &mut reach, slot: self.slot, phase: self.phase, env };
             match machine.call(function, &loaded.conf, self.phase, asked) {
                 Came::Next => {}
                 came => return came,

@@ -259,6 +259,7 @@ impl<'a> Work<'a> {
                 service.as_deref(),
             ),
             clients: route.remote_addrs().next().is_some().then(|| set_of(route.remote_addrs())),
+            reads_body: rule.as_ref().is_some_and(reads_body),
             rule,
             chain: Chain::new(mounts.list),
             target,
@@ -406,4 +407,11 @@ fn rule_of(route: &model::Route) -> Result<Option<Rule>, Vec<ConfigError>> {
     let (of_vars, of_function) = both(of_vars, of_function)?;
     let rule = of_vars.and(of_function);
     Ok((!rule.is_always()).then_some(rule))
+}
+
+/// Whether a rule asks what the body of a request says.
+fn reads_body(rule: &Rule) -> bool {
+    let mut asks = false;
+    rule.each_var(|var| asks |= var.needs_request_body());
+    asks
 }
