@@ -183,7 +183,7 @@ impl Bench {
                     tally.offered(due);
                     match crowd.turns().next_idle() {
                         Some(place) => crowd.ask(place, due, now, &self.poll),
-                        None if crowd.turns().wait(due, QUEUE_MAX).is_some() => {}
+                        None if options.within.is_none() && crowd.turns().wait(due, QUEUE_MAX).is_some() => {}
                         None => tally.not_sent(due),
                     }
                 }
