@@ -202,19 +202,29 @@ SHOWN = {"relay": "raw relay", "ringway": "ours", "again": "ours again (A/A)", "
          "unguarded": "ours without plugins", "direct": "direct"}
 
 
+def names(against, variant):
+    """Whose turn it is in a comparison, in the order they are shown."""
+    found = [] if variant in WITHOUT_FLOOR else ["relay"]
+    found += ["ringway", "again"]
+    if variant in WITH_EPOLL:
+        found.append("epoll")
+    if variant == "guarded":
+        found.append("unguarded")
+    return found + [name for name in against if variant not in UNABLE.get(name, ())]
+
+
 def all_of(binaries, against, directory, variant):
-    """The targets of a comparison, in the order they are shown."""
+    """The targets of a comparison."""
     folder = directory / variant
     folder.mkdir(parents=True, exist_ok=True)
     ours = binaries["ringway"]
-    targets = [] if variant in WITHOUT_FLOOR else [Relay("relay", binaries["relay"], folder)]
-    targets += [
-        Ringway("ringway", ours, folder),
-        Ringway("again", ours, folder),
-    ]
-    if variant in WITH_EPOLL:
-        targets.append(Ringway("epoll", ours, folder, driver="epoll"))
-    if variant == "guarded":
-        targets.append(Ringway("unguarded", ours, folder, only=("plain",)))
-    able = [name for name in against if variant not in UNABLE.get(name, ())]
-    return targets + [KINDS[name](name, binaries[name], folder) for name in able]
+    own = {"epoll": {"driver": "epoll"}, "unguarded": {"only": ("plain",)}}
+    made = []
+    for name in names(against, variant):
+        if name == "relay":
+            made.append(Relay(name, binaries[name], folder))
+        elif name in KINDS:
+            made.append(KINDS[name](name, binaries[name], folder))
+        else:
+            made.append(Ringway(name, ours, folder, **own.get(name, {})))
+    return made

@@ -13,7 +13,7 @@ from lib.scenarios import ours
 from lib.targets import SHOWN, VARIANTS
 
 PURPOSE = "offered twice its saturation: what is still answered in time, over what is answered at saturation"
-MINUTES = 7
+MINUTES = 5
 TIMES, ROUNDS, GOODPUT_MIN = 2.0, 3, 0.95
 FEW, MANY = 64, 1024
 KEPT_WITHIN, HANDSHAKE_WITHIN = 0.5, 1.0
