@@ -124,6 +124,6 @@ def run(bench, say):
         "rows": rows, "checks": checks, "samples": samples,
         "notes": [f"On {MANY} kept connections an answer is good within {KEPT_WITHIN:g} s, and a request that finds none free is not sent; "
                   f"a new client waits for {HANDSHAKE_WITHIN:g} s at most, on {FEW} connections when saturated. p99 is of what was answered. "
-                  "The load does not sleep while requests are due, so that it is busy tells nothing: whether it is late does.",
+                  "Load and origin share the other processor.",
                   *notes],
     }
