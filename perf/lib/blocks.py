@@ -91,11 +91,12 @@ class Case:
     """One load in one scenario; what blocks of it brought."""
 
     def __init__(self, scenario, name, path, arguments, variant="plain", rate=None, share=None, goals=None,
-                 suites=("quick", "full"), scheme="http", warm_up=0.0):
+                 suites=("quick", "full"), scheme="http", warm_up=0.0, tail_goals=None):
         self.scenario, self.name, self.variant, self.scheme = scenario, name, variant, scheme
         self.path, self.arguments = path, arguments
         self.rate, self.share = rate, share
-        self.goals, self.suites = goals or {}, suites
+        # At most so many times the other's processor time a request; of the other's p99.
+        self.goals, self.tail_goals, self.suites = goals or {}, tail_goals or {}, suites
         # Where many connections are to be opened first, the run's own may be too short.
         self.warm_up = warm_up
         self.blocks, self.discarded, self.costs, self.direct = [], [], {}, None

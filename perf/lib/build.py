@@ -1,5 +1,6 @@
 """What must be there before anything runs: our binaries, the tools, the peers, and what draws charts."""
 
+import datetime
 import re
 import shutil
 import subprocess
@@ -100,6 +101,12 @@ def pingora(say):
     return TARGET / "pingora" / "release" / "pingora-peer"
 
 
+def perf(say):
+    """The kernel's own profiler."""
+    if not shutil.which("perf"):
+        install(say, "linux-perf")
+
+
 def peer(say, name):
     if name == "nginx":
         return nginx(say)
@@ -151,3 +158,15 @@ def revision():
     commit = machine.output("git", "-C", str(ROOT), "rev-parse", "--short=9", "HEAD") or "unknown"
     changed = machine.output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no")
     return commit + ("-changed" if changed else "")
+
+
+def results(given=None, is_new=True):
+    """Where results of this revision go: where it is said, else a folder by date and commit. A new one has a number if there is one."""
+    if given:
+        return Path(given)
+    name = f"{datetime.date.today():%Y-%m-%d}-{revision()}"
+    path, number = ROOT / "perf/results" / name, 1
+    while is_new and path.exists():
+        number += 1
+        path = ROOT / "perf/results" / f"{name}-{number}"
+    return path

@@ -19,7 +19,7 @@ class Load:
         self.ports = [free_port() for _ in range(origins)]
         # Where whatever is sent comes back.
         self.echo = free_port() if origins else None
-        self.certificate = directory / certificate.CHAIN
+        self.certificate = directory / certificate.ECDSA.chain
         command = [str(tools / "loadgen"), "serve", "--cpu", str(PROCESSOR)]
         for port in self.ports:
             command += ["--origin", f"127.0.0.1:{port}"]
@@ -36,7 +36,8 @@ class Load:
     def begin(self, arguments):
         """Starts a run without waiting for it. Over TLS only the run's certificate will do."""
         arguments = [str(argument) for argument in arguments]
-        if any(argument.startswith(("https://", "h2://")) for argument in arguments):
+        is_secure = any(argument.startswith(("https://", "h2://")) for argument in arguments)
+        if is_secure and "--certificate" not in arguments:
             arguments += ["--certificate", str(self.certificate)]
         line = json.dumps(arguments) + "\n"
         self.process.child.stdin.write(line.encode())

@@ -1,6 +1,7 @@
 """What a run came to: the table at the terminal, results.md, and JSON with every sample."""
 
 import json
+import re
 
 from lib import stats
 from lib.blocks import RULES
@@ -115,16 +116,22 @@ def disturbed(case):
 def goals(case):
     """Each goal of ours against another: the ratio, its interval, and whether it holds."""
     found = []
-    for other, goal in case.goals.items():
-        seen = ratio(case, "ringway", other)
+    wanted = [(case.title(), cpu, *goal) for goal in case.goals.items()]
+    wanted += [(f"{case.title()}, p99", latency("p99"), *goal) for goal in case.tail_goals.items()]
+    for title, of, other, goal in wanted:
+        seen = stats.paired(case.values("ringway", of), case.values(other, of))
         if not seen:
             continue
         verdict = "holds" if seen["high"] <= goal else "does not hold" if seen["low"] > goal else "open"
         if seen["pairs"] < PAIRS_MIN:
             verdict = "too few pairs"
-        found.append({"case": case.title(), "other": other, "goal": goal, "verdict": verdict,
+        found.append({"case": title, "other": other, "goal": goal, "verdict": verdict,
                       **{name: seen[name] for name in ("median", "low", "high", "p", "pairs")}})
     return found
+
+
+def file_name(*words):
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")
 
 
 def text_table(columns, rows):

@@ -21,6 +21,7 @@ VARIANTS = {
     "guarded": ("guarded",),             # keys, limits, metrics, access log
     "plain": ("plain",),
     "tls": ("plain", "tls"),
+    "rsa": ("plain", "tls", "rsa"),      # the same with a certificate of RSA
     "h2": ("plain", "h2"),               # HTTP/2 with clients
     "grpc": ("plain", "h2", "grpc"),     # and with the origin
     "websocket": ("plain", "websocket"),
@@ -33,7 +34,7 @@ VARIANTS = {
 LIMITS = {"RATE": 1000, "BURST": 100, "FILL": 50}
 # Where bytes are not passed on as they are the relay is no floor, nor where it can not be asked to look at each message: it
 # copies many calls of gRPC at once.
-WITHOUT_FLOOR = {"tls", "h2", "grpc"}
+WITHOUT_FLOOR = {"tls", "rsa", "h2", "grpc"}
 # Where our other driver stands beside the one in use. Elsewhere the time is better spent on more blocks.
 WITH_EPOLL = {"guarded", "plain", "large", "alone"}
 # Whom nobody here has taught what a variant needs.
@@ -74,9 +75,13 @@ class Target:
         path = self.directory / file
         # The certificate is shared by all of a run, whose folders lie side by side.
         values = {**LIMITS, "PORT": self.port, "OTHER": self.other, "DIRECTORY": self.directory, "NAME": self.name,
-                  **certificate.values(self.directory.parent), **values}
+                  **self.certificate(), **values}
         path.write_text(render(template, self.variants, values))
         return path
+
+    def certificate(self):
+        files = certificate.RSA if "rsa" in self.variants else certificate.ECDSA
+        return certificate.values(self.directory.parent, files)
 
     def command(self, origin):
         raise NotImplementedError
@@ -184,7 +189,7 @@ class Pingora(Target):
     def command(self, origin):
         at, origin = f"127.0.0.1:{self.port}", f"127.0.0.1:{origin}"
         if "tls" in self.variants:
-            files = certificate.values(self.directory.parent)
+            files = self.certificate()
             return [self.binary, f"127.0.0.1:{self.other}", origin, "--tls", at,
                     files["CERTIFICATE"], files["CERTIFICATEKEY"]]
         words = {"guarded": ["--log", self.directory / "pingora.access.log"], "h2": ["--h2c"], "grpc": ["--grpc"]}
@@ -197,19 +202,29 @@ SHOWN = {"relay": "raw relay", "ringway": "ours", "again": "ours again (A/A)", "
          "unguarded": "ours without plugins", "direct": "direct"}
 
 
+def names(against, variant):
+    """Whose turn it is in a comparison, in the order they are shown."""
+    found = [] if variant in WITHOUT_FLOOR else ["relay"]
+    found += ["ringway", "again"]
+    if variant in WITH_EPOLL:
+        found.append("epoll")
+    if variant == "guarded":
+        found.append("unguarded")
+    return found + [name for name in against if variant not in UNABLE.get(name, ())]
+
+
 def all_of(binaries, against, directory, variant):
-    """The targets of a comparison, in the order they are shown."""
+    """The targets of a comparison."""
     folder = directory / variant
     folder.mkdir(parents=True, exist_ok=True)
     ours = binaries["ringway"]
-    targets = [] if variant in WITHOUT_FLOOR else [Relay("relay", binaries["relay"], folder)]
-    targets += [
-        Ringway("ringway", ours, folder),
-        Ringway("again", ours, folder),
-    ]
-    if variant in WITH_EPOLL:
-        targets.append(Ringway("epoll", ours, folder, driver="epoll"))
-    if variant == "guarded":
-        targets.append(Ringway("unguarded", ours, folder, only=("plain",)))
-    able = [name for name in against if variant not in UNABLE.get(name, ())]
-    return targets + [KINDS[name](name, binaries[name], folder) for name in able]
+    own = {"epoll": {"driver": "epoll"}, "unguarded": {"only": ("plain",)}}
+    made = []
+    for name in names(against, variant):
+        if name == "relay":
+            made.append(Relay(name, binaries[name], folder))
+        elif name in KINDS:
+            made.append(KINDS[name](name, binaries[name], folder))
+        else:
+            made.append(Ringway(name, ours, folder, **own.get(name, {})))
+    return made

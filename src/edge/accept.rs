@@ -20,14 +20,16 @@ use crate::link::mailbox::Letterbox;
 use crate::link::outbox::Level;
 use crate::runtime::listener::{Accepted, Listener};
 
-/// Accepts waiting at a listener: each takes one loop turn, so a burst wants several.
-const ACCEPTS: usize = 4;
+/// Accepts waiting at a listener: each takes one loop turn, so a burst wants several. So many that a core with more to do than it
+/// can still hears of who comes faster than it serves them: it can choose whom to serve, the kernel's queue can not.
+const ACCEPTS: usize = 64;
 /// Pause after a failed accept (no descriptors left) and while the core is full.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Starts accepting.
 pub(super) fn open(hall: &Rc<Hall>, listener: &Rc<Listener>) {
-    for _ in 0..ACCEPTS {
+    // As many more than it may have a core can have, in the end.
+    for _ in 0..ACCEPTS.min(hall.core.limits.connections_max) {
         monoio::spawn(accept(Rc::clone(hall), Rc::clone(listener)));
     }
 }

@@ -52,6 +52,10 @@ pub(super) async fn greet(
     let greeted = Box::pin(agree(hall, connection, received, follows)).await;
     match greeted {
         Ok(greeted) => greeted,
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            core.stats.tls_handshakes_shed.add(1);
+            Greeted::Gone
+        }
         Err(_) => {
             core.stats.tls_handshake_errors.add(1);
             Greeted::Gone
@@ -82,6 +86,10 @@ async fn agree(
             }
         }
     };
+    if let Err(error) = socket.line_up(&core.turnstile).await {
+        core.tls_buffers.give_back(received);
+        return Err(error);
+    }
     if hello.is_acme
         && let Some(rules) = hello.server_name.as_deref().and_then(|name| proof_for(hall, name))
     {

@@ -200,7 +200,7 @@ impl Socket {
         &self.watch
     }
 
-    fn fd(&self) -> RawFd {
+    pub(super) fn fd(&self) -> RawFd {
         self.watch.fd()
     }
 

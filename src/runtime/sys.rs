@@ -148,14 +148,27 @@ pub(super) fn is_broken(fd: RawFd) -> bool {
     peek(fd).is_some_and(|fault| fault != io::ErrorKind::WouldBlock)
 }
 
+/// Whether the peer has said all it will, or the connection is broken, and nothing is left to be read.
+pub(super) fn is_over(fd: RawFd) -> bool {
+    match look(fd) {
+        Ok(count) => count == 0,
+        Err(fault) => fault != io::ErrorKind::WouldBlock,
+    }
+}
+
 /// What a read would fail with now; `None` when it would bring bytes or the end.
 fn peek(fd: RawFd) -> Option<io::ErrorKind> {
+    look(fd).err()
+}
+
+/// How much of a byte a read would bring now, or what it would fail with.
+fn look(fd: RawFd) -> Result<usize, io::ErrorKind> {
     let mut byte = 0_u8;
     // SAFETY: one byte is written at most, into a buffer of one byte; the descriptor is open.
     let seen = unsafe {
         libc::recv(fd, std::ptr::from_mut(&mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
     };
-    (seen < 0).then(|| io::Error::last_os_error().kind())
+    usize::try_from(seen).map_err(|_| io::Error::last_os_error().kind())
 }
 
 /// Keeps signals away from the calling thread: they belong to the control thread, and would interrupt waits.
@@ -224,16 +237,19 @@ mod tests {
         far.write_all(b"x").expect("writes");
         near.peek(&mut [0]).expect("arrives");
         assert!(!is_quiet(near.as_raw_fd()) && !is_broken(near.as_raw_fd()));
+        drop(far);
+        assert!(!is_over(near.as_raw_fd()), "there is a byte to be read before the end");
 
         let (near, far) = pair();
+        assert!(!is_over(near.as_raw_fd()));
         drop(far);
         near.peek(&mut [0]).expect("the end arrives");
-        assert!(!is_quiet(near.as_raw_fd()) && !is_broken(near.as_raw_fd()));
+        assert!(!is_quiet(near.as_raw_fd()) && !is_broken(near.as_raw_fd()) && is_over(near.as_raw_fd()));
 
         let (near, far) = pair();
         socket2::SockRef::from(&far).set_linger(Some(std::time::Duration::ZERO)).expect("an option");
         drop(far);
-        assert!(is_broken(near.as_raw_fd()));
+        assert!(is_broken(near.as_raw_fd()) && is_over(near.as_raw_fd()));
     }
 
     #[test]

@@ -56,6 +56,7 @@ mod names;
 mod node_alpn;
 mod ocsp;
 mod outliers;
+mod overload;
 mod panic;
 mod plugins;
 mod probes_chunks;

@@ -22,9 +22,12 @@ def minutes(names):
 
 
 def table(name, columns, rows, notes=(), checks=(), **raw):
-    """What a scenario returns. Checks are (what, value, at least or at most, bound)."""
+    """What a scenario returns. Checks are (what, value, at least or at most, bound); a value of None is of samples that do not stand."""
     verdicts = []
     for what, value, side, bound in checks:
+        if value is None:
+            verdicts.append(f"{what}: no verdict, too few samples stand; goal {side} {bound:g}")
+            continue
         holds = value >= bound if side == "at least" else value <= bound
         verdicts.append(f"{what}: {value:.3g}, goal {side} {bound:g}: {'holds' if holds else 'does not hold'}")
     return {"id": name, "purpose": SCENARIOS[name].PURPOSE, "columns": columns, "rows": rows,

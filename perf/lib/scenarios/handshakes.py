@@ -7,7 +7,7 @@ from lib.scenarios import ours
 from lib.targets import SHOWN, VARIANTS
 
 PURPOSE = "plain requests at 30 % of saturation while 300 handshakes of TLS a second arrive: p99 of the plain ones"
-MINUTES = 3
+MINUTES = 2
 SHARE, HANDSHAKES, ROUNDS = 0.3, 300, 4
 P99_MAX = 2.0
 

@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 
-from lib import blocks, targets
+from lib import blocks, counts, targets
 from lib.targets import VARIANTS, Ringway
 
 ROUTE = """\
@@ -78,6 +78,13 @@ def shown(ratio, digits=2):
     if not ratio:
         return "-"
     return f"{ratio['median']:.{digits}f} [{ratio['low']:.{digits}f}-{ratio['high']:.{digits}f}]"
+
+
+def metric(target, name):
+    """One of its figures."""
+    text = counts.fetch(target.metrics, "/metrics")
+    found = [line for line in text.splitlines() if line.startswith(name)]
+    return float(found[0].rpartition(" ")[2]) if found else None
 
 
 def saturation(bench, target, path, *arguments):

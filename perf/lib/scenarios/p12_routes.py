@@ -6,7 +6,7 @@ from lib import stats
 from lib.scenarios import ours
 
 PURPOSE = "10,000 routes over a single one, and the last of 100,000 over the first"
-MINUTES = 6
+MINUTES = 3
 ROUTES = 10_000
 ALL = 100_000
 MORE_NS_MAX, MORE_MIB_MAX, LAST_OVER_FIRST_MAX = 150, 20, 1.03
@@ -39,11 +39,10 @@ def run(bench, say):
         middle = stats.median([cost for cost in costs[name] if cost])
         rows.append([name, f"{middle:.2f}" if middle else "-",
                      ours.shown(over, 3), f"{rss[name]:.1f}" if rss[name] else "-"])
-    if last := stats.paired(costs["last of 100,000"], costs["first of 100,000"]):
-        checks.append(("last of 100,000 over first", last["median"], "at most", LAST_OVER_FIRST_MAX))
+    last = stats.paired(costs["last of 100,000"], costs["first of 100,000"])
+    checks.append(("last of 100,000 over first", last and last["median"], "at most", LAST_OVER_FIRST_MAX))
     more = [1000 * (many - one) for many, one in zip(costs["first of 10,000"], costs["one route"]) if many and one]
-    if more:
-        checks.append(("more ns a request than with one route", stats.median(more), "at most", MORE_NS_MAX))
+    checks.append(("more ns a request than with one route", stats.median(more), "at most", MORE_NS_MAX))
     if rss["one route"] and rss["first of 10,000"]:
         checks.append(("more MiB than with one route", rss["first of 10,000"] - rss["one route"], "at most",
                        MORE_MIB_MAX))

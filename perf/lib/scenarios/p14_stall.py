@@ -5,7 +5,7 @@ from lib.load import Load
 from lib.scenarios import ours
 
 PURPOSE = "one upstream stalls for a second an answer: the other route's p99"
-MINUTES = 2
+MINUTES = 1
 STALLED, RATE, ROUNDS = 200, 3000, 4
 P99_MAX = 1.10
 

@@ -7,7 +7,7 @@ from lib.scenarios import ours
 from lib.targets import KEY_HEADER
 
 PURPOSE = "two cores over one: processor time a request at the same rate"
-MINUTES = 2
+MINUTES = 1
 RATE = 5000
 RATIO_MAX = 1.05
 
@@ -35,6 +35,6 @@ def run(bench, say):
         rows.append([name, f"{middle:.1f}" if middle else "-", over])
     return {
         "columns": ["", f"cpu us/req at {RATE}/s, guarded", "ratio [95 % CI]"], "rows": rows, "samples": found,
-        "checks": [("two cores over one", ratio["median"], "at most", RATIO_MAX)] if ratio else [],
+        "checks": [("two cores over one", ratio and ratio["median"], "at most", RATIO_MAX)],
         "notes": ["The second core shares its processor with the load, so it is woken later and batches differ."],
     }

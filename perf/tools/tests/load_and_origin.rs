@@ -97,6 +97,17 @@ fn an_answer_that_does_not_come_is_an_error_and_no_latency() {
 }
 
 #[test]
+fn what_is_late_is_given_up_and_not_good_and_nobody_waits_in_line() {
+    // Each of two connections is busy for 50 ms: of 500 a second, most find none free.
+    let report = run("/stall?ms=50", "-c 2 -r 500 --within 1");
+    let (good, not_sent) = (report["good"].as_u64().unwrap(), report["not_sent"].as_u64().unwrap());
+    assert!((2..=10).contains(&good) && not_sent >= 90, "{report}");
+    let report = run("/stall?ms=400", "-c 2 -r 500 --within 0.05");
+    assert_eq!((&report["good"], &report["answered"]), (&0.into(), &0.into()), "{report}");
+    assert!(report["errors"]["timeout"].as_u64().unwrap() >= 2, "{report}");
+}
+
+#[test]
 fn latency_counts_from_when_a_request_was_due() {
     // One connection and 20 ms an answer: 100 a second can not be had, and who waits longer is told so.
     let report = run("/stall?ms=20", "-c 1 -r 100");

@@ -84,6 +84,12 @@ const COUNTERS: &[(&str, &str, Kind, Of)] = &[
     ("ringway_tls_handshake_errors_total", "Connections that came to no TLS handshake", Kind::Counter, |c| {
         &c.tls_handshake_errors
     }),
+    (
+        "ringway_tls_handshakes_shed_total",
+        "Connections closed before a TLS handshake, because more came than there was time for",
+        Kind::Counter,
+        |c| &c.tls_handshakes_shed,
+    ),
     ("ringway_http2_connections", "Client connections that speak HTTP/2", Kind::Gauge, |c| {
         &c.http2_connections
     }),

@@ -23,6 +23,7 @@ pub(super) use conversation::Conversation;
 pub use session::{Fault, Session};
 use session::{PIECE_BYTES, Taken};
 pub use stock::Stock;
+use turnstile::Crowded;
 pub use turnstile::Turnstile;
 
 /// The conversation of one socket, shared by its two directions.
@@ -174,6 +175,16 @@ pub(super) async fn send(
 }
 
 impl Socket {
+    /// Waits until there is time for the handshake of a client that has said hello.
+    ///
+    /// # Errors
+    /// When the client has left meanwhile, or has waited for too long; [`io::ErrorKind::ResourceBusy`] when more come than there
+    /// is time for.
+    pub async fn line_up(&self, turnstile: &Turnstile) -> io::Result<()> {
+        turnstile.line_up().await.map_err(|Crowded| io::Error::from(io::ErrorKind::ResourceBusy))?;
+        if self.watch().fired() || sys::is_over(self.fd()) { Err(cut_short()) } else { Ok(()) }
+    }
+
     /// Talks TLS from here on, once both sides have agreed how; `hello` is what was received already. To be ended from
     /// outside when it takes too long.
     ///
@@ -186,9 +197,14 @@ impl Socket {
         stock: &Rc<Stock>,
         turnstile: &Turnstile,
     ) -> io::Result<Agreement> {
+        // Who was let in by [`Self::line_up`] has cost most of what there is to pay, and must not wait behind those who come.
+        let is_guest = !hello.is_empty();
         session.put_inbox(hello);
         loop {
-            let shaken = turnstile.pass(|| session.shake()).await;
+            if !is_guest {
+                turnstile.wait_for_room().await;
+            }
+            let shaken = turnstile.spend(|| session.shake());
             if let Some(outbox) = session.take_outbox() {
                 let (sent, outbox) = self.writer.send(outbox, 0, Sending::Alone).await;
                 stock.give_back(outbox);

@@ -41,9 +41,15 @@ impl Certs {
         names: &str,
         more: &str,
     ) -> (String, String) {
+        self.key(name, &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+        self.certified(issuer, name, names, more)
+    }
+
+    /// The same for a key that was made already.
+    #[track_caller]
+    pub(crate) fn certified(&self, issuer: &str, name: &str, names: &str, more: &str) -> (String, String) {
         let (request, extension) = (self.path("request"), self.path("extension"));
         fs::write(&extension, format!("subjectAltName={names}\nbasicConstraints=CA:FALSE\n{more}")).unwrap();
-        self.key(name, &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
         let (key, path) = (self.path(name), self.path(&format!("{name}.crt")));
         let subject = format!("/O=Ringway/CN={name}");
         openssl(&["req", "-new", "-key", text(&key), "-subj", &subject, "-out", text(&request)]);

@@ -51,6 +51,8 @@ pub(crate) struct Clients {
     turns: Turns,
     new_connections: bool,
     timeout: Duration,
+    /// After which a request is given up, from when it was due.
+    within: Option<Duration>,
     /// From when on handshakes must be resumed.
     resumed_from: Option<Instant>,
     scratch: Scratch,
@@ -81,6 +83,7 @@ impl Clients {
             turns: Turns::new(options.connections, options),
             new_connections: options.new_connections,
             timeout: options.timeout,
+            within: options.within,
             resumed_from: options.resume.then_some(measured_from),
             scratch: Scratch::new(),
             opened: Opened::default(),
@@ -191,8 +194,9 @@ impl Crowd for Clients {
     fn sweep(&mut self, now: Instant, poll: &Poll) {
         for slot in 0..self.clients.len() as u32 {
             let client = &mut self.clients[slot as usize];
+            let is_late = self.within.is_some_and(|within| now > client.due + within);
             match client.state {
-                State::Connecting | State::Asked if now > client.sent + self.timeout => {
+                State::Connecting | State::Asked if is_late || now > client.sent + self.timeout => {
                     self.finish(slot, Err(Fault::Timeout), poll);
                 }
                 State::Closing(until) | State::Resting(until) if now >= until => {

@@ -139,6 +139,28 @@ impl Bench {
         Ok(orders)
     }
 
+    /// Asks what is due by then, at places that are free.
+    fn offer(
+        &self,
+        pace: &mut Pace,
+        by: Instant,
+        now: Instant,
+        crowd: &mut dyn Crowd,
+        tally: &mut Tally,
+        options: &Options,
+    ) {
+        while pace.due() < by {
+            let due = pace.due();
+            pace.advance();
+            tally.offered(due);
+            match crowd.turns().next_idle() {
+                Some(place) => crowd.ask(place, due, now, &self.poll),
+                None if options.within.is_none() && crowd.turns().wait(due, QUEUE_MAX).is_some() => {}
+                None => tally.not_sent(due),
+            }
+        }
+    }
+
     /// One run. With `told`, the beginning and the end of what is measured are told on it, a line each.
     pub fn run(&mut self, options: &Options, mut told: Option<&mut dyn Write>) -> io::Result<Report> {
         let begin = Instant::now();
@@ -157,6 +179,9 @@ impl Bench {
         }
         loop {
             let now = Instant::now();
+            if let (Some(pace), true) = (&mut pace, phase != Phase::Drain) {
+                self.offer(pace, now.min(measured_until), now, crowd.as_mut(), &mut tally, options);
+            }
             if phase == Phase::WarmUp && now >= measured_from {
                 phase = Phase::Measured;
                 origin_before = self.origin.as_ref().map_or(0, |origin| origin.served);
@@ -176,18 +201,6 @@ impl Bench {
             if phase == Phase::Drain && over {
                 break;
             }
-            if let Some(pace) = &mut pace {
-                while phase != Phase::Drain && pace.due() <= now {
-                    let due = pace.due();
-                    pace.advance();
-                    tally.offered(due);
-                    match crowd.turns().next_idle() {
-                        Some(place) => crowd.ask(place, due, now, &self.poll),
-                        None if crowd.turns().wait(due, QUEUE_MAX).is_some() => {}
-                        None => tally.not_sent(due),
-                    }
-                }
-            }
             if now >= next_sweep {
                 crowd.sweep(now, &self.poll);
                 next_sweep = now + SWEEP;
@@ -200,7 +213,9 @@ impl Bench {
                 (Phase::Measured, _) => until = until.min(measured_until),
                 (Phase::Drain, _) => {}
             }
-            if let (Some(pace), true) = (&pace, phase != Phase::Drain) {
+            // Where no place is free nothing can be sent by the clock, and to look at it all the time would take the processor from the
+            // origin: an overload is to find both as they are when saturated.
+            if let (Some(pace), true) = (&pace, phase != Phase::Drain && crowd.turns().has_idle()) {
                 until = until.min(pace.due());
             }
             self.turn(now, Some(until), &mut |event, poll| crowd.on_event(event, poll))?;

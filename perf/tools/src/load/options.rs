@@ -69,6 +69,10 @@ pub struct Options {
     /// Seconds after which an answer is given up
     #[arg(long, default_value = "10", value_parser = seconds)]
     pub timeout: Duration,
+    /// Seconds from when a request is due within which its answer is good. Later it is given up and its connection closed,
+    /// and one that finds no connection free is not sent at all: nobody waits in line before they ask. HTTP/1.1 only
+    #[arg(long, value_parser = seconds)]
+    pub within: Option<Duration>,
     /// Seconds of which to tell how many good answers came within any so many of the measured time, at most
     #[arg(long, value_parser = seconds)]
     pub window: Option<Duration>,

@@ -103,6 +103,9 @@ impl Requests {
                 "--new-connections: only requests of HTTP/1.1 have connections of their own".to_owned()
             );
         }
+        if options.within.is_some() && protocol != Protocol::Http1 {
+            return Err("--within: only requests of HTTP/1.1 are given up".to_owned());
+        }
         if protocol == Protocol::WebSocket
             && usize::from(options.message_bytes) > websocket::PAYLOAD_BYTES_MAX
         {
@@ -247,6 +250,7 @@ mod tests {
             "0@http://127.0.0.1/",
             "99999@http://a/",
             "h2c://127.0.0.1/ --new-connections",
+            "h2c://127.0.0.1/ --within 1",
             "h2c://127.0.0.1/ -b 20000",
             "ws://127.0.0.1/ --message-bytes 126",
         ] {

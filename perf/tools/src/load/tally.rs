@@ -28,6 +28,9 @@ pub(crate) struct Tally {
     /// Answers that came while it was measured, for processor time by request.
     answered: u64,
     good: u64,
+    within: Option<Duration>,
+    /// Answers that would have been good, had they come in time.
+    late_answers: u64,
     statuses: BTreeMap<u16, u64>,
     errors: BTreeMap<&'static str, u64>,
     /// The same of the warm-up and the rest.
@@ -57,6 +60,8 @@ impl Tally {
             not_sent: 0,
             answered: 0,
             good: 0,
+            within: options.within,
+            late_answers: 0,
             statuses: BTreeMap::new(),
             errors: BTreeMap::new(),
             outside: BTreeMap::new(),
@@ -89,15 +94,23 @@ impl Tally {
         self.not_sent += u64::from(self.is_measured(due));
     }
 
+    fn count_good(&mut self, done: &Done) {
+        if self.within.is_some_and(|within| done.at - done.due > within) {
+            self.late_answers += 1;
+            return;
+        }
+        self.good += 1;
+        if let Some(window) = &mut self.window {
+            window.count(done.at);
+        }
+    }
+
     pub(crate) fn done(&mut self, done: Done) {
         if self.is_measured(done.at) && done.outcome.is_ok() {
             self.answered += 1;
             self.bytes += done.bytes;
             if done.outcome.is_ok_and(|status| (200..300).contains(&status)) {
-                self.good += 1;
-                if let Some(window) = &mut self.window {
-                    window.count(done.at);
-                }
+                self.count_good(&done);
             }
         }
         // In an open loop a request belongs to when it was due, otherwise to when it was answered.
@@ -177,6 +190,7 @@ impl Report {
             "rate": tally.answered as f64 / seconds,
             "good": tally.good,
             "good_rate": tally.good as f64 / seconds,
+            "late_answers": tally.late_answers,
             "good_in_window_max": tally.window.map(|window| window.most),
             "latency_us": {
                 "mean": latency.mean() / 1000.0,

@@ -55,6 +55,10 @@ impl Turns {
         self.idle.pop_front()
     }
 
+    pub(crate) fn has_idle(&self) -> bool {
+        !self.idle.is_empty()
+    }
+
     /// A request has to wait for a place; none if too many do.
     pub(crate) fn wait(&mut self, due: Instant, queue_max: usize) -> Option<()> {
         (self.queue.len() < queue_max).then(|| self.queue.push_back(due))
