@@ -30,13 +30,19 @@ fn dear() -> (Caller, Origin, Gateway) {
     (Caller::new(&certs, "ca", None), origin, gateway)
 }
 
-/// A client that has said hello and waits for the answer.
-fn greeting(caller: &Caller, to: SocketAddr) -> Raw {
-    let mut raw = caller.call(to, "a.test");
-    let mut hello = Vec::new();
-    raw.wire.tls_mut().write_tls(&mut hello).unwrap();
-    (&**raw.wire.stream()).write_all(&hello).unwrap();
-    raw
+/// So many clients, each of which says hello when it is asked for: what takes them time is done before the first of them does.
+fn greeting(caller: &Caller, to: SocketAddr, clients: usize) -> impl Iterator<Item = Raw> + use<> {
+    let prepare = |_| {
+        let (mut raw, mut hello) = (caller.call(to, "a.test"), Vec::new());
+        raw.wire.tls_mut().write_tls(&mut hello).unwrap();
+        (raw, hello)
+    };
+    let prepared: Vec<_> = (0..clients).map(prepare).collect();
+    let greet = |(raw, hello): (Raw, Vec<u8>)| {
+        (&**raw.wire.stream()).write_all(&hello).unwrap();
+        raw
+    };
+    prepared.into_iter().map(greet)
 }
 
 /// Whether a client that has said hello is served.
@@ -65,10 +71,10 @@ fn count(gateway: &Gateway, what: &str) -> usize {
 fn who_has_left_before_its_turn_costs_no_handshake() {
     let (caller, _origin, gateway) = dear();
     let (left, stayed) = (400, 20);
-    for _ in 0..left {
-        greeting(&caller, gateway.secure_address()).wire.break_off();
+    for raw in greeting(&caller, gateway.secure_address(), left) {
+        raw.wire.break_off();
     }
-    let waiting: Vec<_> = (0..stayed).map(|_| greeting(&caller, gateway.secure_address())).collect();
+    let waiting: Vec<_> = greeting(&caller, gateway.secure_address(), stayed).collect();
     assert_eq!(waiting.into_iter().map(is_served).filter(|is_served| *is_served).count(), stayed);
     eventually("all of them are gone", || {
         let gone = count(&gateway, "handshake_errors") + count(&gateway, "handshakes_shed");
@@ -82,7 +88,7 @@ fn who_has_left_before_its_turn_costs_no_handshake() {
 fn a_line_that_is_full_turns_away_some_and_serves_all_others() {
     let (caller, _origin, gateway) = dear();
     let clients = LINE_MAX + 200;
-    let waiting: Vec<_> = (0..clients).map(|_| greeting(&caller, gateway.secure_address())).collect();
+    let waiting: Vec<_> = greeting(&caller, gateway.secure_address(), clients).collect();
     let served = waiting.into_iter().map(is_served).filter(|is_served| *is_served).count();
     assert!((LINE_MAX..clients).contains(&served), "{served} of {clients}");
     assert_eq!(count(&gateway, "handshakes_shed"), clients - served);
@@ -91,11 +97,11 @@ fn a_line_that_is_full_turns_away_some_and_serves_all_others() {
 
 fn once_a_line_is_late_who_comes_last_is_served_first() {
     let (caller, _origin, gateway) = dear();
-    let early: Vec<_> = (0..LINE_MAX - 50).map(|_| greeting(&caller, gateway.secure_address())).collect();
+    let early: Vec<_> = greeting(&caller, gateway.secure_address(), LINE_MAX - 50).collect();
     let answered = || early.iter().filter(|raw| is_answered(raw)).count();
     // Each takes a millisecond at least, so by then those behind them have stood there for longer than a tenth of a second.
     let before = eventually("a hundred were let in", || Some(answered()).filter(|let_in| *let_in >= 100));
-    assert!(is_served(greeting(&caller, gateway.secure_address())));
+    assert!(greeting(&caller, gateway.secure_address(), 1).all(is_served));
     let after = answered();
     assert!(after < early.len() - 100, "{before} were let in before it came, {after} when it was served");
     assert!(early.into_iter().all(is_served), "nobody waits for ever");
