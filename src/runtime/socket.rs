@@ -219,6 +219,12 @@ impl Socket {
         }
     }
 
+    /// Gives back what listening takes; while nothing is waited for.
+    pub fn listen_no_more(&mut self) {
+        self.ear.take_if(|ear| !ear.is_listening());
+        self.watch.forget_canceller();
+    }
+
     /// What came into the net that was given to [`Self::listen`], once it was heard.
     pub fn caught(&mut self) -> Option<Caught> {
         self.ear.as_mut()?.take()

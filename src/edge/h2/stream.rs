@@ -10,9 +10,10 @@ use super::{Session, patience};
 use crate::edge::Hall;
 use crate::edge::accept::catch;
 use crate::edge::download::Download;
-use crate::edge::h1::Connection;
+use crate::edge::h1::{Connection, Next};
 use crate::edge::relay::join;
 use crate::edge::stage::Stages;
+use crate::edge::tunnel;
 use crate::exchange::Client;
 use crate::proto::h1::chunked;
 use crate::proto::h1::framing::{self, Framing};
@@ -191,7 +192,10 @@ async fn serve(hall: &Rc<Hall>, session: &Rc<Session>, before: u32, begun: Begun
     let inner = inner(session.client, session, before, socket);
     let serving = async {
         // What was served ends the pipe.
-        drop(Stages::serve(hall, Box::new(inner)).await);
+        let (mut inner, next) = Stages::serve(hall, Box::new(inner)).await;
+        if let Next::Tunnel(tunnel) = next {
+            Box::pin(tunnel::run(hall, &mut inner, tunnel)).await;
+        }
     };
     let telling = async {
         if !ends {
