@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -58,6 +58,8 @@ struct Road<'a> {
     /// When they were armed last, and for how long: once a tick is enough.
     armed: Cell<(u64, Option<Ticks>)>,
     broken: Cell<Option<Side>>,
+    /// What came from the client before.
+    early: Cell<Vec<u8>>,
 }
 
 impl Road<'_> {
@@ -94,11 +96,13 @@ struct Lane<'a> {
 impl Lane<'_> {
     /// Passes bytes on until there are no more.
     async fn run(&mut self) {
-        let Road { core, sending, receiving, .. } = self.road;
         loop {
             if !self.buffer.is_empty() {
-                self.road.arm(*sending);
-                let (sent, returned) = self.to.send_at_rest(std::mem::take(&mut self.buffer)).await;
+                self.road.arm(self.road.sending);
+                let (sent, returned) = self
+                    .to
+                    .send_at_rest(std::mem::take(&mut self.buffer), self.road.core.sending_streams())
+                    .await;
                 self.buffer = returned;
                 if let Err(error) = sent {
                     if is_break(&error) {
@@ -111,16 +115,16 @@ impl Lane<'_> {
                 self.passed += self.buffer.len() as u64;
             }
             self.prepare();
-            self.road.arm(*receiving);
+            self.road.arm(self.road.receiving);
             let (received, returned) =
-                self.from.receive_at_rest(std::mem::take(&mut self.buffer), &core.buffers).await;
+                self.from.receive_at_rest(std::mem::take(&mut self.buffer), &self.road.core.buffers).await;
             self.buffer = returned;
             if !matches!(received, Ok(1..)) {
                 self.end(received);
                 break;
             }
         }
-        core.buffers.give_back(std::mem::take(&mut self.buffer));
+        self.road.core.buffers.give_back(std::mem::take(&mut self.buffer));
     }
 
     /// Nothing more comes: the other side is to see how that ended.
@@ -196,13 +200,15 @@ const fn fitting(room: usize, count: usize) -> usize {
 }
 
 /// Joins a client's connection with a node's until both are done. `early` came from the client already.
-pub(super) async fn relay(
+// Not an `async fn`: that would hold its arguments twice, for as long as the connections live.
+#[allow(clippy::manual_async_fn)]
+pub(super) fn relay(
     core: &Core,
     client: &mut Socket,
     node: &mut Socket,
     early: Vec<u8>,
     patience: Patience,
-) -> Passed {
+) -> impl Future<Output = Passed> {
     let road = Road {
         core,
         watches: [Rc::clone(client.watch()), Rc::clone(node.watch())],
@@ -210,48 +216,26 @@ pub(super) async fn relay(
         receiving: patience.receiving.map(Ticks::of),
         armed: Cell::new((u64::MAX, None)),
         broken: Cell::new(None),
+        early: Cell::new(early),
     };
-    let lane = |from, to, side, buffer| Lane { road: &road, from, to, side, buffer, passed: 0 };
-    let mut up = lane(&mut client.reader, &mut node.writer, Side::Client, early);
-    let mut down = lane(&mut node.reader, &mut client.writer, Side::Node, Vec::new());
-    {
-        let (mut up, mut down) = (pin!(up.run()), pin!(down.run()));
-        let (mut is_up, mut is_down) = (false, false);
-        poll_fn(|cx| {
-            is_up = is_up || up.as_mut().poll(cx).is_ready();
-            is_down = is_down || down.as_mut().poll(cx).is_ready();
-            if is_up && is_down { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+    async move {
+        let lane = |from, to, side, buffer| Lane { road: &road, from, to, side, buffer, passed: 0 };
+        let mut up = lane(&mut client.reader, &mut node.writer, Side::Client, road.early.take());
+        let mut down = lane(&mut node.reader, &mut client.writer, Side::Node, Vec::new());
+        join(pin!(up.run()), pin!(down.run())).await;
+        Passed { up: up.passed, down: down.passed, broken: road.broken.get() }
     }
-    Passed { up: up.passed, down: down.passed, broken: road.broken.get() }
 }
 
 /// Runs two futures to their ends.
-pub(super) async fn join<A, B>(one: impl Future<Output = A>, other: impl Future<Output = B>) -> (A, B) {
-    use std::task::Poll;
-    let (mut one, mut other) = (pin!(one), pin!(other));
-    let (mut a, mut b) = (None, None);
-    std::future::poll_fn(|cx| {
-        if a.is_none()
-            && let Poll::Ready(value) = one.as_mut().poll(cx)
-        {
-            a = Some(value);
-        }
-        if b.is_none()
-            && let Poll::Ready(value) = other.as_mut().poll(cx)
-        {
-            b = Some(value);
-        }
-        match (a.take(), b.take()) {
-            (Some(a), Some(b)) => Poll::Ready((a, b)),
-            (not_a, not_b) => {
-                (a, b) = (not_a, not_b);
-                Poll::Pending
-            }
-        }
+pub(super) async fn join(mut one: Pin<&mut impl Future>, mut other: Pin<&mut impl Future>) {
+    let (mut is_one, mut is_other) = (false, false);
+    poll_fn(|cx| {
+        is_one = is_one || one.as_mut().poll(cx).is_ready();
+        is_other = is_other || other.as_mut().poll(cx).is_ready();
+        if is_one && is_other { Poll::Ready(()) } else { Poll::Pending }
     })
-    .await
+    .await;
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub(super) struct Joined {
 pub(super) struct Tunnel {
     joined: Joined,
     began: Moment,
-    ex: Box<Exchange>,
+    ex: Exchange,
     view: View,
     route: Option<u32>,
     merged: Option<Rc<Chain>>,
@@ -54,7 +54,9 @@ impl Run<'_> {
     pub(super) fn into_tunnel(self) -> Result<Box<Tunnel>, Self> {
         let Self { joined: Some(joined), .. } = self else { return Err(self) };
         let core = &self.hall.core;
-        let mut ex = self.ex;
+        let mut lent = self.ex;
+        let mut ex = std::mem::take(&mut *lent);
+        core.give_back(lent);
         // Heads that nobody changes any more.
         ex.compact(|buffer| core.buffers.give_back(buffer));
         let Self { view, route, merged, .. } = self;
@@ -63,22 +65,35 @@ impl Run<'_> {
 }
 
 /// Joins the client's connection with the node's until both are done.
-pub(super) async fn run(hall: &Hall, connection: &mut Connection, tunnel: Box<Tunnel>) {
-    let mut tunnel = tunnel;
-    let core = &hall.core;
-    let patience = Patience { sending: core.limits.tunnel_timeout, receiving: core.limits.tunnel_timeout };
-    let Joined { node, early, .. } = &mut tunnel.joined;
-    core.stats.tunnels_active.add(1);
-    let passed = relay::relay(core, &mut connection.socket, node, std::mem::take(early), patience).await;
-    core.stats.tunnels_active.sub(1);
-    core.stats.requests_active.sub(1);
-    tunnel.end(hall, passed);
+// Not an `async fn`: that would hold its arguments twice, for as long as the tunnel lasts.
+#[allow(clippy::manual_async_fn)]
+pub(super) fn run(
+    hall: &Hall,
+    connection: &mut Connection,
+    mut tunnel: Box<Tunnel>,
+) -> impl Future<Output = ()> {
+    async move {
+        let stats = &hall.core.stats;
+        stats.tunnels_active.add(1);
+        let passed = tunnel.relay(hall, connection).await;
+        stats.tunnels_active.sub(1);
+        stats.requests_active.sub(1);
+        tunnel.end(hall, passed);
+    }
 }
 
 impl Tunnel {
+    fn relay(&mut self, hall: &Hall, connection: &mut Connection) -> impl Future<Output = relay::Passed> {
+        let core = &hall.core;
+        let timeout = core.limits.tunnel_timeout;
+        let patience = Patience { sending: timeout, receiving: timeout };
+        let Joined { node, early, .. } = &mut self.joined;
+        relay::relay(core, &mut connection.socket, node, std::mem::take(early), patience)
+    }
+
     /// It is over, and its log line due.
     fn end(&mut self, hall: &Hall, passed: relay::Passed) {
-        let ex = &mut *self.ex;
+        let ex = &mut self.ex;
         let now = hall.core.now();
         let time = now.since(self.began);
         ex.bytes_in += passed.up;
