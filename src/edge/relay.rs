@@ -2,14 +2,18 @@
 //!
 //! One side's end is passed on, and it is over with the second, or when nothing passes in either direction for a while. A
 //! connection that breaks is no end: the other side sees that, too. What a side does not take holds the other side up: a
-//! lane has one buffer, which is sent before more is received.
+//! lane has one buffer, which is sent before more is received. Where frames of WebSocket pass, their heads are looked at, so that
+//! it is known where one more may be put in: the last (`parting.rs`).
 
 use std::cell::Cell;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::parting::{self, Parting};
+use crate::proto::websocket::{Frames, From};
 use crate::runtime::Core;
 use crate::runtime::buffers::SMALL_BYTES;
 use crate::runtime::deadline::Watch;
@@ -50,10 +54,32 @@ struct Road<'a> {
     watches: [&'a Rc<Watch>; 2],
     patience: Patience,
     broken: Cell<Option<Side>>,
+    parting: Option<Parting<'a>>,
+    /// A side has said its last before we could.
+    is_closing: Cell<bool>,
+    /// The time to answer our last runs.
+    is_parting: Cell<bool>,
 }
 
 impl Road<'_> {
+    /// Whether both sides are to be told that it is over. If not, a lane that says it waits is woken when they are.
+    fn is_told(&self, cx: Option<&Context<'_>>) -> bool {
+        let Some(parting) = self.parting.as_ref().filter(|_| !self.is_closing.get()) else { return false };
+        let is_told = match cx {
+            Some(cx) => parting.tie.poll_told(cx).is_some(),
+            None => parting.tie.told().is_some(),
+        };
+        if is_told && !self.is_parting.get() {
+            self.arm(Some(parting.within));
+            self.is_parting.set(true);
+        }
+        is_told
+    }
+
     fn arm(&self, patience: Option<Duration>) {
+        if self.is_parting.get() {
+            return;
+        }
         for watch in self.watches {
             match patience {
                 Some(time) => watch.arm(&self.core.wheel, time),
@@ -74,6 +100,10 @@ struct Lane<'a> {
     to: Writer,
     /// Where `from` leads.
     side: Side,
+    /// Where frames begin and end in what passes; `None` where nobody can say.
+    frames: Option<Frames>,
+    /// Nothing more is passed on: we have said the last.
+    has_parted: bool,
 }
 
 impl Lane<'_> {
@@ -87,6 +117,7 @@ impl Lane<'_> {
             buffer = tiny();
         }
         loop {
+            let may_part = self.follow(&mut buffer);
             if !buffer.is_empty() {
                 self.road.arm(patience.sending);
                 let count = buffer.len();
@@ -103,38 +134,111 @@ impl Lane<'_> {
                 passed += count as u64;
                 buffer = fitting(core, buffer, count);
             }
+            if may_part {
+                Box::pin(self.part()).await;
+            }
+            if self.has_parted && self.frames.as_ref().is_none_or(Frames::has_closed) {
+                break;
+            }
             buffer.clear();
             self.road.arm(patience.receiving);
-            if self.from.waits_with_memory() {
-                // How it broke is told by what follows.
-                let _ = self.from.readable().await;
-            }
-            let room = buffer.capacity();
-            let (received, returned) = self.from.receive(buffer, room).await;
+            let (received, returned) = self.receive(buffer).await;
             buffer = returned;
-            match received {
-                Ok(0) => {
-                    if self.road.broken.get() == Some(self.side) {
-                        self.to.reset();
-                    } else {
-                        self.to.finish();
-                    }
-                    break;
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    if is_break(&error) {
-                        self.road.note_broken(self.side);
-                        self.to.reset();
-                    } else {
-                        self.to.finish();
-                    }
-                    break;
-                }
+            if !self.goes_on(received) {
+                break;
             }
         }
         core.buffers.give_back(buffer);
         (self.from, self.to, passed)
+    }
+
+    /// Keeps in mind where frames end. What is not to be passed on is taken out; whether our last may follow what is left.
+    fn follow(&mut self, buffer: &mut Vec<u8>) -> bool {
+        let Some(frames) = &mut self.frames else { return false };
+        if self.has_parted {
+            frames.pass(buffer);
+            buffer.clear();
+            return false;
+        }
+        if !self.road.is_told(None) {
+            frames.pass(buffer);
+            if frames.is_lost() {
+                self.frames = None;
+            } else if frames.has_closed() {
+                self.road.is_closing.set(true);
+            }
+            return false;
+        }
+        let own = frames.finish(buffer);
+        let may_part = frames.is_between();
+        frames.pass(&buffer[own..]);
+        if may_part {
+            buffer.truncate(own);
+        }
+        may_part
+    }
+
+    /// Receives; where it is told meanwhile that this is the end, it says so to whom it sends.
+    async fn receive(&mut self, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        let Self { road, from, to, frames, has_parted, side } = self;
+        let room = buffer.capacity();
+        let mut receiving = pin!(async {
+            if from.waits_with_memory() {
+                // How it broke is told by what follows.
+                let _ = from.readable().await;
+            }
+            from.receive(buffer, room).await
+        });
+        let may_part = !*has_parted && frames.as_ref().is_some_and(Frames::is_between);
+        let received = std::future::poll_fn(|cx| match receiving.as_mut().poll(cx) {
+            Poll::Ready(received) => Poll::Ready(Some(received)),
+            Poll::Pending if road.is_told(Some(cx)) && may_part => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await;
+        if let Some(received) = received {
+            return received;
+        }
+        *has_parted = true;
+        Box::pin(say_last(road, to, *side)).await;
+        receiving.await
+    }
+
+    async fn part(&mut self) {
+        self.has_parted = true;
+        say_last(self.road, &mut self.to, self.side).await;
+    }
+
+    /// Passes on how receiving ended, if it did.
+    fn goes_on(&self, received: io::Result<usize>) -> bool {
+        if let Ok(1..) = received {
+            return true;
+        }
+        if let Err(error) = &received
+            && is_break(error)
+        {
+            self.road.note_broken(self.side);
+        }
+        match received {
+            // Both sides know, and who has not answered yet still may.
+            _ if self.has_parted => {}
+            Ok(_) if self.road.broken.get() == Some(self.side) => self.to.reset(),
+            Err(error) if is_break(&error) => self.to.reset(),
+            Ok(_) | Err(_) => self.to.finish(),
+        }
+        false
+    }
+}
+
+/// Says the last to where a side's bytes go, in its place.
+async fn say_last(road: &Road<'_>, to: &mut Writer, side: Side) {
+    let Some(farewell) = road.parting.as_ref().and_then(|parting| parting.tie.told()) else { return };
+    let from = if side == Side::Client { From::Client } else { From::Server };
+    let frame = parting::last_frame(road.core, farewell, from);
+    let (sent, frame) = to.send(frame, 0, road.core.sending()).await;
+    road.core.buffers.give_back(frame);
+    if sent.is_err() {
+        to.abort();
     }
 }
 
@@ -177,18 +281,34 @@ fn tiny() -> Vec<u8> {
     Vec::with_capacity(TINY_BYTES)
 }
 
-/// Joins a client's connection with a node's until both are done. `early` came from the client already.
+/// Joins a client's connection with a node's until both are done. `early` came from the client already; `parting` is given
+/// where frames of WebSocket pass.
 pub(super) async fn relay(
     core: &Core,
     client: &mut Socket,
     node: &mut Socket,
     early: Vec<u8>,
     patience: Patience,
+    mut parting: Option<Parting<'_>>,
 ) -> Passed {
     let watches = [&Rc::clone(client.watch()), &Rc::clone(node.watch())];
-    let road = Road { core, watches, patience, broken: Cell::new(None) };
-    let up = Lane { road: &road, from: client.reader.lend(), to: node.writer.lend(), side: Side::Client };
-    let down = Lane { road: &road, from: node.reader.lend(), to: client.writer.lend(), side: Side::Node };
+    let frames = |from| parting.is_some().then(|| Frames::new(from));
+    let (from_client, mut from_node) = (frames(From::Client), frames(From::Server));
+    if let (Some(frames), Some(parting)) = (&mut from_node, &mut parting) {
+        frames.pass(&std::mem::take(&mut parting.said));
+    }
+    let road = Road {
+        core,
+        watches,
+        patience,
+        broken: Cell::new(None),
+        is_closing: Cell::new(from_node.as_ref().is_some_and(Frames::has_closed)),
+        is_parting: Cell::new(false),
+        parting,
+    };
+    let lane = |from, to, side, frames| Lane { road: &road, from, to, side, frames, has_parted: false };
+    let up = lane(client.reader.lend(), node.writer.lend(), Side::Client, from_client);
+    let down = lane(node.reader.lend(), client.writer.lend(), Side::Node, from_node);
     let (up, down) = join(up.run(early), down.run(Vec::new())).await;
     client.reader.take_back(up.0);
     node.writer.take_back(up.1);
@@ -199,7 +319,6 @@ pub(super) async fn relay(
 
 /// Runs two futures to their ends.
 pub(super) async fn join<A, B>(one: impl Future<Output = A>, other: impl Future<Output = B>) -> (A, B) {
-    use std::task::Poll;
     let (mut one, mut other) = (pin!(one), pin!(other));
     let (mut a, mut b) = (None, None);
     std::future::poll_fn(|cx| {

@@ -217,7 +217,7 @@ impl Pass<'_> {
         let began = core.now();
         let early = std::mem::take(&mut self.ex.stream.received);
         let client = &mut connection.socket;
-        let passed = relay::relay(core, client, node, early, patience).await;
+        let passed = relay::relay(core, client, node, early, patience, None).await;
         let ex = &mut self.ex;
         ex.bytes_in += passed.up;
         ex.bytes_out += passed.down;

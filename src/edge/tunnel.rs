@@ -5,8 +5,10 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::h1::Connection;
+use super::parting::{Listed, Parting};
 use super::pipeline::{self, After, Run, chain_of};
 use super::proxy::Plan;
 use super::relay::{self, Patience};
@@ -17,13 +19,15 @@ use crate::link::health::{Cell, Visit};
 use crate::link::throttle::{Pass, Throttle};
 use crate::runtime::pool::Leased;
 use crate::runtime::socket::Socket;
-use crate::snapshot::Chain;
+use crate::snapshot::{Chain, Route};
 
 /// A node's connection that goes on as a tunnel, and what counts the request as under way there.
 pub(super) struct Joined {
     node: Socket,
     /// What the client sent behind its request was held back until now.
     early: Vec<u8>,
+    /// What the node said behind its answer was passed on with that.
+    said: Vec<u8>,
     _visit: Option<Visit<Arc<Cell>>>,
     pub(super) pass: Option<Pass<Arc<Throttle>>>,
 }
@@ -45,8 +49,9 @@ impl Run<'_> {
         node.watch().unfollow();
         node.listen_no_more();
         let early = self.ex.request.headers.received()[self.ex.request.line.head.end()..].to_vec();
+        let said = self.ex.response.headers.received()[self.ex.response.line.head.end()..].to_vec();
         let visit = health::enter_for_long(plan.upstream, plan.served.get());
-        self.joined = Some(Box::new(Joined { node, early, _visit: visit, pass: None }));
+        self.joined = Some(Box::new(Joined { node, early, said, _visit: visit, pass: None }));
         After::Tunnel
     }
 
@@ -66,16 +71,32 @@ impl Run<'_> {
 pub(super) async fn run(hall: &Hall, connection: &mut Connection, tunnel: Box<Tunnel>) {
     let mut tunnel = tunnel;
     let core = &hall.core;
-    let patience = Patience { sending: core.limits.tunnel_timeout, receiving: core.limits.tunnel_timeout };
-    let Joined { node, early, .. } = &mut tunnel.joined;
-    core.stats.tunnels_active.add(1);
-    let passed = relay::relay(core, &mut connection.socket, node, std::mem::take(early), patience).await;
-    core.stats.tunnels_active.sub(1);
+    let listed = Listed::new(hall, tunnel.ends_with());
+    let silence = tunnel.silence().unwrap_or(core.limits.tunnel_timeout);
+    let patience = Patience { sending: silence, receiving: silence };
+    let within = core.limits.tunnel_close_timeout;
+    let Joined { node, early, said, .. } = &mut tunnel.joined;
+    let parting = Parting { tie: &listed.tie, within, said: std::mem::take(said) };
+    let passed =
+        relay::relay(core, &mut connection.socket, node, std::mem::take(early), patience, Some(parting))
+            .await;
+    drop(listed);
     core.stats.requests_active.sub(1);
     tunnel.end(hall, passed);
 }
 
 impl Tunnel {
+    /// The route it ends with, and its place.
+    fn ends_with(&self) -> Option<(u32, Arc<Route>)> {
+        let (at, route) = self.route.and_then(|at| Some((at, self.view.routes.shared(at)?)))?;
+        route.websockets.end_with_it.then(|| (at, Arc::clone(route)))
+    }
+
+    /// How long nothing may pass, where its route says so.
+    fn silence(&self) -> Option<Option<Duration>> {
+        self.view.routes[self.route?].websockets.silence
+    }
+
     /// It is over, and its log line due.
     fn end(&mut self, hall: &Hall, passed: relay::Passed) {
         let ex = &mut *self.ex;
