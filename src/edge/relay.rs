@@ -2,16 +2,19 @@
 //!
 //! One side's end is passed on, and it is over with the second, or when nothing passes in either direction for a while. A
 //! connection that breaks is no end: the other side sees that, too. What a side does not take holds the other side up: a
-//! lane has one buffer, which is sent before more is received.
+//! lane has one buffer, which is sent before more is received. Where frames of WebSocket pass, their heads are looked at, so that
+//! it is known where one more may be put in: the last (`parting.rs`).
 
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::parting::{self, Parting};
+use crate::proto::websocket::{Frames, From};
 use crate::runtime::Core;
 use crate::runtime::buffers::SMALL_BYTES;
 use crate::runtime::deadline::{Ticks, Watch};
@@ -60,10 +63,32 @@ struct Road<'a> {
     broken: Cell<Option<Side>>,
     /// What came from the client before.
     early: Cell<Vec<u8>>,
+    parting: Option<Parting<'a>>,
+    /// A side has said its last before we could.
+    is_closing: Cell<bool>,
+    /// The time to answer our last runs.
+    is_parting: Cell<bool>,
 }
 
 impl Road<'_> {
+    /// Whether both sides are to be told that it is over. If not, a lane that says it waits is woken when they are.
+    fn is_told(&self, cx: Option<&Context<'_>>) -> bool {
+        let Some(parting) = self.parting.as_ref().filter(|_| !self.is_closing.get()) else { return false };
+        let is_told = match cx {
+            Some(cx) => parting.tie.poll_told(cx).is_some(),
+            None => parting.tie.told().is_some(),
+        };
+        if is_told && !self.is_parting.get() {
+            self.arm(Some(Ticks::of(parting.within)));
+            self.is_parting.set(true);
+        }
+        is_told
+    }
+
     fn arm(&self, span: Option<Ticks>) {
+        if self.is_parting.get() {
+            return;
+        }
         let armed = (self.core.wheel.tick(), span);
         if self.armed.replace(armed) == armed {
             return;
@@ -91,18 +116,21 @@ struct Lane<'a> {
     /// What is passed on next: at first what came before.
     buffer: Vec<u8>,
     passed: u64,
+    /// Where frames begin and end in what passes; `None` where nobody can say.
+    frames: Option<Frames>,
+    /// Nothing more is passed on: we have said the last.
+    has_parted: bool,
 }
 
 impl Lane<'_> {
     /// Passes bytes on until there are no more.
     async fn run(&mut self) {
         loop {
+            let may_part = self.follow();
             if !self.buffer.is_empty() {
                 self.road.arm(self.road.sending);
-                let (sent, returned) = self
-                    .to
-                    .send_at_rest(std::mem::take(&mut self.buffer), self.road.core.sending_streams())
-                    .await;
+                let how = self.road.core.sending_streams();
+                let (sent, returned) = self.to.send_at_rest(std::mem::take(&mut self.buffer), how).await;
                 self.buffer = returned;
                 if let Err(error) = sent {
                     if is_break(&error) {
@@ -114,11 +142,16 @@ impl Lane<'_> {
                 }
                 self.passed += self.buffer.len() as u64;
             }
+            if may_part {
+                self.has_parted = true;
+                Box::pin(say_last(self.road, self.to, self.side)).await;
+            }
+            if self.has_parted && self.frames.as_ref().is_none_or(Frames::has_closed) {
+                break;
+            }
             self.prepare();
             self.road.arm(self.road.receiving);
-            let (received, returned) =
-                self.from.receive_at_rest(std::mem::take(&mut self.buffer), &self.road.core.buffers).await;
-            self.buffer = returned;
+            let received = self.receive().await;
             if !matches!(received, Ok(1..)) {
                 self.end(received);
                 break;
@@ -127,22 +160,66 @@ impl Lane<'_> {
         self.road.core.buffers.give_back(std::mem::take(&mut self.buffer));
     }
 
+    /// Keeps in mind where frames end. What is not to be passed on is taken out; whether our last may follow what is left.
+    fn follow(&mut self) -> bool {
+        let Some(frames) = &mut self.frames else { return false };
+        if self.has_parted {
+            frames.pass(&self.buffer);
+            self.buffer.clear();
+            return false;
+        }
+        if !self.road.is_told(None) {
+            frames.pass(&self.buffer);
+            if frames.is_lost() {
+                self.frames = None;
+            } else if frames.has_closed() {
+                self.road.is_closing.set(true);
+            }
+            return false;
+        }
+        let own = frames.finish(&self.buffer);
+        let may_part = frames.is_between();
+        frames.pass(&self.buffer[own..]);
+        if may_part {
+            self.buffer.truncate(own);
+        }
+        may_part
+    }
+
+    /// Receives; where it is told meanwhile that this is the end, it says so to whom it sends.
+    async fn receive(&mut self) -> io::Result<usize> {
+        let Self { road, from, to, frames, has_parted, side, buffer, .. } = self;
+        let may_part = !*has_parted && frames.as_ref().is_some_and(Frames::is_between);
+        let mut receiving = pin!(from.receive_at_rest(std::mem::take(buffer), &road.core.buffers));
+        let caught = poll_fn(|cx| match receiving.as_mut().poll(cx) {
+            Poll::Ready(caught) => Poll::Ready(Some(caught)),
+            Poll::Pending if may_part && road.is_told(Some(cx)) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await;
+        let (received, returned) = if let Some(caught) = caught {
+            caught
+        } else {
+            *has_parted = true;
+            Box::pin(say_last(road, to, *side)).await;
+            receiving.await
+        };
+        *buffer = returned;
+        received
+    }
+
     /// Nothing more comes: the other side is to see how that ended.
     fn end(&self, received: io::Result<usize>) {
-        let has_broken = match received {
-            Ok(_) => self.road.broken.get() == Some(self.side),
-            Err(error) => {
-                let is_break = is_break(&error);
-                if is_break {
-                    self.road.note_broken(self.side);
-                }
-                is_break
-            }
-        };
-        if has_broken {
-            self.to.reset();
-        } else {
-            self.to.finish();
+        let is_break = received.as_ref().is_err_and(is_break);
+        if is_break {
+            self.road.note_broken(self.side);
+        }
+        let has_broken = is_break || received.is_ok() && self.road.broken.get() == Some(self.side);
+        match has_broken {
+            // Both sides know, and who has not answered yet still may.
+            _ if self.has_parted => {}
+            true => self.to.reset(),
+            false => self.to.finish(),
         }
     }
 
@@ -162,6 +239,18 @@ impl Lane<'_> {
             }
         };
         self.buffer.clear();
+    }
+}
+
+/// Says the last to where a side's bytes go, in its place.
+async fn say_last(road: &Road<'_>, to: &mut Writer, side: Side) {
+    let Some(farewell) = road.parting.as_ref().and_then(|parting| parting.tie.told()) else { return };
+    let from = if side == Side::Client { From::Client } else { From::Server };
+    let frame = parting::last_frame(road.core, farewell, from);
+    let (sent, frame) = to.send(frame, 0, road.core.sending()).await;
+    road.core.buffers.give_back(frame);
+    if sent.is_err() {
+        to.abort();
     }
 }
 
@@ -199,17 +288,19 @@ const fn fitting(room: usize, count: usize) -> usize {
     }
 }
 
-/// Joins a client's connection with a node's until both are done. `early` came from the client already.
+/// Joins a client's connection with a node's until both are done. `early` came from the client already; `parting` is given
+/// where frames of WebSocket pass.
 // Not an `async fn`: that would hold its arguments twice, for as long as the connections live.
 #[allow(clippy::manual_async_fn)]
-pub(super) fn relay(
-    core: &Core,
-    client: &mut Socket,
-    node: &mut Socket,
+pub(super) fn relay<'a>(
+    core: &'a Core,
+    client: &'a mut Socket,
+    node: &'a mut Socket,
     early: Vec<u8>,
     patience: Patience,
-) -> impl Future<Output = Passed> {
-    let road = Road {
+    parting: Option<Parting<'a>>,
+) -> impl Future<Output = Passed> + use<'a> {
+    let mut road = Road {
         core,
         watches: [Rc::clone(client.watch()), Rc::clone(node.watch())],
         sending: patience.sending.map(Ticks::of),
@@ -217,11 +308,31 @@ pub(super) fn relay(
         armed: Cell::new((u64::MAX, None)),
         broken: Cell::new(None),
         early: Cell::new(early),
+        parting,
+        is_closing: Cell::new(false),
+        is_parting: Cell::new(false),
     };
     async move {
-        let lane = |from, to, side, buffer| Lane { road: &road, from, to, side, buffer, passed: 0 };
-        let mut up = lane(&mut client.reader, &mut node.writer, Side::Client, road.early.take());
-        let mut down = lane(&mut node.reader, &mut client.writer, Side::Node, Vec::new());
+        let said = road.parting.as_mut().map(|parting| std::mem::take(&mut parting.said));
+        let frames = |from| said.is_some().then(|| Frames::new(from));
+        let lane = |from, to, side, buffer, frames| Lane {
+            road: &road,
+            from,
+            to,
+            side,
+            buffer,
+            passed: 0,
+            frames,
+            has_parted: false,
+        };
+        let early = road.early.take();
+        let mut up = lane(&mut client.reader, &mut node.writer, Side::Client, early, frames(From::Client));
+        let mut down =
+            lane(&mut node.reader, &mut client.writer, Side::Node, Vec::new(), frames(From::Server));
+        if let (Some(frames), Some(said)) = (&mut down.frames, said) {
+            frames.pass(&said);
+            road.is_closing.set(frames.has_closed());
+        }
         join(pin!(up.run()), pin!(down.run())).await;
         Passed { up: up.passed, down: down.passed, broken: road.broken.get() }
     }
@@ -244,8 +355,8 @@ mod tests {
     use super::*;
 
     /// Bytes of the futures of a tunnel and of a stream while they last, whose connections may last for days.
-    const TUNNEL_BYTES_MAX: usize = 1152;
-    const STREAM_BYTES_MAX: usize = 1792;
+    const TUNNEL_BYTES_MAX: usize = 1472;
+    const STREAM_BYTES_MAX: usize = 2048;
 
     /// The size of what a function of three arguments returns.
     fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {

@@ -259,7 +259,7 @@ impl Pass<'_> {
         let early = std::mem::take(&mut self.ex.stream.received);
         self.ex.compact(|buffer| core.buffers.give_back(buffer));
         let (client, node) = (&mut connection.socket, &mut way.node);
-        let passed = relay::relay(core, client, node, early, way.patience).await;
+        let passed = relay::relay(core, client, node, early, way.patience, None).await;
         let ex = &mut self.ex;
         ex.bytes_in += passed.up;
         ex.bytes_out += passed.down;

@@ -5,8 +5,10 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::h1::Connection;
+use super::parting::{Listed, Parting, Tie};
 use super::pipeline::{self, After, Run, chain_of};
 use super::proxy::Plan;
 use super::relay::{self, Patience};
@@ -17,13 +19,15 @@ use crate::link::health::{Cell, Visit};
 use crate::link::throttle::{Pass, Throttle};
 use crate::runtime::pool::Leased;
 use crate::runtime::socket::Socket;
-use crate::snapshot::Chain;
+use crate::snapshot::{Chain, Route};
 
 /// A node's connection that goes on as a tunnel, and what counts the request as under way there.
 pub(super) struct Joined {
     node: Socket,
     /// What the client sent behind its request was held back until now.
     early: Vec<u8>,
+    /// What the node said behind its answer was passed on with that.
+    said: Vec<u8>,
     _visit: Option<Visit<Arc<Cell>>>,
     pub(super) pass: Option<Pass<Arc<Throttle>>>,
 }
@@ -45,8 +49,9 @@ impl Run<'_> {
         node.watch().unfollow();
         node.listen_no_more();
         let early = self.ex.request.headers.received()[self.ex.request.line.head.end()..].to_vec();
+        let said = self.ex.response.headers.received()[self.ex.response.line.head.end()..].to_vec();
         let visit = health::enter_for_long(plan.upstream, plan.served.get());
-        self.joined = Some(Box::new(Joined { node, early, _visit: visit, pass: None }));
+        self.joined = Some(Box::new(Joined { node, early, said, _visit: visit, pass: None }));
         After::Tunnel
     }
 
@@ -73,22 +78,39 @@ pub(super) fn run(
     mut tunnel: Box<Tunnel>,
 ) -> impl Future<Output = ()> {
     async move {
-        let stats = &hall.core.stats;
-        stats.tunnels_active.add(1);
-        let passed = tunnel.relay(hall, connection).await;
-        stats.tunnels_active.sub(1);
-        stats.requests_active.sub(1);
+        let listed = Listed::new(hall, tunnel.ends_with());
+        let passed = tunnel.relay(hall, connection, &listed.tie).await;
+        drop(listed);
+        hall.core.stats.requests_active.sub(1);
         tunnel.end(hall, passed);
     }
 }
 
 impl Tunnel {
-    fn relay(&mut self, hall: &Hall, connection: &mut Connection) -> impl Future<Output = relay::Passed> {
+    fn relay<'a>(
+        &'a mut self,
+        hall: &'a Hall,
+        connection: &'a mut Connection,
+        tie: &'a Tie,
+    ) -> impl Future<Output = relay::Passed> + use<'a> {
         let core = &hall.core;
-        let timeout = core.limits.tunnel_timeout;
-        let patience = Patience { sending: timeout, receiving: timeout };
-        let Joined { node, early, .. } = &mut self.joined;
-        relay::relay(core, &mut connection.socket, node, std::mem::take(early), patience)
+        let silence = self.silence().unwrap_or(core.limits.tunnel_timeout);
+        let patience = Patience { sending: silence, receiving: silence };
+        let Joined { node, early, said, .. } = &mut self.joined;
+        let parting = Parting { tie, within: core.limits.tunnel_close_timeout, said: std::mem::take(said) };
+        let client = &mut connection.socket;
+        relay::relay(core, client, node, std::mem::take(early), patience, Some(parting))
+    }
+
+    /// The route it ends with, and its place.
+    fn ends_with(&self) -> Option<(u32, Arc<Route>)> {
+        let (at, route) = self.route.and_then(|at| Some((at, self.view.routes.shared(at)?)))?;
+        route.websockets.end_with_it.then(|| (at, Arc::clone(route)))
+    }
+
+    /// How long nothing may pass, where its route says so.
+    fn silence(&self) -> Option<Option<Duration>> {
+        self.view.routes[self.route?].websockets.silence
     }
 
     /// It is over, and its log line due.

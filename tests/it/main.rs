@@ -56,6 +56,7 @@ mod node_alpn;
 mod ocsp;
 mod outliers;
 mod panic;
+mod partings;
 mod plugins;
 mod probes_chunks;
 mod probes_framing;
