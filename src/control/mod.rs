@@ -535,7 +535,7 @@ impl Control {
             }
             Act::Reload => self.reload(now),
             Act::ReopenLogs => self.reopen_logs(),
-            Act::Drain { accept_for, within } => {
+            Act::Drain { accept_for, within, farewell } => {
                 log::info(match within {
                     Some(within) => {
                         format!("{signal}: draining within {within:?}, accepting for {accept_for:?}")
@@ -545,7 +545,7 @@ impl Control {
                 self.board.drain();
                 self.deadline =
                     within.map(|within| Deadline { at: now.plus(accept_for + within + DRAIN_GRACE), signal });
-                self.publisher.tell(&Order::Drain { accept_for, within });
+                self.publisher.tell(&Order::Drain { accept_for, within, farewell });
             }
             Act::Stop => {
                 log::warn(format!("{signal}: stopping at once"));

@@ -190,7 +190,7 @@ mod tests {
     fn a_full_box_is_tried_again_and_then_gets_only_the_newest() {
         let mut house = house(1);
         for _ in 0..ORDERS_MAX {
-            let filler = Order::Drain { accept_for: Duration::ZERO, within: None };
+            let filler = Order::Drain { accept_for: Duration::ZERO, within: None, farewell: None };
             house.publisher.lines[0].mailbox.post(filler).expect("room");
         }
         house.publish();
@@ -205,7 +205,7 @@ mod tests {
     fn an_order_to_stop_outlives_a_full_box() {
         let mut house = house(1);
         for _ in 0..ORDERS_MAX {
-            let filler = Order::Drain { accept_for: Duration::ZERO, within: None };
+            let filler = Order::Drain { accept_for: Duration::ZERO, within: None, farewell: None };
             house.publisher.lines[0].mailbox.post(filler).expect("room");
         }
         house.publisher.tell(&Order::Stop);

@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
 use super::log;
+use crate::snapshot::Farewell;
 
 /// The signals we take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,8 @@ pub(crate) enum Act {
     Drain {
         accept_for: Duration,
         within: Option<Duration>,
+        /// What WebSockets are told; `None`: they go on.
+        farewell: Option<Farewell>,
     },
     Stop,
 }
@@ -87,23 +90,25 @@ impl Stage {
     /// The next stage and what to do.
     pub(crate) fn on(self, signal: Signal, patience: Patience) -> (Self, Act) {
         let within = Some(patience.shutdown_timeout);
+        let farewell = Some(Farewell::Stopping);
         match signal {
             Signal::Hangup if self == Self::Serving => (self, Act::Reload),
             Signal::User1 => (self, Act::ReopenLogs),
             Signal::User2 => (self, Act::Unavailable),
             Signal::WindowChange if self < Self::Paused => {
-                (Self::Paused, Act::Drain { accept_for: Duration::ZERO, within: None })
+                (Self::Paused, Act::Drain { accept_for: Duration::ZERO, within: None, farewell: None })
             }
             Signal::Quit if self < Self::Finishing => {
-                (Self::Finishing, Act::Drain { accept_for: Duration::ZERO, within: None })
+                let farewell = Some(Farewell::Replaced);
+                (Self::Finishing, Act::Drain { accept_for: Duration::ZERO, within: None, farewell })
             }
             Signal::Terminate if self < Self::Draining => {
                 // Who stopped accepting already does not begin again.
                 let accept_for = if self == Self::Serving { patience.pre_stop_delay } else { Duration::ZERO };
-                (Self::Draining, Act::Drain { accept_for, within })
+                (Self::Draining, Act::Drain { accept_for, within, farewell })
             }
             Signal::Interrupt if self < Self::Draining => {
-                (Self::Draining, Act::Drain { accept_for: Duration::ZERO, within })
+                (Self::Draining, Act::Drain { accept_for: Duration::ZERO, within, farewell })
             }
             Signal::Interrupt if self == Self::Draining => (Self::Stopping, Act::Stop),
             Signal::Hangup | Signal::WindowChange | Signal::Quit | Signal::Terminate | Signal::Interrupt => {
@@ -207,14 +212,19 @@ mod tests {
         signals.iter().map(step).collect()
     }
 
-    fn drain(accept_for: u64, within: Option<u64>) -> Act {
-        Act::Drain { accept_for: Duration::from_secs(accept_for), within: within.map(Duration::from_secs) }
+    fn drain(accept_for: u64, within: Option<u64>, farewell: Option<Farewell>) -> Act {
+        let accept_for = Duration::from_secs(accept_for);
+        Act::Drain { accept_for, within: within.map(Duration::from_secs), farewell }
+    }
+
+    fn stop(accept_for: u64) -> Act {
+        drain(accept_for, Some(30), Some(Farewell::Stopping))
     }
 
     #[test]
     fn term_waits_for_the_load_balancer_and_int_does_not() {
-        assert_eq!(walk(&[Signal::Terminate]), [(Stage::Draining, drain(5, Some(30)))]);
-        assert_eq!(walk(&[Signal::Interrupt]), [(Stage::Draining, drain(0, Some(30)))]);
+        assert_eq!(walk(&[Signal::Terminate]), [(Stage::Draining, stop(5))]);
+        assert_eq!(walk(&[Signal::Interrupt]), [(Stage::Draining, stop(0))]);
     }
 
     #[test]
@@ -227,16 +237,16 @@ mod tests {
     #[test]
     fn quit_has_no_bound_until_term_gives_it_one() {
         let walked = walk(&[Signal::Quit, Signal::Quit, Signal::Terminate]);
-        assert_eq!(walked[0], (Stage::Finishing, drain(0, None)));
+        assert_eq!(walked[0], (Stage::Finishing, drain(0, None, Some(Farewell::Replaced))));
         assert_eq!(walked[1], (Stage::Finishing, Act::Nothing));
-        assert_eq!(walked[2], (Stage::Draining, drain(0, Some(30))));
+        assert_eq!(walked[2], (Stage::Draining, stop(0)));
     }
 
     #[test]
     fn winch_pauses_and_quit_leads_on_but_never_back() {
         let walked = walk(&[Signal::WindowChange, Signal::Quit, Signal::WindowChange]);
-        assert_eq!(walked[0], (Stage::Paused, drain(0, None)));
-        assert_eq!(walked[1], (Stage::Finishing, drain(0, None)));
+        assert_eq!(walked[0], (Stage::Paused, drain(0, None, None)));
+        assert_eq!(walked[1], (Stage::Finishing, drain(0, None, Some(Farewell::Replaced))));
         assert_eq!(walked[2], (Stage::Finishing, Act::Nothing));
     }
 

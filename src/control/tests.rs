@@ -175,7 +175,10 @@ async fn term_fails_readiness_first_and_ends_well_when_the_cores_do() {
     assert!(!scene.control.board.is_draining());
     scene.signal(Signal::Terminate);
     assert!(scene.control.board.is_draining());
-    assert_eq!(scene.cores_work(), ["Drain { accept_for: 5s, within: Some(30s) }"; 2]);
+    assert_eq!(
+        scene.cores_work(),
+        ["Drain { accept_for: 5s, within: Some(30s), farewell: Some(Stopping) }"; 2]
+    );
     assert_eq!(scene.turn_after(SECOND), None);
     scene.are_done.set(true);
     assert_eq!(scene.turn_after(SECOND), Some(Ended::Asked));
@@ -215,7 +218,7 @@ async fn winch_drains_but_the_process_stays_until_told_to_go() {
     let mut scene = Scene::new(None, None).await;
     scene.look();
     scene.signal(Signal::WindowChange);
-    assert_eq!(scene.cores_work(), ["Drain { accept_for: 0ns, within: None }"; 2]);
+    assert_eq!(scene.cores_work(), ["Drain { accept_for: 0ns, within: None, farewell: None }"; 2]);
     assert!(scene.control.board.is_draining());
     scene.are_done.set(true);
     assert_eq!(scene.turn_after(SECOND), None);

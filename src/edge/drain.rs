@@ -12,7 +12,7 @@ use crate::link::mailbox::Letterbox;
 use crate::link::outbox::Level;
 use crate::runtime::Core;
 use crate::runtime::listener::Listener;
-use crate::snapshot::Order;
+use crate::snapshot::{Farewell, Order};
 
 /// How long an idle connection may still bring a request, and learn from its answer that it is the last: so a
 /// client that reuses it at this moment sees no reset.
@@ -27,8 +27,9 @@ pub(super) async fn follow_orders(hall: Rc<Hall>, letterbox: Letterbox<Order>, l
     let follow = |order| match order {
         Order::Swap(snapshot) => hall.swap(snapshot),
         // In a task of its own, so that a second order (`Stop`) is still heard.
-        Order::Drain { accept_for, within } => {
-            monoio::spawn(drain(Rc::clone(&hall), listeners.clone(), accept_for, within));
+        Order::Drain { accept_for, within, farewell } => {
+            let last = Last { accept_for, within, farewell };
+            monoio::spawn(drain(Rc::clone(&hall), listeners.clone(), last));
         }
         Order::Stop => {
             close_all(&hall, &listeners);
@@ -68,7 +69,15 @@ fn hear(bell: std::os::unix::net::UnixStream) -> io::Result<monoio::net::UnixStr
     monoio::net::UnixStream::from_std(bell)
 }
 
-async fn drain(hall: Rc<Hall>, listeners: Vec<Rc<Listener>>, accept_for: Duration, within: Option<Duration>) {
+/// What a drain goes by, as [`Order::Drain`] has it.
+struct Last {
+    accept_for: Duration,
+    within: Option<Duration>,
+    farewell: Option<Farewell>,
+}
+
+async fn drain(hall: Rc<Hall>, listeners: Vec<Rc<Listener>>, last: Last) {
+    let Last { accept_for, within, farewell } = last;
     let core = &hall.core;
     let started = core.now();
     hall.draining.set(true);
@@ -77,6 +86,10 @@ async fn drain(hall: Rc<Hall>, listeners: Vec<Rc<Listener>>, accept_for: Duratio
     monoio::time::sleep(accept_for).await;
     for listener in &listeners {
         listener.close();
+    }
+    // Only now: who comes back is not to come here.
+    if let Some(farewell) = farewell {
+        hall.tunnels.end(farewell);
     }
     let grace_over = core.now().plus(IDLE_GRACE);
     let end = within.map(|within| started.plus(within.max(accept_for)));

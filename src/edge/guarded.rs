@@ -6,6 +6,7 @@ use super::respond::{Fault, Retry};
 use super::{View, health, respond};
 use crate::exchange::{Body, Source};
 use crate::link::health::News;
+use crate::link::throttle::{self, Pass};
 use crate::proto::head::HeaderId;
 use crate::snapshot::{Fallback, FallbackOn, Goal, Throttle, Upstream};
 
@@ -20,7 +21,9 @@ impl Run<'_> {
             },
         };
         let Some(fallback) = upstream.additions.fallback.as_deref() else {
-            return self.try_throttled(upstream).await;
+            let tried = self.try_throttled(upstream).await;
+            self.keep_pass(upstream, pass);
+            return tried;
         };
         let is_hopeless =
             fallback.is_on(FallbackOn::Unhealthy) && health::are_all_down(upstream, self.hall.core.now());
@@ -31,7 +34,19 @@ impl Run<'_> {
                 drop(pass);
                 self.fall_back(view, fallback, fault).await
             }
-            other => other,
+            other => {
+                self.keep_pass(upstream, pass);
+                other
+            }
+        }
+    }
+
+    /// A tunnel is under way for as long as it lasts.
+    fn keep_pass(&mut self, upstream: &Upstream, pass: Option<Pass<&throttle::Throttle>>) {
+        if let (Some(joined), Some(throttle), Some(pass)) =
+            (&mut self.joined, &upstream.additions.throttle, pass)
+        {
+            joined.pass = Some(throttle.keep(pass));
         }
     }
 

@@ -5,8 +5,9 @@
 //! each other closely it *stays*: on its stage, with a buffer that the kernel may fill. Soon, or at once where many
 //! stay already, it gives all of it back and rests.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::h2;
 use super::pipeline::{After, Run};
 use super::respond;
 use super::stage::Stages;
+use super::tunnel::{self, Tunnel};
 use super::upload::Upload;
 use super::vouch;
 use crate::exchange::{Client, Exchange, Security};
@@ -52,6 +54,8 @@ pub(super) enum Next {
     Rest(Duration),
     /// The client speaks HTTP/2, and has said so much.
     Http2(Vec<u8>),
+    /// Its last request has become a tunnel.
+    Tunnel(Box<Tunnel>),
     Close,
 }
 
@@ -93,10 +97,22 @@ pub(super) fn serve(hall: &Rc<Hall>, mut connection: Box<Connection>) -> impl Fu
             connection = back;
             match next {
                 Next::Rest(silent) => begin_rest(hall, &connection, silent),
-                Next::Http2(received) => return Box::pin(h2::serve(hall, &mut connection, received)).await,
-                Next::Close => return,
+                next => return go_on(hall, &mut connection, next).await,
             }
         }
+    }
+}
+
+/// What a connection does that serves no more requests of HTTP/1. As large as it takes, each.
+fn go_on<'a>(
+    hall: &'a Rc<Hall>,
+    connection: &'a mut Connection,
+    next: Next,
+) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
+    match next {
+        Next::Http2(received) => Box::pin(h2::serve(hall, connection, received)),
+        Next::Tunnel(tunnel) => Box::pin(tunnel::run(hall, connection, tunnel)),
+        Next::Rest(_) | Next::Close => Box::pin(ready(())),
     }
 }
 
@@ -163,7 +179,10 @@ pub(super) async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
         };
         core.stats.requests.add(1);
         core.stats.requests_active.add(1);
-        let (after, beyond) = serve_one(hall, connection, ex, upload).await;
+        let (after, beyond) = match serve_one(hall, connection, ex, upload).await {
+            Served::Answered(after, beyond) => (after, beyond),
+            Served::Joined(tunnel) => return Next::Tunnel(tunnel),
+        };
         core.stats.requests_active.sub(1);
         match after {
             _ if connection.is_stream => return Next::Close,
@@ -173,7 +192,7 @@ pub(super) async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
                 Stay::Silent(since) => return Next::Rest(since),
                 Stay::Gone => return Next::Close,
             },
-            After::Close => return Next::Close,
+            After::Close | After::Tunnel => return Next::Close,
             After::Linger => {
                 linger(hall, connection).await;
                 return Next::Close;
@@ -265,13 +284,20 @@ async fn stay(hall: &Hall, connection: &mut Connection) -> Stay {
 /// Bytes received beyond a request: where the next one begins in which buffer.
 type Beyond = Option<(Vec<u8>, usize)>;
 
-/// One request from its complete head to its log line.
+/// What a request came to.
+enum Served {
+    Answered(After, Beyond),
+    /// It goes on as a tunnel, and is under way until that ends.
+    Joined(Box<Tunnel>),
+}
+
+/// One request from its complete head to its log line, or to the tunnel it becomes.
 async fn serve_one(
     hall: &Hall,
     connection: &mut Connection,
     mut ex: Box<Exchange>,
     mut upload: Upload,
-) -> (After, Beyond) {
+) -> Served {
     let view = hall.view();
     let core = &hall.core;
     ex.timing.received = core.now();
@@ -287,12 +313,15 @@ async fn serve_one(
         Ok(()) => run.serve().await,
         Err(refusal) => run.refuse(refusal).await,
     };
-    let Run { mut ex, upload, .. } = run;
+    let Run { mut ex, upload, .. } = match run.into_tunnel() {
+        Ok(tunnel) => return Served::Joined(tunnel),
+        Err(run) => run,
+    };
     core.buffers.give_back(ex.response.headers.take_received());
     let (buffer, beyond) = upload.into_leftover(&mut ex);
     core.buffers.give_back(buffer);
     core.give_back(ex);
-    (after, beyond)
+    Served::Answered(after, beyond)
 }
 
 /// What waiting for a head came to.

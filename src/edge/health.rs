@@ -1,5 +1,6 @@
 //! How requests tell of the health of nodes, where an upstream asks for it. Where none does, this costs a look.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::respond::Fault;
@@ -11,11 +12,19 @@ use crate::link::outlier::Outcome;
 use crate::snapshot::Upstream;
 
 /// Counts a request as under way to a node.
-pub(super) fn enter(upstream: &Upstream, node: usize) -> Option<Visit<'_>> {
+pub(super) fn enter(upstream: &Upstream, node: usize) -> Option<Visit<&Cell>> {
     if !upstream.is_measured {
         return None;
     }
     upstream.nodes[node].cell.as_deref().map(|cell| cell.enter())
+}
+
+/// The same for a request that lasts longer than its snapshot is looked at.
+pub(super) fn enter_for_long(upstream: &Upstream, node: usize) -> Option<Visit<Arc<Cell>>> {
+    if !upstream.is_measured {
+        return None;
+    }
+    upstream.nodes[node].cell.as_ref().map(Cell::enter_for_long)
 }
 
 /// A node has answered.

@@ -144,7 +144,7 @@ impl Run<'_> {
         if let Some(attempt) = self.ex.last_attempt() {
             tally.note(attempt.header, hedge);
         }
-        Ok(self.part(plan, leased, relayed).await)
+        Ok(self.part(plan, leased, relayed))
     }
 
     /// Sends the request to another node and waits until it says something.

@@ -26,6 +26,7 @@ mod hedge;
 mod hold;
 mod outlier;
 mod pace;
+mod parting;
 mod pick;
 mod pipeline;
 mod proxy;
@@ -128,6 +129,8 @@ struct Hall {
     datagrams: datagram::Sessions,
     /// Connections to nodes that speak it.
     nodes: h2::Nodes,
+    /// What passes in frames of WebSocket.
+    tunnels: parting::Tunnels,
     itself: Weak<Self>,
     /// Connections that stay on their stage between two requests.
     staying: Cell<u32>,
@@ -169,6 +172,7 @@ impl Hall {
         let live = &snapshot.live;
         self.core.forget_locals(&snapshot.retired, live.size(), |id| live.contains(id));
         self.merged.borrow_mut().clear();
+        self.tunnels.end_where_changed(&snapshot.routes);
         let old = self.view.replace(View::new(snapshot, self.core.outbox.clone()));
         drop(old);
         self.core.stats.generation.set(generation);
@@ -218,6 +222,7 @@ pub fn run_core(mut driver: Driver, start: Start) -> std::io::Result<()> {
             sessions: h2::Sessions::default(),
             datagrams: datagram::Sessions::default(),
             nodes: h2::Nodes::default(),
+            tunnels: parting::Tunnels::default(),
             itself: Weak::clone(itself),
             staying: Cell::new(0),
             neighbours,
@@ -318,6 +323,7 @@ async fn keep_time(hall: Rc<Hall>) {
         let now = core.now();
         core.stats.loop_lag.observe(now.since(asked).saturating_sub(TICK));
         core.wheel.turn(now);
+        hall.tunnels.tell_some();
         load.look(core, now);
         hall.log.borrow_mut().flush_if_old(core, now);
         if now >= chores_due {

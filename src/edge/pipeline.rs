@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::admit::Refusal;
 use super::h1::Connection;
+use super::tunnel::Joined;
 use super::upload::Upload;
 use super::{Hall, View, access_log, consumer, grpc_status, respond};
 use crate::base::clock::Moment;
@@ -26,6 +27,8 @@ pub(super) struct Run<'a> {
     pub(super) head_sent: bool,
     /// The request was not understood, so nothing behind it can be.
     pub(super) refused: bool,
+    /// The node's connection, once both sides have agreed to go on as a tunnel.
+    pub(super) joined: Option<Box<Joined>>,
 }
 
 /// What becomes of the connection.
@@ -37,6 +40,8 @@ pub(super) enum After {
     Close,
     /// The answer said that it ends; the client may still be sending.
     Linger,
+    /// It is a tunnel from here on: what the request has joined is told by [`Run::joined`].
+    Tunnel,
 }
 
 /// Goes on with `Next`, returns anything else. A chain that does not hook the phase costs a look.
@@ -72,10 +77,11 @@ impl<'a> Run<'a> {
             merged: None,
             head_sent: false,
             refused: false,
+            joined: None,
         }
     }
 
-    /// From a readable request to its log line.
+    /// From a readable request to its log line, or to the tunnel that it becomes.
     pub(super) async fn serve(&mut self) -> After {
         let after = match self.decide().await {
             Verdict::Next => match self.forward().await {
@@ -87,7 +93,10 @@ impl<'a> Run<'a> {
             },
             Verdict::Reply(reply) => self.answer(reply).await,
         };
-        self.log();
+        self.note_upload();
+        if after != After::Tunnel {
+            self.log();
+        }
         after
     }
 
@@ -96,6 +105,7 @@ impl<'a> Run<'a> {
         self.refused = true;
         let reply = respond::to_refusal(&mut self.ex, refusal);
         self.answer(reply).await;
+        self.note_upload();
         self.log();
         After::Linger
     }
@@ -177,24 +187,20 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// What there was of a body is told by the exchange.
+    fn note_upload(&mut self) {
+        self.ex.bytes_in += self.upload.bytes();
+        if let Some(kept) = self.upload.take_kept() {
+            self.ex.request.body = Body::Held(kept);
+        }
+    }
+
     /// It is over: metrics, logs.
     fn log(&mut self) {
         if self.ex.timing.finished == Moment::ZERO {
             self.ex.timing.finished = self.hall.core.now();
         }
-        self.ex.bytes_in += self.upload.bytes();
-        if let Some(kept) = self.upload.take_kept() {
-            self.ex.request.body = Body::Held(kept);
-        }
-        let env: Env<'_> = self.hall.env(&self.view);
-        let chain = chain_of(&self.view, self.route, self.merged.as_ref());
-        self.view.global.log(&self.ex, env, |plugin| {
-            plugin.prefers_route() && chain.is_some_and(|chain| chain.has(plugin.name()))
-        });
-        if let Some(chain) = chain {
-            chain.log(&self.ex, env, |_| false);
-        }
-        access_log::hand_over(self.hall, &self.view, &self.ex);
+        log(self.hall, &self.view, chain_of(&self.view, self.route, self.merged.as_ref()), &self.ex);
     }
 
     /// An answer of ours, through the plugins' filters, to the client.
@@ -234,6 +240,17 @@ impl<'a> Run<'a> {
         }
         waits
     }
+}
+
+/// Shows a request that is over to plugins and the access log.
+pub(super) fn log(hall: &Hall, view: &View, chain: Option<&Chain>, ex: &Exchange) {
+    let env: Env<'_> = hall.env(view);
+    view.global
+        .log(ex, env, |plugin| plugin.prefers_route() && chain.is_some_and(|chain| chain.has(plugin.name())));
+    if let Some(chain) = chain {
+        chain.log(ex, env, |_| false);
+    }
+    access_log::hand_over(hall, view, ex);
 }
 
 /// The chain a request goes by: the route's, or that with its consumer's plugins.

@@ -266,7 +266,7 @@ impl Run<'_> {
         }
         if self.upload.is_done() {
             let relayed = self.converse(plan, &mut leased, &Cell::new(false), began).await?;
-            return Ok(self.part(plan, leased, relayed).await);
+            return Ok(self.part(plan, leased, relayed));
         }
         self.exchange_both_ways(plan, leased, began).await
     }
@@ -317,7 +317,7 @@ impl Run<'_> {
         leased.socket.writer.take_back(to);
         self.upload = upload;
         match (relayed, uploaded) {
-            (Some(Ok(relayed)), _) => Ok(self.part(plan, leased, relayed).await),
+            (Some(Ok(relayed)), _) => Ok(self.part(plan, leased, relayed)),
             // The client broke the body off, or broke its rules: whatever the upstream says is moot.
             (_, Some(Err(fault))) if !matches!(fault, UploadFault::Upstream) => {
                 if self.head_sent {
@@ -332,11 +332,10 @@ impl Run<'_> {
     }
 
     /// After the answer: keeps the connection if it can serve again, or turns it into a tunnel.
-    pub(super) async fn part(&mut self, plan: &Plan<'_>, leased: Leased, relayed: Relayed) -> After {
+    pub(super) fn part(&mut self, plan: &Plan<'_>, leased: Leased, relayed: Relayed) -> After {
         let core = &self.hall.core;
         if relayed.tunnel {
-            leased.socket.watch().unfollow();
-            return self.tunnel(leased).await;
+            return self.join(plan, leased);
         }
         if relayed.reusable && self.upload.is_done() {
             leased.socket.watch().unfollow();

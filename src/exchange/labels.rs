@@ -33,6 +33,11 @@ impl<const N: usize> Labels<N> {
         self.ends = other.ends;
     }
 
+    /// Holds the texts in no more memory than they need.
+    fn compact(&mut self) {
+        self.text.shrink_to_fit();
+    }
+
     /// All texts empty.
     pub fn clear(&mut self) {
         self.text.clear();
@@ -69,6 +74,8 @@ macro_rules! labels {
 
             /// Takes over the texts of another, keeping this one's memory.
             pub fn copy_from(&mut self, other: &Self) { self.0.copy_from(&other.0); }
+
+            pub(super) fn compact(&mut self) { self.0.compact(); }
 
             /// All texts empty.
             pub fn clear(&mut self) { self.0.clear(); }

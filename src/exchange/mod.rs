@@ -208,6 +208,21 @@ impl Exchange {
         self.bytes_out = 0;
     }
 
+    /// Holds what is here in no more memory than it needs, for an exchange that lasts long and changes little. Receive
+    /// buffers are given back.
+    pub fn compact(&mut self, give_back: impl Fn(Vec<u8>)) {
+        give_back(self.request.compact());
+        give_back(self.response.compact());
+        self.stream.received.shrink_to_fit();
+        self.route.compact();
+        self.consumer.compact();
+        self.passed_over.shrink_to_fit();
+        self.attempts.shrink_to_fit();
+        self.slots.compact();
+        self.request_id.shrink_to_fit();
+        self.would_reject.shrink_to_fit();
+    }
+
     /// Whether the gates of any plugin are passed over; hardly ever.
     pub fn passes_over_some(&self) -> bool {
         !self.passed_over.is_empty()

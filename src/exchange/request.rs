@@ -133,6 +133,22 @@ impl Request {
         }
     }
 
+    /// Holds what is here in no more memory than it needs. The receive buffer, to be given back.
+    pub(super) fn compact(&mut self) -> Vec<u8> {
+        for text in [
+            &mut self.path,
+            &mut self.wire_path,
+            &mut self.query,
+            &mut self.forward.target,
+            &mut self.forward.host,
+        ] {
+            text.shrink_to_fit();
+        }
+        self.host.shrink_to_fit();
+        self.params.shrink_to_fit();
+        self.headers.compact(self.line.head)
+    }
+
     /// Forgets everything but the memory.
     pub fn clear(&mut self) {
         self.line = RequestLine::default();

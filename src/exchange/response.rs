@@ -88,6 +88,12 @@ impl Response {
         fields.find(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
+    /// Holds what is here in no more memory than it needs. The receive buffer, to be given back.
+    pub(super) fn compact(&mut self) -> Vec<u8> {
+        self.trailers.shrink_to_fit();
+        self.headers.compact(self.line.head)
+    }
+
     /// Forgets everything but the memory.
     pub fn clear(&mut self) {
         self.status = 0;

@@ -45,6 +45,12 @@ impl Slots {
         self.slots.iter().find(|slot| slot.id == id && slot.used)?.state.downcast_ref()
     }
 
+    /// Gives up slots that the request did not use.
+    pub(super) fn compact(&mut self) {
+        self.slots.retain(|slot| slot.used);
+        self.slots.shrink_to_fit();
+    }
+
     /// Resets all states; what they held is dropped now.
     pub fn clear(&mut self) {
         for slot in self.slots.iter_mut().filter(|slot| slot.used) {

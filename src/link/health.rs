@@ -14,6 +14,8 @@
 //!      its threshold
 //! ```
 
+use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -248,9 +250,15 @@ impl Cell {
     }
 
     /// Counts a request as under way, for as long as what is returned lives.
-    pub fn enter(&self) -> Visit<'_> {
+    pub fn enter(&self) -> Visit<&Self> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         Visit(self)
+    }
+
+    /// The same for a request that may outlast whatever it came by.
+    pub fn enter_for_long(self: &Arc<Self>) -> Visit<Arc<Self>> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Visit(Arc::clone(self))
     }
 
     /// Takes in how long a node took to begin its answer. A slow one counts at once, a quick one by and by: a node
@@ -276,9 +284,9 @@ impl Cell {
 
 /// A request under way.
 #[derive(Debug)]
-pub struct Visit<'a>(&'a Cell);
+pub struct Visit<C: Deref<Target = Cell>>(C);
 
-impl Drop for Visit<'_> {
+impl<C: Deref<Target = Cell>> Drop for Visit<C> {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }

@@ -8,6 +8,8 @@
 //! A request that is let in adds to one word and takes from it; a sample adds to two. Whoever brings the last sample
 //! of a window reckons anew, and nobody waits for that.
 
+use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -59,11 +61,20 @@ pub struct Throttle {
 
 /// A request under way.
 #[derive(Debug)]
-pub struct Pass<'t>(&'t Throttle);
+pub struct Pass<T: Deref<Target = Throttle>>(T);
 
-impl Drop for Pass<'_> {
+impl<T: Deref<Target = Throttle>> Drop for Pass<T> {
     fn drop(&mut self) {
         self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Pass<&Throttle> {
+    /// The same for a request that may outlast whatever it came by.
+    pub fn keep(self, of: &Arc<Throttle>) -> Pass<Arc<Throttle>> {
+        debug_assert!(std::ptr::eq(self.0, &raw const **of), "a pass is for one throttle");
+        std::mem::forget(self);
+        Pass(Arc::clone(of))
     }
 }
 
@@ -81,7 +92,7 @@ pub struct Sight {
 
 impl Throttle {
     /// Lets a request in, unless as many are under way as may be: of all the limit, or of those of low priority this share of it.
-    pub fn enter(&self, rules: &Rules, low_percent: Option<u32>) -> Option<Pass<'_>> {
+    pub fn enter(&self, rules: &Rules, low_percent: Option<u32>) -> Option<Pass<&Self>> {
         let limit = self.limit(rules);
         let room = low_percent.map_or(limit, |percent| (u64::from(limit) * u64::from(percent) / 100) as u32);
         let before = self.under_way.fetch_add(1, Ordering::Relaxed);

@@ -27,6 +27,7 @@ pub mod stream_route;
 pub mod substitute;
 pub mod upstream;
 mod values;
+pub mod websocket;
 
 use serde_json::Value;
 

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::field::{AddressRange, HostPattern, HttpMethod, InRange, ObjectId, PluginMap, Unique, UriPattern};
 use super::upstream::{Timeout, Upstream};
+use super::websocket::WebSocket;
 use super::{ConfigError, stored};
 
 stored! {
@@ -62,6 +63,8 @@ stored! {
         pub timeout: Option<Timeout>,
         /// May the connection be upgraded to WebSocket? Absent: as the service says, else no.
         pub enable_websocket: Option<bool>,
+        /// How long WebSockets may last. Absent: as the service says, else the defaults.
+        pub websocket: Option<WebSocket>,
         /// 1: in use; 0: kept, and no request is routed to it.
         #[serde(default = "in_use")]
         pub status: InRange<0, 1>,

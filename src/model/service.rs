@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::field::{HostPattern, ObjectId, PluginMap, Unique};
 use super::upstream::Upstream;
+use super::websocket::WebSocket;
 use super::{ConfigError, stored};
 
 stored! {
@@ -21,6 +22,8 @@ stored! {
         pub upstream: Option<Upstream>,
         /// May connections be upgraded to WebSocket? Absent: no. A route's own word wins.
         pub enable_websocket: Option<bool>,
+        /// How long WebSockets may last. A route's own word wins, in whole.
+        pub websocket: Option<WebSocket>,
         /// Lua in place of plugins. Refused: Lua runs in plugins alone.
         pub script: Option<Value>,
     }

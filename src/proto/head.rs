@@ -111,9 +111,12 @@ impl HeaderList {
         std::mem::take(&mut self.received)
     }
 
-    /// Holds the received bytes in no more memory than they need. The receive buffer, to be given back.
-    pub fn compact(&mut self) -> Vec<u8> {
-        let received = self.received.as_slice().to_vec();
+    /// Holds what is here in no more memory than it needs, and of the received bytes the head alone. The receive buffer, to be
+    /// given back.
+    pub fn compact(&mut self, head: Span) -> Vec<u8> {
+        self.added.shrink_to_fit();
+        self.lines.shrink_to_fit();
+        let received = self.received[..head.end()].to_vec();
         std::mem::replace(&mut self.received, received)
     }
 

@@ -13,3 +13,4 @@ pub mod proxy_protocol;
 pub mod resp;
 mod start_line;
 pub mod uri;
+pub mod websocket;

@@ -23,6 +23,8 @@ pub const DRAIN_BODY_BYTES: u64 = 64 * 1024;
 pub const DRAIN_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// A tunnel in which nothing passes ends after this.
 pub const TUNNEL_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How long both sides of a tunnel that is told to end may take to answer.
+pub const TUNNEL_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a closing connection is read on, so that the client sees our answer rather than a reset.
 pub const LINGER: Duration = Duration::from_secs(2);
 /// A stream in which nothing passes ends after this, where its upstream does not say.
@@ -77,6 +79,7 @@ pub struct Limits {
     pub drain_body_timeout: Duration,
     /// `None`: a tunnel may be silent for ever.
     pub tunnel_timeout: Option<Duration>,
+    pub tunnel_close_timeout: Duration,
     /// `None`: a stream may be silent for ever.
     pub stream_idle: Option<Duration>,
     pub preread_bytes: usize,
@@ -122,6 +125,7 @@ impl Default for Limits {
             drain_body_bytes: DRAIN_BODY_BYTES,
             drain_body_timeout: DRAIN_BODY_TIMEOUT,
             tunnel_timeout: Some(TUNNEL_TIMEOUT),
+            tunnel_close_timeout: TUNNEL_CLOSE_TIMEOUT,
             stream_idle: Some(STREAM_IDLE),
             preread_bytes: PREREAD_BYTES,
             preread_timeout: PREREAD_TIMEOUT,

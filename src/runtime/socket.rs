@@ -17,6 +17,7 @@ use monoio::io::{
 };
 use monoio::net::TcpStream;
 
+use super::buffers::Buffers;
 use super::deadline::{Watch, Wheel};
 use super::ear::Ear;
 pub use super::ear::{Caught, Net};
@@ -219,6 +220,12 @@ impl Socket {
         }
     }
 
+    /// Gives back what listening takes; while nothing is waited for.
+    pub fn listen_no_more(&mut self) {
+        self.ear.take_if(|ear| !ear.is_listening());
+        self.watch.forget_canceller();
+    }
+
     /// What came into the net that was given to [`Self::listen`], once it was heard.
     pub fn caught(&mut self) -> Option<Caught> {
         self.ear.as_mut()?.take()
@@ -410,14 +417,46 @@ impl Reader {
         }
     }
 
+    /// [`Self::receive`] for who may wait for long, in a small future. Into `buffer` only where the system fills it; else
+    /// nothing is held meanwhile, and what comes is in one that is lent then.
+    // Not an `async fn`: that would hold its arguments twice, and of this each tunnel has two.
+    #[allow(clippy::manual_async_fn)]
+    pub fn receive_at_rest(&mut self, buffer: Vec<u8>, stock: &Buffers) -> impl Future<Output = Caught> {
+        async move {
+            match self.layer.as_deref() {
+                None => {
+                    let room = buffer.capacity();
+                    receive(self.half.as_mut().expect(OPEN), buffer, room).await
+                }
+                Some(Layer::Tls(tls)) => {
+                    let half = self.half.as_ref().expect(OPEN);
+                    loop {
+                        if let Some(caught) = tls.receive_now(half, stock) {
+                            break caught;
+                        }
+                        tls.rest();
+                        // How it broke is told by what follows.
+                        let _ = readable(half).await;
+                    }
+                }
+                Some(Layer::Pipe(pipe)) => {
+                    pipe.readable().await;
+                    let mut buffer = stock.small();
+                    let count = pipe.take_now(&mut buffer);
+                    (Ok(count), buffer)
+                }
+            }
+        }
+    }
+
+    /// Whether the system fills the buffer that [`Self::receive_at_rest`] is given.
+    pub const fn is_plain(&self) -> bool {
+        self.layer.is_none()
+    }
+
     /// Whether bytes were received that nobody has taken.
     pub fn holds_bytes(&self) -> bool {
         tls_of(&self.layer).is_some_and(Tls::holds_bytes)
-    }
-
-    /// Whether it would wait with memory of its own: over TLS, until a record is there.
-    pub fn waits_with_memory(&self) -> bool {
-        tls_of(&self.layer).is_some_and(|tls| !tls.holds_bytes())
     }
 
     /// As [`Socket::readable`].
@@ -433,6 +472,19 @@ impl Reader {
 }
 
 impl Writer {
+    /// Waits until who takes what is sent would take more, and says how much: where that is known, which is in a pipe.
+    pub async fn hunger(&self) -> Option<usize> {
+        match self.layer.as_deref() {
+            Some(Layer::Pipe(pipe)) => Some(pipe.hunger().await),
+            Some(Layer::Tls(_)) | None => None,
+        }
+    }
+
+    /// How much would be taken now, where that is known.
+    pub fn appetite(&self) -> Option<usize> {
+        pipe_of(&self.layer).map(|pipe| pipe.appetite())
+    }
+
     /// Sends the end of the stream.
     pub fn finish(&self) {
         if let Some(pipe) = pipe_of(&self.layer) {
@@ -479,6 +531,38 @@ impl Writer {
     /// Takes back what was lent.
     pub fn take_back(&mut self, lent: Self) {
         self.half = lent.half;
+    }
+
+    /// Sends all of the buffer in a small future: at once, which mostly is all.
+    // Not an `async fn`: as above.
+    #[allow(clippy::manual_async_fn)]
+    pub fn send_at_rest(
+        &mut self,
+        buffer: Vec<u8>,
+        how: Sending,
+    ) -> impl Future<Output = (io::Result<()>, Vec<u8>)> {
+        async move {
+            match self.layer.as_deref() {
+                None => {
+                    let half = self.half.as_mut().expect(OPEN);
+                    let (sent, buffer) = match how {
+                        // What is left, or wrong, is for the ring to find.
+                        Sending::Alone => (Ok(sys::send_now(half, &buffer)), buffer),
+                        Sending::Together => half.write(buffer).await,
+                    };
+                    match sent {
+                        Ok(all) if all == buffer.len() => (Ok(()), buffer),
+                        Ok(part) => Box::pin(send(half, buffer, part, Sending::Together)).await,
+                        Err(error) => (Err(error), buffer),
+                    }
+                }
+                Some(Layer::Tls(tls)) => {
+                    let half = self.half.as_mut().expect(OPEN);
+                    Box::pin(tls::send(tls, half, buffer, 0, how)).await
+                }
+                Some(Layer::Pipe(pipe)) => pipe.send(buffer, 0).await,
+            }
+        }
     }
 
     /// Sends the buffer from `from` to its end, all of it.

@@ -37,6 +37,7 @@ pub fn limits_of(settings: &Settings) -> Limits {
         log_batch_age: settings.access_log.flush_interval.get(),
         buffer_bytes: set.buffer_bytes,
         tunnel_timeout: set.tunnel_timeout.bound(),
+        tunnel_close_timeout: set.tunnel_close_timeout.get(),
         stream_idle: settings.stream_proxy.idle_timeout.bound(),
         preread_bytes: settings.stream_proxy.preread_bytes,
         preread_timeout: settings.stream_proxy.preread_timeout.get(),

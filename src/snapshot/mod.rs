@@ -42,7 +42,9 @@ pub use limits::limits_of;
 pub use merge::meta_schema;
 pub use names::{Answers, Resolve, at_once};
 pub use references::{Learnt, ReadEnv, Wanted};
-pub use route::{Bar, Consumer, Route, Target, enter_route, host_for, is_new, query_of, show_consumer};
+pub use route::{
+    Bar, Consumer, Route, Target, WebSockets, enter_route, host_for, is_new, query_of, show_consumer,
+};
 pub use services::Service;
 pub use sticky::Sticky;
 pub use streams::{StreamQuery, StreamRoute, Streams};
@@ -73,10 +75,22 @@ pub type Chain = PluginChain<AnyPlugin>;
 pub enum Order {
     /// New requests see this from now on.
     Swap(Arc<Snapshot>),
-    /// Stop accepting after `accept_for`, finish what is in flight, give up after `within` (`None`: never).
-    Drain { accept_for: Duration, within: Option<Duration> },
+    /// Stop accepting after `accept_for`, then tell WebSockets to end if there is a `farewell`, finish what is in flight, give up
+    /// after `within` (`None`: never).
+    Drain { accept_for: Duration, within: Option<Duration>, farewell: Option<Farewell> },
     /// Close everything now.
     Stop,
+}
+
+/// Why WebSockets are told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// The gateway goes away.
+    Stopping,
+    /// Another takes its place.
+    Replaced,
+    /// The route has changed, or is gone.
+    Changed,
 }
 
 /// How a line of the access log is written.

@@ -1,6 +1,7 @@
 //! A route and a consumer, compiled, and what they mean for a request: one word for cores and for explanations.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::{Chain, Node, PassHost, Timeouts, Upstream};
 use crate::base::cidr::CidrSet;
@@ -38,8 +39,18 @@ pub struct Route {
     /// Wins over the upstream's.
     pub timeouts: Option<Timeouts>,
     pub websocket: bool,
+    pub websockets: WebSockets,
     /// Answer when the route can not work because what it refers to is gone.
     pub broken: Option<u16>,
+}
+
+/// What holds for the WebSockets of a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WebSockets {
+    /// They are told to end when the route is no longer as it was.
+    pub end_with_it: bool,
+    /// How long they may be silent, where that is said: `Some(None)` is for ever.
+    pub silence: Option<Option<Duration>>,
 }
 
 /// What of a route keeps a request away that has the right path, host and method.

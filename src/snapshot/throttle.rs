@@ -41,8 +41,13 @@ impl Throttle {
     }
 
     /// Lets a request in, unless there is no room for it.
-    pub fn enter(&self, ex: &Exchange) -> Option<Pass<'_>> {
+    pub fn enter(&self, ex: &Exchange) -> Option<Pass<&link::Throttle>> {
         self.cell.enter(&self.rules, self.low_percent(ex))
+    }
+
+    /// What [`Self::enter`] gave, for a request that may outlast this.
+    pub fn keep(&self, pass: Pass<&link::Throttle>) -> Pass<Arc<link::Throttle>> {
+        pass.keep(&self.cell)
     }
 
     /// Whether a request is refused before others.

@@ -58,6 +58,7 @@ mod ocsp;
 mod outliers;
 mod overload;
 mod panic;
+mod partings;
 mod plugins;
 mod probes_chunks;
 mod probes_framing;

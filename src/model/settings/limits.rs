@@ -58,6 +58,8 @@ pub const DRAIN_BODY_BYTES: u64 = 64 * 1024;
 pub const DRAIN_BODY_TIMEOUT_SECONDS: u64 = 5;
 /// How long a tunnel (WebSocket, CONNECT) may stay silent both ways.
 pub const TUNNEL_TIMEOUT_SECONDS: u64 = 3600;
+/// How long both sides of a WebSocket that is told to end may take to answer. A round trip or two is enough for those who listen.
+pub const TUNNEL_CLOSE_TIMEOUT_SECONDS: u64 = 5;
 
 /// How much of everything. Times are in seconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -124,6 +126,8 @@ pub struct Limits {
     pub drain_body_timeout: Seconds,
     /// Seconds that an upgraded connection may stay silent both ways; 0: without end.
     pub tunnel_timeout: SecondsOrOff,
+    /// Seconds that a WebSocket that is told to end may still take: the frame at hand, and the answers of both sides.
+    pub tunnel_close_timeout: Seconds,
 }
 
 impl Default for Limits {
@@ -154,6 +158,7 @@ impl Default for Limits {
             drain_body_bytes: DRAIN_BODY_BYTES,
             drain_body_timeout: Seconds::literal(DRAIN_BODY_TIMEOUT_SECONDS),
             tunnel_timeout: SecondsOrOff::literal(TUNNEL_TIMEOUT_SECONDS),
+            tunnel_close_timeout: Seconds::literal(TUNNEL_CLOSE_TIMEOUT_SECONDS),
         }
     }
 }

@@ -150,7 +150,8 @@ const DEFAULTS: &str = r#"{
             "buffers_idle": 256,
             "drain_body_bytes": 65536,
             "drain_body_timeout": 5,
-            "tunnel_timeout": 3600
+            "tunnel_timeout": 3600,
+            "tunnel_close_timeout": 5
         }
     }"#;
 

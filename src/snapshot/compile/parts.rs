@@ -26,6 +26,7 @@ pub(super) struct Service {
     pub(super) mounts: Mounts,
     pub(super) target: Target,
     pub(super) websocket: bool,
+    pub(super) websockets: Option<model::websocket::WebSocket>,
 }
 
 /// What was made of an object, as far as it must be known to take it out again.

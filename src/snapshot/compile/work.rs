@@ -9,7 +9,8 @@ use super::state::{Need, Tools};
 use super::{Registry, is_reference_to_nothing, set_of};
 use crate::exchange::RouteLabels;
 use crate::expr::{Rule, predicate};
-use crate::model::field::PluginMap;
+use crate::model::field::{PluginMap, SecondsOrOff};
+use crate::model::websocket::OnChange;
 use crate::model::{self, ConfigError, Kind, Object, Raw, typed};
 use crate::plugin::Holds;
 use crate::proto::protobuf::definitions;
@@ -17,7 +18,7 @@ use crate::snapshot::cells::NodeBook;
 use crate::snapshot::merge::{Mounts, Workbench, lay_over, metadata};
 use crate::snapshot::references::References;
 use crate::snapshot::tls::Forge;
-use crate::snapshot::{Chain, Route, Target, Timeouts};
+use crate::snapshot::{Chain, Route, Target, Timeouts, WebSockets};
 
 /// The compilation of one object.
 pub(super) struct Work<'a> {
@@ -206,6 +207,7 @@ impl<'a> Work<'a> {
             mounts,
             target,
             websocket: service.enable_websocket.unwrap_or(false),
+            websockets: service.websocket,
         };
         self.parts.services.insert_mut(id.into(), Arc::new(compiled));
         Ok(())
@@ -272,6 +274,7 @@ impl<'a> Work<'a> {
                 .enable_websocket
                 .or_else(|| service.as_ref().map(|service| service.websocket))
                 .unwrap_or(false),
+            websockets: websockets_of(route, service.as_deref()),
             broken: without_service.or(without_config).or(awaited),
         };
         let place = self.parts.put_route(self.age, route, &hosts, compiled);
@@ -381,6 +384,15 @@ const PREDICATE: &str = "function(vars) return vars.arg_name == 'json' end";
 /// A reference to nothing.
 pub(super) fn dangling(field: &str, what: &str, id: &model::ObjectId) -> ConfigError {
     ConfigError::at(field, format!("expected the id of {what} in force, found none of id {}", id.as_str()))
+}
+
+/// What the route says about its WebSockets, else the service.
+fn websockets_of(route: &model::Route, service: Option<&Service>) -> WebSockets {
+    let said = route.websocket.or_else(|| service.and_then(|service| service.websockets)).unwrap_or_default();
+    WebSockets {
+        end_with_it: said.on_change == OnChange::Close,
+        silence: said.idle_timeout.map(SecondsOrOff::bound),
+    }
 }
 
 fn rule_of(route: &model::Route) -> Result<Option<Rule>, Vec<ConfigError>> {

@@ -203,6 +203,7 @@ pub(crate) enum Signal {
     Int,
     Hup,
     Usr1,
+    Quit,
 }
 
 /// A running gateway. Dropping it kills the process, and fails the test if it had died before or had panicked.
@@ -517,13 +518,13 @@ impl Gateway {
 
     /// Tells the process something.
     pub(crate) fn signal(&self, signal: Signal) {
-        let name = match signal {
+        self.kill(match signal {
             Signal::Term => "TERM",
             Signal::Int => "INT",
             Signal::Hup => "HUP",
             Signal::Usr1 => "USR1",
-        };
-        self.kill(name);
+            Signal::Quit => "QUIT",
+        });
     }
 
     /// Has the process stand still, all threads of it.

@@ -49,5 +49,5 @@ pub(crate) use redis_fleet::{RedisCluster, RedisWatched};
 pub(crate) use tls::{Caller, as_node, server_config};
 pub(crate) use vault::{TOKEN, Vault};
 pub(crate) use wait::{PATIENCE, eventually, within};
-pub(crate) use wire::{Ended, Seen, text};
+pub(crate) use wire::{Ended, Seen, Wire, text};
 pub(crate) use wrk::Wrk;
