@@ -83,6 +83,7 @@ impl Fixed {
     }
 
     /// What spending `cost` comes to, and the word after it if it is admitted.
+    #[inline]
     pub fn spend(&self, word: u64, now: Moment, cost: u64) -> (Spent, Option<u64>) {
         // 32 bits of ticks come round after 497 days; differences do not mind.
         let now = (now.as_nanos() / self.tick_ns) & COUNT_MAX;

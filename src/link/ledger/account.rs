@@ -1,7 +1,8 @@
 //! One account: its words, how they are changed, and whether they still say anything.
 //!
-//! 48 bytes, in four lines of the cache three accounts: what is looked at for every request is in the first 32. Who finds
-//! an account holds its shard's lock, or has it held open; see the module above.
+//! A line of the cache each: two that are busy on two cores do not meet. Who finds an account holds its shard's lock, or has it
+//! held open; see the module above. Accounts that no core remembers are rows of a table, and become this for the moment that
+//! they are spent from.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,18 +19,18 @@ const ALWAYS: u32 = 1;
 const BY_TURN: u32 = 2;
 /// The same: until the first word, which is a moment.
 const BY_FULL: u32 = 3;
-/// The bits of a state that say which of these it is; the others say how often the place was given anew.
-const RULE: u32 = 3;
 
 /// One counter, or one breaker (see [`crate::link::breaker`]).
 #[derive(Debug, Default)]
-#[repr(C, align(16))]
+#[repr(C, align(64))]
 pub struct Account {
-    print: [AtomicU64; 2],
+    /// What it is found by; zero in a place that nobody has.
+    print: AtomicU64,
     pub(in crate::link) first: AtomicU64,
     /// How many there are who have it held open.
     holders: AtomicU32,
-    state: AtomicU32,
+    /// Which rule says when it is in force.
+    rule: AtomicU32,
     /// Of a bucket: what was ever given back.
     pub(in crate::link) second: AtomicU64,
     /// Until when the words matter; of a bucket what somebody has begun to give back.
@@ -38,6 +39,7 @@ pub struct Account {
 
 impl Account {
     /// Spends `cost` in a window that starts with its first use.
+    #[inline]
     pub fn spend_fixed(&self, fixed: &Fixed, window: Duration, now: Moment, cost: u64) -> Spent {
         let mut seen = self.first.load(Ordering::Relaxed);
         loop {
@@ -88,7 +90,7 @@ impl Account {
             match self.first.compare_exchange_weak(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) if seen == 0 => {
                     self.second.store(bucket.spacing_ns(), Ordering::Relaxed);
-                    self.state.fetch_or(BY_TURN, Ordering::Relaxed);
+                    self.rule.fetch_or(BY_TURN, Ordering::Relaxed);
                     return turn;
                 }
                 Ok(_) => return turn,
@@ -122,12 +124,12 @@ impl Account {
 
     /// Keeps the account open, whatever the time is, while its first word is not zero.
     pub(in crate::link) fn matters_always(&self) {
-        self.state.fetch_or(ALWAYS, Ordering::Relaxed);
+        self.rule.fetch_or(ALWAYS, Ordering::Relaxed);
     }
 
     /// The same until its first word, which is a moment.
     pub(super) fn matters_while_filling(&self) {
-        self.state.fetch_or(BY_FULL, Ordering::Relaxed);
+        self.rule.fetch_or(BY_FULL, Ordering::Relaxed);
     }
 
     /// The same until a moment.
@@ -140,33 +142,55 @@ impl Account {
         [self.first.load(Ordering::Acquire), self.second.load(Ordering::Acquire)]
     }
 
-    /// Its words as they were kept beyond a process, before anybody has found it.
-    pub(super) fn restore(&self, words: [u64; 2], until: Moment) {
-        self.first.store(words[0], Ordering::Relaxed);
-        self.second.store(words[1], Ordering::Relaxed);
-        self.third.store(until.as_nanos(), Ordering::Relaxed);
+    /// Until when its words matter, if time alone says so.
+    pub(super) fn until(&self) -> Moment {
+        Moment::from_nanos(self.third.load(Ordering::Acquire))
     }
 
     /// What it is found by.
+    #[inline]
     pub(super) fn print(&self) -> Print {
-        (self.print[0].load(Ordering::Acquire), self.print[1].load(Ordering::Acquire))
+        self.print.load(Ordering::Acquire)
     }
 
-    /// How often the place was given to somebody else.
-    pub(super) fn generation(&self) -> u32 {
-        self.state.load(Ordering::Acquire) / (RULE + 1)
+    /// One with all that it says, held by nobody.
+    #[inline]
+    pub(super) const fn with(print: Print, rule: u32, words: [u64; 3]) -> Self {
+        Self {
+            print: AtomicU64::new(print),
+            first: AtomicU64::new(words[0]),
+            holders: AtomicU32::new(0),
+            rule: AtomicU32::new(rule),
+            second: AtomicU64::new(words[1]),
+            third: AtomicU64::new(words[2]),
+        }
     }
 
-    /// Makes it the fresh account of somebody, under the lock and held by nobody. What was there before is told from it by
-    /// the generation, which changes first.
-    pub(super) fn begin(&self, print: Print) {
-        let generation = self.generation().wrapping_add(1);
-        self.state.store(generation.wrapping_mul(RULE + 1), Ordering::Release);
-        for (word, value) in [(&self.first, 0), (&self.second, 0), (&self.third, 0)] {
+    /// The rule and all words.
+    #[inline]
+    pub(super) fn parts(&mut self) -> (u32, [u64; 3]) {
+        (*self.rule.get_mut(), [*self.first.get_mut(), *self.second.get_mut(), *self.third.get_mut()])
+    }
+
+    /// The same of one that others may see; under the lock and held by nobody.
+    pub(super) fn told(&self) -> Self {
+        let words = [&self.first, &self.second, &self.third].map(|word| word.load(Ordering::Acquire));
+        Self::with(self.print(), self.rule.load(Ordering::Acquire), words)
+    }
+
+    /// Makes it what another one is, under the lock and held by nobody.
+    pub(super) fn become_of(&self, mut other: Self) {
+        let (rule, words) = other.parts();
+        self.rule.store(rule, Ordering::Release);
+        for (word, value) in [&self.first, &self.second, &self.third].into_iter().zip(words) {
             word.store(value, Ordering::Release);
         }
-        self.print[0].store(print.0, Ordering::Release);
-        self.print[1].store(print.1, Ordering::Release);
+        self.print.store(other.print(), Ordering::Release);
+    }
+
+    /// Makes its place nobody's.
+    pub(super) fn leave_place(&self) {
+        self.print.store(0, Ordering::Release);
     }
 
     /// Holds it open: whoever calls has the lock, or holds it already.
@@ -179,19 +203,24 @@ impl Account {
         self.holders.fetch_sub(1, Ordering::Release);
     }
 
-    /// Whether nobody holds it, and a fresh account would say the same. Under the lock that stays so.
-    pub(super) fn is_free(&self, now: Moment) -> bool {
-        self.holders.load(Ordering::Acquire) == 0 && !self.is_in_force(now)
+    /// Whether nobody holds it. Under the lock that stays so.
+    pub(super) fn is_free(&self) -> bool {
+        self.holders.load(Ordering::Acquire) == 0
     }
 
     /// Whether its words say anything that a fresh account would not.
     pub(super) fn is_in_force(&self, now: Moment) -> bool {
-        let first = self.first.load(Ordering::Relaxed);
-        match self.state.load(Ordering::Relaxed) & RULE {
-            UNTIL => self.third.load(Ordering::Relaxed) > now.as_nanos(),
-            ALWAYS => first != 0,
-            BY_TURN => first.saturating_add(self.second.load(Ordering::Relaxed)) > now.as_nanos(),
-            _ => first > now.as_nanos(),
-        }
+        let (rule, words) = self.told().parts();
+        is_in_force(rule, words, now)
+    }
+}
+
+/// Whether words say anything that those of a fresh account would not, by their rule.
+pub(super) const fn is_in_force(rule: u32, words: [u64; 3], now: Moment) -> bool {
+    match rule {
+        UNTIL => words[2] > now.as_nanos(),
+        ALWAYS => words[0] != 0,
+        BY_TURN => words[0].saturating_add(words[1]) > now.as_nanos(),
+        _ => words[0] > now.as_nanos(),
     }
 }
