@@ -11,14 +11,14 @@ use std::sync::Arc;
 use ringway::base::clock::Moment;
 use ringway::base::window::quota::{Gauge, Quota, Span, Unit};
 use ringway::base::window::{Fixed, Leaky, Seats, Sliding, Turn};
-use ringway::link::ledger::{Account, Ledger, Name, Purse};
+use ringway::link::ledger::{Hand, Ledger, Name, Purse};
 
 const WINDOW: Duration = Duration::from_secs(60);
 const LIMIT: u64 = 1_000_000;
 const NOW: Moment = Moment::from_nanos(120_000_000_000);
 
 /// Goes round so many keys, each met before, with `spend`, which says something of the account and whether it admits.
-fn spending(keys: usize, admits: bool, spend: impl Fn(&Account, &Purse) -> (u64, bool) + 'static) -> Work {
+fn spending(keys: usize, admits: bool, spend: impl Fn(Hand<'_>, &Purse) -> (u64, bool) + 'static) -> Work {
     let purse = Purse::new(&Arc::new(Ledger::new()));
     let keys: Vec<String> = (0..keys).map(|number| format!("routes/{number}:consumer-{number}")).collect();
     let name = |key: &'static str| Name { bytes: key.as_bytes(), limit: 7 };

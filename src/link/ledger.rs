@@ -2,8 +2,8 @@
 //!
 //! An [`Account`] is a word or two, changed by compare-and-swap as `base::window` says, so the sum over all cores can
 //! never exceed the limit. Finding the account by key takes a lock, but not for keys that come often: cores remember where their accounts
-//! are in a table of their own (see [`Purse`]). The decision record on exact limits says why accounts are not
-//! leased out in portions.
+//! are in a table of their own (see [`Purse`]). Those that cores fight over are given away in portions (`lease`), by
+//! which no more is admitted and nobody is refused earlier.
 //!
 //! There is room for so many accounts ([`ACCOUNTS_MAX`]). One that is still in force is never closed for another: when a
 //! new key finds no room, it is counted together with the other new keys of its limit in one account, the crowd's. So no
@@ -16,18 +16,21 @@
 mod account;
 mod gauge;
 mod kept;
+mod lease;
 mod purse;
 mod shelf;
 mod table;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use crate::base::clock::{Moment, UnixMs};
 use crate::base::window::long::Long;
 use crate::base::window::quota::{Gauge, When};
+use account::Held;
 use kept::Kept;
+use lease::Boards;
 use shelf::{Desk, Shelf};
 use table::At;
 
@@ -35,6 +38,7 @@ pub use crate::base::window::Spent;
 pub use account::Account;
 pub use gauge::Mark;
 pub use kept::{Keepsake, KeptAccount, KeptId};
+pub use lease::Hand;
 pub use purse::{HeldAccount, PURSE_MAX, Purse};
 
 /// Accounts a process keeps: a million, and some more, because keys do not fall evenly on shards. They take about 64 MB.
@@ -81,6 +85,9 @@ pub struct Ledger {
     epoch: Epoch,
     crowded: AtomicU64,
     purses: AtomicUsize,
+    /// Numbers that purses were given.
+    numbers: AtomicUsize,
+    boards: Arc<Boards>,
     kept: Kept,
 }
 
@@ -94,13 +101,16 @@ impl Ledger {
     pub fn with_room(accounts: usize) -> Self {
         let room = accounts.div_ceil(SHARDS).clamp(1, shelf::PLACES_MAX as usize);
         let epoch = crate::base::clock::wall().saturating_sub(crate::base::clock::now().as_millis());
+        let boards = Arc::new(Boards::new());
         Self {
-            shelves: Box::new(std::array::from_fn(|shard| Shelf::new(room as u32, shard))),
+            shelves: Box::new(std::array::from_fn(|shard| Shelf::new(room as u32, shard, &boards))),
             hasher: ahash::RandomState::new(),
             room,
             epoch: Epoch(epoch),
             crowded: AtomicU64::new(0),
             purses: AtomicUsize::new(0),
+            numbers: AtomicUsize::new(0),
+            boards,
             kept: Kept::default(),
         }
     }
@@ -126,28 +136,27 @@ impl Ledger {
 
     /// The words of an account, as they are now; of one that was kept as they were; as those of a fresh one where there is none.
     pub fn words(&self, name: &[u8]) -> [u64; 2] {
-        self.find(self.print(name), Account::words).unwrap_or_else(|| self.kept.words(name))
+        self.find(self.print(name), |hand| hand.words()).unwrap_or_else(|| self.kept.words(name))
     }
 
     /// How many seats of an account are taken.
     pub fn seated(&self, name: &[u8]) -> u64 {
-        self.find(self.print(name), Account::seated).unwrap_or(0)
+        self.find(self.print(name), |hand| hand.seated()).unwrap_or(0)
     }
 
-    fn find<R>(&self, print: Print, look: impl FnOnce(&Account) -> R) -> Option<R> {
+    fn find<R>(&self, print: Print, look: impl FnOnce(Hand<'_>) -> R) -> Option<R> {
         let shelf = &self.shelves[shard_of(print)];
-        let mut desk = shelf.lock();
-        let at = desk.table.find(print)?;
-        let row = desk.table.row_mut(at);
+        let desk = shelf.lock();
+        let row = desk.table.row(desk.table.find(print)?);
         Some(match row.place() {
-            Some(place) => look(shelf.at(place)),
-            None => look(&row.account()),
+            Some(place) => look(Hand::of(shelf.at(place), &self.boards, 0)),
+            None => look(Hand::alone(row)),
         })
     }
 
     /// The account in a place.
     #[inline]
-    fn at(&self, place: u32) -> &Account {
+    fn at(&self, place: u32) -> &Held {
         self.shelves[place as usize % SHARDS].at(place / SHARDS as u32)
     }
 
@@ -177,8 +186,10 @@ impl Ledger {
         share.clamp(1, PURSE_MAX)
     }
 
-    fn purse_comes(&self) {
+    /// The number of a new purse.
+    fn purse_comes(&self) -> usize {
         self.purses.fetch_add(1, Ordering::Relaxed);
+        self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     fn purse_goes(&self) {
@@ -190,25 +201,22 @@ impl Ledger {
         self.hasher.hash_one(bytes) & !(2 * PRINT - 1) | PRINT
     }
 
-    /// Runs `visit` on the account of a key, opened if need be, under the lock.
+    /// A visit to the account of a key, opened if need be. Until it ends the lock is held.
     #[inline]
-    fn visit<R>(&self, print: Print, opening: Opening<'_>, visit: impl FnOnce(&Account) -> R) -> R {
+    fn visit(&self, print: Print, now: Moment, name: Name<'_>, keep: Option<Long>) -> Visit<'_> {
         let shelf = &self.shelves[shard_of(print)];
-        let desk = &mut *shelf.lock();
-        let row = match desk.table.find(print) {
-            Some(at) => desk.table.row_mut(at),
-            None => match self.open(print, opening, (shelf, desk)) {
-                Ok(at) => desk.table.row_mut(at),
-                Err(crowd) => return visit(&crowd),
+        let mut desk = shelf.lock();
+        let at = match desk.table.find(print) {
+            Some(at) => at,
+            None => match self.open(print, (now, name, keep), (shelf, &mut desk)) {
+                Ok(at) => at,
+                Err(crowd) => {
+                    return Visit { crowd: Some(crowd), ..Visit::default() };
+                }
             },
         };
-        if let Some(place) = row.place() {
-            return visit(shelf.at(place));
-        }
-        let mut account = row.account();
-        let answer = visit(&account);
-        row.take(&mut account);
-        answer
+        let held = desk.table.row(at).place().map(|place| shelf.at(place));
+        Visit { held, desk: Some((desk, at)), crowd: None }
     }
 
     /// The account of a key, opened if need be, held from here on.
@@ -230,7 +238,7 @@ impl Ledger {
     #[inline]
     fn held<'a>(&'a self, grip: &'a Grip) -> &'a Account {
         match grip {
-            Grip::Placed(place) => self.at(*place),
+            Grip::Placed(place) => &self.at(*place).account,
             Grip::Crowd(account) => account,
         }
     }
@@ -257,7 +265,7 @@ impl Ledger {
             return Err(Arc::clone(desk.crowds.entry(limit()).or_default()));
         };
         if let Some((words, until)) = keep.and_then(|long| self.kept.open(name.bytes, long, print)) {
-            desk.table.row_mut(at).restore(words, self.epoch.back(until));
+            desk.table.row(at).restore(words, self.epoch.back(until));
         }
         Ok(at)
     }
@@ -265,6 +273,29 @@ impl Ledger {
 
 /// What an account is opened with: when, under which name, and as what it is kept beyond the process.
 type Opening<'a> = (Moment, Name<'a>, Option<Long>);
+
+/// An account that is visited, and what keeps it where it is.
+#[derive(Debug, Default)]
+struct Visit<'a> {
+    /// It is on the shelf, and held by the purse if nothing is locked.
+    held: Option<&'a Held>,
+    /// The lock it is under, and its row.
+    desk: Option<(MutexGuard<'a, Desk>, At)>,
+    /// It is the crowd's.
+    crowd: Option<Arc<Account>>,
+}
+
+impl Visit<'_> {
+    #[inline]
+    fn hand<'a>(&'a self, boards: &'a Boards, purse: usize) -> Hand<'a> {
+        match (self.held, &self.desk, &self.crowd) {
+            (Some(held), ..) => Hand::of(held, boards, purse),
+            (None, Some((desk, at)), _) => Hand::alone(desk.table.row(*at)),
+            (None, None, Some(crowd)) => Hand::alone(crowd),
+            (None, None, None) => unreachable!("a visit has an account"),
+        }
+    }
+}
 
 /// What is held.
 #[derive(Debug)]

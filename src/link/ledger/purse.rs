@@ -9,8 +9,8 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::account::Account;
-use super::{Epoch, Grip, Ledger, Name, Opening, Print};
+use super::account::{Account, Held};
+use super::{Epoch, Grip, Hand, Ledger, Name, Opening, Print, Visit};
 use crate::base::clock::Moment;
 use crate::base::window::long::Long;
 use crate::base::window::quota::When;
@@ -18,19 +18,19 @@ use crate::base::window::quota::When;
 /// Keys a purse remembers accounts for: half a megabyte, and four on the shelf. All purses together remember no more than an
 /// eighth of what there is room for, because those have a line of the cache each.
 pub const PURSE_MAX: usize = 65_536;
-/// Entries of a set: a line of the cache.
-const WAYS: usize = 8;
+/// Entries of a set: half a line of the cache, and as many as are compared at once.
+const WAYS: usize = 4;
 /// Of so many keys that find their set full one takes a place in it.
 const PATIENCE: u64 = 256;
 /// The bit of a place that says that it was used since somebody last looked for one to give away.
 const USED: u32 = 1 << 31;
 
 /// A bit for each way.
-const BITS: [u32; WAYS] = [1, 2, 4, 8, 16, 32, 64, 128];
+const BITS: [u32; WAYS] = [1, 2, 4, 8];
 
 /// Parts of prints, and places with one more: zero is none.
 #[derive(Clone, Debug, Default)]
-#[repr(align(64))]
+#[repr(align(32))]
 struct Set {
     tags: [u32; WAYS],
     places: [u32; WAYS],
@@ -65,11 +65,11 @@ impl Met {
 
     /// The place of a print, and the account there.
     #[inline]
-    fn find<'a>(&mut self, print: Print, ledger: &'a Ledger) -> Option<(u32, &'a Account)> {
+    fn find<'a>(&mut self, print: Print, ledger: &'a Ledger) -> Option<(u32, &'a Held)> {
         let at = self.set(print);
         let set = self.sets.get_mut(at)?;
         let tag = Self::tag(print);
-        // Eight comparisons at once.
+        // Four comparisons at once.
         let mut same =
             set.tags.iter().zip(BITS).fold(0, |same, (own, bit)| same | if *own == tag { bit } else { 0 });
         while same != 0 {
@@ -78,12 +78,12 @@ impl Met {
             if *entry == 0 {
                 continue;
             }
-            let account = ledger.at(Self::place(*entry));
-            if account.print() == print {
+            let held = ledger.at(Self::place(*entry));
+            if held.account.print() == print {
                 if *entry & USED == 0 {
                     *entry |= USED;
                 }
-                return Some((Self::place(*entry), account));
+                return Some((Self::place(*entry), held));
             }
         }
         None
@@ -133,7 +133,7 @@ impl Met {
         let before = std::mem::replace(&mut self.sets, vec![Set::default(); sets]);
         self.count = 0;
         for entry in before.iter().flat_map(|set| set.places).filter(|entry| *entry != 0) {
-            self.keep(ledger.at(Self::place(entry)).print(), Self::place(entry), ledger);
+            self.keep(ledger.at(Self::place(entry)).account.print(), Self::place(entry), ledger);
         }
     }
 
@@ -169,6 +169,7 @@ pub struct Purse {
     /// For those who hold accounts beyond a request's moment.
     way: Rc<Way>,
     met: RefCell<Met>,
+    number: usize,
 }
 
 /// A way to the ledger that a core shares with itself: who holds an account counts up nothing that other cores look at.
@@ -178,13 +179,18 @@ struct Way(Arc<Ledger>);
 impl Purse {
     /// An empty one.
     pub fn new(ledger: &Arc<Ledger>) -> Self {
-        ledger.purse_comes();
-        Self { ledger: Arc::clone(ledger), way: Rc::new(Way(Arc::clone(ledger))), met: RefCell::default() }
+        let number = ledger.purse_comes();
+        Self {
+            number,
+            ledger: Arc::clone(ledger),
+            way: Rc::new(Way(Arc::clone(ledger))),
+            met: RefCell::default(),
+        }
     }
 
     /// Runs `spend` on the account of that name. It may be run under a lock: it neither waits nor asks for another.
     #[inline]
-    pub fn with<R>(&self, now: Moment, name: Name<'_>, spend: impl FnOnce(&Account) -> R) -> R {
+    pub fn with<R>(&self, now: Moment, name: Name<'_>, spend: impl FnOnce(Hand<'_>) -> R) -> R {
         self.with_kept(now, name, None, spend)
     }
 
@@ -195,32 +201,36 @@ impl Purse {
         now: Moment,
         name: Name<'_>,
         keep: Option<Long>,
-        spend: impl FnOnce(&Account) -> R,
+        spend: impl FnOnce(Hand<'_>) -> R,
     ) -> R {
+        // Asked for in one place only: then what is spent there is compiled in its place.
+        let visit = self.visit(now, name, keep);
+        spend(visit.hand(&self.ledger.boards, self.number))
+    }
+
+    #[inline]
+    fn visit(&self, now: Moment, name: Name<'_>, keep: Option<Long>) -> Visit<'_> {
         let print = self.ledger.print(name.bytes);
         let mut met = self.met.borrow_mut();
-        if let Some((_, account)) = met.find(print, &self.ledger) {
-            drop(met);
-            return spend(account);
+        if let Some((_, held)) = met.find(print, &self.ledger) {
+            return Visit { held: Some(held), ..Visit::default() };
         }
-        let wants = met.wants(print);
-        drop(met);
-        if wants {
-            self.remember(print, (now, name, keep), spend)
-        } else {
-            self.ledger.visit(print, (now, name, keep), spend)
+        if met.wants(print) {
+            return self.remember(print, (now, name, keep), &mut met);
         }
+        self.ledger.visit(print, now, name, keep)
     }
 
     /// Visits an account that is to be remembered.
     #[cold]
-    fn remember<R>(&self, print: Print, opening: Opening<'_>, spend: impl FnOnce(&Account) -> R) -> R {
-        let grip = self.ledger.hold(print, opening);
-        let answer = spend(self.ledger.held(&grip));
-        if let Grip::Placed(place) = grip {
-            self.met.borrow_mut().put(print, place, &self.ledger);
+    fn remember(&self, print: Print, opening: Opening<'_>, met: &mut Met) -> Visit<'_> {
+        match self.ledger.hold(print, opening) {
+            Grip::Placed(place) => {
+                met.put(print, place, &self.ledger);
+                Visit { held: Some(self.ledger.at(place)), ..Visit::default() }
+            }
+            Grip::Crowd(crowd) => Visit { crowd: Some(crowd), ..Visit::default() },
         }
-        answer
     }
 
     /// The account of that name, to be held on to.
@@ -228,8 +238,8 @@ impl Purse {
         let print = self.ledger.print(name.bytes);
         let mut met = self.met.borrow_mut();
         let grip = match met.find(print, &self.ledger) {
-            Some((place, account)) => {
-                account.hold();
+            Some((place, held)) => {
+                held.hold();
                 Grip::Placed(place)
             }
             None => {
@@ -285,6 +295,15 @@ impl Drop for Purse {
 pub struct HeldAccount {
     way: Rc<Way>,
     grip: Grip,
+}
+
+#[cfg(test)]
+impl HeldAccount {
+    pub(super) fn give_board(&self) {
+        if let Grip::Placed(place) = self.grip {
+            self.way.0.boards.give(self.way.0.at(place));
+        }
+    }
 }
 
 impl Deref for HeldAccount {

@@ -7,8 +7,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::Print;
-use super::account::Account;
-use super::table::{At, Row, Table};
+use super::account::{Account, Held};
+use super::lease::Boards;
+use super::table::{At, Table};
 use crate::base::clock::Moment;
 use crate::base::hash::Map;
 
@@ -18,12 +19,12 @@ const FIRST: u32 = 32;
 const CHUNK: u32 = 512;
 /// Most places that can be told apart.
 pub(super) const PLACES_MAX: u32 = 1 << 21;
-/// Rows that are looked at for one that is over, when there are as many as there may be.
-const LOOKS_MAX: usize = 24;
+/// Rows, empty ones too, that are looked at for one that is over when there are as many as there may be.
+const LOOKS_MAX: usize = 64;
 /// Places that are looked at for one that nobody holds any more, before there is one more.
 const PLACE_LOOKS_MAX: u32 = 4;
 
-type Chunk = OnceLock<Box<[Account]>>;
+type Chunk = OnceLock<Box<[Held]>>;
 
 /// Accounts of keys that have something in common: their hash, so that not all need the same lock.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub(super) struct Shelf {
     chunks: Box<[Chunk]>,
     room: u32,
     salt: usize,
+    pub(super) boards: Arc<Boards>,
     desk: Mutex<Desk>,
 }
 
@@ -50,7 +52,7 @@ pub(super) struct Desk {
 
 impl Shelf {
     /// For so many accounts. `salt` makes shelves differ in when they grow.
-    pub(super) fn new(room: u32, salt: usize) -> Self {
+    pub(super) fn new(room: u32, salt: usize, boards: &Arc<Boards>) -> Self {
         let room = room.clamp(1, PLACES_MAX);
         let chunks = room.div_ceil(CHUNK);
         Self {
@@ -58,6 +60,7 @@ impl Shelf {
             chunks: (0..chunks).map(|_| Chunk::new()).collect(),
             room,
             salt,
+            boards: Arc::clone(boards),
             desk: Mutex::default(),
         }
     }
@@ -69,7 +72,7 @@ impl Shelf {
 
     /// The account in a place that was given to somebody.
     #[inline]
-    pub(super) fn at(&self, place: u32) -> &Account {
+    pub(super) fn at(&self, place: u32) -> &Held {
         let (chunk, size) = self.chunk(place);
         let chunk = chunk.get().expect("a place that was given away was made before");
         &chunk[(place & (size - 1)) as usize]
@@ -90,15 +93,15 @@ impl Shelf {
             let over = desk.table.over(&mut desk.hand, LOOKS_MAX, now)?;
             desk.table.remove(over);
         }
-        Some(desk.table.insert(Row::fresh(print), self.salt))
+        Some(desk.table.insert(Account::fresh(print), self.salt))
     }
 
     /// Puts the account of a row on the shelf, if it is not there, and holds it; its place.
     pub(super) fn shelve(&self, desk: &mut Desk, at: At) -> u32 {
-        let place = desk.table.row_mut(at).place().unwrap_or_else(|| {
+        let place = desk.table.row(at).place().unwrap_or_else(|| {
             let place = self.place(desk);
-            let row = desk.table.row_mut(at);
-            self.at(place).become_of(row.account());
+            let row = desk.table.row(at);
+            self.at(place).account.become_of(row);
             row.shelve(place);
             place
         });
@@ -117,7 +120,7 @@ impl Shelf {
         }
         assert!(!is_last, "fewer are held than there are places");
         let (chunk, size) = self.chunk(desk.places);
-        chunk.get_or_init(|| (0..size).map(|_| Account::default()).collect());
+        chunk.get_or_init(|| (0..size).map(|_| Held::default()).collect());
         desk.places += 1;
         desk.places - 1
     }
@@ -133,13 +136,17 @@ impl Shelf {
 
     /// Makes the account of a place a row again.
     fn unshelve(&self, desk: &mut Desk, place: u32) {
-        let account = self.at(place);
-        let Some(at) = desk.table.find(account.print()) else { return };
+        let held = self.at(place);
+        self.boards.take(held);
+        let Some(at) = desk.table.find(held.account.print()) else {
+            return;
+        };
         // A place that is nobody's has no print, and one that was given away is in its row.
-        if desk.table.row_mut(at).place() == Some(place) {
-            desk.table.row_mut(at).take(&mut account.told());
+        let row = desk.table.row(at);
+        if row.place() == Some(place) {
+            row.become_of(&held.account);
         }
-        account.leave_place();
+        held.account.become_of(&Account::none());
     }
 }
 
@@ -149,7 +156,7 @@ mod tests {
 
     #[test]
     fn an_account_is_the_same_on_the_shelf_and_in_its_row() {
-        let shelf = Shelf::new(CHUNK * 2, 0);
+        let shelf = Shelf::new(CHUNK * 2, 0, &Arc::new(Boards::new()));
         let mut desk = shelf.lock();
         let desk = &mut *desk;
         let print = |key: u64| key << 40 | 8;
@@ -157,28 +164,25 @@ mod tests {
         for key in &keys {
             let at = shelf.open(desk, print(*key), Moment::ZERO).expect("there is room");
             let place = shelf.shelve(desk, at);
-            shelf.at(place).matters_until(Moment::from_nanos(1000 + key));
+            shelf.at(place).account.matters_until(Moment::from_nanos(1000 + key));
         }
-        let find = |desk: &mut Desk, key: u64| {
-            *desk.table.row_mut(desk.table.find(print(key)).expect("it is there"))
-        };
-        let mut all: Vec<usize> = keys
-            .iter()
-            .map(|key| std::ptr::from_ref(shelf.at(find(desk, *key).place().unwrap())).addr())
-            .collect();
+        let place =
+            |desk: &Desk, key: u64| desk.table.row(desk.table.find(print(key)).expect("it is there")).place();
+        let mut all: Vec<usize> =
+            keys.iter().map(|key| std::ptr::from_ref(shelf.at(place(desk, *key).unwrap())).addr()).collect();
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), keys.len(), "each has a place of its own");
         let one_more = print(5000);
         assert_eq!(shelf.open(desk, one_more, Moment::from_nanos(9_999_999)), None, "all are held");
         for key in &keys {
-            shelf.at(find(desk, *key).place().unwrap()).let_go();
+            shelf.at(place(desk, *key).unwrap()).let_go();
         }
         for key in &keys {
-            let place = find(desk, *key).place().unwrap();
-            shelf.unshelve(desk, place);
-            let row = find(desk, *key);
-            assert_eq!((row.place(), row.account().parts().1), (None, [0, 0, 1000 + key]));
+            let was = place(desk, *key).unwrap();
+            shelf.unshelve(desk, was);
+            let row = desk.table.row(desk.table.find(print(*key)).unwrap());
+            assert_eq!((row.place(), row.until()), (None, Moment::from_nanos(1000 + key)));
         }
         assert!(shelf.open(desk, one_more, Moment::from_nanos(9_999_999)).is_some());
     }

@@ -5,7 +5,7 @@
 //! the lock of a shelf: words are plain, and rows move when the table grows.
 
 use super::Print;
-use super::account::{self, Account};
+use super::account::Account;
 use crate::base::clock::Moment;
 
 /// Rows of a bucket.
@@ -14,11 +14,6 @@ const WAYS: usize = 4;
 const CHUNK: usize = 32;
 /// Chunks by which a table grows: one of so many there are. Tables differ, so that not all are at their emptiest at once.
 const GROWTH: [usize; 4] = [4, 5, 6, 7];
-/// Bits of a tag that say what kind of row it is; the others are the print's.
-const KIND: u64 = 7;
-/// A row that says where on the shelf the account is.
-const SHELVED: u64 = 5;
-
 /// Where a row is, until one is put in or taken out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct At {
@@ -26,20 +21,14 @@ pub(super) struct At {
     way: usize,
 }
 
-/// One account. A kind of 0 is an empty row.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C, align(32))]
-pub(super) struct Row {
-    tag: u64,
-    words: [u64; 3],
-}
-
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 #[repr(align(128))]
-struct Bucket([Row; WAYS]);
+struct Bucket([Account; WAYS]);
 
 impl Bucket {
-    const EMPTY: Self = Self([Row { tag: 0, words: [0; 3] }; WAYS]);
+    const fn empty() -> Self {
+        Self([const { Account::none() }; WAYS])
+    }
 }
 
 type Chunk = Box<[Bucket; CHUNK]>;
@@ -49,58 +38,6 @@ type Chunk = Box<[Bucket; CHUNK]>;
 pub(super) struct Table {
     chunks: Vec<Option<Chunk>>,
     used: usize,
-}
-
-impl Row {
-    /// An account that nothing was done to.
-    pub(super) const fn fresh(print: Print) -> Self {
-        Self { tag: print & !KIND | 1, words: [0; 3] }
-    }
-
-    const fn is_empty(&self) -> bool {
-        self.tag == 0
-    }
-
-    /// Whether it is that key's. No print is so small that an empty row could be its.
-    const fn is_of(&self, print: Print) -> bool {
-        self.tag ^ print <= KIND
-    }
-
-    /// The place on the shelf, if that is where the account is.
-    #[inline]
-    pub(super) const fn place(&self) -> Option<u32> {
-        if self.tag & KIND == SHELVED { Some(self.words[0] as u32) } else { None }
-    }
-
-    /// Says that the account is on the shelf.
-    pub(super) const fn shelve(&mut self, place: u32) {
-        self.tag = self.tag & !KIND | SHELVED;
-        self.words[0] = place as u64;
-    }
-
-    /// What it says, as an account to be asked and changed.
-    #[inline]
-    pub(super) const fn account(&self) -> Account {
-        Account::with(self.tag & !KIND, (self.tag & KIND) as u32 - 1, self.words)
-    }
-
-    /// Takes what an account says now.
-    #[inline]
-    pub(super) fn take(&mut self, account: &mut Account) {
-        let (rule, words) = account.parts();
-        self.tag = self.tag & !KIND | (u64::from(rule) + 1);
-        self.words = words;
-    }
-
-    /// Takes words that were kept beyond a process.
-    pub(super) const fn restore(&mut self, words: [u64; 2], until: Moment) {
-        self.words = [words[0], words[1], until.as_nanos()];
-    }
-
-    /// Whether a fresh account would say the same; of those on the shelf nothing is known here.
-    fn is_over(&self, now: Moment) -> bool {
-        self.place().is_none() && !account::is_in_force((self.tag & KIND) as u32 - 1, self.words, now)
-    }
 }
 
 impl Table {
@@ -129,14 +66,15 @@ impl Table {
     }
 
     #[inline]
-    fn rows(&self, bucket: usize) -> Option<&[Row; WAYS]> {
+    fn rows(&self, bucket: usize) -> Option<&[Account; WAYS]> {
         let chunk = self.chunks.get(bucket / CHUNK)?.as_ref()?;
         Some(&chunk[bucket % CHUNK].0)
     }
 
     #[inline]
-    fn rows_mut(&mut self, bucket: usize) -> &mut [Row; WAYS] {
-        let chunk = self.chunks[bucket / CHUNK].get_or_insert_with(|| Box::new([Bucket::EMPTY; CHUNK]));
+    fn rows_mut(&mut self, bucket: usize) -> &mut [Account; WAYS] {
+        let chunk =
+            self.chunks[bucket / CHUNK].get_or_insert_with(|| Box::new([const { Bucket::empty() }; CHUNK]));
         &mut chunk[bucket % CHUNK].0
     }
 
@@ -151,7 +89,7 @@ impl Table {
             if way < WAYS {
                 return Some(At { bucket, way });
             }
-            if rows[WAYS - 1].is_empty() {
+            if rows[WAYS - 1].is_none() {
                 return None;
             }
             bucket = self.after(bucket);
@@ -159,12 +97,13 @@ impl Table {
     }
 
     #[inline]
-    pub(super) fn row_mut(&mut self, at: At) -> &mut Row {
-        &mut self.rows_mut(at.bucket)[at.way]
+    pub(super) fn row(&self, at: At) -> &Account {
+        let chunk = self.chunks[at.bucket / CHUNK].as_ref().expect("there is a row");
+        &chunk[at.bucket % CHUNK].0[at.way % WAYS]
     }
 
     /// Puts in a row whose key has none; where it is. `salt` makes tables differ in when they grow.
-    pub(super) fn insert(&mut self, row: Row, salt: usize) -> At {
+    pub(super) fn insert(&mut self, row: Account, salt: usize) -> At {
         if (self.used + 1) * 5 > self.size() * WAYS * 4 {
             self.grow(self.chunks.len() / GROWTH[salt % GROWTH.len()] + 1);
         }
@@ -179,19 +118,21 @@ impl Table {
         let size = self.chunks.len() + by;
         let mut before = std::mem::replace(&mut self.chunks, (0..size).map(|_| None).collect());
         while let Some(chunk) = before.pop() {
-            let rows = chunk.iter().flat_map(|chunk| chunk.iter()).flat_map(|bucket| &bucket.0);
-            rows.filter(|row| !row.is_empty()).for_each(|row| {
-                self.put(*row);
-            });
+            let mut chunk = chunk;
+            for row in chunk.iter_mut().flat_map(|chunk| chunk.iter_mut()).flat_map(|bucket| &mut bucket.0) {
+                if !row.is_none() {
+                    self.put(std::mem::take(row));
+                }
+            }
         }
     }
 
     /// Rows of a bucket are taken from the first on: its last one says whether it is full.
-    fn put(&mut self, row: Row) -> At {
-        let mut bucket = self.home(row.tag);
+    fn put(&mut self, row: Account) -> At {
+        let mut bucket = self.home(row.print());
         loop {
             let rows = self.rows_mut(bucket);
-            if let Some(way) = rows.iter().position(Row::is_empty) {
+            if let Some(way) = rows.iter().position(Account::is_none) {
                 rows[way] = row;
                 return At { bucket, way };
             }
@@ -208,11 +149,12 @@ impl Table {
         // Nobody went past a bucket that was not full.
         while was_full {
             let Some(rows) = self.rows(bucket) else { break };
-            was_full = !rows[WAYS - 1].is_empty();
-            let went_past =
-                |row: &Row| !row.is_empty() && self.gap(self.home(row.tag), bucket) >= self.gap(hole, bucket);
+            was_full = !rows[WAYS - 1].is_none();
+            let went_past = |row: &Account| {
+                !row.is_none() && self.gap(self.home(row.print()), bucket) >= self.gap(hole, bucket)
+            };
             if let Some(way) = rows.iter().position(went_past) {
-                let row = rows[way];
+                let row = std::mem::take(&mut self.rows_mut(bucket)[way]);
                 self.rows_mut(hole)[WAYS - 1] = row;
                 self.close_up(At { bucket, way });
                 hole = bucket;
@@ -224,9 +166,9 @@ impl Table {
     /// Closes the gap in a bucket; whether it was full.
     fn close_up(&mut self, at: At) -> bool {
         let rows = self.rows_mut(at.bucket);
-        let was_full = !rows[WAYS - 1].is_empty();
-        rows.copy_within(at.way + 1.., at.way);
-        rows[WAYS - 1] = Row::default();
+        let was_full = !rows[WAYS - 1].is_none();
+        rows[at.way] = Account::none();
+        rows[at.way..].rotate_left(1);
         was_full
     }
 
@@ -235,20 +177,23 @@ impl Table {
         (0..looks).find_map(|_| {
             *hand = if *hand + 1 < self.size() * WAYS { *hand + 1 } else { 0 };
             let at = At { bucket: *hand / WAYS, way: *hand % WAYS };
-            let row = self.rows(at.bucket)?[at.way];
-            (!row.is_empty() && row.is_over(now)).then_some(at)
+            let row = &self.rows(at.bucket)?[at.way];
+            let is_over = !row.is_none() && row.place().is_none() && !row.is_in_force(now);
+            is_over.then_some(at)
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
     use crate::base::rng::Rng;
 
     #[test]
     fn a_bucket_is_two_lines_of_the_cache() {
-        assert_eq!((size_of::<Row>(), size_of::<Bucket>(), align_of::<Bucket>()), (32, 128, 128));
+        assert_eq!((size_of::<Account>(), size_of::<Bucket>(), align_of::<Bucket>()), (32, 128, 128));
     }
 
     #[test]
@@ -265,15 +210,19 @@ mod tests {
                 assert_eq!(at.is_some(), model[key], "seed {seed}, step {step}, {key}");
                 match at {
                     Some(at) => {
-                        assert_eq!(table.row_mut(at).words[2], key as u64, "seed {seed}, step {step}");
+                        assert_eq!(
+                            table.row(at).third.load(Ordering::Relaxed),
+                            key as u64,
+                            "seed {seed}, step {step}"
+                        );
                         if rng.below(3) > 0 {
                             table.remove(at);
                             model[key] = false;
                         }
                     }
                     None if rng.below(1000) < 500 + 400 * (step / 20_000) => {
-                        let at = table.insert(Row::fresh(prints[key]), 3);
-                        table.row_mut(at).words[2] = key as u64;
+                        let at = table.insert(Account::fresh(prints[key]), 3);
+                        table.row(at).third.store(key as u64, Ordering::Relaxed);
                         model[key] = true;
                     }
                     None => {}
