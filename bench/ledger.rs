@@ -11,14 +11,14 @@ use std::sync::Arc;
 use ringway::base::clock::Moment;
 use ringway::base::window::quota::{Gauge, Quota, Span, Unit};
 use ringway::base::window::{Fixed, Leaky, Seats, Sliding, Turn};
-use ringway::link::ledger::{Account, Ledger, Name, Purse};
+use ringway::link::ledger::{Hand, Ledger, Name, Purse};
 
 const WINDOW: Duration = Duration::from_secs(60);
 const LIMIT: u64 = 1_000_000;
 const NOW: Moment = Moment::from_nanos(120_000_000_000);
 
 /// Goes round so many keys, each met before, with `spend`, which says something of the account and whether it admits.
-fn spending(keys: usize, admits: bool, spend: impl Fn(&Account, &Purse) -> (u64, bool) + 'static) -> Work {
+fn spending(keys: usize, admits: bool, spend: impl Fn(Hand<'_>, &Purse) -> (u64, bool) + 'static) -> Work {
     let purse = Purse::new(&Arc::new(Ledger::new()));
     let keys: Vec<String> = (0..keys).map(|number| format!("routes/{number}:consumer-{number}")).collect();
     let name = |key: &'static str| Name { bytes: key.as_bytes(), limit: 7 };
@@ -98,7 +98,7 @@ mod at_large {
     use super::{LIMIT, NOW, WINDOW};
 
     /// What a key may take, with what a core remembers of it. A million take so many megabytes.
-    const BYTES_PER_KEY: usize = 66;
+    const BYTES_PER_KEY: usize = 64;
     /// What is promised of times, in nanoseconds. Told beside what was measured; nothing fails for it, because other work on
     /// the machine would have it do so.
     const HOT_NS: u64 = 20;

@@ -82,10 +82,24 @@ impl Fixed {
         }
     }
 
+    /// What a window admits.
+    pub const fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Ticks until a moment. Either of two divisions by what is known costs less than one by what is not.
+    #[inline]
+    const fn ticks(&self, now: Moment) -> u64 {
+        const TICK_NS: u64 = TICK.as_nanos() as u64;
+        const LONG_TICK_NS: u64 = LONG_TICK.as_nanos() as u64;
+        if self.tick_ns == TICK_NS { now.as_nanos() / TICK_NS } else { now.as_nanos() / LONG_TICK_NS }
+    }
+
     /// What spending `cost` comes to, and the word after it if it is admitted.
+    #[inline]
     pub fn spend(&self, word: u64, now: Moment, cost: u64) -> (Spent, Option<u64>) {
         // 32 bits of ticks come round after 497 days; differences do not mind.
-        let now = (now.as_nanos() / self.tick_ns) & COUNT_MAX;
+        let now = self.ticks(now) & COUNT_MAX;
         let (start, spent) = unpack(word);
         let age = now.wrapping_sub(start) & COUNT_MAX;
         let age = if age > COUNT_MAX - AHEAD_TICKS { 0 } else { age };

@@ -16,7 +16,7 @@ use crate::base::window::long::Long;
 use crate::base::window::quota::When;
 use crate::exchange::{Exchange, Reply};
 use crate::expr::{Template, Var, Vars as _};
-use crate::link::ledger::{Account, Epoch, HeldAccount, Ledger, Name, Purse};
+use crate::link::ledger::{Epoch, Hand, HeldAccount, Ledger, Name, Purse};
 use crate::model::field::{InRange, Text};
 
 /// The largest number a limit can be given, of requests as of seconds.
@@ -290,7 +290,7 @@ impl Till {
         now: Moment,
         (scope, keep): (&[u8], Option<Long>),
         write: impl FnOnce(&mut Vec<u8>) -> bool,
-        spend: impl FnOnce(&Account) -> R,
+        spend: impl FnOnce(Hand<'_>) -> R,
     ) -> Option<R> {
         let mut name = self.scratch.borrow_mut();
         name.clear();

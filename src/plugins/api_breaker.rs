@@ -192,7 +192,7 @@ impl ApiBreaker {
         name.extend_from_slice(&self.scope);
         name.extend_from_slice(ex.route.route_id().as_bytes());
         let name = Name { bytes: &name, limit: self.scope.len() };
-        panel.purse.with(env.core.now(), name, |account| act(account))
+        panel.purse.with(env.core.now(), name, |account| act(&account))
     }
 }
 

@@ -1,7 +1,6 @@
 //! One account: its words, how they are changed, and whether they still say anything.
 //!
-//! 48 bytes, in four lines of the cache three accounts: what is looked at for every request is in the first 32. Who finds
-//! an account holds its shard's lock, or has it held open; see the module above.
+//! 32 bytes. Who finds an account holds its shard's lock, or has it held on the shelf; see the module above.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,34 +9,85 @@ use super::{Epoch, Print};
 use crate::base::clock::Moment;
 use crate::base::window::{Fixed, Leaky, Seats, Slide, Sliding, Spent, Turn};
 
+/// Bits of a tag that say which rule holds; the others are the print's, but for the next.
+const RULE: u64 = 3;
+/// The account is on the shelf, in the place that the first word says.
+const SHELVED: u64 = 4;
 /// When an account says something that a fresh one would not: until the moment in its third word.
-const UNTIL: u32 = 0;
+const UNTIL: u64 = 0;
 /// The same: while its first word is not zero.
-const ALWAYS: u32 = 1;
+const ALWAYS: u64 = 1;
 /// The same: until the first word, which is a moment, and the time in the second word after it.
-const BY_TURN: u32 = 2;
+const BY_TURN: u64 = 2;
 /// The same: until the first word, which is a moment.
-const BY_FULL: u32 = 3;
-/// The bits of a state that say which of these it is; the others say how often the place was given anew.
-const RULE: u32 = 3;
+const BY_FULL: u64 = 3;
 
 /// One counter, or one breaker (see [`crate::link::breaker`]).
 #[derive(Debug, Default)]
-#[repr(C, align(16))]
+#[repr(C, align(32))]
 pub struct Account {
-    print: [AtomicU64; 2],
+    /// What it is found by, and a few bits more. Zero where there is none.
+    tag: AtomicU64,
     pub(in crate::link) first: AtomicU64,
-    /// How many there are who have it held open.
-    holders: AtomicU32,
-    state: AtomicU32,
     /// Of a bucket: what was ever given back.
     pub(in crate::link) second: AtomicU64,
     /// Until when the words matter; of a bucket what somebody has begun to give back.
     pub(super) third: AtomicU64,
 }
 
+/// An account that somebody holds on to, on the shelf: a line of the cache to itself, so that two that are busy on two cores do
+/// not meet.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub(super) struct Held {
+    pub(super) account: Account,
+    /// How many there are who hold it.
+    holders: AtomicU32,
+    /// Which board its portions are on, with one more: zero is none.
+    board: AtomicU32,
+    /// How often a swap failed, nearly.
+    fought: AtomicU32,
+}
+
+impl Held {
+    /// Holds it: whoever calls has the lock, or holds it already.
+    pub(super) fn hold(&self) {
+        self.holders.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Holds it no more. What was done to it before is seen by whoever closes it.
+    pub(super) fn let_go(&self) {
+        self.holders.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Whether nobody holds it. Under the lock that stays so.
+    pub(super) fn is_free(&self) -> bool {
+        self.holders.load(Ordering::Acquire) == 0
+    }
+
+    /// Which board it has, with one more.
+    #[inline]
+    pub(super) fn board(&self) -> u32 {
+        self.board.load(Ordering::Acquire)
+    }
+
+    /// Gives it a board, or none; under the lock of boards.
+    pub(super) fn set_board(&self, board: u32) {
+        self.fought.store(0, Ordering::Relaxed);
+        self.board.store(board, Ordering::Release);
+    }
+
+    /// Counts a swap that failed; how many did. One that is not counted, because two failed at once, is no loss.
+    pub(super) fn fought(&self) -> u32 {
+        let fought = self.fought.load(Ordering::Relaxed).saturating_add(1);
+        self.fought.store(fought, Ordering::Relaxed);
+        fought
+    }
+}
+
 impl Account {
     /// Spends `cost` in a window that starts with its first use.
+    #[inline]
     pub fn spend_fixed(&self, fixed: &Fixed, window: Duration, now: Moment, cost: u64) -> Spent {
         let mut seen = self.first.load(Ordering::Relaxed);
         loop {
@@ -84,11 +134,13 @@ impl Account {
         let mut seen = self.first.load(Ordering::Relaxed);
         loop {
             let turn = bucket.ask(seen, now);
-            let Turn::Mine { next, .. } = turn else { return turn };
+            let Turn::Mine { next, .. } = turn else {
+                return turn;
+            };
             match self.first.compare_exchange_weak(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) if seen == 0 => {
                     self.second.store(bucket.spacing_ns(), Ordering::Relaxed);
-                    self.state.fetch_or(BY_TURN, Ordering::Relaxed);
+                    self.tag.fetch_or(BY_TURN, Ordering::Relaxed);
                     return turn;
                 }
                 Ok(_) => return turn,
@@ -122,12 +174,12 @@ impl Account {
 
     /// Keeps the account open, whatever the time is, while its first word is not zero.
     pub(in crate::link) fn matters_always(&self) {
-        self.state.fetch_or(ALWAYS, Ordering::Relaxed);
+        self.tag.fetch_or(ALWAYS, Ordering::Relaxed);
     }
 
     /// The same until its first word, which is a moment.
     pub(super) fn matters_while_filling(&self) {
-        self.state.fetch_or(BY_FULL, Ordering::Relaxed);
+        self.tag.fetch_or(BY_FULL, Ordering::Relaxed);
     }
 
     /// The same until a moment.
@@ -140,54 +192,76 @@ impl Account {
         [self.first.load(Ordering::Acquire), self.second.load(Ordering::Acquire)]
     }
 
-    /// Its words as they were kept beyond a process, before anybody has found it.
+    /// Until when its words matter, if time alone says so.
+    pub(super) fn until(&self) -> Moment {
+        Moment::from_nanos(self.third.load(Ordering::Acquire))
+    }
+
+    /// No account.
+    pub(super) const fn none() -> Self {
+        Self::fresh(0)
+    }
+
+    /// One that nothing was done to.
+    pub(super) const fn fresh(print: Print) -> Self {
+        Self {
+            tag: AtomicU64::new(print),
+            first: AtomicU64::new(0),
+            second: AtomicU64::new(0),
+            third: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether there is none. Prints are never zero.
+    #[inline]
+    pub(super) fn is_none(&self) -> bool {
+        self.tag.load(Ordering::Relaxed) == 0
+    }
+
+    /// What it is found by.
+    #[inline]
+    pub(super) fn print(&self) -> Print {
+        self.tag.load(Ordering::Acquire) & !(RULE | SHELVED)
+    }
+
+    /// Whether it is that key's.
+    #[inline]
+    pub(super) fn is_of(&self, print: Print) -> bool {
+        self.tag.load(Ordering::Relaxed) ^ print <= (RULE | SHELVED)
+    }
+
+    /// The place on the shelf, if that is where it is.
+    #[inline]
+    pub(super) fn place(&self) -> Option<u32> {
+        let is_shelved = self.tag.load(Ordering::Relaxed) & SHELVED != 0;
+        is_shelved.then(|| self.first.load(Ordering::Relaxed) as u32)
+    }
+
+    /// Says in which place on the shelf it is, under the lock.
+    pub(super) fn shelve(&self, place: u32) {
+        self.tag.fetch_or(SHELVED, Ordering::Relaxed);
+        self.first.store(u64::from(place), Ordering::Relaxed);
+    }
+
+    /// Makes it what another one is, under the lock and held by nobody.
+    pub(super) fn become_of(&self, other: &Self) {
+        self.tag.store(other.tag.load(Ordering::Acquire), Ordering::Release);
+        self.first.store(other.first.load(Ordering::Acquire), Ordering::Release);
+        self.second.store(other.second.load(Ordering::Acquire), Ordering::Release);
+        self.third.store(other.third.load(Ordering::Acquire), Ordering::Release);
+    }
+
+    /// Takes words that were kept beyond a process, before anybody has found it.
     pub(super) fn restore(&self, words: [u64; 2], until: Moment) {
         self.first.store(words[0], Ordering::Relaxed);
         self.second.store(words[1], Ordering::Relaxed);
         self.third.store(until.as_nanos(), Ordering::Relaxed);
     }
 
-    /// What it is found by.
-    pub(super) fn print(&self) -> Print {
-        (self.print[0].load(Ordering::Acquire), self.print[1].load(Ordering::Acquire))
-    }
-
-    /// How often the place was given to somebody else.
-    pub(super) fn generation(&self) -> u32 {
-        self.state.load(Ordering::Acquire) / (RULE + 1)
-    }
-
-    /// Makes it the fresh account of somebody, under the lock and held by nobody. What was there before is told from it by
-    /// the generation, which changes first.
-    pub(super) fn begin(&self, print: Print) {
-        let generation = self.generation().wrapping_add(1);
-        self.state.store(generation.wrapping_mul(RULE + 1), Ordering::Release);
-        for (word, value) in [(&self.first, 0), (&self.second, 0), (&self.third, 0)] {
-            word.store(value, Ordering::Release);
-        }
-        self.print[0].store(print.0, Ordering::Release);
-        self.print[1].store(print.1, Ordering::Release);
-    }
-
-    /// Holds it open: whoever calls has the lock, or holds it already.
-    pub(super) fn hold(&self) {
-        self.holders.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Holds it no more. What was done to it before is seen by whoever closes it.
-    pub(super) fn let_go(&self) {
-        self.holders.fetch_sub(1, Ordering::Release);
-    }
-
-    /// Whether nobody holds it, and a fresh account would say the same. Under the lock that stays so.
-    pub(super) fn is_free(&self, now: Moment) -> bool {
-        self.holders.load(Ordering::Acquire) == 0 && !self.is_in_force(now)
-    }
-
     /// Whether its words say anything that a fresh account would not.
     pub(super) fn is_in_force(&self, now: Moment) -> bool {
         let first = self.first.load(Ordering::Relaxed);
-        match self.state.load(Ordering::Relaxed) & RULE {
+        match self.tag.load(Ordering::Relaxed) & RULE {
             UNTIL => self.third.load(Ordering::Relaxed) > now.as_nanos(),
             ALWAYS => first != 0,
             BY_TURN => first.saturating_add(self.second.load(Ordering::Relaxed)) > now.as_nanos(),

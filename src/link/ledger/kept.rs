@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use aws_lc_rs::hmac;
 
+use super::Print;
 use crate::base::clock::UnixMs;
 use crate::base::hash::Map;
 use crate::base::window::long::Long;
@@ -50,6 +51,8 @@ struct Book {
     key: [u8; 32],
     hash: hmac::Key,
     shards: Vec<Mutex<Shard>>,
+    /// One saves at a time: what it looks at is nowhere else meanwhile.
+    saving: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -71,8 +74,8 @@ struct Resting {
 #[derive(Debug)]
 struct Open {
     id: KeptId,
-    /// Where the account is, and which of those it is that were there.
-    at: (u32, u32),
+    /// What the account is found by.
+    print: Print,
     long: Long,
 }
 
@@ -89,8 +92,8 @@ impl Book {
     }
 }
 
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Kept {
@@ -99,7 +102,7 @@ impl Kept {
         let back_ms = keepsake.at.saturating_sub(now);
         let hash = hmac::Key::new(hmac::HMAC_SHA256, &keepsake.key);
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        let book = Book { key: keepsake.key, hash, shards };
+        let book = Book { key: keepsake.key, hash, shards, saving: Mutex::default() };
         for kept in keepsake.accounts {
             let words = kept.long.after_a_rest(kept.words, back_ms, now);
             let until = kept.until.saturating_sub(back_ms);
@@ -119,7 +122,7 @@ impl Kept {
     }
 
     /// Takes note of an account that is opened; its words, and until when they matter, if there was one before.
-    pub(super) fn open(&self, name: &[u8], long: Long, at: (u32, u32)) -> Option<([u64; 2], UnixMs)> {
+    pub(super) fn open(&self, name: &[u8], long: Long, print: Print) -> Option<([u64; 2], UnixMs)> {
         let book = self.0.get()?;
         let id = book.id(name);
         let mut shard = book.shard(&id);
@@ -129,38 +132,49 @@ impl Kept {
                 // A quarter more: twice as many would be as much in vain.
                 open.reserve_exact((open.len() / 4).max(8));
             }
-            open.push(Open { id, at, long });
+            open.push(Open { id, print, long });
         }
         resting.remove(&id).map(|resting| (resting.words, resting.until))
     }
 
-    /// All that is worth keeping; `look` tells the words of the account in a place, and until when they matter, if it is
-    /// still the one that was there. `None` where nothing is kept.
+    /// All that is worth keeping; `look` tells the words of the account of a print, and until when they matter, if there is
+    /// one. It may lock what is locked while an account is opened, so nothing is locked here meanwhile. `None` where nothing
+    /// is kept.
     pub(super) fn save(
         &self,
         now: UnixMs,
-        look: impl Fn(u32, u32) -> Option<([u64; 2], UnixMs)>,
+        look: impl Fn(Print) -> Option<([u64; 2], UnixMs)>,
     ) -> Option<Keepsake> {
         let book = self.0.get()?;
+        let _alone = lock(&book.saving);
         let mut accounts = Vec::new();
         for shard in &book.shards {
-            let mut shard = lock(shard);
-            let Shard { resting, open } = &mut *shard;
-            open.retain(|Open { id, at, long }| {
-                let Some((words, until)) = look(at.0, at.1) else { return false };
+            let mut open = {
+                let Shard { resting, open } = &mut *lock(shard);
+                resting.retain(|id, Resting { words, until, long }| {
+                    if *until > now {
+                        accounts.push(KeptAccount { id: *id, words: *words, until: *until, long: *long });
+                    }
+                    *until > now
+                });
+                std::mem::take(open)
+            };
+            // One that was closed and opened again is there twice.
+            open.sort_unstable_by_key(|open| open.id);
+            open.dedup_by_key(|open| open.id);
+            open.retain(|Open { id, print, long }| {
+                let Some((words, until)) = look(*print) else { return false };
                 if words != [0; 2] && until > now {
                     accounts.push(KeptAccount { id: *id, words, until, long: *long });
                 }
                 true
             });
-            resting.retain(|id, Resting { words, until, long }| {
-                if *until > now {
-                    accounts.push(KeptAccount { id: *id, words: *words, until: *until, long: *long });
-                }
-                *until > now
-            });
+            let mut shard = lock(shard);
+            open.append(&mut shard.open);
+            shard.open = open;
         }
         accounts.sort_unstable_by_key(|kept| kept.id);
+        accounts.dedup_by_key(|kept| kept.id);
         Some(Keepsake { key: book.key, at: now, accounts })
     }
 }

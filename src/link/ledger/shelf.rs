@@ -1,26 +1,30 @@
-//! A part of the ledger: accounts in places that never move, and the way from a print to a place.
+//! A part of the ledger: accounts by print under a lock, and those that cores hold on to in places that never move.
 //!
-//! Places come in chunks that are made when they are needed and stay, so an account is reached by its number without a
-//! lock. Which print has which place is known under the lock alone. Accounts that were opened one after the other do not lie side by side,
-//! because two that are busy on two cores would slow each other down.
+//! An account that nobody holds is a row of the [`Table`]. One that a core remembers or a request holds on to is put on the shelf:
+//! places come in chunks that are made when they are needed and stay, so it is reached by its number without a lock. When
+//! nobody holds it any more its place is given to the next one, and it is a row again.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::Print;
-use super::account::Account;
+use super::account::{Account, Held};
+use super::lease::Boards;
+use super::table::{At, Table};
 use crate::base::clock::Moment;
 use crate::base::hash::Map;
 
 /// Places of the first chunk: most processes count few keys. A power of two, as the next.
 const FIRST: u32 = 32;
-/// Places of any other. 24 KB: half a chunk of each shard is in vain on average.
+/// Places of any other. 32 KB: half a chunk of each shelf is in vain on average.
 const CHUNK: u32 = 512;
-/// Odd, so that steps of so many places come to all of a chunk.
-const STRIDE: u32 = 197;
-/// Places that are looked at for one that may be had, when all are taken.
-const LOOKS_MAX: u32 = 16;
+/// Most places that can be told apart.
+pub(super) const PLACES_MAX: u32 = 1 << 21;
+/// Rows, empty ones too, that are looked at for one that is over when there are as many as there may be.
+const LOOKS_MAX: usize = 64;
+/// Places that are looked at for one that nobody holds any more, before there is one more.
+const PLACE_LOOKS_MAX: u32 = 4;
 
-type Chunk = OnceLock<Box<[Account]>>;
+type Chunk = OnceLock<Box<[Held]>>;
 
 /// Accounts of keys that have something in common: their hash, so that not all need the same lock.
 #[derive(Debug)]
@@ -28,44 +32,50 @@ pub(super) struct Shelf {
     first: Chunk,
     chunks: Box<[Chunk]>,
     room: u32,
+    salt: usize,
+    pub(super) boards: Arc<Boards>,
     desk: Mutex<Desk>,
 }
 
 /// What is known under the lock alone.
 #[derive(Debug, Default)]
 pub(super) struct Desk {
-    index: Index,
-    /// How many places are taken: those before it.
-    taken: u32,
-    /// Where the last look for a place ended.
-    hand: u32,
-    /// Accounts of new keys that found no place, by limit. Empty unless all places are taken.
+    pub(super) table: Table,
+    /// How many places there are.
+    places: u32,
+    /// Where the last look for a place ended, and the last one for a row.
+    place_hand: u32,
+    hand: usize,
+    /// Accounts of new keys that found no row, by limit. Empty unless all are taken.
     pub(super) crowds: Map<Print, Arc<Account>>,
 }
 
 impl Shelf {
-    /// For so many accounts.
-    pub(super) fn new(room: u32) -> Self {
+    /// For so many accounts. `salt` makes shelves differ in when they grow.
+    pub(super) fn new(room: u32, salt: usize, boards: &Arc<Boards>) -> Self {
         let room = room.clamp(1, PLACES_MAX);
         let chunks = room.div_ceil(CHUNK);
         Self {
             first: Chunk::new(),
             chunks: (0..chunks).map(|_| Chunk::new()).collect(),
             room,
+            salt,
+            boards: Arc::clone(boards),
             desk: Mutex::default(),
         }
     }
 
+    #[inline]
     pub(super) fn lock(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The account in a place that was given to somebody.
     #[inline]
-    pub(super) fn at(&self, place: u32) -> &Account {
+    pub(super) fn at(&self, place: u32) -> &Held {
         let (chunk, size) = self.chunk(place);
         let chunk = chunk.get().expect("a place that was given away was made before");
-        &chunk[(place.wrapping_mul(STRIDE) & (size - 1)) as usize]
+        &chunk[(place & (size - 1)) as usize]
     }
 
     #[inline]
@@ -73,200 +83,107 @@ impl Shelf {
         if place < FIRST { (&self.first, FIRST) } else { (&self.chunks[(place / CHUNK) as usize], CHUNK) }
     }
 
-    /// The place of a print.
-    #[inline]
-    pub(super) fn find(&self, desk: &Desk, print: Print) -> Option<u32> {
-        desk.index.find(print, |place| self.at(place).print() == print)
+    /// A row with a fresh account, if there may be one more, or one of those that are looked at is over.
+    pub(super) fn open(&self, desk: &mut Desk, print: Print, now: Moment) -> Option<At> {
+        if desk.table.len() >= self.room as usize {
+            // Those on the shelf that nobody holds are looked at first: they are rows again.
+            if let Some(place) = self.unheld(desk, PLACE_LOOKS_MAX) {
+                self.unshelve(desk, place);
+            }
+            let over = desk.table.over(&mut desk.hand, LOOKS_MAX, now)?;
+            desk.table.remove(over);
+        }
+        Some(desk.table.insert(Account::fresh(print), self.salt))
     }
 
-    /// A place with a fresh account, if there is one never taken, or one of those that are looked at may be had.
-    pub(super) fn open(&self, desk: &mut Desk, print: Print, now: Moment) -> Option<u32> {
-        let place = if desk.taken < self.room {
-            let (chunk, size) = self.chunk(desk.taken);
-            chunk.get_or_init(|| (0..size).map(|_| Account::default()).collect());
-            desk.taken += 1;
-            desk.taken - 1
-        } else {
-            let found = (0..LOOKS_MAX.min(self.room)).find_map(|_| {
-                let place = desk.hand % self.room;
-                desk.hand = place + 1;
-                self.at(place).is_free(now).then_some(place)
-            })?;
-            desk.index.remove(self.at(found).print(), found, |place| self.at(place).print());
-            found
+    /// Puts the account of a row on the shelf, if it is not there, and holds it; its place.
+    pub(super) fn shelve(&self, desk: &mut Desk, at: At) -> u32 {
+        let place = desk.table.row(at).place().unwrap_or_else(|| {
+            let place = self.place(desk);
+            let row = desk.table.row(at);
+            self.at(place).account.become_of(row);
+            row.shelve(place);
+            place
+        });
+        self.at(place).hold();
+        place
+    }
+
+    /// A place for an account.
+    fn place(&self, desk: &mut Desk) -> u32 {
+        // There are no more rows than places there may be, and at least one row has none.
+        let is_last = desk.places >= self.room;
+        let looks = if is_last { desk.places } else { PLACE_LOOKS_MAX };
+        if let Some(place) = self.unheld(desk, looks) {
+            self.unshelve(desk, place);
+            return place;
+        }
+        assert!(!is_last, "fewer are held than there are places");
+        let (chunk, size) = self.chunk(desk.places);
+        chunk.get_or_init(|| (0..size).map(|_| Held::default()).collect());
+        desk.places += 1;
+        desk.places - 1
+    }
+
+    /// Some place whose account nobody holds any more, if one of so many has such a one.
+    fn unheld(&self, desk: &mut Desk, looks: u32) -> Option<u32> {
+        (0..looks.min(desk.places)).find_map(|_| {
+            let place = if desk.place_hand < desk.places { desk.place_hand } else { 0 };
+            desk.place_hand = place + 1;
+            self.at(place).is_free().then_some(place)
+        })
+    }
+
+    /// Makes the account of a place a row again.
+    fn unshelve(&self, desk: &mut Desk, place: u32) {
+        let held = self.at(place);
+        self.boards.take(held);
+        let Some(at) = desk.table.find(held.account.print()) else {
+            return;
         };
-        self.at(place).begin(print);
-        desk.index.insert(print, place, |place| self.at(place).print());
-        Some(place)
-    }
-}
-
-impl Desk {
-    /// How many accounts there are.
-    pub(super) const fn accounts(&self) -> usize {
-        self.taken as usize
-    }
-}
-
-/// Bits of an entry that say the place.
-const PLACE_BITS: u32 = 21;
-/// Most places that can be told apart, with one for "none".
-pub(super) const PLACES_MAX: u32 = (1 << PLACE_BITS) - 1;
-
-/// From prints to places: an open table of 32 bits an entry, of which some are the print's, so that seldom an account is
-/// looked at in vain.
-#[derive(Debug, Default)]
-struct Index {
-    /// A power of two. Zero: nothing.
-    entries: Vec<u32>,
-    used: usize,
-}
-
-impl Index {
-    const fn mask(&self) -> usize {
-        self.entries.len().wrapping_sub(1)
-    }
-
-    const fn home(&self, print: Print) -> usize {
-        (print.1 >> 32) as usize & self.mask()
-    }
-
-    const fn entry(print: Print, place: u32) -> u32 {
-        (print.1 as u32) << PLACE_BITS | (place + 1)
-    }
-
-    #[inline]
-    fn find(&self, print: Print, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        if self.entries.is_empty() {
-            return None;
+        // A place that is nobody's has no print, and one that was given away is in its row.
+        let row = desk.table.row(at);
+        if row.place() == Some(place) {
+            row.become_of(&held.account);
         }
-        let tag = (print.1 as u32) << PLACE_BITS;
-        let mut at = self.home(print);
-        // An eighth is empty.
-        loop {
-            let entry = self.entries[at];
-            if entry == 0 {
-                return None;
-            }
-            if (entry ^ tag) >> PLACE_BITS == 0 {
-                let place = (entry & PLACES_MAX) - 1;
-                if is_it(place) {
-                    return Some(place);
-                }
-            }
-            at = (at + 1) & self.mask();
-        }
-    }
-
-    fn insert(&mut self, print: Print, place: u32, print_of: impl Fn(u32) -> Print) {
-        if (self.used + 1) * 8 > self.entries.len() * 7 {
-            let size = (self.entries.len() * 2).max(16);
-            let before = std::mem::replace(&mut self.entries, vec![0; size]);
-            for entry in before.into_iter().filter(|entry| *entry != 0) {
-                let place = (entry & PLACES_MAX) - 1;
-                self.put(print_of(place), place);
-            }
-        }
-        self.put(print, place);
-        self.used += 1;
-    }
-
-    fn put(&mut self, print: Print, place: u32) {
-        let mut at = self.home(print);
-        while self.entries[at] != 0 {
-            at = (at + 1) & self.mask();
-        }
-        self.entries[at] = Self::entry(print, place);
-    }
-
-    /// Takes an entry out, and moves those up that were put after it for want of their own place.
-    fn remove(&mut self, print: Print, place: u32, print_of: impl Fn(u32) -> Print) {
-        let entry = Self::entry(print, place);
-        let mut hole = self.home(print);
-        while self.entries[hole] != entry {
-            if self.entries[hole] == 0 {
-                return;
-            }
-            hole = (hole + 1) & self.mask();
-        }
-        let mut at = hole;
-        loop {
-            at = (at + 1) & self.mask();
-            let entry = self.entries[at];
-            if entry == 0 {
-                break;
-            }
-            let home = self.home(print_of((entry & PLACES_MAX) - 1));
-            // How far it is from home; it may move up to the hole if that is not before its home.
-            let (away, gap) = (at.wrapping_sub(home) & self.mask(), at.wrapping_sub(hole) & self.mask());
-            if away >= gap {
-                self.entries[hole] = entry;
-                hole = at;
-            }
-        }
-        self.entries[hole] = 0;
-        self.used -= 1;
+        held.account.become_of(&Account::none());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::rng::Rng;
-
-    /// Prints that often have the same home, and the same bits in an entry.
-    fn print(rng: &mut Rng) -> Print {
-        (rng.below(4), rng.below(24) << 32 | rng.below(3))
-    }
 
     #[test]
-    fn an_index_knows_what_was_put_in_and_not_taken_out() {
-        let seed = 4242;
-        let mut rng = Rng::seeded(seed);
-        let mut index = Index::default();
-        let mut model: Vec<Option<Print>> = vec![None; 200];
-        for step in 0..40_000 {
-            let place = rng.below(200) as u32;
-            let there = model[place as usize];
-            match there {
-                Some(print) if rng.below(3) > 0 => {
-                    index.remove(print, place, |place| model[place as usize].unwrap());
-                    model[place as usize] = None;
-                }
-                Some(_) => {}
-                None => {
-                    let print = print(&mut rng);
-                    if model.contains(&Some(print)) {
-                        continue;
-                    }
-                    index.insert(print, place, |place| model[place as usize].unwrap());
-                    model[place as usize] = Some(print);
-                }
-            }
-            let print = print(&mut rng);
-            let expected = model.iter().position(|known| *known == Some(print)).map(|at| at as u32);
-            let found = index.find(print, |place| model[place as usize] == Some(print));
-            assert_eq!(found, expected, "seed {seed}, step {step}");
-            assert_eq!(index.used, model.iter().flatten().count(), "seed {seed}, step {step}");
-        }
-    }
-
-    #[test]
-    fn places_of_a_chunk_are_all_used_and_neighbours_lie_apart() {
-        let shelf = Shelf::new(CHUNK * 2);
+    fn an_account_is_the_same_on_the_shelf_and_in_its_row() {
+        let shelf = Shelf::new(CHUNK * 2, 0, &Arc::new(Boards::new()));
         let mut desk = shelf.lock();
-        let places: Vec<u32> = (0..u64::from(CHUNK) * 2)
-            .map_while(|key| shelf.open(&mut desk, (key, key << 32), Moment::ZERO))
-            .collect();
-        assert_eq!(places.len(), CHUNK as usize * 2);
-        assert_eq!(shelf.open(&mut desk, (0, 7), Moment::ZERO), Some(0), "one that nobody needs");
-        let mut all: Vec<usize> =
-            places.iter().map(|place| std::ptr::from_ref(shelf.at(*place)).addr()).collect();
-        for pair in all.windows(2) {
-            assert!(pair[0].abs_diff(pair[1]) >= 128, "{pair:?}");
+        let desk = &mut *desk;
+        let print = |key: u64| key << 40 | 8;
+        let keys: Vec<u64> = (0..u64::from(CHUNK) * 2).collect();
+        for key in &keys {
+            let at = shelf.open(desk, print(*key), Moment::ZERO).expect("there is room");
+            let place = shelf.shelve(desk, at);
+            shelf.at(place).account.matters_until(Moment::from_nanos(1000 + key));
         }
+        let place =
+            |desk: &Desk, key: u64| desk.table.row(desk.table.find(print(key)).expect("it is there")).place();
+        let mut all: Vec<usize> =
+            keys.iter().map(|key| std::ptr::from_ref(shelf.at(place(desk, *key).unwrap())).addr()).collect();
         all.sort_unstable();
         all.dedup();
-        assert_eq!(all.len(), places.len());
+        assert_eq!(all.len(), keys.len(), "each has a place of its own");
+        let one_more = print(5000);
+        assert_eq!(shelf.open(desk, one_more, Moment::from_nanos(9_999_999)), None, "all are held");
+        for key in &keys {
+            shelf.at(place(desk, *key).unwrap()).let_go();
+        }
+        for key in &keys {
+            let was = place(desk, *key).unwrap();
+            shelf.unshelve(desk, was);
+            let row = desk.table.row(desk.table.find(print(*key)).unwrap());
+            assert_eq!((row.place(), row.until()), (None, Moment::from_nanos(1000 + key)));
+        }
+        assert!(shelf.open(desk, one_more, Moment::from_nanos(9_999_999)).is_some());
     }
 }

@@ -34,8 +34,8 @@ fn ledger(room: usize) -> (Arc<Ledger>, Purse) {
 }
 
 #[test]
-fn four_accounts_fill_three_lines_of_the_cache() {
-    assert_eq!((size_of::<Account>(), align_of::<Account>()), (48, 16));
+fn an_account_that_is_held_has_a_line_of_the_cache_to_itself() {
+    assert_eq!((size_of::<Held>(), align_of::<Held>()), (64, 64));
 }
 
 #[test]
@@ -116,9 +116,6 @@ fn a_limit_in_force_outlives_any_number_of_other_keys() {
 #[test]
 fn places_of_limits_that_are_over_are_taken_again() {
     let (ledger, purse) = ledger(4096);
-    // Of eight purses each keeps a sixteenth of the places: with one alone half of them are held, and a look at some in a row
-    // may meet no other.
-    let _others: Vec<Purse> = (0..7).map(|_| Purse::new(&ledger)).collect();
     for minute in 0..50 {
         for number in 0..300 {
             assert!(
@@ -200,18 +197,18 @@ fn purses_remember_no_more_than_their_share() {
         spend(&purses[0], &key(number), number, 1);
     }
     let held = Purse::held;
-    assert!((300..=400).contains(&held(&purses[0])), "{}", held(&purses[0]));
+    assert!((75..=100).contains(&held(&purses[0])), "{}", held(&purses[0]));
     drop(purses);
     let alone = Purse::new(&ledger);
     for number in 0..2000 {
         spend(&alone, &key(number), number, 1);
     }
-    assert!(held(&alone) >= 1800, "{}", held(&alone));
+    assert!((700..=800).contains(&held(&alone)), "{}", held(&alone));
     let more: Vec<Purse> = (0..3).map(|_| Purse::new(&ledger)).collect();
     for number in 0..5000 {
         spend(&alone, &key(number + 100_000), 100_000 + number, 1);
     }
-    assert!((600..=800).contains(&held(&alone)), "with three more its share is less: {}", held(&alone));
+    assert!((150..=200).contains(&held(&alone)), "with three more its share is less: {}", held(&alone));
     drop(more);
 }
 
@@ -260,10 +257,10 @@ fn what_threads_give_back_is_there_for_others_and_nothing_more() {
 #[test]
 fn an_account_that_is_held_or_remembered_stays_and_no_other_does() {
     let (ledger, purse) = ledger(SHARDS);
-    let is_there = |key: &[u8]| ledger.find(key, |_| ()).is_some();
+    let is_there = |key: &[u8]| ledger.find(ledger.print(key), |_| ()).is_some();
     spend(&purse, b"lheld", 0, 1);
     let held = purse.hold(at(0), name(b"lheld"), None);
-    let place_of = |number: u64| ledger.find(&key(number), |account| std::ptr::from_ref(account).addr());
+    let place_of = |number: u64| ledger.find(ledger.print(&key(number)), |account| account.seated());
     // Long after all windows are over, from a purse that remembers nothing afterwards.
     for round in 0..50 {
         let other = Purse::new(&ledger);
@@ -284,8 +281,61 @@ fn an_account_that_is_held_or_remembered_stays_and_no_other_does() {
 }
 
 #[test]
+fn an_account_is_the_same_whoever_holds_it_and_whoever_does_not() {
+    let seed = 909;
+    let mut rng = Rng::seeded(seed);
+    let ledger = Arc::new(Ledger::with_room(6400));
+    let mut purses: Vec<Purse> = (0..3).map(|_| Purse::new(&ledger)).collect();
+    let mut held: Vec<(u64, HeldAccount)> = Vec::new();
+    let mut model: Map<u64, u64> = Map::default();
+    let fixed = Fixed::new(1_000_000, MINUTE);
+    for step in 0..200_000 {
+        if rng.below(50) == 0
+            && let Some((_, account)) = held.last()
+        {
+            account.give_board();
+        }
+        let most = 1 + rng.below(3000);
+        let number = rng.below(most);
+        let purse = rng.below(3) as usize;
+        let left = match rng.below(30) {
+            0 => {
+                held.push((number, purses[purse].hold(at(1), name(&key(number)), None)));
+                continue;
+            }
+            1 if !held.is_empty() => {
+                held.swap_remove(rng.below(held.len() as u64) as usize);
+                continue;
+            }
+            2 if rng.below(100) == 0 => {
+                purses[purse] = Purse::new(&ledger);
+                continue;
+            }
+            3 if !held.is_empty() => {
+                let (number, account) = &held[rng.below(held.len() as u64) as usize];
+                let spent = model.entry(*number).or_default();
+                *spent += 1;
+                account.spend_fixed(&fixed, MINUTE, at(1), 1);
+                (*spent, 1_000_000 - (ledger.words(&key(*number))[0] & u64::from(u32::MAX)))
+            }
+            _ => {
+                let spent = model.entry(number).or_default();
+                *spent += 1;
+                let spend = |account: Hand<'_>| account.spend_fixed(&fixed, MINUTE, at(1), 1).remaining;
+                let told = purses[purse].with(at(1), name(&key(number)), spend);
+                let left = 1_000_000 - (ledger.words(&key(number))[0] & u64::from(u32::MAX));
+                assert!(told <= left, "seed {seed}, step {step}: {told} of {left}");
+                (*spent, left)
+            }
+        };
+        assert_eq!(left.1, 1_000_000 - left.0, "seed {seed}, step {step}");
+    }
+    assert_eq!(ledger.crowded(), 0);
+}
+
+#[test]
 fn a_purse_finds_what_comes_often_among_many_that_come_once() {
-    let ledger = Arc::new(Ledger::with_room(8192));
+    let ledger = Arc::new(Ledger::with_room(65_536));
     let _others: Vec<Purse> = (0..15).map(|_| Purse::new(&ledger)).collect();
     let purse = Purse::new(&ledger);
     let mut lost = 0;
