@@ -313,10 +313,10 @@ async fn serve_one(
         Ok(()) => run.serve().await,
         Err(refusal) => run.refuse(refusal).await,
     };
-    let Run { mut ex, upload, .. } = match run.into_tunnel() {
-        Ok(tunnel) => return Served::Joined(tunnel),
-        Err(run) => run,
-    };
+    if let Some(joined) = run.joined.take() {
+        return Served::Joined(run.into_tunnel(*joined));
+    }
+    let Run { mut ex, upload, .. } = run;
     core.buffers.give_back(ex.response.headers.take_received());
     let (buffer, beyond) = upload.into_leftover(&mut ex);
     core.buffers.give_back(buffer);

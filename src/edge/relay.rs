@@ -271,20 +271,24 @@ fn is_break(error: &io::Error) -> bool {
 /// The size of the next buffer, where so many bytes came in one of this size: the next larger where it was full, a smaller one
 /// where they were few. One that waits for a word now and then is not to wait with much.
 const fn fitting(room: usize, count: usize) -> usize {
-    if count >= room || count >= SMALL_BYTES {
-        return match room {
-            ..TINY_BYTES => TINY_BYTES,
-            ..SHORT_BYTES => SHORT_BYTES,
-            ..SMALL_BYTES => SMALL_BYTES,
-            _ => LARGE,
-        };
-    }
-    match room {
-        ..TINY_BYTES => TINY_BYTES,
-        ..=SHORT_BYTES if count < TINY_BYTES / 2 => TINY_BYTES,
-        ..=SMALL_BYTES if count < SHORT_BYTES / 2 => SHORT_BYTES,
-        LARGE.. if count < SMALL_BYTES / 2 => SMALL_BYTES,
-        _ => room,
+    if room < TINY_BYTES {
+        TINY_BYTES
+    } else if count >= room || count >= SMALL_BYTES {
+        if room < SHORT_BYTES {
+            SHORT_BYTES
+        } else if room < SMALL_BYTES {
+            SMALL_BYTES
+        } else {
+            LARGE
+        }
+    } else if room <= SHORT_BYTES && count < TINY_BYTES / 2 {
+        TINY_BYTES
+    } else if room <= SMALL_BYTES && count < SHORT_BYTES / 2 {
+        SHORT_BYTES
+    } else if room >= LARGE && count < SMALL_BYTES / 2 {
+        SMALL_BYTES
+    } else {
+        room
     }
 }
 

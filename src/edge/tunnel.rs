@@ -55,9 +55,8 @@ impl Run<'_> {
         After::Tunnel
     }
 
-    /// What is left of the request, if it has become a tunnel.
-    pub(super) fn into_tunnel(self) -> Result<Box<Tunnel>, Self> {
-        let Self { joined: Some(joined), .. } = self else { return Err(self) };
+    /// What is left of the request that has become a tunnel.
+    pub(super) fn into_tunnel(self, joined: Joined) -> Box<Tunnel> {
         let core = &self.hall.core;
         let mut lent = self.ex;
         let mut ex = std::mem::take(&mut *lent);
@@ -65,7 +64,7 @@ impl Run<'_> {
         // Heads that nobody changes any more.
         ex.compact(|buffer| core.buffers.give_back(buffer));
         let Self { view, route, merged, .. } = self;
-        Ok(Box::new(Tunnel { joined: *joined, began: core.now(), ex, view, route, merged }))
+        Box::new(Tunnel { joined, began: core.now(), ex, view, route, merged })
     }
 }
 
