@@ -5,8 +5,9 @@
 //! each other closely it *stays*: on its stage, with a buffer that the kernel may fill. Soon, or at once where many
 //! stay already, it gives all of it back and rests.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -96,11 +97,22 @@ pub(super) fn serve(hall: &Rc<Hall>, mut connection: Box<Connection>) -> impl Fu
             connection = back;
             match next {
                 Next::Rest(silent) => begin_rest(hall, &connection, silent),
-                Next::Http2(received) => return Box::pin(h2::serve(hall, &mut connection, received)).await,
-                Next::Tunnel(tunnel) => return Box::pin(tunnel::run(hall, &mut connection, tunnel)).await,
-                Next::Close => return,
+                next => return go_on(hall, &mut connection, next).await,
             }
         }
+    }
+}
+
+/// What a connection does that serves no more requests of HTTP/1. As large as it takes, each.
+fn go_on<'a>(
+    hall: &'a Rc<Hall>,
+    connection: &'a mut Connection,
+    next: Next,
+) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
+    match next {
+        Next::Http2(received) => Box::pin(h2::serve(hall, connection, received)),
+        Next::Tunnel(tunnel) => Box::pin(tunnel::run(hall, connection, tunnel)),
+        Next::Rest(_) | Next::Close => Box::pin(ready(())),
     }
 }
 

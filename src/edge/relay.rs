@@ -6,21 +6,24 @@
 //! it is known where one more may be put in: the last (`parting.rs`).
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::parting::{self, Parting};
-use crate::proto::websocket::{Frames, From};
+use super::parting::Tie;
 use crate::runtime::Core;
 use crate::runtime::buffers::SMALL_BYTES;
-use crate::runtime::deadline::Watch;
+use crate::runtime::deadline::{Ticks, Watch};
 use crate::runtime::socket::{Reader, Socket, Writer};
 
-/// Bytes of the buffer that a silent lane holds.
-const TINY_BYTES: usize = 1024;
+/// Bytes of the buffer that a silent lane holds, and of the next larger one.
+const TINY_BYTES: usize = 256;
+const SHORT_BYTES: usize = 1024;
+/// Stands for the size of the core's large buffers, whatever that is.
+const LARGE: usize = SMALL_BYTES + 1;
 
 /// How long may nothing pass in either direction; `None`: for ever.
 #[derive(Clone, Copy, Debug)]
@@ -51,38 +54,40 @@ pub(super) enum Side {
 struct Road<'a> {
     core: &'a Core,
     /// Both sockets' deadlines: whatever passes, in either direction, keeps both alive.
-    watches: [&'a Rc<Watch>; 2],
-    patience: Patience,
+    watches: [Rc<Watch>; 2],
+    sending: Option<Ticks>,
+    receiving: Option<Ticks>,
+    /// When they were armed last, and for how long: once a tick is enough.
+    armed: Cell<(u64, Option<Ticks>)>,
     broken: Cell<Option<Side>>,
-    parting: Option<Parting<'a>>,
-    /// A side has said its last before we could.
-    is_closing: Cell<bool>,
-    /// The time to answer our last runs.
-    is_parting: Cell<bool>,
+    /// By what it is told that it is over, where frames of WebSocket pass.
+    tie: Option<&'a Tie>,
 }
 
 impl Road<'_> {
     /// Whether both sides are to be told that it is over. If not, a lane that says it waits is woken when they are.
     fn is_told(&self, cx: Option<&Context<'_>>) -> bool {
-        let Some(parting) = self.parting.as_ref().filter(|_| !self.is_closing.get()) else { return false };
-        let is_told = match cx {
-            Some(cx) => parting.tie.poll_told(cx).is_some(),
-            None => parting.tie.told().is_some(),
-        };
-        if is_told && !self.is_parting.get() {
-            self.arm(Some(parting.within));
-            self.is_parting.set(true);
+        let Some(tie) = self.tie else { return false };
+        let is_told = tie.is_told(cx);
+        if is_told && !tie.is_parting() {
+            self.arm(Some(tie.within));
+            tie.begin_parting();
         }
         is_told
     }
 
-    fn arm(&self, patience: Option<Duration>) {
-        if self.is_parting.get() {
+    fn arm(&self, span: Option<Ticks>) {
+        // The time to answer our last runs.
+        if self.tie.is_some_and(Tie::is_parting) {
             return;
         }
-        for watch in self.watches {
-            match patience {
-                Some(time) => watch.arm(&self.core.wheel, time),
+        let armed = (self.core.wheel.tick(), span);
+        if self.armed.replace(armed) == armed {
+            return;
+        }
+        for watch in &self.watches {
+            match span {
+                Some(span) => watch.arm_for(&self.core.wheel, span),
                 None => watch.disarm(),
             }
         }
@@ -96,33 +101,25 @@ impl Road<'_> {
 /// One direction.
 struct Lane<'a> {
     road: &'a Road<'a>,
-    from: Reader,
-    to: Writer,
+    from: &'a mut Reader,
+    to: &'a mut Writer,
     /// Where `from` leads.
     side: Side,
-    /// Where frames begin and end in what passes; `None` where nobody can say.
-    frames: Option<Frames>,
-    /// Nothing more is passed on: we have said the last.
-    has_parted: bool,
+    /// What is passed on next: at first what came before.
+    buffer: Vec<u8>,
+    passed: u64,
 }
 
 impl Lane<'_> {
-    /// Passes bytes on, `first` before those received. Returns the halves and how many bytes passed.
-    async fn run(mut self, first: Vec<u8>) -> (Reader, Writer, u64) {
-        let Road { core, patience, .. } = self.road;
-        let mut passed = 0;
-        let mut buffer = first;
-        if buffer.is_empty() {
-            core.buffers.give_back(buffer);
-            buffer = tiny();
-        }
+    /// Passes bytes on until there are no more.
+    async fn run(&mut self) {
+        let Road { core, sending, receiving, .. } = self.road;
         loop {
-            let may_part = self.follow(&mut buffer);
-            if !buffer.is_empty() {
-                self.road.arm(patience.sending);
-                let count = buffer.len();
-                let (sent, returned) = self.to.send(buffer, 0, core.sending()).await;
-                buffer = returned;
+            let may_part = self.follow();
+            if !self.buffer.is_empty() {
+                self.road.arm(*sending);
+                let (sent, returned) = self.to.send_at_rest(std::mem::take(&mut self.buffer)).await;
+                self.buffer = returned;
                 if let Err(error) = sent {
                     if is_break(&error) {
                         self.road.note_broken(self.side.other());
@@ -131,112 +128,102 @@ impl Lane<'_> {
                     self.to.abort();
                     break;
                 }
-                passed += count as u64;
-                buffer = fitting(core, buffer, count);
+                self.passed += self.buffer.len() as u64;
             }
             if may_part {
-                Box::pin(self.part()).await;
+                Box::pin(say_last(self.road, self.to, self.side)).await;
             }
-            if self.has_parted && self.frames.as_ref().is_none_or(Frames::has_closed) {
+            if self.road.tie.is_some_and(|tie| tie.is_over(self.side)) {
                 break;
             }
-            buffer.clear();
-            self.road.arm(patience.receiving);
-            let (received, returned) = self.receive(buffer).await;
-            buffer = returned;
-            if !self.goes_on(received) {
+            self.prepare();
+            self.road.arm(*receiving);
+            let received = self.receive().await;
+            if !matches!(received, Ok(1..)) {
+                self.end(received);
                 break;
             }
         }
-        core.buffers.give_back(buffer);
-        (self.from, self.to, passed)
+        core.buffers.give_back(std::mem::take(&mut self.buffer));
     }
 
-    /// Keeps in mind where frames end. What is not to be passed on is taken out; whether our last may follow what is left.
-    fn follow(&mut self, buffer: &mut Vec<u8>) -> bool {
-        let Some(frames) = &mut self.frames else { return false };
-        if self.has_parted {
-            frames.pass(buffer);
-            buffer.clear();
-            return false;
-        }
-        if !self.road.is_told(None) {
-            frames.pass(buffer);
-            if frames.is_lost() {
-                self.frames = None;
-            } else if frames.has_closed() {
-                self.road.is_closing.set(true);
-            }
-            return false;
-        }
-        let own = frames.finish(buffer);
-        let may_part = frames.is_between();
-        frames.pass(&buffer[own..]);
-        if may_part {
-            buffer.truncate(own);
-        }
-        may_part
+    /// Keeps in mind where frames end; whether our last may follow what is left to be passed on.
+    fn follow(&mut self) -> bool {
+        let Some(tie) = self.road.tie else { return false };
+        // What is no WebSocket is left alone.
+        let is_told = tie.is_open(self.side) && self.road.is_told(None);
+        tie.follow(self.side, &mut self.buffer, is_told)
     }
 
     /// Receives; where it is told meanwhile that this is the end, it says so to whom it sends.
-    async fn receive(&mut self, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        let Self { road, from, to, frames, has_parted, side } = self;
-        let room = buffer.capacity();
-        let mut receiving = pin!(async {
-            if from.waits_with_memory() {
-                // How it broke is told by what follows.
-                let _ = from.readable().await;
+    async fn receive(&mut self) -> io::Result<usize> {
+        let Self { road, from, to, side, buffer, .. } = self;
+        let may_part = road.tie.is_some_and(|tie| tie.may_part(*side));
+        let mut to = may_part.then_some(&mut **to);
+        let mut receiving = pin!(from.receive_at_rest(std::mem::take(buffer), &road.core.buffers));
+        let mut last: Option<Pin<Box<dyn Future<Output = ()> + '_>>> = None;
+        let (received, returned) = poll_fn(|cx| {
+            loop {
+                if let Some(saying) = &mut last {
+                    ready!(saying.as_mut().poll(cx));
+                    last = None;
+                }
+                if let Poll::Ready(received) = receiving.as_mut().poll(cx) {
+                    return Poll::Ready(received);
+                }
+                let Some(to) = to.take_if(|_| road.is_told(Some(cx))) else { return Poll::Pending };
+                last = Some(Box::pin(say_last(road, to, *side)));
             }
-            from.receive(buffer, room).await
-        });
-        let may_part = !*has_parted && frames.as_ref().is_some_and(Frames::is_between);
-        let received = std::future::poll_fn(|cx| match receiving.as_mut().poll(cx) {
-            Poll::Ready(received) => Poll::Ready(Some(received)),
-            Poll::Pending if road.is_told(Some(cx)) && may_part => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
         })
         .await;
-        if let Some(received) = received {
-            return received;
-        }
-        *has_parted = true;
-        Box::pin(say_last(road, to, *side)).await;
-        receiving.await
+        *buffer = returned;
+        received
     }
 
-    async fn part(&mut self) {
-        self.has_parted = true;
-        say_last(self.road, &mut self.to, self.side).await;
-    }
-
-    /// Passes on how receiving ended, if it did.
-    fn goes_on(&self, received: io::Result<usize>) -> bool {
-        if let Ok(1..) = received {
-            return true;
-        }
-        if let Err(error) = &received
-            && is_break(error)
-        {
-            self.road.note_broken(self.side);
-        }
-        match received {
+    /// Nothing more comes: the other side is to see how that ended.
+    fn end(&self, received: io::Result<usize>) {
+        let has_broken = match received {
+            Ok(_) => self.road.broken.get() == Some(self.side),
+            Err(error) => {
+                let is_break = is_break(&error);
+                if is_break {
+                    self.road.note_broken(self.side);
+                }
+                is_break
+            }
+        };
+        if self.road.tie.is_some_and(|tie| tie.has_parted(self.side)) {
             // Both sides know, and who has not answered yet still may.
-            _ if self.has_parted => {}
-            Ok(_) if self.road.broken.get() == Some(self.side) => self.to.reset(),
-            Err(error) if is_break(&error) => self.to.reset(),
-            Ok(_) | Err(_) => self.to.finish(),
+        } else if has_broken {
+            self.to.reset();
+        } else {
+            self.to.finish();
         }
-        false
+    }
+
+    /// What the lane waits with: where the system fills it, a buffer as large as what came last suggests, else none.
+    fn prepare(&mut self) {
+        let stock = &self.road.core.buffers;
+        let buffer = std::mem::take(&mut self.buffer);
+        let room = if self.from.is_plain() { fitting(buffer.capacity(), buffer.len()) } else { 0 };
+        self.buffer = if buffer.capacity() == room {
+            buffer
+        } else {
+            stock.give_back(buffer);
+            match room {
+                SMALL_BYTES => stock.small(),
+                LARGE.. => stock.large(),
+                room => Vec::with_capacity(room),
+            }
+        };
+        self.buffer.clear();
     }
 }
 
 /// Says the last to where a side's bytes go, in its place.
 async fn say_last(road: &Road<'_>, to: &mut Writer, side: Side) {
-    let Some(farewell) = road.parting.as_ref().and_then(|parting| parting.tie.told()) else { return };
-    let from = if side == Side::Client { From::Client } else { From::Server };
-    let frame = parting::last_frame(road.core, farewell, from);
-    let (sent, frame) = to.send(frame, 0, road.core.sending()).await;
-    road.core.buffers.give_back(frame);
+    let Some(frame) = road.tie.and_then(|tie| tie.last_frame(road.core, side)) else { return };
+    let (sent, _) = to.send_at_rest(frame).await;
     if sent.is_err() {
         to.abort();
     }
@@ -256,69 +243,64 @@ fn is_break(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted)
 }
 
-/// A larger buffer where so many bytes came that this one was full of them, a smaller one where they were few: one that waits
-/// for a word now and then is not to wait with much.
-fn fitting(core: &Core, mut buffer: Vec<u8>, count: usize) -> Vec<u8> {
-    let room = buffer.capacity();
-    let is_few = count < if room > SMALL_BYTES { SMALL_BYTES / 2 } else { TINY_BYTES / 2 };
-    let is_full = count >= room.min(SMALL_BYTES);
-    match (room > SMALL_BYTES, room >= SMALL_BYTES) {
-        (true, _) | (false, true) if is_few => {
-            core.buffers.give_back(buffer);
-            if room > SMALL_BYTES { core.buffers.small() } else { tiny() }
-        }
-        (false, true) if is_full => {
-            buffer.clear();
-            core.buffers.enlarge(buffer)
-        }
-        (false, false) if is_full => core.buffers.small(),
-        _ => buffer,
+/// The size of the next buffer, where so many bytes came in one of this size: the next larger where it was full, a smaller one
+/// where they were few. One that waits for a word now and then is not to wait with much.
+const fn fitting(room: usize, count: usize) -> usize {
+    if count >= room || count >= SMALL_BYTES {
+        return match room {
+            ..TINY_BYTES => TINY_BYTES,
+            ..SHORT_BYTES => SHORT_BYTES,
+            ..SMALL_BYTES => SMALL_BYTES,
+            _ => LARGE,
+        };
+    }
+    match room {
+        ..TINY_BYTES => TINY_BYTES,
+        ..=SHORT_BYTES if count < TINY_BYTES / 2 => TINY_BYTES,
+        ..=SMALL_BYTES if count < SHORT_BYTES / 2 => SHORT_BYTES,
+        LARGE.. if count < SMALL_BYTES / 2 => SMALL_BYTES,
+        _ => room,
     }
 }
 
-/// What a lane waits with.
-fn tiny() -> Vec<u8> {
-    Vec::with_capacity(TINY_BYTES)
-}
-
-/// Joins a client's connection with a node's until both are done. `early` came from the client already; `parting` is given
-/// where frames of WebSocket pass.
+/// Joins a client's connection with a node's until both are done. `early` came from the client already; `tie` is given where
+/// frames of WebSocket pass.
 pub(super) async fn relay(
     core: &Core,
     client: &mut Socket,
     node: &mut Socket,
     early: Vec<u8>,
     patience: Patience,
-    mut parting: Option<Parting<'_>>,
+    tie: Option<&Tie>,
 ) -> Passed {
-    let watches = [&Rc::clone(client.watch()), &Rc::clone(node.watch())];
-    let frames = |from| parting.is_some().then(|| Frames::new(from));
-    let (from_client, mut from_node) = (frames(From::Client), frames(From::Server));
-    if let (Some(frames), Some(parting)) = (&mut from_node, &mut parting) {
-        frames.pass(&std::mem::take(&mut parting.said));
-    }
     let road = Road {
         core,
-        watches,
-        patience,
+        watches: [Rc::clone(client.watch()), Rc::clone(node.watch())],
+        sending: patience.sending.map(Ticks::of),
+        receiving: patience.receiving.map(Ticks::of),
+        armed: Cell::new((u64::MAX, None)),
         broken: Cell::new(None),
-        is_closing: Cell::new(from_node.as_ref().is_some_and(Frames::has_closed)),
-        is_parting: Cell::new(false),
-        parting,
+        tie,
     };
-    let lane = |from, to, side, frames| Lane { road: &road, from, to, side, frames, has_parted: false };
-    let up = lane(client.reader.lend(), node.writer.lend(), Side::Client, from_client);
-    let down = lane(node.reader.lend(), client.writer.lend(), Side::Node, from_node);
-    let (up, down) = join(up.run(early), down.run(Vec::new())).await;
-    client.reader.take_back(up.0);
-    node.writer.take_back(up.1);
-    node.reader.take_back(down.0);
-    client.writer.take_back(down.1);
-    Passed { up: up.2, down: down.2, broken: road.broken.get() }
+    let lane = |from, to, side, buffer| Lane { road: &road, from, to, side, buffer, passed: 0 };
+    let mut up = lane(&mut client.reader, &mut node.writer, Side::Client, early);
+    let mut down = lane(&mut node.reader, &mut client.writer, Side::Node, Vec::new());
+    {
+        let (mut up, mut down) = (pin!(up.run()), pin!(down.run()));
+        let (mut is_up, mut is_down) = (false, false);
+        poll_fn(|cx| {
+            is_up = is_up || up.as_mut().poll(cx).is_ready();
+            is_down = is_down || down.as_mut().poll(cx).is_ready();
+            if is_up && is_down { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+    Passed { up: up.passed, down: down.passed, broken: road.broken.get() }
 }
 
 /// Runs two futures to their ends.
 pub(super) async fn join<A, B>(one: impl Future<Output = A>, other: impl Future<Output = B>) -> (A, B) {
+    use std::task::Poll;
     let (mut one, mut other) = (pin!(one), pin!(other));
     let (mut a, mut b) = (None, None);
     std::future::poll_fn(|cx| {
@@ -341,4 +323,50 @@ pub(super) async fn join<A, B>(one: impl Future<Output = A>, other: impl Future<
         }
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Hall, h1, stream, tunnel};
+    use super::*;
+
+    /// Bytes of the futures of a tunnel and of a stream while they last, whose connections may last for days.
+    const TUNNEL_BYTES_MAX: usize = 1296;
+    const STREAM_BYTES_MAX: usize = 1840;
+
+    /// The size of what a function of three arguments returns.
+    fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_futures_of_tunnels_and_streams_are_small() {
+        let tunnel = size::<&'static Hall, &'static mut h1::Connection, _, _>(tunnel::run);
+        let stream = size(stream::attend);
+        println!("tunnel: {tunnel} bytes, stream: {stream} bytes");
+        assert!(tunnel <= TUNNEL_BYTES_MAX, "{tunnel}");
+        assert!(stream <= STREAM_BYTES_MAX, "{stream}");
+    }
+
+    /// The sizes of buffers that a lane goes through where so many bytes come at a time, as long as it has room for them.
+    fn sizes(begin: usize, counts: &[usize]) -> Vec<usize> {
+        let mut room = begin;
+        let next = |count: &usize| {
+            room = fitting(room, (*count).min(room));
+            room
+        };
+        counts.iter().map(next).collect()
+    }
+
+    #[test]
+    fn a_buffer_grows_where_it_was_full_and_shrinks_where_little_came() {
+        assert_eq!(sizes(0, &[0, 5, 64]), [TINY_BYTES; 3]);
+        assert_eq!(sizes(5, &[5]), [TINY_BYTES], "what came early is no measure");
+        let growing = sizes(TINY_BYTES, &[1 << 20, 1 << 20, 1 << 20, 1 << 20]);
+        assert_eq!(growing, [SHORT_BYTES, SMALL_BYTES, LARGE, LARGE]);
+        assert_eq!(sizes(64 << 10, &[64 << 10, 20 << 10, 9 << 10]), [LARGE; 3]);
+        assert_eq!(sizes(LARGE, &[5, 5, 5]), [SMALL_BYTES, SHORT_BYTES, TINY_BYTES]);
+        assert_eq!(sizes(300, &[300, 200, 130]), [SHORT_BYTES; 3], "of no size that there is");
+        assert_eq!(sizes(SHORT_BYTES, &[1000, 130, 127]), [SHORT_BYTES, SHORT_BYTES, TINY_BYTES]);
+    }
 }

@@ -7,6 +7,7 @@ mod preread;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::accept::{Place, catch};
 use super::greet::{self, Follows, Greeted};
@@ -15,24 +16,33 @@ use super::relay::{self, Patience, Side};
 use super::respond::Fault;
 use super::{Hall, View, access_log, health, vouch};
 use crate::exchange::{Exchange, Source};
+use crate::link::health::{Cell, Visit};
 use crate::plugin::{Phase, Verdict};
 use crate::runtime::socket::Socket;
 use crate::snapshot::{StreamQuery, StreamRoute, Target, Upstream};
 
 /// Serves a stream. A panic ends it alone.
-pub(super) async fn attend(hall: Rc<Hall>, connection: Box<Connection>, listener: SocketAddr) {
-    let peer = connection.client.peer;
-    let Some(_place) = Place::take(&hall, peer) else {
-        hall.core.stats.connections_refused.add(1);
-        return;
-    };
-    let stats = &hall.core.stats;
-    stats.connections_active.add(1);
-    stats.streams.add(1);
-    stats.streams_active.add(1);
-    catch(&hall, peer, pin!(serve(&hall, connection, listener))).await;
-    stats.streams_active.sub(1);
-    stats.connections_active.sub(1);
+// Not an `async fn`: that would hold its arguments twice, as given and as used, for as long as the stream lives.
+#[allow(clippy::manual_async_fn)]
+pub(super) fn attend(
+    hall: Rc<Hall>,
+    connection: Box<Connection>,
+    listener: SocketAddr,
+) -> impl Future<Output = ()> {
+    async move {
+        let peer = connection.client.peer;
+        let Some(_place) = Place::take(&hall, peer) else {
+            hall.core.stats.connections_refused.add(1);
+            return;
+        };
+        let stats = &hall.core.stats;
+        stats.connections_active.add(1);
+        stats.streams.add(1);
+        stats.streams_active.add(1);
+        catch(&hall, peer, pin!(serve(&hall, connection, listener))).await;
+        stats.streams_active.sub(1);
+        stats.connections_active.sub(1);
+    }
 }
 
 /// Why a stream is not passed on: a status of HTTP, as nginx tells it of streams, and a word.
@@ -56,10 +66,41 @@ pub(super) struct Pass<'a> {
     pub(super) ex: Box<Exchange>,
 }
 
-async fn serve(hall: &Hall, mut connection: Box<Connection>, listener: SocketAddr) {
+/// Where a stream goes.
+struct Way {
+    node: Socket,
+    patience: Patience,
+    _visit: Option<Visit<Arc<Cell>>>,
+}
+
+/// Serves a stream to its end. What comes before its bytes is apart: it takes much more memory, and not for long.
+// Not an `async fn`: as above.
+#[allow(clippy::manual_async_fn)]
+fn serve(hall: &Hall, connection: Box<Connection>, listener: SocketAddr) -> impl Future<Output = ()> {
+    async move {
+        let Some(mut pass) = Box::pin(meet(hall, connection, listener)).await else { return };
+        let view = hall.view();
+        let (route, found) = Box::pin(pass.find_way(&view)).await;
+        let passed = match found {
+            Ok(way) => {
+                pass.relay(way).await;
+                Ok(())
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let ex = finish(hall, &view, route, passed, pass.ex);
+        // One that was passed on has no more memory than it took, and is no good for the stock.
+        if passed.is_err() {
+            hall.core.give_back(ex);
+        }
+    }
+}
+
+/// What there is to know of a client before it has said anything for the node. `None`: nothing comes of it.
+async fn meet(hall: &Hall, mut connection: Box<Connection>, listener: SocketAddr) -> Option<Pass<'_>> {
     let core = &hall.core;
     let received_at = core.now();
-    let Some(early) = begin(hall, &mut connection).await else { return };
+    let early = begin(hall, &mut connection).await?;
     let mut ex = core.exchange();
     ex.timing.received = received_at;
     ex.timing.received_at = core.wall(received_at);
@@ -69,24 +110,17 @@ async fn serve(hall: &Hall, mut connection: Box<Connection>, listener: SocketAdd
     ex.stream.protocol = if connection.security.is_some() { "tls" } else { "tcp" };
     ex.stream.listener = Some(listener);
     ex.stream.received = early;
-    let view = hall.view();
-    let mut pass = Pass { hall, connection: Some(connection), ex };
-    let route = pass.route(&view).await;
-    let passed = match route {
-        Ok(route) => pass.through(&view, route).await,
-        Err(refusal) => Err(refusal),
-    };
-    finish(hall, &view, route.ok(), passed, pass.ex);
+    Some(Pass { hall, connection: Some(connection), ex })
 }
 
-/// Shows a stream that is over to plugins and the log.
+/// Shows a stream that is over to plugins and the log. The exchange, to be given back.
 pub(super) fn finish(
     hall: &Hall,
     view: &View,
     route: Option<&StreamRoute>,
     passed: Result<(), Refusal>,
     mut ex: Box<Exchange>,
-) {
+) -> Box<Exchange> {
     let core = &hall.core;
     if let Err(refusal) = passed {
         ex.response.status = refusal.status;
@@ -102,7 +136,7 @@ pub(super) fn finish(
     }
     access_log::hand_over(hall, view, &ex);
     core.buffers.give_back(std::mem::take(&mut ex.stream.received));
-    core.give_back(ex);
+    ex
 }
 
 /// Hears whose connection it is, and agrees on TLS, as far as either is spoken here. What came behind; `None`: nothing comes
@@ -154,15 +188,28 @@ impl Pass<'_> {
         }
     }
 
-    async fn through(&mut self, view: &View, route: &StreamRoute) -> Result<(), Refusal> {
+    /// The route, if there is one, and the connection to a node.
+    async fn find_way<'v>(&mut self, view: &'v View) -> (Option<&'v StreamRoute>, Result<Way, Refusal>) {
+        match self.route(view).await {
+            Ok(route) => (Some(route), self.reach(view, route).await),
+            Err(refusal) => (None, Err(refusal)),
+        }
+    }
+
+    async fn reach(&mut self, view: &View, route: &StreamRoute) -> Result<Way, Refusal> {
         let upstream = self.upstream(view, route).await?;
         if !upstream.scheme.is_for_streams() {
             return Err(Fault::NoNodes.into());
         }
-        let (mut socket, node) = self.connect(upstream).await?;
-        let _under_way = health::enter(upstream, node);
-        self.relay(upstream, &mut socket).await;
-        Ok(())
+        let (node, at) = self.connect(upstream).await?;
+        let idle = self.hall.core.limits.stream_idle;
+        let patience = if upstream.has_own_timeouts {
+            let own = &upstream.timeouts;
+            Patience { sending: Some(own.send), receiving: Some(own.read) }
+        } else {
+            Patience { sending: idle, receiving: idle }
+        };
+        Ok(Way { node, patience, _visit: health::enter_for_long(upstream, at) })
     }
 
     /// Where the stream goes, if its plugins let it.
@@ -205,19 +252,14 @@ impl Pass<'_> {
         Ok(())
     }
 
-    async fn relay(&mut self, upstream: &Upstream, node: &mut Socket) {
+    async fn relay(&mut self, mut way: Way) {
         let core = &self.hall.core;
         let Some(connection) = &mut self.connection else { return };
-        let patience = if upstream.has_own_timeouts {
-            let own = &upstream.timeouts;
-            Patience { sending: Some(own.send), receiving: Some(own.read) }
-        } else {
-            Patience { sending: core.limits.stream_idle, receiving: core.limits.stream_idle }
-        };
         let began = core.now();
         let early = std::mem::take(&mut self.ex.stream.received);
-        let client = &mut connection.socket;
-        let passed = relay::relay(core, client, node, early, patience, None).await;
+        self.ex.compact(|buffer| core.buffers.give_back(buffer));
+        let (client, node) = (&mut connection.socket, &mut way.node);
+        let passed = relay::relay(core, client, node, early, way.patience, None).await;
         let ex = &mut self.ex;
         ex.bytes_in += passed.up;
         ex.bytes_out += passed.down;

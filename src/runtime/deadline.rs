@@ -68,8 +68,17 @@ impl Watch {
         self.set(wheel, within);
     }
 
+    /// As [`Self::arm`], of a span that was reckoned before.
+    pub fn arm_for(self: &Rc<Self>, wheel: &Wheel, span: Ticks) {
+        self.spare.set(false);
+        self.set_due(wheel, wheel.at.get() + span.0);
+    }
+
     fn set(self: &Rc<Self>, wheel: &Wheel, within: Duration) {
-        let due = wheel.due(within);
+        self.set_due(wheel, wheel.at.get() + Ticks::of(within).0);
+    }
+
+    fn set_due(self: &Rc<Self>, wheel: &Wheel, due: u64) {
         self.due.set(due);
         if due < self.visit.get() {
             wheel.place(self, due);
@@ -187,6 +196,18 @@ impl Watch {
     }
 }
 
+/// A span of time in turns of the wheel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticks(u64);
+
+impl Ticks {
+    /// After which `time` has surely passed. The present tick may be almost over.
+    pub const fn of(time: Duration) -> Self {
+        let ns = time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos() as u64);
+        Self(1 + ns.div_ceil(TICK_NS))
+    }
+}
+
 /// The wheel of one core.
 pub struct Wheel {
     slots: RefCell<Vec<Vec<Rc<Watch>>>>,
@@ -233,10 +254,9 @@ impl Wheel {
         watch
     }
 
-    /// The tick at which `within` has surely passed. The present one may be almost over.
-    const fn due(&self, within: Duration) -> u64 {
-        let ns = within.as_secs().saturating_mul(1_000_000_000).saturating_add(within.subsec_nanos() as u64);
-        self.at.get() + 1 + ns.div_ceil(TICK_NS)
+    /// The tick that is now: who has armed a watch since it began need not do so again.
+    pub const fn tick(&self) -> u64 {
+        self.at.get()
     }
 
     fn place(&self, watch: &Rc<Watch>, due: u64) {

@@ -136,6 +136,15 @@ impl Pipe {
         (Ok(count), buffer)
     }
 
+    /// Appends what there is to the buffer, as much as it has room for; 0 is the end. Once it was found readable.
+    pub(super) fn take_now(&self, buffer: &mut Vec<u8>) -> usize {
+        let room = buffer.capacity() - buffer.len();
+        match self.inward.borrow_mut().poll_take(&Context::from_waker(Waker::noop()), buffer, room) {
+            Poll::Ready(count) => count,
+            Poll::Pending => 0,
+        }
+    }
+
     /// As [`super::socket::Socket::receive_or_idle`].
     pub(super) async fn receive_or_idle(&self, mut buffer: Vec<u8>, room: usize) -> (Waited, Vec<u8>) {
         let room = room.min(buffer.capacity() - buffer.len());

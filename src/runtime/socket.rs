@@ -17,6 +17,7 @@ use monoio::io::{
 };
 use monoio::net::TcpStream;
 
+use super::buffers::Buffers;
 use super::deadline::{Watch, Wheel};
 use super::ear::Ear;
 pub use super::ear::{Caught, Net};
@@ -416,14 +417,46 @@ impl Reader {
         }
     }
 
+    /// [`Self::receive`] for who may wait for long, in a small future. Into `buffer` only where the system fills it; else
+    /// nothing is held meanwhile, and what comes is in one that is lent then.
+    // Not an `async fn`: that would hold its arguments twice, and of this each tunnel has two.
+    #[allow(clippy::manual_async_fn)]
+    pub fn receive_at_rest(&mut self, buffer: Vec<u8>, stock: &Buffers) -> impl Future<Output = Caught> {
+        async move {
+            match self.layer.as_deref() {
+                None => {
+                    let room = buffer.capacity();
+                    receive(self.half.as_mut().expect(OPEN), buffer, room).await
+                }
+                Some(Layer::Tls(tls)) => {
+                    let half = self.half.as_ref().expect(OPEN);
+                    loop {
+                        if let Some(caught) = tls.receive_now(half, stock) {
+                            break caught;
+                        }
+                        tls.rest();
+                        // How it broke is told by what follows.
+                        let _ = readable(half).await;
+                    }
+                }
+                Some(Layer::Pipe(pipe)) => {
+                    pipe.readable().await;
+                    let mut buffer = stock.small();
+                    let count = pipe.take_now(&mut buffer);
+                    (Ok(count), buffer)
+                }
+            }
+        }
+    }
+
+    /// Whether the system fills the buffer that [`Self::receive_at_rest`] is given.
+    pub const fn is_plain(&self) -> bool {
+        self.layer.is_none()
+    }
+
     /// Whether bytes were received that nobody has taken.
     pub fn holds_bytes(&self) -> bool {
         tls_of(&self.layer).is_some_and(Tls::holds_bytes)
-    }
-
-    /// Whether it would wait with memory of its own: over TLS, until a record is there.
-    pub fn waits_with_memory(&self) -> bool {
-        tls_of(&self.layer).is_some_and(|tls| !tls.holds_bytes())
     }
 
     /// As [`Socket::readable`].
@@ -485,6 +518,28 @@ impl Writer {
     /// Takes back what was lent.
     pub fn take_back(&mut self, lent: Self) {
         self.half = lent.half;
+    }
+
+    /// Sends all of the buffer in a small future: at once, which mostly is all.
+    // Not an `async fn`: as above.
+    #[allow(clippy::manual_async_fn)]
+    pub fn send_at_rest(&mut self, buffer: Vec<u8>) -> impl Future<Output = (io::Result<()>, Vec<u8>)> {
+        async move {
+            match self.layer.as_deref() {
+                None => {
+                    let half = self.half.as_mut().expect(OPEN);
+                    match sys::send_now(half, &buffer) {
+                        all if all == buffer.len() => (Ok(()), buffer),
+                        part => Box::pin(send(half, buffer, part, Sending::Together)).await,
+                    }
+                }
+                Some(Layer::Tls(tls)) => {
+                    let half = self.half.as_mut().expect(OPEN);
+                    Box::pin(tls::send(tls, half, buffer, 0, Sending::Alone)).await
+                }
+                Some(Layer::Pipe(pipe)) => pipe.send(buffer, 0).await,
+            }
+        }
     }
 
     /// Sends the buffer from `from` to its end, all of it.

@@ -56,7 +56,7 @@ async fn serve(hall: &Hall, session: &Rc<Session>, port: &Rc<Datagrams>, first: 
         },
         Err(refusal) => Err(refusal),
     };
-    finish(hall, &view, route.ok(), passed, pass.ex);
+    core.give_back(finish(hall, &view, route.ok(), passed, pass.ex));
 }
 
 /// Passes datagrams both ways until nothing passes any more.

@@ -16,8 +16,9 @@ use std::rc::Rc;
 use monoio::io::{OwnedReadHalf, OwnedWriteHalf};
 use monoio::net::TcpStream;
 
+use super::buffers::Buffers;
 use super::deadline::Watch;
-use super::socket::{self, Sending, Socket, Waited};
+use super::socket::{self, Caught, Sending, Socket, Waited};
 use super::sys;
 pub(super) use conversation::Conversation;
 pub use session::{Fault, Session};
@@ -49,6 +50,34 @@ impl Tls {
     /// Whether bytes were received that nobody has taken.
     pub(super) fn holds_bytes(&self) -> bool {
         self.session.borrow().holds_bytes()
+    }
+
+    /// What has come, as the result of receiving into a lent buffer, without waiting. `None`: nothing that could be told has.
+    pub(super) fn receive_now(&self, half: &OwnedReadHalf<TcpStream>, stock: &Buffers) -> Option<Caught> {
+        let mut session = self.session.borrow_mut();
+        loop {
+            if session.may_tell() {
+                let mut buffer = stock.small();
+                let room = buffer.capacity();
+                match session.take(&mut buffer, room) {
+                    Ok(Taken::Bytes(count)) => return Some((Ok(count), buffer)),
+                    Ok(Taken::End) => return Some((Ok(0), buffer)),
+                    Err(fault) => return Some((Err(broken(fault)), buffer)),
+                    Ok(Taken::Hungry) => stock.give_back(buffer),
+                }
+            }
+            let mut inbox = match session.take_inbox() {
+                Ok(inbox) => inbox,
+                Err(fault) => return Some((Err(broken(fault)), Vec::new())),
+            };
+            let received = sys::receive_now(half, &mut inbox);
+            session.put_inbox(inbox);
+            match received {
+                Ok(0) => return None,
+                Ok(_) => {}
+                Err(error) => return Some((Err(error), Vec::new())),
+            }
+        }
     }
 
     /// From here on nobody may say anything for long.

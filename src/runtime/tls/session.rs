@@ -144,6 +144,11 @@ impl Session {
         !self.lent.inbox.is_empty() || !self.lent.plain.is_empty()
     }
 
+    /// Whether there is something to tell without receiving more: bytes, maybe, or the end.
+    pub(super) fn may_tell(&self) -> bool {
+        self.has_ended || self.holds_bytes()
+    }
+
     /// Whether anybody may say anything more.
     pub(super) const fn is_usable(&self) -> bool {
         self.is_open && !self.is_broken && !self.has_ended
