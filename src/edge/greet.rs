@@ -47,6 +47,11 @@ pub(super) async fn greet(
     follows: Follows,
 ) -> Greeted {
     let core = &hall.core;
+    if core.turnstile.waiting() >= core.limits.handshakes_waiting_max {
+        core.stats.tls_handshakes_refused.add(1);
+        core.stats.tls_handshake_errors.add(1);
+        return Greeted::Gone;
+    }
     connection.socket.watch().arm(&core.wheel, core.limits.handshake_timeout);
     // Large, and seldom: not a part of what serves requests.
     let greeted = Box::pin(agree(hall, connection, received, follows)).await;

@@ -173,6 +173,10 @@ core_stats! {
     /// TLS handshakes with clients that came to an agreement, and those that did not.
     tls_handshakes,
     tls_handshake_errors,
+    /// Steps of handshakes that wait for their turn now, and that had to, ever; and clients that were turned away because too many did.
+    tls_handshakes_waiting,
+    tls_handshakes_delayed,
+    tls_handshakes_refused,
     /// Connections of HTTP/2 open now, their streams, ever and now, and what was wrong with either.
     http2_connections,
     http2_streams,

@@ -36,6 +36,7 @@ mod grpc;
 mod grpc_transcode;
 mod grpc_web;
 mod guards;
+mod handshakes;
 mod health;
 mod hedging;
 mod http2;

@@ -81,6 +81,21 @@ const COUNTERS: &[(&str, &str, Kind, Of)] = &[
         |c| &c.connections_refused,
     ),
     ("ringway_tls_handshakes_total", "TLS handshakes with clients", Kind::Counter, |c| &c.tls_handshakes),
+    ("ringway_tls_handshakes_waiting", "Steps of handshakes that wait for their turn", Kind::Gauge, |c| {
+        &c.tls_handshakes_waiting
+    }),
+    (
+        "ringway_tls_handshakes_delayed_total",
+        "Steps of handshakes that waited for their turn",
+        Kind::Counter,
+        |c| &c.tls_handshakes_delayed,
+    ),
+    (
+        "ringway_tls_handshakes_refused_total",
+        "Clients turned away because too many handshakes waited",
+        Kind::Counter,
+        |c| &c.tls_handshakes_refused,
+    ),
     ("ringway_tls_handshake_errors_total", "Connections that came to no TLS handshake", Kind::Counter, |c| {
         &c.tls_handshake_errors
     }),

@@ -217,7 +217,12 @@ impl Socket {
     ) -> io::Result<Agreement> {
         session.put_inbox(hello);
         loop {
-            let shaken = turnstile.pass(|| session.shake()).await;
+            turnstile.turn().await;
+            if self.watch().fired() {
+                // Its time was over before its turn came.
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let shaken = turnstile.spend(|| session.shake());
             if let Some(outbox) = session.take_outbox() {
                 let (sent, outbox) = self.writer.send(outbox, 0, Sending::Alone).await;
                 stock.give_back(outbox);
