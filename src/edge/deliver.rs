@@ -22,6 +22,7 @@ use crate::proto::h1::chunked;
 use crate::proto::h1::framing::{self, Framing};
 use crate::proto::h1::parse;
 use crate::proto::head::Method;
+use crate::runtime::buffers::SMALL_BYTES;
 use crate::runtime::pipe::LANE_BYTES_MAX;
 use crate::runtime::pool::Leased;
 
@@ -183,7 +184,7 @@ impl Run<'_> {
         Ok(Relayed { after, reusable, tunnel: false })
     }
 
-    /// Receives more of the body, with room before and behind it.
+    /// Receives more of the body, with room before and behind it: no more than would be taken now, where that is known.
     async fn receive_piece(
         &self,
         plan: &Plan<'_>,
@@ -192,19 +193,30 @@ impl Run<'_> {
     ) -> (io::Result<usize>, Vec<u8>) {
         let core = &self.hall.core;
         buffer.clear();
-        // More comes than fits a net.
-        buffer = core.buffers.enlarge(buffer);
+        let mut most = usize::MAX;
+        if self.connection.is_stream {
+            // As many streams may wait for their client as a connection has: none holds a buffer meanwhile.
+            core.buffers.give_back(buffer);
+            most = self.await_hunger(leased).await;
+            buffer = core.buffers.small();
+        }
+        if most > SMALL_BYTES - PIECE_HEAD - PIECE_TAIL {
+            // More comes than fits a net.
+            buffer = core.buffers.enlarge(buffer);
+        }
         buffer.resize(PIECE_HEAD, 0);
         leased.socket.watch().arm(&core.wheel, plan.within(core, plan.timeouts.read));
-        let mut room = buffer.capacity() - PIECE_HEAD - PIECE_TAIL;
+        let mut room = most.min(buffer.capacity() - PIECE_HEAD - PIECE_TAIL);
         if let Some(pace) = &self.ex.paces.down {
             room = room.min(piece_bytes_max(&**pace));
         }
-        if self.connection.is_stream {
-            // As many streams may wait for their client as a connection has.
-            room = room.min(LANE_BYTES_MAX);
-        }
         leased.socket.reader.receive(buffer, room).await
+    }
+
+    /// Waits until the client of a stream would take more, which is its own time, not the node's.
+    async fn await_hunger(&self, leased: &Leased) -> usize {
+        leased.socket.watch().disarm();
+        self.connection.socket.writer.hunger().await.unwrap_or(LANE_BYTES_MAX)
     }
 
     /// Sends a piece of the body, framed.
@@ -231,7 +243,8 @@ impl Run<'_> {
         if head.len() <= from && !is_alone {
             let at = from - head.len();
             buffer[at..from].copy_from_slice(head);
-            head.clear();
+            // Not held until the end of a long body.
+            self.hall.core.buffers.give_back(std::mem::take(head));
             return Ok(at);
         }
         let alone = std::mem::take(head);

@@ -86,8 +86,11 @@ impl Run<'_> {
         leased.socket.heard().await;
         let (mut caught, mut buffer) = match leased.socket.caught() {
             Some((caught, buffer)) => (Some(caught), buffer),
+            // What of the body comes with the head waits where its client takes none.
+            None if self.connection.is_stream => (None, with_headroom(core.buffers.small())),
             None => (None, with_headroom(core.buffers.large())),
         };
+        let most = self.connection.socket.writer.appetite().unwrap_or(usize::MAX);
         let (mut start, mut interim) = (HEADROOM, 0);
         loop {
             if caught.is_none() && buffer.len() > start {
@@ -126,7 +129,7 @@ impl Run<'_> {
                     return Err(Fault::HeadTooLarge);
                 }
                 leased.socket.watch().arm(&core.wheel, plan.within(core, plan.timeouts.read));
-                let room = room(&buffer);
+                let room = room(&buffer).min(most);
                 let (received, returned) = leased.socket.reader.receive(buffer, room).await;
                 buffer = returned;
                 received

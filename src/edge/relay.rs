@@ -60,6 +60,8 @@ struct Road<'a> {
     /// When they were armed last, and for how long: once a tick is enough.
     armed: Cell<(u64, Option<Ticks>)>,
     broken: Cell<Option<Side>>,
+    /// What came from the client before.
+    early: Cell<Vec<u8>>,
     /// By what it is told that it is over, where frames of WebSocket pass.
     tie: Option<&'a Tie>,
 }
@@ -113,12 +115,12 @@ struct Lane<'a> {
 impl Lane<'_> {
     /// Passes bytes on until there are no more.
     async fn run(&mut self) {
-        let Road { core, sending, receiving, .. } = self.road;
         loop {
             let may_part = self.follow();
             if !self.buffer.is_empty() {
-                self.road.arm(*sending);
-                let (sent, returned) = self.to.send_at_rest(std::mem::take(&mut self.buffer)).await;
+                self.road.arm(self.road.sending);
+                let how = self.road.core.sending_streams();
+                let (sent, returned) = self.to.send_at_rest(std::mem::take(&mut self.buffer), how).await;
                 self.buffer = returned;
                 if let Err(error) = sent {
                     if is_break(&error) {
@@ -137,14 +139,14 @@ impl Lane<'_> {
                 break;
             }
             self.prepare();
-            self.road.arm(*receiving);
+            self.road.arm(self.road.receiving);
             let received = self.receive().await;
             if !matches!(received, Ok(1..)) {
                 self.end(received);
                 break;
             }
         }
-        core.buffers.give_back(std::mem::take(&mut self.buffer));
+        self.road.core.buffers.give_back(std::mem::take(&mut self.buffer));
     }
 
     /// Keeps in mind where frames end; whether our last may follow what is left to be passed on.
@@ -223,7 +225,7 @@ impl Lane<'_> {
 /// Says the last to where a side's bytes go, in its place.
 async fn say_last(road: &Road<'_>, to: &mut Writer, side: Side) {
     let Some(frame) = road.tie.and_then(|tie| tie.last_frame(road.core, side)) else { return };
-    let (sent, _) = to.send_at_rest(frame).await;
+    let (sent, _) = to.send_at_rest(frame, road.core.sending_streams()).await;
     if sent.is_err() {
         to.abort();
     }
@@ -248,9 +250,9 @@ fn is_break(error: &io::Error) -> bool {
 const fn fitting(room: usize, count: usize) -> usize {
     if count >= room || count >= SMALL_BYTES {
         return match room {
-            ..TINY_BYTES => TINY_BYTES,
-            ..SHORT_BYTES => SHORT_BYTES,
-            ..SMALL_BYTES => SMALL_BYTES,
+            0..TINY_BYTES => TINY_BYTES,
+            TINY_BYTES..SHORT_BYTES => SHORT_BYTES,
+            SHORT_BYTES..SMALL_BYTES => SMALL_BYTES,
             _ => LARGE,
         };
     }
@@ -265,14 +267,16 @@ const fn fitting(room: usize, count: usize) -> usize {
 
 /// Joins a client's connection with a node's until both are done. `early` came from the client already; `tie` is given where
 /// frames of WebSocket pass.
-pub(super) async fn relay(
-    core: &Core,
-    client: &mut Socket,
-    node: &mut Socket,
+// Not an `async fn`: that would hold its arguments twice, for as long as the connections live.
+#[allow(clippy::manual_async_fn)]
+pub(super) fn relay<'a>(
+    core: &'a Core,
+    client: &'a mut Socket,
+    node: &'a mut Socket,
     early: Vec<u8>,
     patience: Patience,
-    tie: Option<&Tie>,
-) -> Passed {
+    tie: Option<&'a Tie>,
+) -> impl Future<Output = Passed> + use<'a> {
     let road = Road {
         core,
         watches: [Rc::clone(client.watch()), Rc::clone(node.watch())],
@@ -280,49 +284,27 @@ pub(super) async fn relay(
         receiving: patience.receiving.map(Ticks::of),
         armed: Cell::new((u64::MAX, None)),
         broken: Cell::new(None),
+        early: Cell::new(early),
         tie,
     };
-    let lane = |from, to, side, buffer| Lane { road: &road, from, to, side, buffer, passed: 0 };
-    let mut up = lane(&mut client.reader, &mut node.writer, Side::Client, early);
-    let mut down = lane(&mut node.reader, &mut client.writer, Side::Node, Vec::new());
-    {
-        let (mut up, mut down) = (pin!(up.run()), pin!(down.run()));
-        let (mut is_up, mut is_down) = (false, false);
-        poll_fn(|cx| {
-            is_up = is_up || up.as_mut().poll(cx).is_ready();
-            is_down = is_down || down.as_mut().poll(cx).is_ready();
-            if is_up && is_down { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+    async move {
+        let lane = |from, to, side, buffer| Lane { road: &road, from, to, side, buffer, passed: 0 };
+        let mut up = lane(&mut client.reader, &mut node.writer, Side::Client, road.early.take());
+        let mut down = lane(&mut node.reader, &mut client.writer, Side::Node, Vec::new());
+        join(pin!(up.run()), pin!(down.run())).await;
+        Passed { up: up.passed, down: down.passed, broken: road.broken.get() }
     }
-    Passed { up: up.passed, down: down.passed, broken: road.broken.get() }
 }
 
 /// Runs two futures to their ends.
-pub(super) async fn join<A, B>(one: impl Future<Output = A>, other: impl Future<Output = B>) -> (A, B) {
-    use std::task::Poll;
-    let (mut one, mut other) = (pin!(one), pin!(other));
-    let (mut a, mut b) = (None, None);
-    std::future::poll_fn(|cx| {
-        if a.is_none()
-            && let Poll::Ready(value) = one.as_mut().poll(cx)
-        {
-            a = Some(value);
-        }
-        if b.is_none()
-            && let Poll::Ready(value) = other.as_mut().poll(cx)
-        {
-            b = Some(value);
-        }
-        match (a.take(), b.take()) {
-            (Some(a), Some(b)) => Poll::Ready((a, b)),
-            (not_a, not_b) => {
-                (a, b) = (not_a, not_b);
-                Poll::Pending
-            }
-        }
+pub(super) async fn join(mut one: Pin<&mut impl Future>, mut other: Pin<&mut impl Future>) {
+    let (mut is_one, mut is_other) = (false, false);
+    poll_fn(|cx| {
+        is_one = is_one || one.as_mut().poll(cx).is_ready();
+        is_other = is_other || other.as_mut().poll(cx).is_ready();
+        if is_one && is_other { Poll::Ready(()) } else { Poll::Pending }
     })
-    .await
+    .await;
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::h1::Connection;
-use super::parting::Listed;
+use super::parting::{Listed, Tie};
 use super::pipeline::{self, After, Run, chain_of};
 use super::proxy::Plan;
 use super::relay::{self, Patience};
@@ -37,7 +37,7 @@ pub(super) struct Joined {
 pub(super) struct Tunnel {
     joined: Joined,
     began: Moment,
-    ex: Box<Exchange>,
+    ex: Exchange,
     view: View,
     route: Option<u32>,
     merged: Option<Rc<Chain>>,
@@ -58,10 +58,13 @@ impl Run<'_> {
     }
 
     /// What is left of the request, if it has become a tunnel.
+    #[allow(clippy::result_large_err)] // What comes back is what was given, and goes on.
     pub(super) fn into_tunnel(self) -> Result<Box<Tunnel>, Self> {
         let Self { joined: Some(joined), .. } = self else { return Err(self) };
         let core = &self.hall.core;
-        let mut ex = self.ex;
+        let mut lent = self.ex;
+        let mut ex = std::mem::take(&mut *lent);
+        core.give_back(lent);
         // Heads that nobody changes any more.
         ex.compact(|buffer| core.buffers.give_back(buffer));
         let Self { view, route, merged, .. } = self;
@@ -70,22 +73,37 @@ impl Run<'_> {
 }
 
 /// Joins the client's connection with the node's until both are done.
-pub(super) async fn run(hall: &Hall, connection: &mut Connection, tunnel: Box<Tunnel>) {
-    let mut tunnel = tunnel;
-    let core = &hall.core;
-    let listed = Listed::new(hall, tunnel.ends_with(), tunnel.joined.said.clone());
-    let silence = tunnel.silence().unwrap_or(core.limits.tunnel_timeout);
-    let patience = Patience { sending: silence, receiving: silence };
-    let Joined { node, early, .. } = &mut tunnel.joined;
-    let passed =
-        relay::relay(core, &mut connection.socket, node, std::mem::take(early), patience, Some(&listed.tie))
-            .await;
-    drop(listed);
-    core.stats.requests_active.sub(1);
-    tunnel.end(hall, passed);
+// Not an `async fn`: that would hold its arguments twice, for as long as the tunnel lasts.
+#[allow(clippy::manual_async_fn)]
+pub(super) fn run(
+    hall: &Hall,
+    connection: &mut Connection,
+    mut tunnel: Box<Tunnel>,
+) -> impl Future<Output = ()> {
+    async move {
+        let listed = Listed::new(hall, tunnel.ends_with(), tunnel.joined.said.clone());
+        let passed = tunnel.relay(hall, connection, &listed.tie).await;
+        drop(listed);
+        hall.core.stats.requests_active.sub(1);
+        tunnel.end(hall, passed);
+    }
 }
 
 impl Tunnel {
+    fn relay<'a>(
+        &'a mut self,
+        hall: &'a Hall,
+        connection: &'a mut Connection,
+        tie: &'a Tie,
+    ) -> impl Future<Output = relay::Passed> + use<'a> {
+        let core = &hall.core;
+        let silence = self.silence().unwrap_or(core.limits.tunnel_timeout);
+        let patience = Patience { sending: silence, receiving: silence };
+        let Joined { node, early, .. } = &mut self.joined;
+        let client = &mut connection.socket;
+        relay::relay(core, client, node, std::mem::take(early), patience, Some(tie))
+    }
+
     /// The route it ends with, and its place.
     fn ends_with(&self) -> Option<(u32, Arc<Route>)> {
         let (at, route) = self.route.and_then(|at| Some((at, self.view.routes.shared(at)?)))?;
@@ -99,7 +117,7 @@ impl Tunnel {
 
     /// It is over, and its log line due.
     fn end(&mut self, hall: &Hall, passed: relay::Passed) {
-        let ex = &mut *self.ex;
+        let ex = &mut self.ex;
         let now = hall.core.now();
         let time = now.since(self.began);
         ex.bytes_in += passed.up;

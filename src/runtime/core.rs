@@ -133,6 +133,12 @@ impl Core {
         if self.stats.requests_active.get() <= QUIET_MAX { Sending::Alone } else { Sending::Together }
     }
 
+    /// How to send bytes of tunnels and streams, which are no requests of their own.
+    pub fn sending_streams(&self) -> Sending {
+        let active = self.stats.requests_active.get() + self.stats.streams_active.get();
+        if active <= QUIET_MAX { Sending::Alone } else { Sending::Together }
+    }
+
     /// Wall time at a moment.
     pub fn wall(&self, at: Moment) -> UnixMs {
         self.anchor.at(at)

@@ -2,7 +2,8 @@
 //! round, without the system. So that what speaks another protocol on the wire can be served as if it spoke HTTP/1.
 //!
 //! One task works at each end. A lane holds a bounded number of bytes; whoever wants to send more waits until the other end
-//! has taken some.
+//! has taken some. Who has to fetch first what it sends may wait until the far end waits for it, and learns how much that
+//! would take: so what nobody takes yet is not held here.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -16,7 +17,7 @@ use super::socket::Waited;
 pub const LANE_BYTES_MAX: usize = 32 * 1024;
 
 /// One direction.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lane {
     bytes: Vec<u8>,
     /// How many of them were taken.
@@ -27,6 +28,22 @@ struct Lane {
     deserted: bool,
     taker: Option<Waker>,
     sender: Option<Waker>,
+    /// How much the taker would take next.
+    appetite: usize,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            taken: 0,
+            finished: false,
+            deserted: false,
+            taker: None,
+            sender: None,
+            appetite: LANE_BYTES_MAX,
+        }
+    }
 }
 
 /// Both directions between a socket and its far end.
@@ -84,7 +101,19 @@ impl Lane {
         if !self.waiting().is_empty() || self.finished {
             return Poll::Ready(());
         }
-        self.taker = Some(cx.waker().clone());
+        if self.taker.replace(cx.waker().clone()).is_none() {
+            wake(&mut self.sender);
+        }
+        Poll::Pending
+    }
+
+    /// Waits until the taker has all there is and waits for more, or nobody does any more. How much it would take.
+    fn poll_hunger(&mut self, cx: &Context<'_>) -> Poll<usize> {
+        let is_hungry = self.waiting().is_empty() && self.taker.is_some();
+        if is_hungry || self.finished || self.deserted {
+            return Poll::Ready(self.appetite);
+        }
+        self.sender = Some(cx.waker().clone());
         Poll::Pending
     }
 
@@ -173,6 +202,15 @@ impl Pipe {
         (send(&self.outward, &buffer[from..]).await, buffer)
     }
 
+    /// Waits until the far end has taken all and waits for more. How much it would take.
+    pub(super) async fn hunger(&self) -> usize {
+        poll_fn(|cx| self.outward.borrow_mut().poll_hunger(cx)).await
+    }
+
+    pub(super) fn appetite(&self) -> usize {
+        self.outward.borrow().appetite
+    }
+
     /// Nothing more comes from the socket.
     pub(super) fn finish(&self) {
         self.outward.borrow_mut().finish();
@@ -241,6 +279,11 @@ impl FarEnd {
         send(&self.0.inward, bytes).await
     }
 
+    /// How much of what the socket sends would be taken next.
+    pub fn set_appetite(&self, bytes: usize) {
+        self.0.outward.borrow_mut().appetite = bytes.min(LANE_BYTES_MAX);
+    }
+
     /// What was sent here was not looked at.
     pub fn refuse(&self) {
         self.0.refused.set(true);
@@ -289,6 +332,34 @@ mod tests {
         assert!(ready(pipe.send(b"xyz".to_vec(), 1)).expect("room").0.is_ok());
         assert_eq!(ready(far.take()).expect("bytes").as_deref(), Some(&b"yz"[..]));
         assert!(ready(far.take()).is_none(), "nothing more yet");
+    }
+
+    #[test]
+    fn who_fetches_what_it_sends_waits_until_the_far_end_has_taken_all_and_waits_for_more() {
+        let (pipe, far) = pair();
+        let mut cx = Context::from_waker(Waker::noop());
+        far.set_appetite(5000);
+        let mut hunger = pin!(pipe.hunger());
+        assert!(hunger.as_mut().poll(&mut cx).is_pending(), "nobody waits yet");
+        assert!(ready(pipe.send(b"abc".to_vec(), 0)).expect("room").0.is_ok());
+        assert!(far.poll_ready(&cx).is_ready());
+        assert!(hunger.as_mut().poll(&mut cx).is_pending(), "something is there that was not taken");
+        assert!(ready(far.take()).expect("bytes").is_some());
+        assert!(hunger.as_mut().poll(&mut cx).is_pending(), "it was taken, and may be under way still");
+        far.set_appetite(7);
+        assert!(far.poll_ready(&cx).is_pending());
+        assert_eq!(hunger.as_mut().poll(&mut cx), Poll::Ready(7));
+        far.set_appetite(usize::MAX);
+        assert_eq!(pipe.appetite(), LANE_BYTES_MAX);
+    }
+
+    #[test]
+    fn who_waits_for_hunger_learns_that_the_far_end_is_gone() {
+        let (pipe, far) = pair();
+        assert!(ready(pipe.send(b"abc".to_vec(), 0)).expect("room").0.is_ok());
+        assert!(ready(pipe.hunger()).is_none());
+        drop(far);
+        assert!(ready(pipe.hunger()).is_some());
     }
 
     #[test]

@@ -472,6 +472,19 @@ impl Reader {
 }
 
 impl Writer {
+    /// Waits until who takes what is sent would take more, and says how much: where that is known, which is in a pipe.
+    pub async fn hunger(&self) -> Option<usize> {
+        match self.layer.as_deref() {
+            Some(Layer::Pipe(pipe)) => Some(pipe.hunger().await),
+            Some(Layer::Tls(_)) | None => None,
+        }
+    }
+
+    /// How much would be taken now, where that is known.
+    pub fn appetite(&self) -> Option<usize> {
+        pipe_of(&self.layer).map(|pipe| pipe.appetite())
+    }
+
     /// Sends the end of the stream.
     pub fn finish(&self) {
         if let Some(pipe) = pipe_of(&self.layer) {
@@ -523,19 +536,29 @@ impl Writer {
     /// Sends all of the buffer in a small future: at once, which mostly is all.
     // Not an `async fn`: as above.
     #[allow(clippy::manual_async_fn)]
-    pub fn send_at_rest(&mut self, buffer: Vec<u8>) -> impl Future<Output = (io::Result<()>, Vec<u8>)> {
+    pub fn send_at_rest(
+        &mut self,
+        buffer: Vec<u8>,
+        how: Sending,
+    ) -> impl Future<Output = (io::Result<()>, Vec<u8>)> {
         async move {
             match self.layer.as_deref() {
                 None => {
                     let half = self.half.as_mut().expect(OPEN);
-                    match sys::send_now(half, &buffer) {
-                        all if all == buffer.len() => (Ok(()), buffer),
-                        part => Box::pin(send(half, buffer, part, Sending::Together)).await,
+                    let (sent, buffer) = match how {
+                        // What is left, or wrong, is for the ring to find.
+                        Sending::Alone => (Ok(sys::send_now(half, &buffer)), buffer),
+                        Sending::Together => half.write(buffer).await,
+                    };
+                    match sent {
+                        Ok(all) if all == buffer.len() => (Ok(()), buffer),
+                        Ok(part) => Box::pin(send(half, buffer, part, Sending::Together)).await,
+                        Err(error) => (Err(error), buffer),
                     }
                 }
                 Some(Layer::Tls(tls)) => {
                     let half = self.half.as_mut().expect(OPEN);
-                    Box::pin(tls::send(tls, half, buffer, 0, Sending::Alone)).await
+                    Box::pin(tls::send(tls, half, buffer, 0, how)).await
                 }
                 Some(Layer::Pipe(pipe)) => pipe.send(buffer, 0).await,
             }

@@ -42,10 +42,8 @@ const STREAMS: u32 = 10;
 
 /// Bytes that each may cost, with its streams and the answers that wait in them; and what is allowed where futures are larger for
 /// lack of optimisation.
-const BYTES_MAX: usize = BYTES_PER_ATTACKER + STREAMS as usize * BYTES_PER_STREAM;
-const BYTES_UNOPTIMISED: usize = 2 * BYTES_MAX;
-/// Of an answer that nobody takes: what waits in a stream, and in the buffer it was received in.
-const BYTES_PER_STREAM: usize = 64 * 1024;
+const BYTES_MAX: usize = BYTES_PER_ATTACKER;
+const BYTES_UNOPTIMISED: usize = BYTES_MAX / 2 * 3;
 
 /// A way to hold on to what one has.
 struct Stall {

@@ -37,6 +37,10 @@ pub(super) const OWN_HEADS: HeadLimits = HeadLimits {
 /// Bytes of a head and of a body that has come with it, beyond which no more is waited for: what one frame has.
 const FIRST_BYTES_MAX: usize = 16 * 1024;
 
+/// Bytes of answers that may wait in all streams of a connection, but for the least that each may have.
+const WAITING_BYTES_MAX: usize = 128 * 1024;
+const APPETITE_BYTES_MIN: usize = 2 * 1024;
+
 /// Why a stream ends before its answer does.
 pub(super) enum Broken {
     /// The client gave it up, or is gone.
@@ -117,6 +121,7 @@ impl Stream {
 
     /// Waits for something to come out of the pipe, then until it may be sent: till then it waits where it is.
     async fn next(&self, hall: &Hall, far: &FarEnd) -> Result<Option<Vec<u8>>, Broken> {
+        far.set_appetite(self.appetite());
         poll_fn(|cx| {
             if self.with(|conversation, key| conversation.poll_gone(key, cx)).is_ready() {
                 return Poll::Ready(Err(Broken::Client));
@@ -126,6 +131,13 @@ impl Stream {
         .await?;
         self.room(hall).await?;
         self.take(far).await
+    }
+
+    /// How much of an answer is to be fetched from its node: no more than the client would take, and of what all streams of a
+    /// connection may have waiting no more than their share. A little in any case, to know whether there is more.
+    fn appetite(&self) -> usize {
+        let share = WAITING_BYTES_MAX / self.session.streams.get().max(1) as usize;
+        self.with(|conversation, key| conversation.window_of(key)).min(share).max(APPETITE_BYTES_MIN)
     }
 
     /// Waits for room for a head.
@@ -189,15 +201,16 @@ async fn serve(hall: &Rc<Hall>, session: &Rc<Session>, before: u32, begun: Begun
     let Begun { key, mut head, told, ends } = begun;
     let stream = Stream { session: Rc::clone(session), key };
     let (socket, far) = Socket::piped(&hall.core.wheel);
+    far.set_appetite(stream.appetite());
     let inner = inner(session.client, session, before, socket);
-    let serving = async {
+    let serving = pin!(async {
         // What was served ends the pipe.
         let (mut inner, next) = Stages::serve(hall, Box::new(inner)).await;
         if let Next::Tunnel(tunnel) = next {
             Box::pin(tunnel::run(hall, &mut inner, tunnel)).await;
         }
-    };
-    let telling = async {
+    });
+    let telling = pin!(async {
         if !ends {
             add_first(&mut head, &stream, told);
         }
@@ -211,7 +224,7 @@ async fn serve(hall: &Rc<Hall>, session: &Rc<Session>, before: u32, begun: Begun
         }
         drop(stream);
         drop(far);
-    };
+    });
     join(serving, telling).await;
 }
 
@@ -301,21 +314,31 @@ async fn pass_up(far: &FarEnd, stream: &Stream, told: Told) -> Result<(), Broken
 
 /// Passes the answer on. One that is cut short ends with a reset, so that nobody takes it for whole.
 async fn pass_down(hall: &Hall, far: &FarEnd, stream: &Stream, told: Told) {
+    // What its head takes is not held until the end of its body.
     let mut scratch = hall.core.exchange();
-    let answered = answer(hall, far, stream, told, &mut scratch.response.headers).await;
+    let begun = begin_answer(hall, far, stream, told, &mut scratch.response.headers).await;
     hall.core.give_back(scratch);
+    let answered = match begun {
+        Ok(None) => Ok(()),
+        Ok(Some(body)) => pass_body(hall, far, stream, body).await,
+        Err(broken) => Err(broken),
+    };
     if matches!(answered, Err(Broken::Answer)) {
         stream.with(|conversation, key| conversation.reset(key, Code::Internal));
     }
 }
 
-async fn answer(
+/// A body whose head was told: its form, and what of it came with the head, from some index on.
+type Body = (Download, Vec<u8>, usize);
+
+/// Passes the head of the answer on. `None`: that is all of it.
+async fn begin_answer(
     hall: &Hall,
     far: &FarEnd,
     stream: &Stream,
     told: Told,
     headers: &mut HeaderList,
-) -> Result<(), Broken> {
+) -> Result<Option<Body>, Broken> {
     let (status, framing) = receive_head(far, stream, told, headers).await?;
     let body_at = status.head.end();
     let is_tunnel = told.websocket && status.status == 101;
@@ -329,7 +352,7 @@ async fn answer(
     stream.space(hall).await?;
     stream.tell(ends, |fields| answer::head(fields, status.status, headers, told.websocket))?;
     let bytes = headers.take_received();
-    if ends { Ok(()) } else { pass_body(hall, far, stream, download, bytes, body_at).await }
+    Ok((!ends).then_some((download, bytes, body_at)))
 }
 
 /// Waits for the final head; tells the client of those before it.
@@ -370,14 +393,12 @@ async fn receive_head(
     }
 }
 
-/// Passes the body on, from `start` in what was received with the head.
+/// Passes the body on.
 async fn pass_body(
     hall: &Hall,
     far: &FarEnd,
     stream: &Stream,
-    mut download: Download,
-    mut bytes: Vec<u8>,
-    mut start: usize,
+    (mut download, mut bytes, mut start): Body,
 ) -> Result<(), Broken> {
     let is_tunnel = matches!(download, Download::UntilClose);
     loop {
@@ -404,4 +425,22 @@ async fn finish(hall: &Hall, stream: &Stream, download: &Download, data: &[u8]) 
     }
     stream.send(hall, data, false).await?;
     stream.tell(true, |fields| answer::trailers(fields, decoder.trailer_fields()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of the future of a stream, beside that of who serves it. Not a budget, a guard against doubling.
+    const STREAM_BYTES_MAX: usize = 3 * 1024;
+
+    #[test]
+    fn the_future_of_a_stream_is_bounded() {
+        fn size<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+            size_of::<F>()
+        }
+        let stream = size::<&'static Rc<Hall>, &'static Rc<Session>, u32, Begun, _>(serve);
+        println!("stream: {stream} bytes");
+        assert!(stream <= STREAM_BYTES_MAX, "{stream}");
+    }
 }

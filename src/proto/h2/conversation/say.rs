@@ -192,6 +192,13 @@ impl Conversation {
         }
     }
 
+    /// How much the client would take of a stream now, whoever has the next turn.
+    pub fn window_of(&mut self, key: usize) -> usize {
+        let window = self.window_out;
+        let own = self.live(key).map_or(0, |stream| stream.window_out);
+        usize::try_from(own.min(window)).unwrap_or(0)
+    }
+
     /// Waits until something may be sent, and says how much.
     pub fn poll_room(&mut self, key: usize, cx: &Context<'_>) -> Poll<Result<usize, Gone>> {
         let (turn, window, is_full) = (self.turn, self.window_out, self.outbox.len() >= OUTBOX_BYTES_MAX);
