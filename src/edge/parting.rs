@@ -12,36 +12,126 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::Hall;
+use super::relay::Side;
 use crate::base::slots::Slots;
-use crate::proto::websocket::{self, From};
+use crate::proto::websocket::{self, Frames, From};
 use crate::runtime::Core;
+use crate::runtime::deadline::Ticks;
 use crate::snapshot::{Farewell, Route};
 
 /// Tunnels that are told in one tick of the core's clockwork: 12,800 a second.
 const TOLD_A_TICK: usize = 256;
 
-/// What a tunnel is told by.
-#[derive(Default)]
+/// What a tunnel is told by, and how far it has come. Apart from the tunnel's future, which holds much twice.
 pub(super) struct Tie {
     told: Cell<Option<Farewell>>,
     waker: Cell<Option<Waker>>,
     /// The route it ends with, and its place.
     route: Option<(u32, Arc<Route>)>,
+    /// How long it may take once it was told.
+    pub(super) within: Ticks,
+    flows: [RefCell<Flow>; 2],
+    /// A side has said its last before we could.
+    is_closing: Cell<bool>,
+    is_parting: Cell<bool>,
+}
+
+/// What comes from one side.
+struct Flow {
+    frames: Frames,
+    /// Nothing more is passed on: we have said the last in its place.
+    has_parted: bool,
 }
 
 impl Tie {
-    /// What it was told; if nothing yet, whoever asks is woken when it is.
-    pub(super) fn poll_told(&self, cx: &Context<'_>) -> Option<Farewell> {
-        if self.told.get().is_none() {
+    fn new(route: Option<(u32, Arc<Route>)>, within: Duration, node: Frames) -> Self {
+        let is_closing = node.has_closed();
+        let flow = |frames| RefCell::new(Flow { frames, has_parted: false });
+        Self {
+            told: Cell::new(None),
+            waker: Cell::new(None),
+            route,
+            within: Ticks::of(within),
+            flows: [flow(Frames::new(From::Client)), flow(node)],
+            is_closing: Cell::new(is_closing),
+            is_parting: Cell::new(false),
+        }
+    }
+
+    /// Whether both sides are to be told that it is over. If not, whoever waits is woken when they are.
+    pub(super) fn is_told(&self, cx: Option<&Context<'_>>) -> bool {
+        if let Some(cx) = cx.filter(|_| self.told.get().is_none()) {
             let known = self.waker.take().filter(|waker| waker.will_wake(cx.waker()));
             self.waker.set(Some(known.unwrap_or_else(|| cx.waker().clone())));
         }
-        self.told.get()
+        self.told.get().is_some() && !self.is_closing.get()
     }
 
-    /// What it was told.
-    pub(super) const fn told(&self) -> Option<Farewell> {
-        self.told.get()
+    /// Whether the time to answer our last runs.
+    pub(super) const fn is_parting(&self) -> bool {
+        self.is_parting.get()
+    }
+
+    pub(super) fn begin_parting(&self) {
+        self.is_parting.set(true);
+    }
+
+    fn flow(&self, side: Side) -> &RefCell<Flow> {
+        &self.flows[usize::from(side == Side::Node)]
+    }
+
+    /// Keeps in mind where frames of a side end. Where it `is_told`, what is not to be passed on is taken out; whether our last
+    /// may follow what is left.
+    pub(super) fn follow(&self, side: Side, buffer: &mut Vec<u8>, is_told: bool) -> bool {
+        let Flow { frames, has_parted } = &mut *self.flow(side).borrow_mut();
+        if *has_parted {
+            frames.pass(buffer);
+            buffer.clear();
+            return false;
+        }
+        if !is_told {
+            frames.pass(buffer);
+            if frames.has_closed() {
+                self.is_closing.set(true);
+            }
+            return false;
+        }
+        let own = frames.finish(buffer);
+        let may_part = frames.is_between();
+        frames.pass(&buffer[own..]);
+        if may_part {
+            buffer.truncate(own);
+        }
+        may_part
+    }
+
+    /// Whether what a side says are frames, and more may follow.
+    pub(super) fn is_open(&self, side: Side) -> bool {
+        self.flow(side).borrow().frames.is_open()
+    }
+
+    /// Whether our last may take the place of what a side says next.
+    pub(super) fn may_part(&self, side: Side) -> bool {
+        let flow = self.flow(side).borrow();
+        !flow.has_parted && flow.frames.is_between()
+    }
+
+    /// Whether we have said the last in this side's place.
+    pub(super) fn has_parted(&self, side: Side) -> bool {
+        self.flow(side).borrow().has_parted
+    }
+
+    /// Whether we have, and the side has said its own.
+    pub(super) fn is_over(&self, side: Side) -> bool {
+        let flow = self.flow(side).borrow();
+        flow.has_parted && !flow.frames.is_open()
+    }
+
+    /// The last in this side's place.
+    pub(super) fn last_frame(&self, core: &Core, side: Side) -> Option<Vec<u8>> {
+        let farewell = self.told.get()?;
+        self.flow(side).borrow_mut().has_parted = true;
+        Some(last_frame(core, farewell, if side == Side::Client { From::Client } else { From::Server }))
     }
 
     fn tell(&self, farewell: Farewell) {
@@ -83,7 +173,7 @@ impl Tunnels {
     /// Has those end whose routes are no longer as they were.
     pub(super) fn end_where_changed(&self, routes: &Slots<Route>) {
         let all = self.all.borrow();
-        let left = all.iter().filter(|(_, tie)| tie.told().is_none() && tie.is_left_by(routes));
+        let left = all.iter().filter(|(_, tie)| tie.told.get().is_none() && tie.is_left_by(routes));
         self.waiting.borrow_mut().extend(left.map(|(_, tie)| (Rc::clone(tie), Farewell::Changed)));
     }
 
@@ -105,9 +195,9 @@ pub(super) struct Listed<'a> {
 }
 
 impl<'a> Listed<'a> {
-    /// `route`: the one it ends with, and its place.
-    pub(super) fn new(hall: &'a Hall, route: Option<(u32, Arc<Route>)>) -> Self {
-        let tie = Rc::new(Tie { route, ..Tie::default() });
+    /// `route`: the one it ends with, and its place; `node`: how far the node has come by what it said behind its answer.
+    pub(super) fn new(hall: &'a Hall, route: Option<(u32, Arc<Route>)>, node: Frames) -> Self {
+        let tie = Rc::new(Tie::new(route, hall.core.limits.tunnel_close_timeout, node));
         let tunnels = &hall.tunnels;
         let key = tunnels.all.borrow_mut().insert(Rc::clone(&tie));
         // The route may have changed since the request came.
@@ -131,16 +221,8 @@ impl Drop for Listed<'_> {
     }
 }
 
-/// How a tunnel of WebSocket's is told, and how long it then may take.
-pub(super) struct Parting<'a> {
-    pub(super) tie: &'a Tie,
-    pub(super) within: Duration,
-    /// What the node said right behind its head, which has been passed on.
-    pub(super) said: Vec<u8>,
-}
-
 /// The last frame to a side; `from` is whose part we take.
-pub(super) fn last_frame(core: &Core, farewell: Farewell, from: From) -> Vec<u8> {
+fn last_frame(core: &Core, farewell: Farewell, from: From) -> Vec<u8> {
     let (code, reason) = match farewell {
         Farewell::Stopping => (1001, "the gateway is going away"),
         Farewell::Replaced => (1012, "the gateway restarts"),
@@ -157,20 +239,24 @@ pub(super) fn last_frame(core: &Core, farewell: Farewell, from: From) -> Vec<u8>
 mod tests {
     use super::*;
 
+    fn tie() -> Rc<Tie> {
+        Rc::new(Tie::new(None, Duration::from_secs(5), Frames::new(From::Server)))
+    }
+
     #[test]
     fn so_many_are_told_a_tick_and_each_once() {
         let tunnels = Tunnels::default();
-        let ties: Vec<Rc<Tie>> = (0..TOLD_A_TICK + 5).map(|_| Rc::default()).collect();
+        let ties: Vec<Rc<Tie>> = (0..TOLD_A_TICK + 5).map(|_| tie()).collect();
         for tie in &ties {
             tunnels.all.borrow_mut().insert(Rc::clone(tie));
         }
         tunnels.end(Farewell::Stopping);
         tunnels.end(Farewell::Replaced);
-        let told = || ties.iter().filter(|tie| tie.told().is_some()).count();
+        let told = || ties.iter().filter(|tie| tie.told.get().is_some()).count();
         tunnels.tell_some();
         assert_eq!(told(), TOLD_A_TICK);
         tunnels.tell_some();
         assert_eq!(told(), ties.len());
-        assert!(ties.iter().all(|tie| tie.told() == Some(Farewell::Stopping)));
+        assert!(ties.iter().all(|tie| tie.told.get() == Some(Farewell::Stopping)));
     }
 }

@@ -173,7 +173,10 @@ core_stats! {
     /// TLS handshakes with clients that came to an agreement, and those that did not.
     tls_handshakes,
     tls_handshake_errors,
-    /// Clients that were turned away before theirs began, because more came than there was time for.
+    /// Clients that wait for their handshake now, that had to, ever, and that were turned away before it began, because more came than
+    /// there was time for.
+    tls_handshakes_waiting,
+    tls_handshakes_delayed,
     tls_handshakes_shed,
     /// Connections of HTTP/2 open now, their streams, ever and now, and what was wrong with either.
     http2_connections,

@@ -70,9 +70,9 @@ impl Frames {
         self.state == State::Closed
     }
 
-    /// Whether what has passed was something else than frames.
-    pub fn is_lost(&self) -> bool {
-        self.state == State::Lost
+    /// Whether more frames may follow.
+    pub fn is_open(&self) -> bool {
+        self.state == State::Open
     }
 
     /// Goes on to the end of the frame at hand, or of the next; how many bytes that takes, at least one.
@@ -147,6 +147,11 @@ pub fn close(code: u16, reason: &str, key: Option<[u8; KEY_BYTES]>) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::base::rng::Rng;
+
+    /// Neither open nor closed.
+    fn is_lost(frames: &Frames) -> bool {
+        !frames.is_open() && !frames.has_closed()
+    }
 
     /// A frame with so much in it.
     fn frame(from: From, opcode: u8, length: usize) -> Vec<u8> {
@@ -227,13 +232,13 @@ mod tests {
     fn what_is_no_frame_is_known_as_such() {
         let mut frames = Frames::new(From::Client);
         frames.pass(&frame(From::Server, 1, 5));
-        assert!(frames.is_lost() && !frames.is_between());
+        assert!(is_lost(&frames) && !frames.is_between());
         let mut frames = Frames::new(From::Server);
         frames.pass(&frame(From::Client, 1, 5));
-        assert!(frames.is_lost());
+        assert!(is_lost(&frames));
         let mut frames = Frames::new(From::Server);
         frames.pass(&[0x82, 127, 0xFF, 0, 0, 0, 0, 0, 0, 0]);
-        assert!(frames.is_lost(), "longer than any may be");
+        assert!(is_lost(&frames), "longer than any may be");
         frames.pass(&[0; 100]);
         assert_eq!(frames.finish(&[0; 9]), 9);
     }

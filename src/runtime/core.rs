@@ -85,6 +85,7 @@ pub struct Core {
 impl Core {
     /// A core at rest: no socket, no buffer yet.
     pub fn new(id: u16, limits: Limits, hatches: Hatches, seed: u64) -> Self {
+        let turnstile = Turnstile::new(limits.handshakes_waiting_max, Arc::clone(&hatches.stats));
         Self {
             id,
             buffers: Buffers::new(limits.buffer_bytes, limits.buffers_kept),
@@ -97,7 +98,7 @@ impl Core {
             errands: Errands::default(),
             chores: Rc::default(),
             tls_buffers: Rc::default(),
-            turnstile: Turnstile::default(),
+            turnstile,
             detour: None,
             in_flight: Cell::new(0),
             rng: RefCell::new(Rng::seeded(seed)),

@@ -9,6 +9,8 @@ use crate::proto::h2::H2Limits;
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A TLS handshake must be over so long after a connection's first byte.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Handshakes that wait for their turn on a core; who comes beyond is turned away.
+pub const HANDSHAKES_WAITING_MAX: usize = 512;
 /// Longest pause between two reads of a request body.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest pause between two writes of a response: what a reader may stall us.
@@ -69,6 +71,7 @@ pub struct Limits {
     pub upstream_head: HeadLimits,
     pub head_timeout: Duration,
     pub handshake_timeout: Duration,
+    pub handshakes_waiting_max: usize,
     pub body_timeout: Duration,
     pub write_timeout: Duration,
     pub keepalive_timeout: Duration,
@@ -117,6 +120,7 @@ impl Default for Limits {
             upstream_head: HeadLimits::REQUEST,
             head_timeout: HEAD_TIMEOUT,
             handshake_timeout: HANDSHAKE_TIMEOUT,
+            handshakes_waiting_max: HANDSHAKES_WAITING_MAX,
             body_timeout: BODY_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
             keepalive_timeout: KEEPALIVE_TIMEOUT,

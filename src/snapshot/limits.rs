@@ -18,6 +18,7 @@ pub fn limits_of(settings: &Settings) -> Limits {
         upstream_head: HeadLimits { head_bytes_max: set.upstream_head_bytes, ..HeadLimits::RESPONSE },
         head_timeout: set.head_timeout.get(),
         handshake_timeout: set.handshake_timeout.get(),
+        handshakes_waiting_max: set.handshakes_waiting_max,
         body_timeout: set.body_timeout.get(),
         write_timeout: set.write_timeout.get(),
         keepalive_timeout: set.keepalive_timeout.get(),

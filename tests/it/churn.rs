@@ -295,10 +295,15 @@ fn who_stops_lets_all_kinds_of_streams_end() {
     });
     gateway.signal(Signal::Term);
     idle.ended().expect("who has nothing under way is told to go, in peace");
-    // Both go on as if nothing had been said.
+    // WebSockets are told that it is over.
+    for socket in &mut sockets {
+        let mut heard = Vec::new();
+        socket.wire.exactly(4, |piece| heard.extend_from_slice(piece)).unwrap();
+        assert_eq!((heard[0], &heard[2..]), (0x88, &[0x03, 0xE9][..]), "a Close frame: going away");
+    }
+    // Calls go on as if nothing had been said.
     for turn in 0..5 {
         calls.iter_mut().for_each(|call| call.says(&format!("call in turn {turn}")));
-        sockets.iter_mut().for_each(|socket| shouts(socket, &format!("socket in turn {turn}")));
     }
     assert!(gateway.is_running());
     calls.into_iter().for_each(Call::ends);

@@ -37,6 +37,7 @@ mod grpc;
 mod grpc_transcode;
 mod grpc_web;
 mod guards;
+mod handshakes;
 mod health;
 mod hedging;
 mod http2;

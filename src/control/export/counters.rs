@@ -81,6 +81,15 @@ const COUNTERS: &[(&str, &str, Kind, Of)] = &[
         |c| &c.connections_refused,
     ),
     ("ringway_tls_handshakes_total", "TLS handshakes with clients", Kind::Counter, |c| &c.tls_handshakes),
+    ("ringway_tls_handshakes_waiting", "Clients that wait for their TLS handshake", Kind::Gauge, |c| {
+        &c.tls_handshakes_waiting
+    }),
+    (
+        "ringway_tls_handshakes_delayed_total",
+        "Clients that had to wait for their TLS handshake",
+        Kind::Counter,
+        |c| &c.tls_handshakes_delayed,
+    ),
     ("ringway_tls_handshake_errors_total", "Connections that came to no TLS handshake", Kind::Counter, |c| {
         &c.tls_handshake_errors
     }),

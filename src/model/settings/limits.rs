@@ -17,6 +17,9 @@ pub const HEADERS: usize = 100;
 pub const HEAD_TIMEOUT_SECONDS: u64 = 10;
 /// From a connection's first byte until both sides have agreed on how to speak TLS. A handshake is two round trips.
 pub const HANDSHAKE_TIMEOUT_SECONDS: u64 = 10;
+/// Handshakes that wait for their turn, a core. At some tenths of a millisecond each that is a wait of a second or two; each holds a
+/// hello and what serves it, some 40 KiB: worst case 160 MiB a core.
+pub const HANDSHAKES_WAITING_MAX: usize = 4096;
 /// Between two reads of a request's body. Longer than a phone's dead spot, shorter than a proxy's patience.
 pub const BODY_TIMEOUT_SECONDS: u64 = 30;
 /// A request's body; 0 is no bound: bodies flow through and are not held, so they cost no memory.
@@ -78,6 +81,9 @@ pub struct Limits {
     pub head_timeout: Seconds,
     /// Seconds that a TLS handshake may take; beyond: the connection is closed.
     pub handshake_timeout: Seconds,
+    /// Most clients that wait for their TLS handshake, a core: handshakes have three quarters of its time. Beyond, who has waited longest is closed.
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub handshakes_waiting_max: usize,
     /// Seconds between two reads of a request's body; beyond: 408.
     pub body_timeout: Seconds,
     /// Most bytes of a request's body; beyond: 413. 0: no bound.
@@ -138,6 +144,7 @@ impl Default for Limits {
             headers: HEADERS,
             head_timeout: Seconds::literal(HEAD_TIMEOUT_SECONDS),
             handshake_timeout: Seconds::literal(HANDSHAKE_TIMEOUT_SECONDS),
+            handshakes_waiting_max: HANDSHAKES_WAITING_MAX,
             body_timeout: Seconds::literal(BODY_TIMEOUT_SECONDS),
             body_bytes: BODY_BYTES,
             held_body_bytes: HELD_BODY_BYTES,

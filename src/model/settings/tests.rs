@@ -131,6 +131,7 @@ const DEFAULTS: &str = r#"{
             "headers": 100,
             "head_timeout": 10,
             "handshake_timeout": 10,
+            "handshakes_waiting_max": 512,
             "body_timeout": 30,
             "body_bytes": 0,
             "held_body_bytes": 67108864,

@@ -11,22 +11,21 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use crate::base::clock::{self, Moment};
+use crate::link::stats::CoreStats;
 
-/// Of each such stretch of time,
-const STRETCH: Duration = Duration::from_millis(4);
-/// handshakes may have so much.
-const SHARE: Duration = Duration::from_millis(3);
+/// Of any stretch of time handshakes may have three quarters,
+const SHARE: (u64, u64) = (3, 4);
+/// and of a core that had none for a while so much more: some three milliseconds in a row.
+const CREDIT_NS_MAX: i64 = 750_000;
 /// Whose turn it is looks for room again after so long.
 const PAUSE: Duration = Duration::from_millis(1);
 /// Who has stood in line for so long may have lost patience.
 const LATE: Duration = Duration::from_millis(100);
-/// Clients in line. Worst case some 30 KiB each, 15 MiB a core.
-const LINE_MAX: usize = 512;
-
 /// The line is too long: whoever gets this was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Crowded;
@@ -34,8 +33,12 @@ pub struct Crowded;
 /// The turnstile of one core.
 #[derive(Debug, Default)]
 pub struct Turnstile {
-    began: Cell<Moment>,
-    spent: Cell<Duration>,
+    /// Until when time has been counted, and what handshakes may have of it still. A step that takes longer leaves a debt.
+    looked: Cell<Moment>,
+    credit_ns: Cell<i64>,
+    /// Most that stand in line. Worst case some 30 KiB each.
+    line_max: usize,
+    stats: Arc<CoreStats>,
     line: RefCell<VecDeque<Rc<Place>>>,
     /// Somebody was called and is not through yet.
     is_taken: Cell<bool>,
@@ -63,6 +66,11 @@ struct Standing<'t> {
 }
 
 impl Turnstile {
+    /// One that nobody has passed, with places for so many.
+    pub fn new(line_max: usize, stats: Arc<CoreStats>) -> Self {
+        Self { line_max, stats, ..Self::default() }
+    }
+
     /// Waits for the turn of a client that has just come.
     ///
     /// # Errors
@@ -89,23 +97,31 @@ impl Turnstile {
     pub fn spend<T>(&self, step: impl FnOnce() -> T) -> T {
         let now = clock::now();
         let outcome = step();
-        self.spent.set(self.spent.get() + clock::now().since(now));
+        self.charge(clock::now().since(now));
         outcome
     }
 
     fn has_room(&self, now: Moment) -> bool {
-        if now.since(self.began.get()) >= STRETCH {
-            self.began.set(now);
-            self.spent.set(Duration::ZERO);
-        }
-        self.spent.get() < SHARE
+        let passed = now.since(self.looked.get()).min(Duration::from_secs(1)).as_nanos() as u64;
+        self.looked.set(now);
+        let earned = (passed * SHARE.0 / SHARE.1) as i64;
+        self.credit_ns.set((self.credit_ns.get() + earned).min(CREDIT_NS_MAX));
+        self.credit_ns.get() > 0
+    }
+
+    fn charge(&self, spent: Duration) {
+        // A step that seems to have taken longer than that was the processor's doing.
+        let spent = spent.min(Duration::from_millis(100)).as_nanos() as i64;
+        self.credit_ns.set(self.credit_ns.get() - spent);
     }
 
     /// Takes the last place in line.
     fn stand(&self, now: Moment) -> Standing<'_> {
         let place = Rc::new(Place { since: now, call: Cell::new(Call::NotYet), waker: RefCell::default() });
         self.line.borrow_mut().push_back(Rc::clone(&place));
-        if self.line.borrow().len() > LINE_MAX
+        self.stats.tls_handshakes_waiting.add(1);
+        self.stats.tls_handshakes_delayed.add(1);
+        if self.line.borrow().len() > self.line_max
             && let Some(longest) = self.line.borrow_mut().pop_front()
         {
             longest.tell(Call::Away);
@@ -155,6 +171,7 @@ impl Standing<'_> {
 
 impl Drop for Standing<'_> {
     fn drop(&mut self) {
+        self.turnstile.stats.tls_handshakes_waiting.sub(1);
         match self.place.call.get() {
             Call::Next => self.turnstile.call_next(clock::now()),
             // Left by itself.
@@ -180,20 +197,38 @@ mod tests {
     }
 
     #[test]
-    fn what_is_spent_of_a_stretch_is_there_again_in_the_next() {
+    fn handshakes_get_three_quarters_of_the_time_however_long_one_takes() {
+        for step in [100, 700, 4_000, 9_000] {
+            let turnstile = Turnstile::default();
+            let (mut now, mut spent) = (0, 0);
+            while now < 1_000_000 {
+                if turnstile.has_room(at(now)) {
+                    turnstile.charge(Duration::from_micros(step));
+                    (now, spent) = (now + step, spent + step);
+                } else {
+                    now += 100;
+                }
+            }
+            let share = spent * 100 / now;
+            assert!((73..=77).contains(&share), "steps of {step} us: {share} %");
+        }
+    }
+
+    #[test]
+    fn a_core_that_had_none_for_long_has_three_milliseconds_in_a_row() {
         let turnstile = Turnstile::default();
-        assert!(turnstile.has_room(at(0)));
-        turnstile.spent.set(Duration::from_micros(2_999));
-        assert!(turnstile.has_room(at(2_999)));
-        turnstile.spent.set(Duration::from_micros(3_000));
-        assert!(!turnstile.has_room(at(3_999)));
-        assert!(turnstile.has_room(at(4_000)));
-        assert_eq!(turnstile.spent.get(), Duration::ZERO);
+        assert!(turnstile.has_room(at(60_000_000)));
+        let in_a_row = (0..100).take_while(|step| {
+            let has_room = turnstile.has_room(at(60_000_000 + step * 100));
+            turnstile.charge(Duration::from_micros(100));
+            has_room
+        });
+        assert!((28..=31).contains(&in_a_row.count()));
     }
 
     #[test]
     fn one_is_called_at_a_time_the_first_first_until_it_is_late_then_the_last() {
-        let turnstile = Turnstile::default();
+        let turnstile = Turnstile::new(5, Arc::default());
         let now = clock::now();
         let mut standing: Vec<_> = (0..5).map(|_| Some(turnstile.stand(now))).collect();
         assert_eq!(called(&standing), [0]);
@@ -205,7 +240,7 @@ mod tests {
 
     #[test]
     fn who_leaves_the_line_is_not_called_and_who_leaves_when_called_calls_the_next() {
-        let turnstile = Turnstile::default();
+        let turnstile = Turnstile::new(5, Arc::default());
         let now = clock::now();
         let mut standing: Vec<_> = (0..3).map(|_| Some(turnstile.stand(now))).collect();
         standing[1] = None;
@@ -217,11 +252,15 @@ mod tests {
 
     #[test]
     fn a_full_line_turns_away_who_has_stood_there_longest() {
-        let turnstile = Turnstile::default();
+        let turnstile = Turnstile::new(5, Arc::default());
         let now = clock::now();
-        let standing: Vec<_> = (0..LINE_MAX + 3).map(|_| turnstile.stand(now)).collect();
+        let standing: Vec<_> = (0..5 + 3).map(|_| turnstile.stand(now)).collect();
         let told: Vec<_> = standing.iter().take(4).map(|one| one.place.call.get()).collect();
         assert_eq!(told, [Call::Next, Call::Away, Call::Away, Call::NotYet]);
-        assert_eq!(turnstile.line.borrow().len(), LINE_MAX);
+        assert_eq!(turnstile.line.borrow().len(), 5);
+        assert_eq!(turnstile.stats.tls_handshakes_waiting.get(), 8, "until they have seen it");
+        drop(standing);
+        let stats = &turnstile.stats;
+        assert_eq!((stats.tls_handshakes_waiting.get(), stats.tls_handshakes_delayed.get()), (0, 8));
     }
 }
