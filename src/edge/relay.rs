@@ -10,11 +10,10 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::parting::{self, Parting};
-use crate::proto::websocket::{Frames, From};
+use super::parting::Tie;
 use crate::runtime::Core;
 use crate::runtime::buffers::SMALL_BYTES;
 use crate::runtime::deadline::{Ticks, Watch};
@@ -63,30 +62,25 @@ struct Road<'a> {
     broken: Cell<Option<Side>>,
     /// What came from the client before.
     early: Cell<Vec<u8>>,
-    parting: Option<Parting<'a>>,
-    /// A side has said its last before we could.
-    is_closing: Cell<bool>,
-    /// The time to answer our last runs.
-    is_parting: Cell<bool>,
+    /// By what it is told that it is over, where frames of WebSocket pass.
+    tie: Option<&'a Tie>,
 }
 
 impl Road<'_> {
     /// Whether both sides are to be told that it is over. If not, a lane that says it waits is woken when they are.
     fn is_told(&self, cx: Option<&Context<'_>>) -> bool {
-        let Some(parting) = self.parting.as_ref().filter(|_| !self.is_closing.get()) else { return false };
-        let is_told = match cx {
-            Some(cx) => parting.tie.poll_told(cx).is_some(),
-            None => parting.tie.told().is_some(),
-        };
-        if is_told && !self.is_parting.get() {
-            self.arm(Some(Ticks::of(parting.within)));
-            self.is_parting.set(true);
+        let Some(tie) = self.tie else { return false };
+        let is_told = tie.is_told(cx);
+        if is_told && !tie.is_parting() {
+            self.arm(Some(tie.within));
+            tie.begin_parting();
         }
         is_told
     }
 
     fn arm(&self, span: Option<Ticks>) {
-        if self.is_parting.get() {
+        // The time to answer our last runs.
+        if self.tie.is_some_and(Tie::is_parting) {
             return;
         }
         let armed = (self.core.wheel.tick(), span);
@@ -116,10 +110,6 @@ struct Lane<'a> {
     /// What is passed on next: at first what came before.
     buffer: Vec<u8>,
     passed: u64,
-    /// Where frames begin and end in what passes; `None` where nobody can say.
-    frames: Option<Frames>,
-    /// Nothing more is passed on: we have said the last.
-    has_parted: bool,
 }
 
 impl Lane<'_> {
@@ -143,10 +133,9 @@ impl Lane<'_> {
                 self.passed += self.buffer.len() as u64;
             }
             if may_part {
-                self.has_parted = true;
                 Box::pin(say_last(self.road, self.to, self.side)).await;
             }
-            if self.has_parted && self.frames.as_ref().is_none_or(Frames::has_closed) {
+            if self.road.tie.is_some_and(|tie| tie.is_over(self.side)) {
                 break;
             }
             self.prepare();
@@ -160,66 +149,57 @@ impl Lane<'_> {
         self.road.core.buffers.give_back(std::mem::take(&mut self.buffer));
     }
 
-    /// Keeps in mind where frames end. What is not to be passed on is taken out; whether our last may follow what is left.
+    /// Keeps in mind where frames end; whether our last may follow what is left to be passed on.
     fn follow(&mut self) -> bool {
-        let Some(frames) = &mut self.frames else { return false };
-        if self.has_parted {
-            frames.pass(&self.buffer);
-            self.buffer.clear();
-            return false;
-        }
-        if !self.road.is_told(None) {
-            frames.pass(&self.buffer);
-            if frames.is_lost() {
-                self.frames = None;
-            } else if frames.has_closed() {
-                self.road.is_closing.set(true);
-            }
-            return false;
-        }
-        let own = frames.finish(&self.buffer);
-        let may_part = frames.is_between();
-        frames.pass(&self.buffer[own..]);
-        if may_part {
-            self.buffer.truncate(own);
-        }
-        may_part
+        let Some(tie) = self.road.tie else { return false };
+        // What is no WebSocket is left alone.
+        let is_told = tie.is_open(self.side) && self.road.is_told(None);
+        tie.follow(self.side, &mut self.buffer, is_told)
     }
 
     /// Receives; where it is told meanwhile that this is the end, it says so to whom it sends.
     async fn receive(&mut self) -> io::Result<usize> {
-        let Self { road, from, to, frames, has_parted, side, buffer, .. } = self;
-        let may_part = !*has_parted && frames.as_ref().is_some_and(Frames::is_between);
+        let Self { road, from, to, side, buffer, .. } = self;
+        let may_part = road.tie.is_some_and(|tie| tie.may_part(*side));
+        let mut to = may_part.then_some(&mut **to);
         let mut receiving = pin!(from.receive_at_rest(std::mem::take(buffer), &road.core.buffers));
-        let caught = poll_fn(|cx| match receiving.as_mut().poll(cx) {
-            Poll::Ready(caught) => Poll::Ready(Some(caught)),
-            Poll::Pending if may_part && road.is_told(Some(cx)) => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+        let mut last: Option<Pin<Box<dyn Future<Output = ()> + '_>>> = None;
+        let (received, returned) = poll_fn(|cx| {
+            loop {
+                if let Some(saying) = &mut last {
+                    ready!(saying.as_mut().poll(cx));
+                    last = None;
+                }
+                if let Poll::Ready(received) = receiving.as_mut().poll(cx) {
+                    return Poll::Ready(received);
+                }
+                let Some(to) = to.take_if(|_| road.is_told(Some(cx))) else { return Poll::Pending };
+                last = Some(Box::pin(say_last(road, to, *side)));
+            }
         })
         .await;
-        let (received, returned) = if let Some(caught) = caught {
-            caught
-        } else {
-            *has_parted = true;
-            Box::pin(say_last(road, to, *side)).await;
-            receiving.await
-        };
         *buffer = returned;
         received
     }
 
     /// Nothing more comes: the other side is to see how that ended.
     fn end(&self, received: io::Result<usize>) {
-        let is_break = received.as_ref().is_err_and(is_break);
-        if is_break {
-            self.road.note_broken(self.side);
-        }
-        let has_broken = is_break || received.is_ok() && self.road.broken.get() == Some(self.side);
-        match has_broken {
+        let has_broken = match received {
+            Ok(_) => self.road.broken.get() == Some(self.side),
+            Err(error) => {
+                let is_break = is_break(&error);
+                if is_break {
+                    self.road.note_broken(self.side);
+                }
+                is_break
+            }
+        };
+        if self.road.tie.is_some_and(|tie| tie.has_parted(self.side)) {
             // Both sides know, and who has not answered yet still may.
-            _ if self.has_parted => {}
-            true => self.to.reset(),
-            false => self.to.finish(),
+        } else if has_broken {
+            self.to.reset();
+        } else {
+            self.to.finish();
         }
     }
 
@@ -244,11 +224,8 @@ impl Lane<'_> {
 
 /// Says the last to where a side's bytes go, in its place.
 async fn say_last(road: &Road<'_>, to: &mut Writer, side: Side) {
-    let Some(farewell) = road.parting.as_ref().and_then(|parting| parting.tie.told()) else { return };
-    let from = if side == Side::Client { From::Client } else { From::Server };
-    let frame = parting::last_frame(road.core, farewell, from);
-    let (sent, frame) = to.send(frame, 0, road.core.sending()).await;
-    road.core.buffers.give_back(frame);
+    let Some(frame) = road.tie.and_then(|tie| tie.last_frame(road.core, side)) else { return };
+    let (sent, _) = to.send_at_rest(frame, road.core.sending_streams()).await;
     if sent.is_err() {
         to.abort();
     }
@@ -271,29 +248,25 @@ fn is_break(error: &io::Error) -> bool {
 /// The size of the next buffer, where so many bytes came in one of this size: the next larger where it was full, a smaller one
 /// where they were few. One that waits for a word now and then is not to wait with much.
 const fn fitting(room: usize, count: usize) -> usize {
-    if room < TINY_BYTES {
-        TINY_BYTES
-    } else if count >= room || count >= SMALL_BYTES {
-        if room < SHORT_BYTES {
-            SHORT_BYTES
-        } else if room < SMALL_BYTES {
-            SMALL_BYTES
-        } else {
-            LARGE
-        }
-    } else if room <= SHORT_BYTES && count < TINY_BYTES / 2 {
-        TINY_BYTES
-    } else if room <= SMALL_BYTES && count < SHORT_BYTES / 2 {
-        SHORT_BYTES
-    } else if room >= LARGE && count < SMALL_BYTES / 2 {
-        SMALL_BYTES
-    } else {
-        room
+    if count >= room || count >= SMALL_BYTES {
+        return match room {
+            0..TINY_BYTES => TINY_BYTES,
+            TINY_BYTES..SHORT_BYTES => SHORT_BYTES,
+            SHORT_BYTES..SMALL_BYTES => SMALL_BYTES,
+            _ => LARGE,
+        };
+    }
+    match room {
+        ..TINY_BYTES => TINY_BYTES,
+        ..=SHORT_BYTES if count < TINY_BYTES / 2 => TINY_BYTES,
+        ..=SMALL_BYTES if count < SHORT_BYTES / 2 => SHORT_BYTES,
+        LARGE.. if count < SMALL_BYTES / 2 => SMALL_BYTES,
+        _ => room,
     }
 }
 
-/// Joins a client's connection with a node's until both are done. `early` came from the client already; `parting` is given
-/// where frames of WebSocket pass.
+/// Joins a client's connection with a node's until both are done. `early` came from the client already; `tie` is given where
+/// frames of WebSocket pass.
 // Not an `async fn`: that would hold its arguments twice, for as long as the connections live.
 #[allow(clippy::manual_async_fn)]
 pub(super) fn relay<'a>(
@@ -302,9 +275,9 @@ pub(super) fn relay<'a>(
     node: &'a mut Socket,
     early: Vec<u8>,
     patience: Patience,
-    parting: Option<Parting<'a>>,
+    tie: Option<&'a Tie>,
 ) -> impl Future<Output = Passed> + use<'a> {
-    let mut road = Road {
+    let road = Road {
         core,
         watches: [Rc::clone(client.watch()), Rc::clone(node.watch())],
         sending: patience.sending.map(Ticks::of),
@@ -312,31 +285,12 @@ pub(super) fn relay<'a>(
         armed: Cell::new((u64::MAX, None)),
         broken: Cell::new(None),
         early: Cell::new(early),
-        parting,
-        is_closing: Cell::new(false),
-        is_parting: Cell::new(false),
+        tie,
     };
     async move {
-        let said = road.parting.as_mut().map(|parting| std::mem::take(&mut parting.said));
-        let frames = |from| said.is_some().then(|| Frames::new(from));
-        let lane = |from, to, side, buffer, frames| Lane {
-            road: &road,
-            from,
-            to,
-            side,
-            buffer,
-            passed: 0,
-            frames,
-            has_parted: false,
-        };
-        let early = road.early.take();
-        let mut up = lane(&mut client.reader, &mut node.writer, Side::Client, early, frames(From::Client));
-        let mut down =
-            lane(&mut node.reader, &mut client.writer, Side::Node, Vec::new(), frames(From::Server));
-        if let (Some(frames), Some(said)) = (&mut down.frames, said) {
-            frames.pass(&said);
-            road.is_closing.set(frames.has_closed());
-        }
+        let lane = |from, to, side, buffer| Lane { road: &road, from, to, side, buffer, passed: 0 };
+        let mut up = lane(&mut client.reader, &mut node.writer, Side::Client, road.early.take());
+        let mut down = lane(&mut node.reader, &mut client.writer, Side::Node, Vec::new());
         join(pin!(up.run()), pin!(down.run())).await;
         Passed { up: up.passed, down: down.passed, broken: road.broken.get() }
     }
@@ -359,8 +313,8 @@ mod tests {
     use super::*;
 
     /// Bytes of the futures of a tunnel and of a stream while they last, whose connections may last for days.
-    const TUNNEL_BYTES_MAX: usize = 1472;
-    const STREAM_BYTES_MAX: usize = 2048;
+    const TUNNEL_BYTES_MAX: usize = 1296;
+    const STREAM_BYTES_MAX: usize = 1840;
 
     /// The size of what a function of three arguments returns.
     fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::h1::Connection;
-use super::parting::{Listed, Parting, Tie};
+use super::parting::{Listed, Tie};
 use super::pipeline::{self, After, Run, chain_of};
 use super::proxy::Plan;
 use super::relay::{self, Patience};
@@ -17,6 +17,7 @@ use crate::base::clock::Moment;
 use crate::exchange::Exchange;
 use crate::link::health::{Cell, Visit};
 use crate::link::throttle::{Pass, Throttle};
+use crate::proto::websocket::{Frames, From};
 use crate::runtime::pool::Leased;
 use crate::runtime::socket::Socket;
 use crate::snapshot::{Chain, Route};
@@ -27,7 +28,7 @@ pub(super) struct Joined {
     /// What the client sent behind its request was held back until now.
     early: Vec<u8>,
     /// What the node said behind its answer was passed on with that.
-    said: Vec<u8>,
+    said: Frames,
     _visit: Option<Visit<Arc<Cell>>>,
     pub(super) pass: Option<Pass<Arc<Throttle>>>,
 }
@@ -49,7 +50,8 @@ impl Run<'_> {
         node.watch().unfollow();
         node.listen_no_more();
         let early = self.ex.request.headers.received()[self.ex.request.line.head.end()..].to_vec();
-        let said = self.ex.response.headers.received()[self.ex.response.line.head.end()..].to_vec();
+        let mut said = Frames::new(From::Server);
+        said.pass(&self.ex.response.headers.received()[self.ex.response.line.head.end()..]);
         let visit = health::enter_for_long(plan.upstream, plan.served.get());
         self.joined = Some(Box::new(Joined { node, early, said, _visit: visit, pass: None }));
         After::Tunnel
@@ -77,7 +79,7 @@ pub(super) fn run(
     mut tunnel: Box<Tunnel>,
 ) -> impl Future<Output = ()> {
     async move {
-        let listed = Listed::new(hall, tunnel.ends_with());
+        let listed = Listed::new(hall, tunnel.ends_with(), tunnel.joined.said.clone());
         let passed = tunnel.relay(hall, connection, &listed.tie).await;
         drop(listed);
         hall.core.stats.requests_active.sub(1);
@@ -95,10 +97,9 @@ impl Tunnel {
         let core = &hall.core;
         let silence = self.silence().unwrap_or(core.limits.tunnel_timeout);
         let patience = Patience { sending: silence, receiving: silence };
-        let Joined { node, early, said, .. } = &mut self.joined;
-        let parting = Parting { tie, within: core.limits.tunnel_close_timeout, said: std::mem::take(said) };
+        let Joined { node, early, .. } = &mut self.joined;
         let client = &mut connection.socket;
-        relay::relay(core, client, node, std::mem::take(early), patience, Some(parting))
+        relay::relay(core, client, node, std::mem::take(early), patience, Some(tie))
     }
 
     /// The route it ends with, and its place.

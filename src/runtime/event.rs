@@ -20,12 +20,6 @@ impl Event {
         }
     }
 
-    /// Whether it has.
-    #[cfg(test)]
-    pub(super) const fn has_happened(&self) -> bool {
-        self.happened.get()
-    }
-
     /// Waits until it has. One task waits at a time.
     pub async fn wait(&self) {
         poll_fn(|cx| {
