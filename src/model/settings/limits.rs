@@ -19,7 +19,7 @@ pub const HEAD_TIMEOUT_SECONDS: u64 = 10;
 pub const HANDSHAKE_TIMEOUT_SECONDS: u64 = 10;
 /// Handshakes that wait for their turn, a core. At some tenths of a millisecond each that is a wait of a second or two; each holds a
 /// hello and what serves it, some 40 KiB: worst case 160 MiB a core.
-pub const HANDSHAKES_WAITING_MAX: usize = 4096;
+pub const HANDSHAKES_WAITING_MAX: usize = 512;
 /// Between two reads of a request's body. Longer than a phone's dead spot, shorter than a proxy's patience.
 pub const BODY_TIMEOUT_SECONDS: u64 = 30;
 /// A request's body; 0 is no bound: bodies flow through and are not held, so they cost no memory.
