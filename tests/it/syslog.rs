@@ -238,11 +238,14 @@ fn what_is_left_is_sent_at_the_end() {
 fn a_server_that_closed_gets_the_next_lines_on_a_new_connection() {
     let origin = Origin::naming();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
     let port = listener.local_addr().unwrap().port();
     let gateway = telling(&origin, json!({ "port": port })).start();
     for at in 0..3 {
         gateway.get(&format!("/{at}")).expect_status(200);
-        let (stream, _) = listener.accept().unwrap();
+        let (stream, _) = eventually("a connection", || listener.accept().ok());
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut line = String::new();
         BufReader::new(&stream).read_line(&mut line).unwrap();
         assert_eq!(Line::parse(line.trim_end()).said["request"]["uri"], format!("/{at}"));

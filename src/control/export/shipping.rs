@@ -8,7 +8,6 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
@@ -26,6 +25,9 @@ use crate::link::lines::{Carrier, Destination};
 const DESTINATIONS_MAX: usize = 256;
 /// How long a connection is kept without a line.
 const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// How long is waited for the end of a connection that may be over, before a batch.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// What became of lines.
 #[derive(Debug, Default)]
@@ -233,16 +235,13 @@ impl Carter {
     }
 }
 
-/// Whether the other side has ended a connection on which nothing is expected: what is written to it would be lost.
+/// Whether the other side has ended a connection on which nothing is expected: what is written to it would be lost. The
+/// runtime learns of an end when it next looks at its sockets, so it is given a moment to.
 async fn is_over(stream: &mut Box<dyn Stream>) -> bool {
-    poll_fn(|cx| {
+    let end = poll_fn(|cx| {
         let mut bytes = [0; 256];
         let mut said = ReadBuf::new(&mut bytes);
-        Poll::Ready(match Pin::new(&mut *stream).poll_read(cx, &mut said) {
-            Poll::Pending => false,
-            Poll::Ready(Ok(())) => said.filled().is_empty(),
-            Poll::Ready(Err(_)) => true,
-        })
-    })
-    .await
+        Pin::new(&mut *stream).poll_read(cx, &mut said).map(|read| read.is_err() || said.filled().is_empty())
+    });
+    timeout(LOOK, end).await.unwrap_or(false)
 }
