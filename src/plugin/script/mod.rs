@@ -4,7 +4,7 @@
 //! The interpreter is Luau, which was made to run what others wrote: no files, no processes, no native code, globals that nobody
 //! changes, a bound on memory ([`MEMORY_BYTES_MAX`]) and on steps ([`STEPS_MAX`]), so that a function that goes wrong costs its
 //! request and not the core. What a function sees of OpenResty and APISIX is in `prelude.luau`, which asks for everything of the
-//! request through one function, answered by [`asked`]. The decision record on functions in Lua says why it is there.
+//! request through one function, answered by `asked.rs`. The decision record on functions in Lua says why it is there.
 
 mod asked;
 mod library;
