@@ -64,9 +64,8 @@ fn lends(setup: Setup, origin: &Origin) {
         });
         let before = (borrowed(&gateway), origin.connections());
         ask(&gateway, ports[1][0], "/last");
-        // On a busy machine a letter may come too late.
+        // On a busy machine a letter may come too late; then the core has one of its own for a while.
         let (lent, opened) = (borrowed(&gateway) - before.0, origin.connections() - before.1);
-        assert!(lent + opened as f64 >= 1.0);
         (lent == 1.0 && opened == 0).then_some(())
     });
     ask(&gateway, ports[1][0], "/last");
