@@ -340,7 +340,7 @@ fn held_by_keys(keys: u64) -> usize {
 #[test]
 fn a_key_that_is_counted_costs_no_more_memory_than_is_promised() {
     let wanted = std::env::var("RINGWAY_LIMIT_KEYS").ok().and_then(|keys| keys.parse().ok());
-    let keys: u64 = wanted.unwrap_or(400_000);
+    let keys: u64 = wanted.unwrap_or(300_000);
     // What hashes are seeded with is made once in a process.
     drop(Ledger::new());
     let none = held_by_keys(0);

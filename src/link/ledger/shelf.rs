@@ -15,8 +15,8 @@ use crate::base::hash::Map;
 
 /// Places of the first chunk: most processes count few keys. A power of two, as the next.
 const FIRST: u32 = 32;
-/// Places of any other. 32 KB: half a chunk of each shelf is in vain on average.
-const CHUNK: u32 = 512;
+/// Places of any other. 16 KB: half a chunk of each shelf is in vain on average.
+const CHUNK: u32 = 256;
 /// Most places that can be told apart.
 pub(super) const PLACES_MAX: u32 = 1 << 21;
 /// Rows, empty ones too, that are looked at for one that is over when there are as many as there may be.
