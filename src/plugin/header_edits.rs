@@ -18,7 +18,7 @@ use crate::model::ConfigError;
 use crate::proto::head::{HeaderId, HeaderList};
 
 /// Headers that only the gateway writes, since where a body ends depends on them (RFC 9112 6).
-const FRAMING: [HeaderId; 2] = [HeaderId::ContentLength, HeaderId::TransferEncoding];
+pub(super) const FRAMING: [HeaderId; 2] = [HeaderId::ContentLength, HeaderId::TransferEncoding];
 
 /// As the user writes it.
 #[derive(Clone, Debug, Default)]

@@ -242,7 +242,7 @@ impl Core {
 
     /// Processor time this core has used so far.
     pub fn busy(&self) -> Duration {
-        Duration::from_nanos(super::sys::thread_cpu_ns())
+        thread_busy()
     }
 
     /// A line for the process's log. Never waits; lost when the control thread is far behind.
@@ -251,4 +251,9 @@ impl Core {
             self.stats.report_drops.add(1);
         }
     }
+}
+
+/// Processor time this thread has used so far.
+pub fn thread_busy() -> Duration {
+    Duration::from_nanos(super::sys::thread_cpu_ns())
 }

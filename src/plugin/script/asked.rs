@@ -9,11 +9,10 @@ use crate::base::text::{escape_path, escape_reference, is_field_byte, is_token};
 use crate::exchange::{Body, Chunk, Exchange, SlotId, Source};
 use crate::expr::{Var, Vars as _};
 use crate::link::outbox::Level;
+use crate::plugin::header_edits::FRAMING;
 use crate::plugin::{Env, Phase};
 use crate::proto::head::{HeaderId, HeaderList, Method};
 
-/// Headers that only the gateway writes, since where a body ends depends on them (RFC 9112 6).
-const FRAMING: [HeaderId; 2] = [HeaderId::ContentLength, HeaderId::TransferEncoding];
 /// Most bytes of one line that a function logs, as in nginx.
 const LOG_BYTES_MAX: usize = 2048;
 

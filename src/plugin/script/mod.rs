@@ -2,12 +2,13 @@
 //! compiled, run by an interpreter that each core makes when it first needs one.
 //!
 //! The interpreter is Luau, which was made to run what others wrote: no files, no processes, no native code, globals that nobody
-//! changes, a bound on memory ([`MEMORY_BYTES_MAX`]) and on steps ([`STEPS_MAX`]), so that a function that goes wrong costs its
+//! changes, a bound on memory ([`MEMORY_BYTES_MAX`]), on steps ([`STEPS_MAX`]) and on time ([`RUN_MAX`]), so that a function that goes wrong costs its
 //! request and not the core. What a function sees of OpenResty and APISIX is in `prelude.luau`, which asks for everything of the
 //! request through one function, answered by `asked.rs`. The decision record on functions in Lua says why it is there.
 
 mod asked;
 mod library;
+mod serverless;
 #[cfg(test)]
 mod tests;
 
@@ -26,13 +27,20 @@ use crate::exchange::{Chunk, Exchange, Reply, SlotId};
 use crate::link::outbox::Level;
 use crate::model::field::{NonEmpty, Text};
 use crate::runtime::LocalId;
+use crate::runtime::core::thread_busy;
 use crate::runtime::limits::HELD_BODY_BYTES;
 use asked::{Asked, Reach};
+
+pub use serverless::{Place, Serverless};
 
 /// Memory of all functions of a core, with what they keep.
 pub const MEMORY_BYTES_MAX: usize = 64 << 20;
 /// Calls and rounds of loops in one run of a function: some milliseconds.
 pub const STEPS_MAX: u32 = 200_000;
+/// Processor time of one run: steps that each take long, such as on large texts, end sooner.
+pub const RUN_MAX: Duration = Duration::from_millis(50);
+/// The processor's time is looked at once in so many steps.
+const LOOK_EVERY: u32 = 16;
 /// How often faults of functions are told.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 /// Name of what all functions of a core, and of a request, share.
@@ -120,8 +128,40 @@ struct Machine {
     lua: Lua,
     run: Function,
     fresh_ctx: Function,
-    steps: Rc<Cell<u32>>,
+    budget: Rc<Budget>,
     told: Cell<Option<Moment>>,
+}
+
+/// What a run may still use.
+#[derive(Debug, Default)]
+struct Budget {
+    steps: Cell<u32>,
+    /// Processor time of the thread at which it ends.
+    until: Cell<Duration>,
+}
+
+impl Budget {
+    fn begin(&self) {
+        self.steps.set(STEPS_MAX);
+        self.until.set(thread_busy() + RUN_MAX);
+    }
+
+    /// One step more; an error once nothing is left, from then on at every step.
+    fn step(&self) -> mlua::Result<VmState> {
+        let steps = self.steps.get();
+        if steps == 0 {
+            return Err(mlua::Error::runtime(format!("more than {STEPS_MAX} steps")));
+        }
+        if steps.is_multiple_of(LOOK_EVERY) && thread_busy() > self.until.get() {
+            // Not counted down: the next step finds the same.
+            return Err(mlua::Error::runtime(format!(
+                "more than {} ms of processor time",
+                RUN_MAX.as_millis()
+            )));
+        }
+        self.steps.set(steps - 1);
+        Ok(VmState::Continue)
+    }
 }
 
 /// The functions of one use on one core.
@@ -282,21 +322,15 @@ impl Machine {
         let prelude = lua.load(PRELUDE).set_name("=prelude");
         let (run, fresh_ctx) = prelude.call::<(Function, Function)>(library::of(&lua)?)?;
         lua.sandbox(true)?;
-        let steps = Rc::new(Cell::new(STEPS_MAX));
-        let left = Rc::clone(&steps);
-        lua.set_interrupt(move |_| match left.get() {
-            0 => Err(mlua::Error::runtime(format!("more than {STEPS_MAX} steps"))),
-            steps => {
-                left.set(steps - 1);
-                Ok(VmState::Continue)
-            }
-        });
-        Ok(Self { lua, run, fresh_ctx, steps, told: Cell::new(None) })
+        let budget = Rc::new(Budget::default());
+        let spent = Rc::clone(&budget);
+        lua.set_interrupt(move |_| spent.step());
+        Ok(Self { lua, run, fresh_ctx, budget, told: Cell::new(None) })
     }
 
     /// The function that a chunk returns.
     fn load(&self, source: &str) -> Result<Function, String> {
-        self.steps.set(STEPS_MAX);
+        self.budget.begin();
         // Globals that a chunk sets are its own.
         let own = self.own_globals().map_err(|fault| text_of(&fault))?;
         let chunk = self.lua.load(source).set_name("=function").set_environment(own);
@@ -328,7 +362,7 @@ impl Machine {
         phase: Phase,
         mut asked: Asked<'_, '_, '_, '_>,
     ) -> Came {
-        self.steps.set(STEPS_MAX);
+        self.budget.begin();
         let ctx = asked.ctx().map_or_else(|| self.fresh_ctx.call::<Table>(()), Ok);
         let came = ctx.and_then(|ctx| {
             asked.keep(&ctx);

@@ -214,6 +214,7 @@ fn what_runs_away_costs_its_request_alone() {
           local what = ctx.var.arg_do
           if what == 'loop' then while true do end end
           if what == 'catch' then while true do pcall(function() while true do end end) end end
+          if what == 'long' then for _ = 1, 100000 do string.rep('x', 1000000) end end
           if what == 'recurse' then local function f() return 1 + f() end; f() end
           if what == 'grow' then local s = 'x'; while true do s = s .. s end end
           if what == 'fill' then local t = {}; while true do table.insert(t, string.rep('x', 1000000) .. #t) end end
@@ -222,6 +223,7 @@ fn what_runs_away_costs_its_request_alone() {
     for (what, why) in [
         ("loop", "200000 steps"),
         ("catch", "200000 steps"),
+        ("long", "50 ms of processor time"),
         ("recurse", "stack overflow"),
         ("grow", "memory"),
         ("fill", "memory"),
