@@ -20,14 +20,25 @@ impl Run<'_> {
         self.hold_up_to(wish).await
     }
 
-    /// Receives the whole request body because a route's `vars` ask what it says. One that is known to be too long says nothing:
-    /// it may be for another route, that takes it as it comes.
-    pub(super) async fn hold_body_for_routes(&mut self) -> Verdict {
-        let bytes_max = self.hall.core.limits.held_body_bytes;
-        if self.ex.request.content_length.is_some_and(|length| length > bytes_max as u64) {
-            return Verdict::Next;
+    /// Finds the route where one's `vars` ask what the body says: holds it, and looks again. Whoever may call, so no more is read
+    /// than `limits.routed_body_bytes`: a longer one says nothing, and goes to a route that takes it as it comes.
+    pub(super) async fn find_route_by_body(&mut self) -> Verdict {
+        let most = self.hall.core.limits.routed_body_bytes;
+        if self.ex.request.content_length.is_none_or(|length| length <= most as u64)
+            && let Verdict::Reply(reply) = self.hold_up_to(self.hall.core.limits.held_body_bytes).await
+        {
+            return Verdict::Reply(reply);
         }
-        self.hold_up_to(bytes_max).await
+        if matches!(&self.ex.request.body, Body::Held(body) if body.len() > most) {
+            let unread = std::mem::take(&mut self.ex.request.body);
+            self.find_route(false);
+            self.ex.request.body = unread;
+        } else {
+            self.ex.request.read = Some(Box::default());
+            self.find_route(false);
+            self.ex.request.read = None;
+        }
+        Verdict::Next
     }
 
     async fn hold_up_to(&mut self, wish: usize) -> Verdict {

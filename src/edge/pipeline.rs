@@ -119,8 +119,7 @@ impl<'a> Run<'a> {
             return Verdict::Reply(reply);
         }
         if self.find_route(!self.upload.is_done()) {
-            pass!(self.hold_body_for_routes().await);
-            self.find_route(false);
+            pass!(self.find_route_by_body().await);
         }
         let view = self.view.clone();
         let (env, global) = (self.hall.env(&view), &view.global);
@@ -225,7 +224,7 @@ impl<'a> Run<'a> {
     }
 
     /// Whether the body must be there first; not where it `may_wait` for none.
-    fn find_route(&mut self, may_wait: bool) -> bool {
+    pub(super) fn find_route(&mut self, may_wait: bool) -> bool {
         let ex = &*self.ex;
         let query = query_of(&ex.request);
         let routes = &self.view.routes;

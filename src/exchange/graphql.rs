@@ -1,7 +1,9 @@
 //! What a request of GraphQL asks for: the name, the kind and the root fields of its operation.
 //!
 //! It is read from the argument `query` of a GET, from the field `query` of a body of JSON, or is the body itself. It is read anew
-//! for each question, so rules that ask often belong behind one that asks for something cheaper.
+//! for each question, but once while the route is looked for.
+
+use std::borrow::Cow;
 
 use apollo_parser::Parser;
 use apollo_parser::cst::{CstNode as _, Definition, OperationDefinition, Selection};
@@ -16,7 +18,7 @@ const DEPTH_MAX: usize = 64;
 const TOKENS_MAX: usize = 100_000;
 
 /// An operation, as far as rules ask for it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Operation {
     /// Empty where it has none.
     pub(super) name: String,
@@ -26,7 +28,14 @@ pub(super) struct Operation {
 }
 
 /// The first operation of a request; none where it is not of GraphQL.
-pub(super) fn operation(request: &Request) -> Option<Operation> {
+pub(super) fn operation(request: &Request) -> Option<Cow<'_, Operation>> {
+    match &request.read {
+        Some(read) => read.graphql.get_or_init(|| parsed(request)).as_ref().map(Cow::Borrowed),
+        None => parsed(request).map(Cow::Owned),
+    }
+}
+
+fn parsed(request: &Request) -> Option<Operation> {
     let mut arg = Vec::new();
     let text = match (&request.body, request.method()) {
         (Body::Held(body), Method::Post) => match super::posted::json_text(request, "query") {
@@ -78,7 +87,7 @@ mod tests {
         request.line.method = Method::Post;
         request.headers.set_id(HeaderId::ContentType, media_type.as_bytes());
         request.body = Body::Held(body.as_bytes().to_vec());
-        operation(&request)
+        operation(&request).map(Cow::into_owned)
     }
 
     fn of(name: &str, kind: &'static str, fields: &[&str]) -> Option<Operation> {
@@ -105,7 +114,7 @@ mod tests {
         let mut request = Request::default();
         request.line.method = Method::Get;
         request.query = b"a=1&query=query+q%7Bowner%7D".to_vec();
-        assert_eq!(operation(&request), of("q", "query", &["owner"]));
+        assert_eq!(operation(&request).map(Cow::into_owned), of("q", "query", &["owner"]));
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod vars;
 pub use body::{Body, Chunk};
 pub use labels::{ConsumerLabels, Labels, RouteLabels};
 pub use pace::{Pace, Paces, piece_bytes_max};
+pub use posted::Read;
 pub use reply::{Reply, ReplyBody};
 pub use request::{Forward, Request};
 pub use response::{Response, ResponseBody, Source};

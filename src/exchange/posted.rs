@@ -1,18 +1,28 @@
 //! What a held request body says under a name: fields of a form, places in a JSON document.
 //!
 //! Only bodies that a plugin or a route asked to hold are here; of any other every name is unset. JSON is read anew for each
-//! question, so rules that ask often belong behind one that asks for something cheaper.
+//! question, so rules that ask often belong behind one that asks for something cheaper; but once while the route is looked for
+//! ([`Read`]), as a route's rules are asked of whoever comes.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 
 use serde_json::Value;
 
+use super::graphql::Operation;
 use super::request::raw_pair;
 use super::{Body, Request, multipart};
 use crate::proto::head::HeaderId;
 
 /// Steps of a path that are followed; a longer path finds nothing.
 const STEPS_MAX: usize = 32;
+
+/// What was read of a body that does not change meanwhile, however many ask.
+#[derive(Debug, Default)]
+pub struct Read {
+    json: OnceCell<Option<Value>>,
+    pub(super) graphql: OnceCell<Option<Operation>>,
+}
 
 /// A form's text without its coding, borrowed when there is none.
 pub(super) fn decoded(raw: &[u8]) -> Cow<'_, [u8]> {
@@ -59,7 +69,14 @@ pub(super) fn any_at_path(request: &Request, path: &str, is_it: impl Fn(&Value) 
     })
 }
 
-fn document(request: &Request) -> Option<Value> {
+fn document(request: &Request) -> Option<Cow<'_, Value>> {
+    match &request.read {
+        Some(read) => read.json.get_or_init(|| parsed(request)).as_ref().map(Cow::Borrowed),
+        None => parsed(request).map(Cow::Owned),
+    }
+}
+
+fn parsed(request: &Request) -> Option<Value> {
     let Body::Held(body) = &request.body else { return None };
     // serde_json stops at 128 levels, so no body can exhaust the stack.
     is_of_type(request, b"application/json").then(|| serde_json::from_slice(body).ok()).flatten()

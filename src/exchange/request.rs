@@ -1,6 +1,6 @@
 //! The request of an exchange.
 
-use super::Body;
+use super::{Body, Read};
 use crate::proto::head::{HeaderList, Method, RequestLine};
 
 /// A request: its head as received, what was made of its target, and what plugins want changed.
@@ -21,6 +21,8 @@ pub struct Request {
     /// The port of the authority, if given.
     pub host_port: Option<u16>,
     pub body: Body,
+    /// Where what is read of the body is kept, while nobody changes it.
+    pub read: Option<Box<Read>>,
     /// Declared length of the body, if it was declared.
     pub content_length: Option<u64>,
     /// The most bytes of body that a plugin allows; 0 is no bound.
@@ -160,6 +162,7 @@ impl Request {
         self.host.clear();
         self.host_port = None;
         self.body = Body::Empty;
+        self.read = None;
         self.content_length = None;
         self.body_bytes_max = 0;
         self.kept_body_bytes_max = 0;

@@ -35,7 +35,7 @@ impl Vars for Exchange {
             Var::PostArg(name) => posted::field(&self.request, name),
             Var::PostArgPath(path) => posted::at_path(&self.request, path),
             Var::SentHeader(name) => lines(&self.response.headers, name),
-            Var::GraphqlName => owned(graphql::operation(&self.request)?.name),
+            Var::GraphqlName => owned(graphql::operation(&self.request)?.name.clone()),
             Var::GraphqlOperation => owned(graphql::operation(&self.request)?.kind.to_owned()),
             Var::UpstreamHeader(name) if self.response.source == Source::Upstream => {
                 lines(&self.response.headers, name)

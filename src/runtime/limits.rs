@@ -47,6 +47,8 @@ pub const INTERIM_RESPONSES: u32 = 10;
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// Time a plugin-held body may have at most, if the plugin names no limit of its own: 64 MiB as in APISIX.
 pub const HELD_BODY_BYTES: usize = 64 * 1024 * 1024;
+/// Longest body of which routes read what it says: reading costs the core, whoever sent it.
+pub const ROUTED_BODY_BYTES: usize = 1 << 20;
 /// Size of the buffers bodies stream through.
 pub const BUFFER_BYTES: usize = 64 * 1024;
 /// Further tries of a request whose upstream does not say how many.
@@ -97,6 +99,7 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Largest body held for a plugin.
     pub held_body_bytes: usize,
+    pub routed_body_bytes: usize,
     /// Further tries of a request whose upstream does not say how many.
     pub retries: u32,
     /// Retries as a share of requests, in percent, and those always allowed, a second.
@@ -140,6 +143,7 @@ impl Default for Limits {
             connections_max: CONNECTIONS_MAX,
             connections_per_address: 0,
             held_body_bytes: HELD_BODY_BYTES,
+            routed_body_bytes: ROUTED_BODY_BYTES,
             retries: RETRIES,
             retry_budget_percent: RETRY_BUDGET_PERCENT,
             retry_budget_per_second: RETRY_BUDGET_PER_SECOND,

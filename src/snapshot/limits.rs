@@ -30,6 +30,7 @@ pub fn limits_of(settings: &Settings) -> Limits {
         connections_max: set.connections_max,
         connections_per_address: set.connections_per_address,
         held_body_bytes: set.held_body_bytes,
+        routed_body_bytes: set.routed_body_bytes,
         retries: set.retries,
         retry_budget_percent: u32::from(set.retry_budget_percent.get()),
         retry_budget_per_second: set.retry_budget_per_second,

@@ -87,15 +87,23 @@ fn the_body_goes_on_whole_to_whichever_route_takes_it() {
 }
 
 fn a_body_that_is_too_long_to_be_read_says_nothing() {
-    let stage = stage("limits: {held_body_bytes: 1000}");
-    let body = format!(r#"{{"model":"small","text":"{}"}}"#, "x".repeat(2000));
-    stage.post("application/json", &body).expect(200, &format!("large:{body}"));
-    let chunked = format!(
-        "POST /chat HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
-        body.len()
-    );
-    stage.gateway.say(chunked).expect_status(413);
-    stage.post("application/json", r#"{"model":"small"}"#).expect_status(200);
+    let stage = stage("limits: {held_body_bytes: 4000, routed_body_bytes: 1000}");
+    let body = |length: usize| format!(r#"{{"model":"small","text":"{}"}}"#, "x".repeat(length));
+    let chunked = |body: &str| {
+        let length = body.len();
+        stage.gateway.say(format!(
+            "POST /chat HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"
+        ))
+    };
+    let (short, long, longest) = (body(900), body(2000), body(5000));
+    for (body, to) in [(&short, "small"), (&long, "large"), (&longest, "large")] {
+        stage.post("application/json", body).expect(200, &format!("{to}:{body}"));
+    }
+    chunked(&short).expect(200, &format!("small:{short}"));
+    // It was held, and goes on whole to the route that does not ask.
+    chunked(&long).expect(200, &format!("large:{long}"));
+    chunked(&longest).expect_status(413);
+    stage.post("application/json", &short).expect_status(200);
 }
 
 fn nobody_waits_for_a_body_where_no_route_asks() {

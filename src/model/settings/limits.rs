@@ -26,6 +26,8 @@ pub const BODY_TIMEOUT_SECONDS: u64 = 30;
 pub const BODY_BYTES: u64 = 0;
 /// What a plugin may have held of a body, a request. Worst case this much a request that such a plugin sees.
 pub const HELD_BODY_BYTES: usize = 64 * 1024 * 1024;
+/// What routes read of a body, whoever sent it: some milliseconds of a core.
+pub const ROUTED_BODY_BYTES: usize = 1 << 20;
 /// How long a connection may stay without a request. Longer than the pauses of a person reading.
 pub const KEEPALIVE_TIMEOUT_SECONDS: u64 = 60;
 /// Requests on one connection, after which it is closed in good order: so that load spreads again.
@@ -91,6 +93,8 @@ pub struct Limits {
     /// Most bytes of a body held for a plugin; beyond: 413.
     #[schemars(range(max = 1_073_741_824))]
     pub held_body_bytes: usize,
+    /// Longest body of which routes' `vars` read what it says; a longer one says nothing.
+    pub routed_body_bytes: usize,
     /// Seconds that a connection may stay without a request; 0: it is closed after each.
     pub keepalive_timeout: SecondsOrOff,
     /// Requests after which a client's connection is closed.
@@ -148,6 +152,7 @@ impl Default for Limits {
             body_timeout: Seconds::literal(BODY_TIMEOUT_SECONDS),
             body_bytes: BODY_BYTES,
             held_body_bytes: HELD_BODY_BYTES,
+            routed_body_bytes: ROUTED_BODY_BYTES,
             keepalive_timeout: SecondsOrOff::literal(KEEPALIVE_TIMEOUT_SECONDS),
             keepalive_requests: KEEPALIVE_REQUESTS,
             write_timeout: Seconds::literal(WRITE_TIMEOUT_SECONDS),

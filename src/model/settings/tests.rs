@@ -135,6 +135,7 @@ const DEFAULTS: &str = r#"{
             "body_timeout": 30,
             "body_bytes": 0,
             "held_body_bytes": 67108864,
+            "routed_body_bytes": 1048576,
             "keepalive_timeout": 60,
             "keepalive_requests": 10000,
             "write_timeout": 60,
