@@ -52,8 +52,14 @@ fn a_breaker_is_one_for_all_cores() {
         .route("plugins: {api-breaker: {break_response_code: 503, unhealthy: {failures: 20}}}")
         .start();
 
-    // A connection each, so that both cores have a part.
-    let statuses: Vec<_> = (0..30).map(|_| gateway.client().get("/").status).collect();
+    // A connection each, so that both cores have a part. An answer is counted once it was sent, and written down after that.
+    let ask = |at: usize| {
+        let path = format!("/try-{at}-");
+        let status = gateway.client().get(&path).status;
+        assert_eq!(gateway.logged(&path)["status"], status);
+        status
+    };
+    let statuses: Vec<_> = (0..30).map(ask).collect();
     assert_eq!(statuses, [[500; 20].as_slice(), &[503; 10]].concat());
     assert_eq!(origin.requests(), 20);
 }
