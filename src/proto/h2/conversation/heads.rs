@@ -9,6 +9,10 @@ use crate::proto::h2::frames::{
 use crate::proto::h2::request::{self, Request, Told};
 use crate::proto::h2::streams::{Hears, Known, Stream};
 
+/// A client whose streams begin with less room than that for an answer has so many at a time.
+const NARROW_BYTES: u32 = 512;
+const NARROW_STREAMS_MAX: usize = 8;
+
 impl Conversation {
     pub(super) fn headers(
         &mut self,
@@ -106,7 +110,7 @@ impl Conversation {
             return Ok(());
         }
         self.last = id;
-        if self.streams.are_as_many_as(self.limits.streams_max as usize) {
+        if self.streams.are_as_many_as(self.streams_max()) {
             self.refuse(id, ends, Code::RefusedStream);
             return Ok(());
         }
@@ -157,6 +161,12 @@ impl Conversation {
     pub(super) fn begin_not(&mut self, key: usize) {
         self.begun.retain(|begun| begun.key != key);
         self.drop_stream(key);
+    }
+
+    /// How many streams there may be now. Whoever has its windows closed from the start has what it asks for lie here, so it has few.
+    fn streams_max(&self) -> usize {
+        let all = self.limits.streams_max as usize;
+        if self.stream_window_out < NARROW_BYTES { all.min(NARROW_STREAMS_MAX) } else { all }
     }
 
     /// Resets a stream that did not begin.

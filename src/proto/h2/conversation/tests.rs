@@ -469,6 +469,21 @@ fn too_many_streams_are_refused() {
 }
 
 #[test]
+fn whoever_keeps_its_windows_closed_has_few_streams() {
+    let mut talk = Talk::begun();
+    let window = |bytes: u32| frame(SETTINGS, 0, 0, &[&[0, 4][..], &bytes.to_be_bytes()].concat());
+    talk.hear(&window(511)).expect("a setting");
+    talk.said();
+    let asking: Vec<_> = (0..9).map(|at| frame(HEADERS, 5, 2 * at + 1, GET)).collect();
+    talk.hear_all(&asking).expect("requests");
+    assert_eq!((talk.door.begun.len(), talk.said()), (8, vec![reset(17, Code::RefusedStream)]));
+    talk.hear(&window(512)).expect("a setting");
+    talk.said();
+    talk.hear(&frame(HEADERS, 5, 19, GET)).expect("one more");
+    assert_eq!((talk.door.begun.len(), talk.said()), (9, vec![]));
+}
+
+#[test]
 fn a_client_is_told_to_go_and_loses_nothing() {
     let mut talk = Talk::begun();
     talk.hear(&frame(HEADERS, 5, 1, GET)).expect("a request");
