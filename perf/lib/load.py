@@ -13,14 +13,17 @@ PROCESSOR = 1
 
 
 class Load:
-    """One `loadgen serve`; runs come one after the other."""
+    """One `loadgen serve`; runs come one after the other.
 
-    def __init__(self, tools, directory, name="load", origins=2):
+    One that `gives_way` has what the others of its processor leave over: what it does takes no time of theirs."""
+
+    def __init__(self, tools, directory, name="load", origins=2, gives_way=False):
         self.ports = [free_port() for _ in range(origins)]
         # Where whatever is sent comes back.
         self.echo = free_port() if origins else None
         self.certificate = directory / certificate.ECDSA.chain
-        command = [str(tools / "loadgen"), "serve", "--cpu", str(PROCESSOR)]
+        command = ["chrt", "--idle", "0"] if gives_way else []
+        command += [str(tools / "loadgen"), "serve", "--cpu", str(PROCESSOR)]
         for port in self.ports:
             command += ["--origin", f"127.0.0.1:{port}"]
         if self.echo:
