@@ -29,6 +29,7 @@ use crate::model::settings::{self, Cores, Entrance};
 use crate::runtime::core::Hatches;
 use crate::runtime::driver::{Driver, Wanted};
 use crate::runtime::listener::{self, Bound, Open};
+use crate::runtime::tls::Aside;
 use crate::runtime::unix::{self, SocketFile};
 use crate::runtime::{Core, Limits, affinity, loan, sys, udp};
 use crate::snapshot::compile::Outcome;
@@ -100,7 +101,8 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     compiler.look_in(&ledger);
     let keeper = Keeper::start(&settings.state_dir, &ledger)?;
     let shelves = Arc::new(Shelves::new(processors.len()));
-    let shared = Hatches { outbox: report, stats: Arc::default(), ledger, shelves };
+    let aside = Aside::start(processors.len())?;
+    let shared = Hatches { outbox: report, stats: Arc::default(), ledger, shelves, aside };
     let (started, driver) = start_cores(&settings, &processors, doors, &shared, &first.snapshot)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let Started { mailboxes, stats, threads } = started;

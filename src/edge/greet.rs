@@ -86,7 +86,10 @@ async fn agree(
             }
         }
     };
-    if let Err(error) = socket.line_up(&core.turnstile).await {
+    // By the time it is its turn there may be others.
+    let is_slow = rules_for(hall, hello.server_name.as_deref()).is_some_and(|rules| rules.is_slow);
+    let turnstile = if is_slow { &core.turnstile_beside } else { &core.turnstile };
+    if let Err(error) = socket.line_up(turnstile).await {
         core.tls_buffers.give_back(received);
         return Err(error);
     }
@@ -95,7 +98,7 @@ async fn agree(
     {
         let session = Session::server(Arc::clone(&rules.config), &core.tls_buffers)
             .map_err(|fault| io::Error::other(fault.to_string()))?;
-        socket.shake(session, received, &core.tls_buffers, &core.turnstile).await?;
+        socket.shake(session, received, &core.tls_buffers, turnstile).await?;
         // Whoever asked has seen what it came for, and says nothing more.
         return Ok(Greeted::Gone);
     }
@@ -114,7 +117,7 @@ async fn agree(
     };
     let session = Session::server(Arc::clone(config), &core.tls_buffers)
         .map_err(|fault| io::Error::other(fault.to_string()))?;
-    let agreement = socket.shake(session, received, &core.tls_buffers, &core.turnstile).await?;
+    let agreement = socket.shake(session, received, &core.tls_buffers, turnstile).await?;
     core.stats.tls_handshakes.add(1);
     connection.is_http2 = agreement.is_http2;
     connection.security = Some(Rc::new(security_of(core, &rules, hello.server_name, agreement)));

@@ -178,6 +178,8 @@ core_stats! {
     tls_handshakes_waiting,
     tls_handshakes_delayed,
     tls_handshakes_shed,
+    /// Steps of handshakes that a thread beside the cores took.
+    tls_handshakes_aside,
     /// Connections of HTTP/2 open now, their streams, ever and now, and what was wrong with either.
     http2_connections,
     http2_streams,

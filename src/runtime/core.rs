@@ -22,7 +22,7 @@ use super::errand::Errands;
 use super::local::{LocalId, Locals};
 use super::pool::Pool;
 use super::socket::Sending;
-use super::tls::{Stock, Turnstile};
+use super::tls::{Aside, Stock, Turnstile};
 
 /// With so many requests under way a core is quiet: see [`Sending`].
 const QUIET_MAX: u64 = 4;
@@ -42,12 +42,19 @@ pub struct Hatches {
     pub stats: Arc<CoreStats>,
     pub ledger: Arc<Ledger>,
     pub shelves: Arc<Shelves>,
+    pub aside: Aside,
 }
 
 impl Hatches {
     /// Of a core that shares nothing.
     pub fn alone(outbox: Outbox, stats: Arc<CoreStats>) -> Self {
-        Self { outbox, stats, ledger: Arc::new(Ledger::new()), shelves: Arc::new(Shelves::new(1)) }
+        Self {
+            outbox,
+            stats,
+            ledger: Arc::new(Ledger::new()),
+            shelves: Arc::new(Shelves::new(1)),
+            aside: Aside::default(),
+        }
     }
 }
 
@@ -67,6 +74,8 @@ pub struct Core {
     pub chores: Rc<Chores>,
     pub tls_buffers: Rc<Stock>,
     pub turnstile: Turnstile,
+    /// For handshakes that are made beside the core.
+    pub turnstile_beside: Turnstile,
     /// Of a core on which configurations are tried: where nodes are instead, so that none that is real is reached.
     pub detour: Option<Detour>,
     /// Connections being served.
@@ -85,7 +94,7 @@ pub struct Core {
 impl Core {
     /// A core at rest: no socket, no buffer yet.
     pub fn new(id: u16, limits: Limits, hatches: Hatches, seed: u64) -> Self {
-        let turnstile = Turnstile::new(limits.handshakes_waiting_max, Arc::clone(&hatches.stats));
+        let (waiting_max, stats) = (limits.handshakes_waiting_max, Arc::clone(&hatches.stats));
         Self {
             id,
             buffers: Buffers::new(limits.buffer_bytes, limits.buffers_kept),
@@ -98,7 +107,8 @@ impl Core {
             errands: Errands::default(),
             chores: Rc::default(),
             tls_buffers: Rc::default(),
-            turnstile,
+            turnstile: Turnstile::new(waiting_max, Arc::clone(&stats)),
+            turnstile_beside: Turnstile::beside(hatches.aside, waiting_max, stats),
             detour: None,
             in_flight: Cell::new(0),
             rng: RefCell::new(Rng::seeded(seed)),

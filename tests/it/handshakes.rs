@@ -16,13 +16,22 @@ on_both_drivers!(
     requests_are_answered_while_hundreds_of_handshakes_come,
     who_finds_the_line_full_is_turned_away,
     who_waits_for_too_long_is_cut_off,
+    long_keys_of_rsa_sign_beside_the_core_and_all_others_on_it,
 );
 
-/// A gateway whose handshakes take so long that what happens beside them can be counted: milliseconds each.
+/// A kind of key with which handshakes take so long that what happens beside them can be counted: milliseconds each.
+const LONG: [&str; 4] = ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:4096"];
+const SHORT: [&str; 4] = ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
+const P256: [&str; 4] = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
+
 fn serving(certs: &Certs, origin: &Origin) -> Setup {
+    serving_with(certs, origin, &LONG)
+}
+
+fn serving_with(certs: &Certs, origin: &Origin, kind: &[&str]) -> Setup {
     certs.authority("ca");
-    let key = certs.key("a", &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:4096"]);
-    let cert = certs.by("ca", "a", "a.test");
+    certs.key("a", kind);
+    let (cert, key) = certs.certified("ca", "a", "DNS:a.test", "");
     Gateway::routing("/*", [origin])
         .settings("ssl: {listen: ['127.0.0.1:0']}")
         .objects(&json!({"ssls": [{"id": "a", "snis": ["a.test"], "cert": cert, "key": key}]}).to_string())
@@ -127,4 +136,18 @@ fn who_waits_for_too_long_is_cut_off() {
         (errors as usize >= COUNT - answered).then_some(())
     });
     expect_nobody_waits(&gateway);
+}
+
+fn long_keys_of_rsa_sign_beside_the_core_and_all_others_on_it() {
+    for (kind, signs_beside) in [(&LONG, true), (&SHORT, false), (&P256, false)] {
+        let (certs, origin) = (Certs::new(), Origin::replying("hello"));
+        let gateway = serving_with(&certs, &origin, kind).start();
+        Caller::new(&certs, "ca", None)
+            .client(gateway.secure_address(), "a.test")
+            .get("/")
+            .expect(200, "hello");
+        let steps = gateway.metric("ringway_tls_handshakes_aside_total").unwrap();
+        assert_eq!(steps > 0.0, signs_beside, "{kind:?}: {steps} steps");
+        assert_eq!(gateway.metric("ringway_tls_handshakes_total"), Some(1.0));
+    }
 }

@@ -99,6 +99,12 @@ const COUNTERS: &[(&str, &str, Kind, Of)] = &[
         Kind::Counter,
         |c| &c.tls_handshakes_shed,
     ),
+    (
+        "ringway_tls_handshakes_aside_total",
+        "Steps of TLS handshakes that took too long for a core, and were taken beside it",
+        Kind::Counter,
+        |c| &c.tls_handshakes_aside,
+    ),
     ("ringway_http2_connections", "Client connections that speak HTTP/2", Kind::Gauge, |c| {
         &c.http2_connections
     }),

@@ -1,6 +1,7 @@
 //! TLS over a socket of a core. Who reads and writes a [`super::socket::Socket`] does not notice: what is received is
 //! decrypted on the way in, what is sent is encrypted on the way out. A connection that rests holds no buffer for it.
 
+mod aside;
 mod conversation;
 mod session;
 mod stock;
@@ -20,6 +21,7 @@ use super::buffers::Buffers;
 use super::deadline::Watch;
 use super::socket::{self, Caught, Sending, Socket, Waited};
 use super::sys;
+pub use aside::Aside;
 pub(super) use conversation::Conversation;
 pub use session::{Fault, Session};
 use session::{PIECE_BYTES, Taken};
@@ -233,7 +235,8 @@ impl Socket {
             if !is_guest {
                 turnstile.wait_for_room().await;
             }
-            let shaken = turnstile.spend(|| session.shake());
+            let shaken;
+            (session, shaken) = turnstile.shake(session, stock).await?;
             if let Some(outbox) = session.take_outbox() {
                 let (sent, outbox) = self.writer.send(outbox, 0, Sending::Alone).await;
                 stock.give_back(outbox);

@@ -67,6 +67,27 @@ pub struct Session {
     is_broken: bool,
 }
 
+/// A session on its way to another thread: all of it but the stock, which is a thread's own.
+pub(super) struct Away {
+    conversation: Conversation,
+    inbox: Vec<u8>,
+    plain: Vec<u8>,
+    outbox: Vec<u8>,
+    from: (usize, usize),
+    marks: (bool, bool, bool),
+}
+
+impl Away {
+    /// Goes on in this thread.
+    pub(super) fn arrive(self, stock: &Rc<Stock>) -> Session {
+        let (inbox_from, plain_from) = self.from;
+        let (has_ended, is_open, is_broken) = self.marks;
+        let (inbox, plain, outbox) = (self.inbox, self.plain, self.outbox);
+        let lent = Lent { stock: Rc::clone(stock), inbox, inbox_from, plain, plain_from, outbox };
+        Session { conversation: self.conversation, lent, has_ended, is_open, is_broken }
+    }
+}
+
 /// The buffers of a conversation.
 struct Lent {
     stock: Rc<Stock>,
@@ -127,6 +148,18 @@ impl Session {
     /// Goes on with a conversation that another core began.
     pub(super) fn join(conversation: Conversation, stock: &Rc<Stock>) -> Self {
         Self { is_open: true, ..Self::of(conversation, stock) }
+    }
+
+    /// Leaves this thread, whatever is half said.
+    pub(super) fn leave(mut self) -> Away {
+        Away {
+            conversation: self.conversation,
+            inbox: std::mem::take(&mut self.lent.inbox),
+            plain: std::mem::take(&mut self.lent.plain),
+            outbox: std::mem::take(&mut self.lent.outbox),
+            from: (self.lent.inbox_from, self.lent.plain_from),
+            marks: (self.has_ended, self.is_open, self.is_broken),
+        }
     }
 
     /// What was agreed on.

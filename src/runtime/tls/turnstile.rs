@@ -6,15 +6,22 @@
 //! there for so long that it may have lost patience: then the last goes first, so that under an overload those who are let in
 //! are answered in time, in place of all of them too late. A line that is full turns away whoever has stood there longest.
 //! Only one of the line waits for room by the clock; the others are called.
+//!
+//! Handshakes that take milliseconds each are not for the core: they have a turnstile of their own, which has room while
+//! threads beside the cores have.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use super::aside::Aside;
+use super::session::{Fault, Session};
+use super::stock::Stock;
 use crate::base::clock::{self, Moment};
 use crate::link::stats::CoreStats;
 
@@ -33,6 +40,8 @@ pub struct Crowded;
 /// The turnstile of one core.
 #[derive(Debug, Default)]
 pub struct Turnstile {
+    /// Where its handshakes are made, if not on the core.
+    aside: Option<Aside>,
     /// Until when time has been counted, and what handshakes may have of it still. A step that takes longer leaves a debt.
     looked: Cell<Moment>,
     credit_ns: Cell<i64>,
@@ -71,6 +80,11 @@ impl Turnstile {
         Self { line_max, stats, ..Self::default() }
     }
 
+    /// The same, for handshakes that are made beside the core.
+    pub fn beside(aside: Aside, line_max: usize, stats: Arc<CoreStats>) -> Self {
+        Self { aside: Some(aside), ..Self::new(line_max, stats) }
+    }
+
     /// Waits for the turn of a client that has just come.
     ///
     /// # Errors
@@ -93,15 +107,34 @@ impl Turnstile {
         }
     }
 
-    /// Does a step of a handshake, and counts what it takes.
-    pub fn spend<T>(&self, step: impl FnOnce() -> T) -> T {
+    /// Goes on with a handshake as [`Session::shake`] does.
+    ///
+    /// # Errors
+    /// When the session is lost.
+    pub(super) async fn shake(
+        &self,
+        mut session: Session,
+        stock: &Rc<Stock>,
+    ) -> io::Result<(Session, Result<bool, Fault>)> {
+        if let Some(aside) = &self.aside {
+            session = match aside.shake(session, stock).await? {
+                Ok(taken) => {
+                    self.stats.tls_handshakes_aside.add(1);
+                    return Ok(taken);
+                }
+                Err(session) => session,
+            };
+        }
         let now = clock::now();
-        let outcome = step();
+        let shaken = session.shake();
         self.charge(clock::now().since(now));
-        outcome
+        Ok((session, shaken))
     }
 
     fn has_room(&self, now: Moment) -> bool {
+        if let Some(has_room) = self.aside.as_ref().and_then(Aside::has_room) {
+            return has_room;
+        }
         let passed = now.since(self.looked.get()).min(Duration::from_secs(1)).as_nanos() as u64;
         self.looked.set(now);
         let earned = (passed * SHARE.0 / SHARE.1) as i64;

@@ -34,6 +34,9 @@ pub(crate) type Pair = (String, String);
 /// Tickets sent after a handshake, each good for one more connection.
 const TICKETS: usize = 1;
 
+/// Bytes of a public key of RSA with 2048 bits, with what says so (RFC 5280 4.1): 294, and some more for a large exponent.
+const RSA_SHORT_BYTES: usize = 300;
+
 /// What authorities ask for in place of HTTP, to see whether a name is ours.
 const ACME_PROTOCOL: &[u8] = b"acme-tls/1";
 
@@ -47,6 +50,8 @@ pub struct ServerRules {
     pub not_after: i64,
     /// What is asked of clients, if they are asked.
     pub client: Option<ClientRules>,
+    /// A signature by one of its keys takes more than a core has time for.
+    pub is_slow: bool,
 }
 
 /// What is asked of clients.
@@ -177,6 +182,7 @@ impl Forge {
         });
         let identities: Result<Vec<_>, _> = stapled.collect();
         let keys = Keys::new(identities.map_err(at("key"))?.into_iter().map(|identity| identity.key));
+        let is_slow = keys.are_slow();
         let versions = self.versions(ssl, lacks).map_err(at("ssl_protocols"))?;
         let client = match (&ssl.client, ca) {
             (Some(client), Some((ca, crl))) => {
@@ -208,6 +214,7 @@ impl Forge {
             of_streams: Arc::new(of_streams),
             not_after: not_after.unwrap_or(i64::MAX),
             client,
+            is_slow,
         })
     }
 
@@ -223,7 +230,8 @@ impl Forge {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         let config = Arc::new(config);
-        Ok(ServerRules { of_streams: Arc::clone(&config), config, not_after: i64::MAX, client: None })
+        let of_streams = Arc::clone(&config);
+        Ok(ServerRules { of_streams, config, not_after: i64::MAX, client: None, is_slow: false })
     }
 
     /// The versions that are spoken: those of the ssl, else of the process.
@@ -300,6 +308,15 @@ impl Keys {
         let mut keys: Vec<_> = keys.collect();
         keys.sort_by_key(|key| key.key.algorithm() == SignatureAlgorithm::RSA);
         Self(keys)
+    }
+
+    /// Whether a signature by one of them may take longer than a millisecond or so: RSA with more than 2048 bits.
+    fn are_slow(&self) -> bool {
+        let is_slow = |key: &Arc<CertifiedKey>| {
+            key.key.algorithm() == SignatureAlgorithm::RSA
+                && key.key.public_key().is_none_or(|key| key.len() > RSA_SHORT_BYTES)
+        };
+        self.0.iter().any(is_slow)
     }
 }
 
