@@ -156,7 +156,10 @@ impl Desk {
             holds: Holds::default(),
             upstreams: Places::default(),
             actions: &NoActions,
-            surroundings: Surroundings::default(),
+            surroundings: Surroundings {
+                public_node: Some("unix:/run/public.sock".to_owned()),
+                ..Surroundings::default()
+            },
             stage,
         }
     }

@@ -102,7 +102,8 @@ impl Compiler {
             Entrance::Ip(listen) => Some(listen.address().port()),
             Entrance::Unix(_) => None,
         });
-        let mut surroundings = Surroundings { https_port, ..Surroundings::default() };
+        let public_node = Some(format!("unix:{}", settings.public_socket().display()));
+        let mut surroundings = Surroundings { https_port, public_node, ..Surroundings::default() };
         for (plugin, attributes) in &settings.plugin_attr {
             surroundings.attributes.insert(plugin.clone(), attributes.clone());
         }
