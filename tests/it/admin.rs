@@ -7,6 +7,7 @@ use super::kit::{Gateway, Origin};
 on_both_drivers!(
     an_object_is_in_force_on_every_core_when_its_answer_comes,
     an_object_is_read_back_as_it_was_written,
+    tools_that_know_the_older_form_of_answers_get_it,
     a_patch_merges_or_sets_what_a_path_leads_to,
     an_object_that_can_not_be_taken_changes_nothing,
     faults_are_told_with_their_places_to_those_who_ask,
@@ -75,6 +76,51 @@ fn an_object_is_read_back_as_it_was_written() {
     admin.ask("GET", "/upstreams/none", &[], "").expect(404, "{\"message\":\"Key not found\"}\n");
     admin.ask("DELETE", "/upstreams/none", &[], "").expect_status(404);
     admin.ask("POST", "/consumers", &[], r#"{"username":"jack"}"#).expect_status(405);
+}
+
+fn tools_that_know_the_older_form_of_answers_get_it() {
+    let gateway = Gateway::managed().settings("deployment: {admin: {admin_api_version: default}}").start();
+    let admin = gateway.admin();
+    let ask = |method: &str, path: &str, body: &str, status: u16| {
+        let answer = admin.ask(method, path, &[], body);
+        answer.expect_status(status);
+        assert_eq!(answer.header("x-api-version"), Some("v2"), "{method} {path}");
+        answer.json()
+    };
+    let empty = ask("GET", "/upstreams", "", 200);
+    let node = json!({"key": "/apisix/upstreams", "dir": true, "nodes": []});
+    assert_eq!(empty, json!({"action": "get", "count": 0, "node": node}));
+
+    let made = ask("PUT", "/upstreams/u", r#"{"nodes":{"127.0.0.1:9":1}}"#, 201);
+    assert_eq!((&made["action"], &made["node"]["key"]), (&json!("set"), &json!("/apisix/upstreams/u")));
+    assert_eq!(made["node"]["value"]["nodes"], json!({"127.0.0.1:9": 1}));
+    let patched = ask("PATCH", "/upstreams/u", r#"{"retries":1}"#, 200);
+    assert_eq!(
+        (&patched["action"], &patched["node"]["value"]["retries"]),
+        (&json!("compareAndSwap"), &json!(1))
+    );
+    let posted = ask("POST", "/upstreams", r#"{"nodes":{"127.0.0.1:9":1}}"#, 201);
+    assert_eq!(posted["action"], "create");
+
+    let read = ask("GET", "/upstreams/u", "", 200);
+    assert_eq!(
+        (&read["action"], &read["count"], &read["node"]["value"]["id"]),
+        (&json!("get"), &json!(1), &json!("u"))
+    );
+    let listed = ask("GET", "/upstreams", "", 200);
+    assert_eq!((&listed["count"], &listed["node"]["nodes"][0]), (&json!(2), &read["node"]));
+    let deleted = ask("DELETE", "/upstreams/u", "", 200);
+    assert_eq!(
+        deleted,
+        json!({"deleted": "1", "key": "/apisix/upstreams/u", "action": "delete", "node": {}})
+    );
+    assert_eq!(ask("GET", "/upstreams/u", "", 404), json!({"message": "Key not found"}));
+
+    ask("PUT", "/consumers", r#"{"username":"jack"}"#, 201);
+    ask("PUT", "/consumers/jack/credentials/c", r#"{"plugins":{"key-auth":{"key":"k"}}}"#, 201);
+    let listed = ask("GET", "/consumers/jack/credentials", "", 200);
+    assert_eq!(listed["node"]["key"], "/apisix/consumers/jack/credentials");
+    assert_eq!(listed["node"]["nodes"][0]["key"], "/apisix/consumers/jack/credentials/c");
 }
 
 fn a_patch_merges_or_sets_what_a_path_leads_to() {
