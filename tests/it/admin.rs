@@ -147,6 +147,10 @@ fn an_object_that_can_not_be_taken_changes_nothing() {
     let admin = gateway.admin();
     admin.put("/routes/1", &route_to(&origin, "/*"));
     let before = admin.ask("GET", "/routes", &[], "").json();
+    let unknown = r#"{"uri":"/*","plugins":{"key-aut":{}}}"#;
+    admin.ask("PUT", "/routes/2", &[], unknown).expect(400, "{\"error_msg\":\"unknown plugin [key-aut]\"}\n");
+    let problem = admin.ask("PUT", "/routes/2", &[("Accept", "application/problem+json")], unknown).json();
+    assert_eq!(problem["detail"], "unknown plugin [key-aut]; did you mean \"key-auth\"?");
     for (path, body, part) in [
         ("/routes/1", r#"{"uri":"/*","upstram":{}}"#, "did you mean"),
         (
@@ -447,8 +451,9 @@ fn stream_routes_are_checked_and_kept_where_somebody_asks_for_them() {
     let inner = r#"{"protocol":{"name":"redis","superior_id":"1"},"upstream":{"nodes":{}}}"#;
     admin.put("/stream_routes/2", inner);
     admin.ask("DELETE", "/stream_routes/1", &[], "").expect_status(400);
+    let unknown = admin.ask("PUT", "/stream_routes/3", &[], r#"{"plugins":{"mqttt-proxy":{}}}"#);
+    unknown.expect(400, "{\"error_msg\":\"unknown plugin [mqttt-proxy]\"}\n");
     for (body, told) in [
-        (r#"{"plugins":{"mqttt-proxy":{}}}"#, "unknown plugin [mqttt-proxy]"),
         (r#"{"server_port":70000}"#, "server_port"),
         (r#"{"upstream_id":"9"}"#, "failed to fetch upstream info by upstream id [9]"),
         (r#"{"plugins":{"ip-restriction":{"whitelist":["nowhere"]}}}"#, "plugins.ip-restriction.whitelist"),

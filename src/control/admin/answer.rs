@@ -176,11 +176,16 @@ fn problem(refusal: &Refusal) -> Value {
         409 | 412 => "The object has changed",
         _ => "The change was not made",
     };
+    let detail = match refusal.faults.as_slice() {
+        // With what was probably meant.
+        [fault] if fault.problem.starts_with(&refusal.message) => &fault.problem,
+        _ => &refusal.message,
+    };
     json!({
         "type": "about:blank",
         "title": title,
         "status": refusal.status,
-        "detail": refusal.message,
+        "detail": detail,
         "errors": faults,
     })
 }
