@@ -14,13 +14,14 @@
 //! Differs from APISIX: a directory that does not answer is 503, not 401; its certificate is checked as that of a node is.
 
 use std::net::{Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::base::hash::stable;
 use crate::exchange::{Exchange, Reply};
-use crate::model::field::{ShortText, Text};
+use crate::model::field::{InRange, ShortText, Text};
 use crate::plugin::auth::{BASIC_BYTES_MAX, Realm, Refusals, basic};
 use crate::plugin::{
     CompileCx, ConfigError, Credential, CredentialKind, Env, Gate, NoMetadata, Plugin, Step, Verdict,
@@ -51,6 +52,9 @@ pub struct Config {
     /// Is the certificate of the directory checked, by those who vouch for nodes?
     #[serde(default)]
     tls_verify: bool,
+    /// Milliseconds that the directory may take for a request, connecting included. An addition to APISIX's attributes.
+    #[serde(default = "default_timeout")]
+    timeout: InRange<1, 60_000>,
     /// The attribute that names a user.
     #[serde(default = "default_uid")]
     #[schemars(
@@ -125,6 +129,7 @@ impl Plugin for LdapAuth {
             host: host.to_owned(),
             addresses: addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect(),
             tls,
+            within: Duration::from_millis(config.timeout.u64()),
         };
         let refusals = Refusals::new("Basic", &config.realm, None);
         Ok(Self {
@@ -202,6 +207,11 @@ fn default_uid() -> ShortText {
     ShortText::literal("cn")
 }
 
+/// As APISIX waits.
+const fn default_timeout() -> InRange<1, 60_000> {
+    InRange::literal(10_000)
+}
+
 fn default_realm() -> Realm {
     Realm::literal("ldap")
 }
@@ -260,7 +270,7 @@ mod tests {
         agree::<LdapAuth>(
             &[
                 ROUTE,
-                r#"{"base_dn":"dc=x","ldap_uri":"[::1]","use_tls":false,"tls_verify":true,"uid":"2.5.4.3","realm":"a","hide_credentials":true}"#,
+                r#"{"base_dn":"dc=x","ldap_uri":"[::1]","use_tls":false,"tls_verify":true,"timeout":60000,"uid":"2.5.4.3","realm":"a","hide_credentials":true}"#,
             ],
             &[
                 ("{}", "base_dn is required"),
@@ -268,6 +278,7 @@ mod tests {
                 (r#"{"base_dn":"","ldap_uri":"a"}"#, "base_dn"),
                 (r#"{"base_dn":"dc=x","ldap_uri":"ldap://a"}"#, "a host with or without a port"),
                 (r#"{"base_dn":"dc=x","ldap_uri":"a","uid":"cn="}"#, "the name of an attribute"),
+                (r#"{"base_dn":"dc=x","ldap_uri":"a","timeout":0}"#, "timeout"),
                 (r#"{"base_dn":"dc=x","ldap_uri":"a","user_dn":"x"}"#, "additional properties forbidden, found user_dn"),
             ],
         );

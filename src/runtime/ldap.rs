@@ -22,8 +22,6 @@ use crate::proto::ldap::{self, MESSAGE_BYTES_MAX, Said};
 pub const BINDS_MAX: usize = 128;
 /// Connections to one directory that a core keeps.
 pub const KEPT_MAX: usize = 5;
-/// Longest that a bind may take, connecting included.
-pub const WITHIN: Duration = Duration::from_secs(10);
 /// A connection that was not used for so long is closed.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 /// Least time between two lines in the log that say that a directory fails.
@@ -45,6 +43,8 @@ pub struct Target {
     /// Tried in turn.
     pub addresses: Vec<SocketAddr>,
     pub tls: Option<Tls>,
+    /// Longest that a bind may take, connecting included.
+    pub within: Duration,
 }
 
 /// Why it is not known whether a password is right.
@@ -147,8 +147,8 @@ impl Lines {
         }
         self.under_way.set(self.under_way.get() + 1);
         let _under_way = UnderWay(&self.under_way);
-        let end = core.now().plus(WITHIN);
-        let sleep = pin!(core.sleep(WITHIN));
+        let end = core.now().plus(target.within);
+        let sleep = pin!(core.sleep(target.within));
         let mut alarm = Alarm::new(end, sleep);
         let message = || {
             let mut message = Vec::new();

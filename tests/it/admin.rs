@@ -388,6 +388,19 @@ fn schemas_and_plugins_are_told() {
     assert!(schema["properties"]["uri"].is_object(), "{schema}");
     let of_plugin = admin.ask("GET", "/schema/plugins/limit-count", &[], "").json();
     assert!(of_plugin["properties"]["count"].is_object(), "{of_plugin}");
+    // What consumers write of an authentication plugin is another thing than what routes do.
+    for (asked, title, field) in [
+        ("", "work with route or service object", "header"),
+        ("?schema_type=consumer", "work with consumer object", "key"),
+        ("?schema_type=other", "work with route or service object", "header"),
+    ] {
+        let schema = admin.ask("GET", &format!("/schema/plugins/key-auth{asked}"), &[], "").json();
+        assert_eq!(schema["title"], title, "{asked}");
+        assert!(schema["properties"][field].is_object(), "{asked}: {schema}");
+    }
+    let all = admin.ask("GET", "/plugins?all=true", &[], "").json();
+    assert!(all["key-auth"]["consumer_schema"]["properties"]["key"].is_object());
+    assert_eq!(all["cors"].get("consumer_schema"), None);
     admin.ask("GET", "/plugins/none", &[], "").expect_status(404);
     // What only begins like its paths is none of them.
     admin.ask("GET", "routes", &[], "").expect_status(404);

@@ -16,6 +16,7 @@ on_both_drivers!(
     a_directory_that_is_away_lets_nobody_in_until_it_is_back,
     a_directory_is_spoken_to_over_tls_and_verified,
     what_is_no_directory_lets_nobody_in,
+    a_silent_directory_costs_so_many_connections_and_so_much_time,
 );
 
 const USERS: [(&str, &str); 4] =
@@ -177,4 +178,39 @@ fn what_is_no_directory_lets_nobody_in() {
         assert!(has(b"cn=jack,ou=users,dc=example,dc=org") && has(b"pw: 1"), "{bind:?}");
     }
     assert!(origin.seen().is_empty());
+}
+
+/// Binds of a core that may be under way.
+const BINDS_MAX: usize = 128;
+
+fn a_silent_directory_costs_so_many_connections_and_so_much_time() {
+    let origin = Origin::replying("hello");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap().to_string();
+    let gateway = gateway(&origin, &at, ", timeout: 3000", "{}");
+    let line = format!("Authorization: Basic {}", STANDARD.encode("jack:pw: 1"));
+    let mut clients = Vec::new();
+    let mut peers = Vec::new();
+    for _ in 0..BINDS_MAX {
+        let mut raw = gateway.raw();
+        raw.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n"));
+        clients.push(raw);
+        peers.push(listener.accept().unwrap().0);
+    }
+    // One more is not waited for, and who asks for nobody is answered in between.
+    ask(&gateway, "jack:pw: 1").expect(503, AWAY);
+    gateway.wait_said(&["128 binds are under way already"]);
+    ask(&gateway, "jack:").expect(401, UNKNOWN);
+    for raw in &mut clients {
+        raw.answer().expect(503, AWAY);
+    }
+    assert_eq!(gateway.metric("ringway_ldap_failures_total"), Some(BINDS_MAX as f64 + 1.0));
+    // All of them are closed, and there is room again.
+    for mut peer in peers {
+        let mut bind = Vec::new();
+        peer.read_to_end(&mut bind).unwrap();
+        assert!(!bind.is_empty());
+    }
+    drop(listener);
+    ask(&gateway, "jack:pw: 1").expect(503, AWAY);
 }
