@@ -57,6 +57,11 @@ pub(super) fn each_secret(kind: Kind, value: &mut Value, act: Act<'_>) {
         } else {
             let schema = (card.schema)();
             by_schema(&schema, &schema, config, act);
+            // In a group it opens nothing, and may open something elsewhere.
+            if let Some(credential) = card.credential.filter(|_| kind == Kind::ConsumerGroup) {
+                let schema = (credential.schema)();
+                by_schema(&schema, &schema, config, act);
+            }
         }
     }
     let schema = kind.schema();
@@ -157,6 +162,11 @@ mod tests {
             Kind::Credential,
             json!({"plugins": {"key-auth": {"key": "k"}}}),
             json!({"plugins": {"key-auth": {"key": MASK}}}),
+        );
+        check(
+            Kind::ConsumerGroup,
+            json!({"plugins": {"key-auth": {"key": "k"}, "limit-count": {"key": "remote_addr"}}}),
+            json!({"plugins": {"key-auth": {"key": MASK}, "limit-count": {"key": "remote_addr"}}}),
         );
     }
 

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::store::{Author, Change, Store};
 use crate::model::ConfigError;
+use crate::model::nearest::HINT;
 use crate::model::upstream::KEY_MISSING;
 
 /// Changes that may wait for the loop; beyond, whoever asks waits at the door.
@@ -34,7 +35,9 @@ impl Refusal {
         if let [fault] = faults.as_slice()
             && KNOWN_BY_WORD.iter().any(|word| fault.problem.starts_with(word))
         {
-            return Self { status: 400, message: fault.problem.clone(), faults };
+            // What was probably meant is for people; programs compare the words before it.
+            let words = fault.problem.split(HINT).next().unwrap_or_default();
+            return Self { status: 400, message: words.to_owned(), faults };
         }
         let told: Vec<String> = faults.iter().map(|fault| inside(fault).to_string()).collect();
         Self { status: 400, message: format!("invalid configuration: {}", told.join("; ")), faults }

@@ -3,7 +3,7 @@
 use super::pipeline::Run;
 use super::proxy::Plan;
 use crate::base::address::{Shown, is_none};
-use crate::exchange::{Body, Client, Exchange};
+use crate::exchange::{Body, Exchange};
 use crate::proto::h1::framing::{self, Upgrade};
 use crate::proto::head::{HeaderId, HeaderSet, Omit, Version};
 use crate::snapshot::host_for;
@@ -83,7 +83,7 @@ fn write_vouching(run: &Run<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
     out.extend_from_slice(received_host(ex));
     out.extend_from_slice(b"\r\nX-Forwarded-Port: ");
-    out.extend_from_slice(itoa::Buffer::new().format(port_of(client)).as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(port_of(ex)).as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
@@ -95,7 +95,9 @@ fn write_vouching_over(ex: &Exchange, out: &mut Vec<u8>) {
             return;
         }
         out.extend_from_slice(name.as_bytes());
-        match headers.get_id(id).filter(|_| client.trusted && id != HeaderId::XForwardedFor) {
+        // An empty line says nothing: what was seen is written in its place.
+        let vouched = || headers.all_id(id).find(|value| !value.is_empty());
+        match (client.trusted && id != HeaderId::XForwardedFor).then(vouched).flatten() {
             Some(vouched) => out.extend_from_slice(vouched),
             None => write(out),
         }
@@ -104,7 +106,7 @@ fn write_vouching_over(ex: &Exchange, out: &mut Vec<u8>) {
     line(out, HeaderId::XRealIp, "X-Real-IP: ", &|out| write_ip(out, client.ip));
     line(out, HeaderId::XForwardedFor, "X-Forwarded-For: ", &|out| {
         if client.trusted {
-            for value in headers.all_id(HeaderId::XForwardedFor) {
+            for value in headers.all_id(HeaderId::XForwardedFor).filter(|value| !value.is_empty()) {
                 out.extend_from_slice(value);
                 out.extend_from_slice(b", ");
             }
@@ -119,14 +121,17 @@ fn write_vouching_over(ex: &Exchange, out: &mut Vec<u8>) {
         out.extend_from_slice(received_host(ex));
     });
     line(out, HeaderId::XForwardedPort, "X-Forwarded-Port: ", &|out| {
-        out.extend_from_slice(itoa::Buffer::new().format(port_of(client)).as_bytes());
+        out.extend_from_slice(itoa::Buffer::new().format(port_of(ex)).as_bytes());
     });
 }
 
-/// The port that the client called; the scheme's own where it called a Unix socket.
-const fn port_of(client: &Client) -> u16 {
-    match (is_none(client.local.ip()), client.https) {
-        (false, _) => client.local.port(),
+/// The port that the client named, else the one it came in by; the scheme's own where that was a Unix socket.
+fn port_of(ex: &Exchange) -> u16 {
+    if let Some(named) = ex.request.host_port {
+        return named;
+    }
+    match (is_none(ex.client.local.ip()), ex.client.https) {
+        (false, _) => ex.client.local.port(),
         (true, true) => 443,
         (true, false) => 80,
     }

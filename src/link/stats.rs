@@ -250,6 +250,8 @@ core_stats! {
     limit_leased,
     /// Times a Redis that keeps counters gave no reply that could be used.
     redis_failures,
+    /// Times a directory did not say whether a password is right.
+    ldap_failures,
     /// What was taken of a Redis and could not be given back: it is free when its time is over.
     redis_returns_lost,
 }

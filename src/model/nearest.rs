@@ -22,9 +22,12 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
+/// What a hint begins with.
+pub const HINT: &str = "; did you mean ";
+
 /// `; did you mean "x"?` or nothing, to put behind a message.
 pub fn hint<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(word, candidates).map_or_else(String::new, |found| format!("; did you mean \"{found}\"?"))
+    nearest(word, candidates).map_or_else(String::new, |found| format!("{HINT}\"{found}\"?"))
 }
 
 /// Case and the choice of hyphen are not what tells words apart.

@@ -174,7 +174,8 @@ fn consumer_id(fields: &Map<String, Value>) -> Result<(Kind, ObjectId), ConfigEr
 fn id_of(kind: Kind, index: usize, fields: &Map<String, Value>) -> Result<ObjectId, ConfigError> {
     let Some(id) = fields.get("id") else {
         return match kind {
-            Kind::Secret | Kind::PluginMetadata => Err(ConfigError::new("id is required")),
+            Kind::Secret => Err(ConfigError::new("id is required")),
+            // Metadata of no plugin: it is for whoever reads the object to say so, and to pass over this one alone.
             _ => Ok(ObjectId::of_checked(&format!("arr_{}", index + 1))),
         };
     };

@@ -1,5 +1,8 @@
-//! What authentication plugins have in common: the refusal with its challenge, and the consumer that stands in.
+//! What authentication plugins have in common: reading `Basic` credentials, the refusal with its challenge, and the consumer that
+//! stands in.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -52,6 +55,21 @@ impl JsonSchema for Realm {
             "x-expected": "1 to 128 printable ASCII characters without \" and \\",
         })
     }
+}
+
+/// Longest `user:password`, decoded; what is longer is no credential of ours. Costs that much stack.
+pub const BASIC_BYTES_MAX: usize = 1024;
+
+/// User and password of `Basic <base64>`.
+pub fn basic<'d>(line: &[u8], decoded: &'d mut [u8]) -> Option<(&'d [u8], &'d [u8])> {
+    let (scheme, behind) = line.split_at_checked(line.iter().position(|byte| *byte == b' ')?)?;
+    if !scheme.eq_ignore_ascii_case(b"basic") {
+        return None;
+    }
+    let length = STANDARD.decode_slice(behind.trim_ascii(), decoded).ok()?;
+    let decoded = decoded.get(..length)?;
+    let colon = memchr::memchr(b':', decoded)?;
+    Some((&decoded[..colon], &decoded[colon + 1..]))
 }
 
 /// What becomes of a request that no credential vouches for.

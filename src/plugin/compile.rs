@@ -13,7 +13,7 @@ use crate::exchange::SlotId;
 use crate::model::{ConfigError, ObjectId, Upstream};
 use crate::proto::protobuf::Types;
 use crate::runtime::LocalId;
-use crate::runtime::redis::Tls;
+use crate::runtime::dialogue::Tls;
 
 /// What lasts from one compilation to the next: which state belongs to whom, and what objects agreed on. A copy
 /// shares everything with its original, so that a compilation can be dropped as if it had never been.

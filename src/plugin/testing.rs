@@ -81,7 +81,7 @@ impl Upstreams for Places {
         host.parse().into_iter().collect()
     }
 
-    fn tls(&mut self, _: bool) -> Result<crate::runtime::redis::Tls, String> {
+    fn tls(&mut self, _: bool) -> Result<crate::runtime::dialogue::Tls, String> {
         Err("nobody vouches for anybody here".to_owned())
     }
 

@@ -10,21 +10,16 @@
 //! becomes `anonymous_consumer`. Differs from APISIX: the password is all behind the first `:`, with its colons
 //! and spaces; two `Authorization` lines are refused.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::exchange::{Exchange, Reply};
 use crate::model::field::{Secret, ShortText};
-use crate::plugin::auth::{Realm, Refusals};
+use crate::plugin::auth::{BASIC_BYTES_MAX, Realm, Refusals, basic};
 use crate::plugin::{
     CompileCx, ConfigError, Credential, CredentialKind, Env, Gate, Known, NoMetadata, Plugin, Step,
 };
 use crate::proto::head::HeaderId;
-
-/// Longest `user:password`, decoded; what is longer is no credential of ours. Costs that much stack.
-const CREDENTIALS_BYTES_MAX: usize = 1024;
 
 /// A consumer is whoever knows its user name and password.
 #[derive(Deserialize, JsonSchema)]
@@ -111,22 +106,10 @@ impl BasicAuth {
         if lines.next().is_some() {
             return Err(&self.malformed);
         }
-        let mut decoded = [0; CREDENTIALS_BYTES_MAX];
-        let (user, password) = credentials(line, &mut decoded).ok_or(&self.malformed)?;
+        let mut decoded = [0; BASIC_BYTES_MAX];
+        let (user, password) = basic(line, &mut decoded).ok_or(&self.malformed)?;
         env.consumers.find(Self::NAME, user).filter(|known| known.secret_is(password)).ok_or(&self.unknown)
     }
-}
-
-/// User and password of `Basic <base64>`.
-fn credentials<'d>(line: &[u8], decoded: &'d mut [u8]) -> Option<(&'d [u8], &'d [u8])> {
-    let (scheme, behind) = line.split_at_checked(line.iter().position(|byte| *byte == b' ')?)?;
-    if !scheme.eq_ignore_ascii_case(b"basic") {
-        return None;
-    }
-    let length = STANDARD.decode_slice(behind.trim_ascii(), decoded).ok()?;
-    let decoded = decoded.get(..length)?;
-    let colon = memchr::memchr(b':', decoded)?;
-    Some((&decoded[..colon], &decoded[colon + 1..]))
 }
 
 fn default_realm() -> Realm {
@@ -135,6 +118,9 @@ fn default_realm() -> Realm {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
     use crate::plugin::testing::{Bench, Request, agree, check};
 

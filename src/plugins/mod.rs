@@ -194,6 +194,7 @@ plugins! {
     grpc_web: GrpcWeb,
     ip_restriction: IpRestriction,
     key_auth: KeyAuth,
+    ldap_auth: LdapAuth,
     limit: Limit,
     limit_conn: LimitConn,
     limit_count: LimitCount,

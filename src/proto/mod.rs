@@ -6,6 +6,7 @@ pub mod h1;
 pub mod h2;
 pub mod head;
 pub mod hello;
+pub mod ldap;
 pub mod mqtt;
 mod names;
 pub mod protobuf;

@@ -14,6 +14,7 @@ mod connections;
 mod grpc;
 mod heads;
 mod http2;
+mod ldap;
 mod mutate;
 mod prereads;
 mod tls;

@@ -34,7 +34,7 @@ const WORDS: &[&[u8]] = &[
 ];
 
 /// What a reader says of bytes must not change when more come: neither what it found, nor that there is nothing.
-fn settles<T: PartialEq + std::fmt::Debug, E: PartialEq + std::fmt::Debug>(
+pub(crate) fn settles<T: PartialEq + std::fmt::Debug, E: PartialEq + std::fmt::Debug>(
     (bytes, rng): (&[u8], &mut Rng),
     read: impl Fn(&[u8]) -> Result<Option<T>, E>,
 ) {

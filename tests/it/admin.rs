@@ -7,6 +7,7 @@ use super::kit::{Gateway, Origin};
 on_both_drivers!(
     an_object_is_in_force_on_every_core_when_its_answer_comes,
     an_object_is_read_back_as_it_was_written,
+    tools_that_know_the_older_form_of_answers_get_it,
     a_patch_merges_or_sets_what_a_path_leads_to,
     an_object_that_can_not_be_taken_changes_nothing,
     faults_are_told_with_their_places_to_those_who_ask,
@@ -77,6 +78,51 @@ fn an_object_is_read_back_as_it_was_written() {
     admin.ask("POST", "/consumers", &[], r#"{"username":"jack"}"#).expect_status(405);
 }
 
+fn tools_that_know_the_older_form_of_answers_get_it() {
+    let gateway = Gateway::managed().settings("deployment: {admin: {admin_api_version: default}}").start();
+    let admin = gateway.admin();
+    let ask = |method: &str, path: &str, body: &str, status: u16| {
+        let answer = admin.ask(method, path, &[], body);
+        answer.expect_status(status);
+        assert_eq!(answer.header("x-api-version"), Some("v2"), "{method} {path}");
+        answer.json()
+    };
+    let empty = ask("GET", "/upstreams", "", 200);
+    let node = json!({"key": "/apisix/upstreams", "dir": true, "nodes": []});
+    assert_eq!(empty, json!({"action": "get", "count": 0, "node": node}));
+
+    let made = ask("PUT", "/upstreams/u", r#"{"nodes":{"127.0.0.1:9":1}}"#, 201);
+    assert_eq!((&made["action"], &made["node"]["key"]), (&json!("set"), &json!("/apisix/upstreams/u")));
+    assert_eq!(made["node"]["value"]["nodes"], json!({"127.0.0.1:9": 1}));
+    let patched = ask("PATCH", "/upstreams/u", r#"{"retries":1}"#, 200);
+    assert_eq!(
+        (&patched["action"], &patched["node"]["value"]["retries"]),
+        (&json!("compareAndSwap"), &json!(1))
+    );
+    let posted = ask("POST", "/upstreams", r#"{"nodes":{"127.0.0.1:9":1}}"#, 201);
+    assert_eq!(posted["action"], "create");
+
+    let read = ask("GET", "/upstreams/u", "", 200);
+    assert_eq!(
+        (&read["action"], &read["count"], &read["node"]["value"]["id"]),
+        (&json!("get"), &json!(1), &json!("u"))
+    );
+    let listed = ask("GET", "/upstreams", "", 200);
+    assert_eq!((&listed["count"], &listed["node"]["nodes"][0]), (&json!(2), &read["node"]));
+    let deleted = ask("DELETE", "/upstreams/u", "", 200);
+    assert_eq!(
+        deleted,
+        json!({"deleted": "1", "key": "/apisix/upstreams/u", "action": "delete", "node": {}})
+    );
+    assert_eq!(ask("GET", "/upstreams/u", "", 404), json!({"message": "Key not found"}));
+
+    ask("PUT", "/consumers", r#"{"username":"jack"}"#, 201);
+    ask("PUT", "/consumers/jack/credentials/c", r#"{"plugins":{"key-auth":{"key":"k"}}}"#, 201);
+    let listed = ask("GET", "/consumers/jack/credentials", "", 200);
+    assert_eq!(listed["node"]["key"], "/apisix/consumers/jack/credentials");
+    assert_eq!(listed["node"]["nodes"][0]["key"], "/apisix/consumers/jack/credentials/c");
+}
+
 fn a_patch_merges_or_sets_what_a_path_leads_to() {
     let (first, second) = (Origin::replying("first"), Origin::replying("second"));
     let gateway = Gateway::managed().start();
@@ -101,6 +147,10 @@ fn an_object_that_can_not_be_taken_changes_nothing() {
     let admin = gateway.admin();
     admin.put("/routes/1", &route_to(&origin, "/*"));
     let before = admin.ask("GET", "/routes", &[], "").json();
+    let unknown = r#"{"uri":"/*","plugins":{"key-aut":{}}}"#;
+    admin.ask("PUT", "/routes/2", &[], unknown).expect(400, "{\"error_msg\":\"unknown plugin [key-aut]\"}\n");
+    let problem = admin.ask("PUT", "/routes/2", &[("Accept", "application/problem+json")], unknown).json();
+    assert_eq!(problem["detail"], "unknown plugin [key-aut]; did you mean \"key-auth\"?");
     for (path, body, part) in [
         ("/routes/1", r#"{"uri":"/*","upstram":{}}"#, "did you mean"),
         (
@@ -338,6 +388,19 @@ fn schemas_and_plugins_are_told() {
     assert!(schema["properties"]["uri"].is_object(), "{schema}");
     let of_plugin = admin.ask("GET", "/schema/plugins/limit-count", &[], "").json();
     assert!(of_plugin["properties"]["count"].is_object(), "{of_plugin}");
+    // What consumers write of an authentication plugin is another thing than what routes do.
+    for (asked, title, field) in [
+        ("", "work with route or service object", "header"),
+        ("?schema_type=consumer", "work with consumer object", "key"),
+        ("?schema_type=other", "work with route or service object", "header"),
+    ] {
+        let schema = admin.ask("GET", &format!("/schema/plugins/key-auth{asked}"), &[], "").json();
+        assert_eq!(schema["title"], title, "{asked}");
+        assert!(schema["properties"][field].is_object(), "{asked}: {schema}");
+    }
+    let all = admin.ask("GET", "/plugins?all=true", &[], "").json();
+    assert!(all["key-auth"]["consumer_schema"]["properties"]["key"].is_object());
+    assert_eq!(all["cors"].get("consumer_schema"), None);
     admin.ask("GET", "/plugins/none", &[], "").expect_status(404);
     // What only begins like its paths is none of them.
     admin.ask("GET", "routes", &[], "").expect_status(404);
@@ -401,8 +464,9 @@ fn stream_routes_are_checked_and_kept_where_somebody_asks_for_them() {
     let inner = r#"{"protocol":{"name":"redis","superior_id":"1"},"upstream":{"nodes":{}}}"#;
     admin.put("/stream_routes/2", inner);
     admin.ask("DELETE", "/stream_routes/1", &[], "").expect_status(400);
+    let unknown = admin.ask("PUT", "/stream_routes/3", &[], r#"{"plugins":{"mqttt-proxy":{}}}"#);
+    unknown.expect(400, "{\"error_msg\":\"unknown plugin [mqttt-proxy]\"}\n");
     for (body, told) in [
-        (r#"{"plugins":{"mqttt-proxy":{}}}"#, "unknown plugin [mqttt-proxy]"),
         (r#"{"server_port":70000}"#, "server_port"),
         (r#"{"upstream_id":"9"}"#, "failed to fetch upstream info by upstream id [9]"),
         (r#"{"plugins":{"ip-restriction":{"whitelist":["nowhere"]}}}"#, "plugins.ip-restriction.whitelist"),

@@ -5,6 +5,7 @@ use super::kit::{Gateway, Origin, Seen};
 on_both_drivers!(
     a_stranger_is_not_believed,
     a_trusted_peer_is_believed_as_far_as_its_chain_goes,
+    an_empty_word_of_a_trusted_peer_is_none,
     names_with_underscores_are_no_second_way_in,
     headers_that_name_the_consumer_come_from_us_alone,
     an_address_is_the_same_in_every_spelling,
@@ -83,6 +84,38 @@ fn a_trusted_peer_is_believed_as_far_as_its_chain_goes() {
     assert_eq!(seen.values("x-forwarded-for").join(", "), "5.5.5.5, 127.0.0.1");
     assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
     assert_eq!(seen.header("x-forwarded-host"), Some("outer.example"));
+}
+
+fn an_empty_word_of_a_trusted_peer_is_none() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::routing("/*", [&origin]).settings("trusted_addresses: ['127.0.0.0/8']").start();
+
+    let claims = [
+        ("Host", "ringway.test:8443"),
+        ("X-Real-IP", ""),
+        ("X-Forwarded-For", ""),
+        ("X-Forwarded-Proto", " "),
+        ("X-Forwarded-Host", ""),
+        ("X-Forwarded-Port", ""),
+    ];
+    gateway.request("GET", "/", &claims, b"").expect(200, "hello");
+    let seen = origin.only();
+    for (name, value) in [
+        ("x-real-ip", "127.0.0.1"),
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-forwarded-proto", "http"),
+        ("x-forwarded-host", "ringway.test:8443"),
+        ("x-forwarded-port", "8443"),
+    ] {
+        assert_eq!(seen.values(name), [value], "{name}");
+    }
+    // One that says something still counts, behind one that does not.
+    origin.forget();
+    let claims = [("X-Forwarded-Port", ""), ("X-Forwarded-Port", "444"), ("X-Forwarded-Proto", "https")];
+    gateway.request("GET", "/", &claims, b"").expect(200, "hello");
+    let seen = origin.only();
+    assert_eq!(seen.values("x-forwarded-port"), ["444"]);
+    assert_eq!(seen.values("x-forwarded-proto"), ["https"]);
 }
 
 fn names_with_underscores_are_no_second_way_in() {

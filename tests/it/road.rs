@@ -185,17 +185,20 @@ fn the_origin_learns_who_asked() {
     let origin = Origin::replying("hello");
     let gateway = Gateway::routing("/*", [&origin]).start();
 
-    gateway.request("GET", "/", &[("Host", "client.example:8080")], b"").expect_status(200);
-    let seen = origin.only();
-    assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
-    assert_eq!(seen.header("x-real-ip"), Some("127.0.0.1"));
-    assert_eq!(seen.header("x-forwarded-proto"), Some("http"));
-    assert_eq!(
-        seen.header("x-forwarded-host").and_then(|host| host.split(':').next()),
-        Some("client.example")
-    );
-    let port = gateway.address().port().to_string();
-    assert_eq!(seen.header("x-forwarded-port"), Some(port.as_str()));
+    let own = gateway.address().port().to_string();
+    // The port that the client named, else the one it came in by.
+    for (host, port) in
+        [("client.example:8443", "8443"), ("Client.Example", own.as_str()), ("[2001:db8::7]:81", "81")]
+    {
+        gateway.request("GET", "/", &[("Host", host)], b"").expect_status(200);
+        let seen = origin.only();
+        origin.forget();
+        assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
+        assert_eq!(seen.header("x-real-ip"), Some("127.0.0.1"));
+        assert_eq!(seen.header("x-forwarded-proto"), Some("http"));
+        assert_eq!(seen.header("x-forwarded-host"), Some(host));
+        assert_eq!(seen.header("x-forwarded-port"), Some(port), "{host}");
+    }
 }
 
 fn headers_of_one_hop_go_no_further() {

@@ -6,8 +6,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use super::form;
 use crate::control::write::Refusal;
 use crate::model::ConfigError;
+use crate::model::settings::AdminApiVersion;
 
 const PROBLEM: &str = "application/problem+json";
 
@@ -96,7 +98,17 @@ impl Answer {
         Self { tag: Some(modified), ..self }
     }
 
-    pub(super) fn into_response(self, cors: bool, problem_details: bool) -> Response {
+    /// What is said, in another form.
+    pub(super) fn reformed(self, form: impl FnOnce(Value) -> Value) -> Self {
+        Self { body: self.body.map(form), ..self }
+    }
+
+    pub(super) fn into_response(
+        self,
+        cors: bool,
+        problem_details: bool,
+        version: AdminApiVersion,
+    ) -> Response {
         let (body, kind) = match self.refusal {
             Some(refusal) if problem_details => (Some(problem(&refusal)), PROBLEM),
             _ if self.is_yaml => (None, "application/yaml"),
@@ -110,7 +122,7 @@ impl Answer {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert("server", HeaderValue::from_static("ringway"));
         if !self.is_anonymous {
-            headers.insert("x-api-version", HeaderValue::from_static("v3"));
+            headers.insert("x-api-version", HeaderValue::from_static(form::name(version)));
         }
         for (name, value) in &self.headers {
             if let Ok(value) = HeaderValue::from_str(value) {
@@ -164,11 +176,16 @@ fn problem(refusal: &Refusal) -> Value {
         409 | 412 => "The object has changed",
         _ => "The change was not made",
     };
+    let detail = match refusal.faults.as_slice() {
+        // With what was probably meant.
+        [fault] if fault.problem.starts_with(&refusal.message) => &fault.problem,
+        _ => &refusal.message,
+    };
     json!({
         "type": "about:blank",
         "title": title,
         "status": refusal.status,
-        "detail": refusal.message,
+        "detail": detail,
         "errors": faults,
     })
 }

@@ -30,6 +30,7 @@ use crate::control::helm::{Helm, Wish};
 use crate::control::limits;
 use crate::control::store::Author;
 use crate::control::write::Refusal;
+use crate::model::settings::AdminApiVersion;
 
 /// What the control socket leads to.
 pub(crate) struct Bridge {
@@ -92,7 +93,7 @@ async fn serve(
             }
         }
     };
-    answer.into_response(false, problem_details)
+    answer.into_response(false, problem_details, AdminApiVersion::V3)
 }
 
 async fn process(bridge: &Bridge, method: &Method, path: &str, author: Author) -> Result<Answer, Refusal> {

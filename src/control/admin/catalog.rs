@@ -100,7 +100,28 @@ const fn is_of(card: &Card, streams: bool) -> bool {
 }
 
 fn card_of(card: &Card) -> Value {
-    json!({"name": card.name, "priority": card.priority, "schema": (card.schema)(), "metadata_schema": (card.metadata_schema)()})
+    let mut told = json!({"name": card.name, "priority": card.priority, "schema": of_routes(card), "metadata_schema": (card.metadata_schema)()});
+    if let Some(schema) = of_consumers(card) {
+        told["consumer_schema"] = schema;
+    }
+    told
+}
+
+/// What routes, services and so on write of a plugin. Those of authentication plugins are told from what consumers write by
+/// their titles.
+fn of_routes(card: &Card) -> Value {
+    let mut schema = (card.schema)();
+    if card.credential.is_some() {
+        schema["title"] = json!("work with route or service object");
+    }
+    schema
+}
+
+/// What consumers write of an authentication plugin.
+fn of_consumers(card: &Card) -> Option<Value> {
+    let mut schema = (card.credential?.schema)();
+    schema["title"] = json!("work with consumer object");
+    Some(schema)
 }
 
 fn of_plugin(call: &Call, name: &str) -> Answer {
@@ -114,7 +135,8 @@ fn of_plugin(call: &Call, name: &str) -> Answer {
         200,
         match call.query("schema_type") {
             Some("metadata") => (card.metadata_schema)(),
-            _ => (card.schema)(),
+            Some("consumer") => of_consumers(card).unwrap_or_else(|| of_routes(card)),
+            _ => of_routes(card),
         },
     )
 }

@@ -11,6 +11,7 @@ mod answer;
 pub(crate) mod bridge;
 mod catalog;
 mod configs;
+mod form;
 mod history;
 mod keys;
 mod listing;
@@ -35,7 +36,7 @@ use super::write::{Desk, Refusal};
 use crate::base::cidr::{Cidr, CidrSet};
 use crate::model::ConfigError;
 use crate::model::resources::Resources;
-use crate::model::settings::{AdminRole, AdminSettings};
+use crate::model::settings::{AdminApiVersion, AdminRole, AdminSettings};
 
 use answer::Answer;
 pub(crate) use catalog::all_schemas;
@@ -65,6 +66,8 @@ pub(crate) struct Admin {
     keys: Option<Keys>,
     allow: CidrSet,
     cors: bool,
+    /// The form of answers on the port; on the control socket it is always the newest.
+    version: AdminApiVersion,
     /// Whether stream routes are taken.
     stream_routes: bool,
     /// Of the document of all objects that was last taken.
@@ -98,6 +101,7 @@ impl Admin {
             keys,
             allow,
             cors,
+            version: settings.api_version,
             stream_routes,
             sheet: tokio::sync::Mutex::default(),
             read_only,
@@ -146,7 +150,7 @@ async fn serve(
         Err(answer) => *answer,
         Ok(author) => respond(&admin, parts, body, By::Port(author)).await,
     };
-    answer.into_response(admin.cors, problem_details)
+    answer.into_response(admin.cors, problem_details, admin.version)
 }
 
 /// Who was let in, and where.

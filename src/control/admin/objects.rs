@@ -7,11 +7,12 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, KEY_NOT_FOUND};
 use super::shown::{shown, written};
-use super::{Admin, Call, held, listing, references};
+use super::{Admin, Call, form, held, listing, references};
 use crate::base::clock;
 use crate::control::store::{Change, Entry, Store};
 use crate::control::write::{Plan, Refusal};
 use crate::model::resources::{self, Format};
+use crate::model::settings::AdminApiVersion;
 use crate::model::{Kind, ObjectId, Raw, object_name};
 
 /// Operations of one batch.
@@ -97,7 +98,7 @@ pub(super) async fn serve(admin: &Arc<Admin>, call: &Call) -> Result<Answer, Ref
     let singular = words(place.spec.kind);
     let not_supported =
         |method: &str| Refusal::new(405, format!("not supported `{method}` method for {singular}"));
-    match call.method.clone() {
+    let answer = match call.method.clone() {
         Method::GET | Method::HEAD => read(admin, call, &place),
         Method::PUT => put(admin, call, &place).await,
         Method::POST if !place.spec.post => Err(not_supported("POST")),
@@ -106,7 +107,12 @@ pub(super) async fn serve(admin: &Arc<Admin>, call: &Call) -> Result<Answer, Ref
         Method::PATCH => patch(admin, call, &place).await,
         Method::DELETE => delete(admin, call, &place).await,
         _ => Err(Refusal::new(404, "not found")),
+    }?;
+    if call.is_local || admin.version == AdminApiVersion::V3 {
+        return Ok(answer);
     }
+    let list = key(place.spec.kind, place.home.trim_end_matches('/'));
+    Ok(answer.reformed(|body| form::older(&call.method, list.trim_end_matches('/'), body)))
 }
 
 fn not_found() -> Refusal {

@@ -18,6 +18,8 @@ pub(super) fn document() -> &'static Value {
             "info": {
                 "title": "Ringway Admin API",
                 "version": env!("CARGO_PKG_VERSION"),
+                "description": "Answers about objects are described as they are with admin.api_version v3, the default; \
+                                X-API-VERSION tells which form is in use.",
                 "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             },
             "servers": [{"url": "/apisix/admin"}],

@@ -188,6 +188,12 @@ const COUNTERS: &[(&str, &str, Kind, Of)] = &[
     ("ringway_redis_failures_total", "Times a Redis with counters gave no reply", Kind::Counter, |c| {
         &c.redis_failures
     }),
+    (
+        "ringway_ldap_failures_total",
+        "Times a directory did not say whether a password is right",
+        Kind::Counter,
+        |c| &c.ldap_failures,
+    ),
     ("ringway_redis_returns_lost_total", "What a Redis did not get back in time", Kind::Counter, |c| {
         &c.redis_returns_lost
     }),

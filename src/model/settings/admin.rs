@@ -24,6 +24,8 @@ pub struct AdminSettings {
     pub keys: Vec<AdminKey>,
     /// May pages of other origins use it from a browser?
     pub cors: bool,
+    /// The form of answers about objects on the port: `v3`, or `v2` for tools that know no other.
+    pub api_version: AdminApiVersion,
     /// Are stream routes taken where streams come in nowhere? Then they are checked and kept. With `stream_proxy` they are
     /// taken in any case.
     pub stream_routes: bool,
@@ -40,6 +42,7 @@ impl Default for AdminSettings {
             key_required: true,
             keys: Vec::new(),
             cors: false,
+            api_version: AdminApiVersion::V3,
             stream_routes: false,
             audit_log: None,
         }
@@ -69,4 +72,16 @@ pub enum AdminRole {
     Admin,
     /// Reading.
     Viewer,
+}
+
+/// The form of answers about objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum AdminApiVersion {
+    /// An object with its node around it.
+    V2,
+    /// An object as it is.
+    #[default]
+    V3,
 }

@@ -15,7 +15,7 @@
 //! | `plugins`, `plugin_attr` | the same |
 //! | `apisix.dns_resolver`, `.dns_resolver_valid`, `.enable_resolv_search_opt` | `dns.servers`, `.valid`, `.search` |
 //! | `discovery.consul`, `.dns`, `.eureka`, `.nacos` | the same; of other registries a warning |
-//! | `deployment.admin`: `admin_listen`, `allow_admin`, `admin_key`, `admin_key_required`, `enable_admin_cors` | `admin` |
+//! | `deployment.admin`: `admin_listen`, `allow_admin`, `admin_key`, `admin_key_required`, `enable_admin_cors`, `admin_api_version` | `admin` |
 //! | `deployment.etcd`: `host`, `prefix`, `timeout`, `watch_timeout`, `startup_retry`, `user`, `password`, `tls` | `etcd` |
 //! | `apisix.ssl.listen`, `enable`, `ssl_protocols`, `ssl_session_tickets`, `fallback_sni` | `ssl.listen`, `protocols`, … |
 //! | `apisix.proxy_protocol.listen_http_port`, `listen_https_port` | `proxy_protocol.listen`, `ssl_listen` |
@@ -419,12 +419,13 @@ const ETCD: [(&str, &str); 8] = [
 ];
 
 /// Below `deployment.admin`, what means the same here. An empty or absent key is ours to make.
-const ADMIN: [(&str, &str); 5] = [
+const ADMIN: [(&str, &str); 6] = [
     ("admin_listen", "admin.listen"),
     ("allow_admin", "admin.allow"),
     ("admin_key", "admin.keys"),
     ("admin_key_required", "admin.key_required"),
     ("enable_admin_cors", "admin.cors"),
+    ("admin_api_version", "admin.api_version"),
 ];
 
 impl Translated {
@@ -433,6 +434,10 @@ impl Translated {
         for (name, value) in fields {
             let theirs = format!("deployment.admin.{name}");
             match ADMIN.iter().find(|(theirs, _)| theirs == name) {
+                // The word of APISIX's own file for the older form.
+                Some((_, ours)) if name == "admin_api_version" && value == "default" => {
+                    self.place(settings, ours, &theirs, Value::from("v2"), faults);
+                }
                 Some((_, ours)) => self.place(settings, ours, &theirs, ip_as_address(value.clone()), faults),
                 None => self.ignore(&theirs, value),
             }

@@ -112,7 +112,7 @@ const DEFAULTS: &str = r#"{
         "status": {"enabled": true, "listen": "127.0.0.1:7085"},
         "admin": {
             "enabled": null, "listen": "127.0.0.1:9180", "allow": [], "key_required": true, "keys": [],
-            "cors": false, "stream_routes": false, "audit_log": null
+            "cors": false, "api_version": "v3", "stream_routes": false, "audit_log": null
         },
         "control": {"enabled": null, "listen": "127.0.0.1:9090"},
         "control_socket": null,

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::{CompileCx, ConfigError, Millis, Store};
 use crate::model::field::ShortText;
 use crate::proto::resp;
-use crate::runtime::redis::{Manner, Seeds, Sentinels, Target, Tls, Whereabouts};
+use crate::runtime::dialogue::Tls;
+use crate::runtime::redis::{Manner, Seeds, Sentinels, Target, Whereabouts};
 
 /// What was written of a Redis.
 #[derive(Clone, Copy, Debug)]

@@ -10,18 +10,17 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::open::open;
 use super::{Answer, Ask, Failure, Target, Whereabouts};
 use crate::base::clock::Moment;
 use crate::link::outbox::Level;
 use crate::proto::resp::{self, Reply};
 use crate::runtime::Core;
-use crate::runtime::deadline::Watch;
+use crate::runtime::dialogue::{Alarm, open, until};
 use crate::runtime::socket::Socket;
 
 /// Commands that wait for a line, those sent not counted. One more fails at once.
@@ -64,24 +63,6 @@ pub struct Line {
     turn: Cell<usize>,
     /// When the log was last told that it fails; zero while it does not.
     failing: Cell<Moment>,
-}
-
-/// The end of somebody's patience.
-pub(super) struct Alarm<'a, T> {
-    until: Moment,
-    sleep: Pin<&'a mut T>,
-    rung: bool,
-}
-
-impl<'a, T: Future<Output = ()>> Alarm<'a, T> {
-    pub(super) const fn new(until: Moment, sleep: Pin<&'a mut T>) -> Self {
-        Self { until, sleep, rung: false }
-    }
-
-    fn rings(&mut self, cx: &mut Context<'_>) -> bool {
-        self.rung = self.rung || self.sleep.as_mut().poll(cx).is_ready();
-        self.rung
-    }
 }
 
 /// What somebody who waits comes to.
@@ -295,11 +276,11 @@ impl Line {
                 if opened.is_err() {
                     self.turn.set(turn.wrapping_add(1));
                 }
-                opened
+                Ok(opened?)
             }
             Whereabouts::Watched(sentinels) => {
                 let master = sentinels.find_master(core, (tls, &self.turn), until).await?;
-                open(core, master, (tls, &target.host), until).await
+                Ok(open(core, master, (tls, &target.host), until).await?)
             }
         }
     }
@@ -386,25 +367,4 @@ fn is_closed(why: &str) -> bool {
         .any(|word| why.split(' ').next() == Some(word));
     // As a Redis before version 7 says it of a script.
     is_said || why.contains(" -READONLY ")
-}
-
-/// Waits for something done on a socket, and shuts it down when the time is over: whatever it is ends then, and a buffer
-/// that the kernel has comes back.
-pub(super) async fn until<T: Future<Output = ()>, W: Future>(
-    watch: &Watch,
-    alarm: &mut Alarm<'_, T>,
-    work: W,
-) -> W::Output {
-    let mut work = pin!(work);
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = work.as_mut().poll(cx) {
-            return Poll::Ready(output);
-        }
-        if !watch.fired() && alarm.rings(cx) {
-            watch.expire();
-            return work.as_mut().poll(cx);
-        }
-        Poll::Pending
-    })
-    .await
 }

@@ -4,7 +4,6 @@
 
 mod cluster;
 mod line;
-mod open;
 mod sentinel;
 
 use std::fmt;
@@ -14,9 +13,9 @@ use std::time::Duration;
 
 pub use cluster::{Cluster, Seeds};
 pub use line::{BATCH_MAX, Line, QUEUE_MAX};
-pub use open::Tls;
 pub use sentinel::Sentinels;
 
+use super::dialogue::{Tls, Unopened};
 use crate::proto::resp::Reply;
 
 /// Where a Redis is, and how it is spoken to.
@@ -90,6 +89,16 @@ pub enum Failure {
     Refused(String),
     /// Too many wait already.
     Crowded,
+}
+
+impl From<Unopened> for Failure {
+    fn from(why: Unopened) -> Self {
+        match why {
+            Unopened::Late => Self::Late,
+            Unopened::Unreachable(kind) => Self::Unreachable(kind),
+            Unopened::Insecure(why) => Self::Insecure(why),
+        }
+    }
 }
 
 impl fmt::Display for Failure {

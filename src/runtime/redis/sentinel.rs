@@ -5,12 +5,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 
-use super::line::{Alarm, converse};
-use super::open::open;
-use super::{Failure, Tls};
+use super::Failure;
+use super::line::converse;
 use crate::base::clock::Moment;
 use crate::proto::resp::{Reply, write_command};
 use crate::runtime::Core;
+use crate::runtime::dialogue::{Alarm, Tls, open};
 
 /// How many are asked for one connection.
 const ASKED_MAX: usize = 5;

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::work::{Work, both, dangling};
 use crate::exchange::ConsumerLabels;
 use crate::model::field::PluginMap;
 use crate::model::reference::has_reference;
+use crate::model::schema::check;
 use crate::model::{self, ConfigError, Kind};
 use crate::snapshot::Consumer;
 use crate::snapshot::merge::lay_over;
@@ -45,6 +48,33 @@ impl Work<'_> {
         self.parts.index.insert_consumer(at, labels(""));
         self.parts.consumer_ids.insert_mut(username.into(), at);
         Ok(())
+    }
+
+    pub(super) fn add_group(
+        &mut self,
+        name: &str,
+        id: &str,
+        plugins: &PluginMap,
+    ) -> Result<(), Vec<ConfigError>> {
+        let (proofs, acting): (PluginMap, PluginMap) = plugins
+            .iter()
+            .map(|(plugin, config)| (plugin.clone(), config.clone()))
+            .partition(|(plugin, config)| self.is_proof(plugin, config));
+        let mounts = self.mounts(name, Some(&acting))?;
+        for plugin in proofs.keys() {
+            let problem = "expected what acts on requests, got what a consumer proves itself with; \
+                           in a group it lets nobody in, and does nothing else";
+            self.lacks.push(ConfigError::at(format!("plugins.{plugin}"), problem).in_object(name));
+        }
+        self.parts.groups.insert_mut(id.into(), Arc::new(mounts));
+        Ok(())
+    }
+
+    /// Whether this is what a consumer writes under the name of an authentication plugin, and no route could.
+    fn is_proof(&self, plugin: &str, config: &Value) -> bool {
+        let Ok(card) = self.bench.card(plugin) else { return false };
+        let of_consumer = card.credential.is_some_and(|kind| check(&(kind.schema)(), config).is_empty());
+        of_consumer && !check(&(card.schema)(), config).is_empty()
     }
 
     /// Separates what a consumer proves itself with from what acts on its requests, or is no plugin at all.

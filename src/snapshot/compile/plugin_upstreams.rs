@@ -10,7 +10,7 @@ use super::work::dangling;
 use crate::model::{self, ConfigError, Kind, ObjectId};
 use crate::plugin::{Holds, Registry, Upstreams};
 use crate::proto::protobuf::Types;
-use crate::runtime::redis::Tls;
+use crate::runtime::dialogue::Tls;
 use crate::snapshot::Upstream;
 use crate::snapshot::cells::NodeBook;
 use crate::snapshot::tls::{Identity, check_pair};

@@ -240,6 +240,10 @@ fn a_plugin_that_is_not_enabled_is_as_unknown_as_one_that_does_not_exist() {
 
 #[test]
 fn metadata_is_checked_like_any_object() {
+    let desk = Desk::of("plugin_metadata: [{a: 1}]\nupstreams: [{id: u, nodes: {'127.0.0.1:1': 1}}]");
+    assert_eq!(desk.faults(), ["plugin_metadata/arr_1: id is required"]);
+    assert_eq!(desk.set_aside(), [("plugin_metadata/arr_1".to_owned(), false)]);
+    assert_eq!(desk.snapshot().upstreams.len(), 1, "what is beside it is in force");
     check_faults(
         "plugin_metadata: [{id: nosuch, a: 1}]",
         &["plugin_metadata/nosuch: unknown plugin [nosuch]"],
@@ -536,6 +540,28 @@ fn a_consumer_of_a_missing_group_is_set_aside_with_all_its_faults() {
             "consumers/jack: group_id: expected the id of a consumer_group in force, found none of id gold",
             "consumers/jack: plugins.corz: unknown plugin [corz]; did you mean \"cors\"?",
         ],
+    );
+}
+
+#[test]
+fn a_credential_in_a_group_is_left_out_and_told() {
+    let desk = Desk::of(
+        "consumer_groups: [{id: g, plugins: {key-auth: {key: k}, cors: {}}}]
+consumers: [{username: jack, group_id: g}]",
+    );
+    assert_eq!(
+        desk.faults(),
+        [
+            "consumer_groups/g: plugins.key-auth: expected what acts on requests, got what a consumer proves itself with; \
+          in a group it lets nobody in, and does nothing else"
+        ]
+    );
+    assert_eq!(desk.set_aside(), []);
+    assert_eq!(desk.owner("key-auth", "k"), None);
+    // What is neither of a consumer nor of a route is refused as ever.
+    check_faults(
+        "consumer_groups: [{id: g, plugins: {key-auth: {kay: k}}}]",
+        &["consumer_groups/g: plugins.key-auth: additional properties forbidden, found kay"],
     );
 }
 

@@ -80,9 +80,7 @@ impl<'a> Work<'a> {
                 self.parts.plugin_configs.insert_mut(id.into(), Arc::new(mounts));
             }),
             Object::Service(service) => self.add_service(&name, id, &service),
-            Object::ConsumerGroup(group) => self.mounts(&name, Some(&group.plugins)).map(|mounts| {
-                self.parts.groups.insert_mut(id.into(), Arc::new(mounts));
-            }),
+            Object::ConsumerGroup(group) => self.add_group(&name, id, &group.plugins),
             Object::Consumer(consumer) => self.add_consumer(&name, &consumer),
             Object::Credential(credential) => self.add_credential(&name, id, credential.plugins.as_ref()),
             Object::GlobalRule(rule) => self.add_global_rule(&name, id, &rule.plugins),
