@@ -64,7 +64,8 @@ pub(super) fn write(run: &Run<'_>, plan: &Plan<'_>, node: usize, out: &mut Vec<u
     out.extend_from_slice(b"\r\n");
 }
 
-/// Says for whom the request is made. A trusted proxy's word is kept and added to; anybody else's is gone.
+/// Says for whom the request is made. A trusted proxy's word is kept and added to; anybody else's is gone by now, but for the
+/// list of proxies where that is wanted.
 fn write_vouching(run: &Run<'_>, out: &mut Vec<u8>) {
     let ex = &*run.ex;
     let (client, headers) = (&ex.client, &ex.request.headers);
@@ -105,11 +106,9 @@ fn write_vouching_over(ex: &Exchange, out: &mut Vec<u8>) {
     };
     line(out, HeaderId::XRealIp, "X-Real-IP: ", &|out| write_ip(out, client.ip));
     line(out, HeaderId::XForwardedFor, "X-Forwarded-For: ", &|out| {
-        if client.trusted {
-            for value in headers.all_id(HeaderId::XForwardedFor).filter(|value| !value.is_empty()) {
-                out.extend_from_slice(value);
-                out.extend_from_slice(b", ");
-            }
+        for value in headers.all_id(HeaderId::XForwardedFor).filter(|value| !value.is_empty()) {
+            out.extend_from_slice(value);
+            out.extend_from_slice(b", ");
         }
         let last = if client.replaced { client.ip } else { client.peer.ip().to_canonical() };
         write_ip(out, last);

@@ -120,6 +120,8 @@ pub struct Settings {
     pub control_socket: Option<PathBuf>,
     /// Addresses of proxies whose `X-Forwarded-*` headers are believed. Empty: nobody's.
     pub trusted_addresses: Unique<AddressRange>,
+    /// What becomes of an `X-Forwarded-For` of anybody else. With APISIX's keys and without its `trusted_addresses`: `append`.
+    pub forwarded_for: ForwardedFor,
     /// How paths are compared with those of routes.
     pub router: RouterSettings,
     /// Is `Via: 1.1 ringway` added to messages?
@@ -162,6 +164,7 @@ impl Default for Settings {
             control: ControlSettings::default(),
             control_socket: None,
             trusted_addresses: none(),
+            forwarded_for: ForwardedFor::default(),
             router: RouterSettings::default(),
             via: false,
             server_tokens: false,
@@ -263,6 +266,18 @@ impl Default for RouterSettings {
             normalize_uri_like_servlet: false,
         }
     }
+}
+
+/// What becomes of the list of proxies that a request claims to have come by, where nobody says that it is to be believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum ForwardedFor {
+    /// It is not sent on.
+    #[default]
+    Drop,
+    /// It is sent on, with the client's address behind it: nodes must not take all of it for true.
+    Append,
 }
 
 /// The order in which host and path are compared.

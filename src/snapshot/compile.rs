@@ -35,7 +35,7 @@ use crate::link::ledger::Ledger;
 use crate::model::field::AddressRange;
 use crate::model::reference::Reference;
 use crate::model::resources::{Change, Resources};
-use crate::model::settings::{AccessFormat, Entrance, LogOutput, RouterKind, Settings};
+use crate::model::settings::{AccessFormat, Entrance, ForwardedFor, LogOutput, RouterKind, Settings};
 use crate::model::upstream::NodeSpec;
 use crate::model::{ConfigError, Kind, Raw};
 use crate::plugin::{Registry, Surroundings, Witness};
@@ -440,6 +440,7 @@ fn house_of(settings: &Settings) -> House {
             servlet: settings.router.normalize_uri_like_servlet,
         },
         trusted: set_of(settings.trusted_addresses.iter()),
+        appends_forwarded_for: settings.forwarded_for == ForwardedFor::Append,
         balancers: match &settings.proxy_protocol.from {
             own if own.is_empty() => set_of(settings.trusted_addresses.iter()),
             own => set_of(own.iter()),

@@ -169,7 +169,9 @@ fn judge_client(house: &House, ex: &mut Exchange) {
     }
     if headers.has_any(VOUCHING) {
         for id in VOUCHING_LIST {
-            headers.remove_id(id);
+            if id != HeaderId::XForwardedFor || !house.appends_forwarded_for {
+                headers.remove_id(id);
+            }
         }
     }
     if headers.has_unknown() {

@@ -111,6 +111,8 @@ pub struct House {
     pub uri: UriOptions,
     /// Peers whose `X-Forwarded-*` is believed.
     pub trusted: CidrSet,
+    /// Whether an `X-Forwarded-For` of anybody else is sent on as well.
+    pub appends_forwarded_for: bool,
     /// Load balancers whose PROXY header is believed.
     pub balancers: CidrSet,
     /// Whether `Via` is sent on.

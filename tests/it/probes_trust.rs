@@ -4,6 +4,7 @@ use super::kit::{Gateway, Origin, Seen};
 
 on_both_drivers!(
     a_stranger_is_not_believed,
+    a_strangers_list_is_sent_on_where_that_is_wanted_and_believed_by_nobody,
     a_trusted_peer_is_believed_as_far_as_its_chain_goes,
     an_empty_word_of_a_trusted_peer_is_none,
     names_with_underscores_are_no_second_way_in,
@@ -55,6 +56,22 @@ fn a_stranger_is_not_believed() {
         .route("plugins: {ip-restriction: {whitelist: ['6.6.6.6']}}")
         .start();
     gateway.request("GET", "/", &CLAIMS, b"").expect_status(403);
+}
+
+fn a_strangers_list_is_sent_on_where_that_is_wanted_and_believed_by_nobody() {
+    let origin = Origin::replying("hello");
+    for settings in ["forwarded_for: append", "apisix: {delete_uri_tail_slash: false}"] {
+        let gateway = Gateway::routing("/*", [&origin])
+            .route("plugins: {ip-restriction: {whitelist: ['127.0.0.1']}}")
+            .settings(settings)
+            .start();
+        gateway.request("GET", "/", &CLAIMS, b"").expect(200, "hello");
+        let seen = origin.only();
+        told_the_truth(&seen);
+        assert_eq!(seen.header("x-forwarded-for"), Some("6.6.6.6, 127.0.0.1, 127.0.0.1"), "{settings}");
+        assert_eq!(gateway.logged("\"/\"")["client_ip"], "127.0.0.1");
+        origin.forget();
+    }
 }
 
 fn a_trusted_peer_is_believed_as_far_as_its_chain_goes() {

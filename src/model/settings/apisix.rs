@@ -5,7 +5,7 @@
 //! | `apisix.node_listen` (a port, or a list of ports and `{ip, port}`) | `listen` |
 //! | `apisix.router.http` | `router.http` |
 //! | `apisix.delete_uri_tail_slash`, `.normalize_uri_like_servlet`, `.match_uri_encoded_slash` | `router.…` |
-//! | `apisix.trusted_addresses` | `trusted_addresses` |
+//! | `apisix.trusted_addresses` | `trusted_addresses`; without it `forwarded_for: append` |
 //! | `apisix.status` (`{ip, port}`) | `status.listen` |
 //! | `apisix.enable_control`, `apisix.control` (`{ip, port}`) | `control.enabled`, `control.listen` |
 //! | `apisix.enable_server_tokens` | `server_tokens` |
@@ -153,6 +153,9 @@ impl Translated {
     }
 
     fn apisix(&mut self, settings: &mut Value, fields: Map<String, Value>, faults: &mut Vec<ConfigError>) {
+        if !fields.contains_key("trusted_addresses") && !has(settings, "forwarded_for") {
+            put(settings, &["forwarded_for"], Value::from("append"));
+        }
         let proxied = fields.get("proxy_protocol").is_some_and(|fields| fields["enable_tcp_pp"] == true);
         for (name, value) in fields {
             if let Some((_, ours)) = SAME.iter().find(|(theirs, _)| *theirs == name) {

@@ -117,6 +117,7 @@ const DEFAULTS: &str = r#"{
         "control": {"enabled": null, "listen": "127.0.0.1:9090"},
         "control_socket": null,
         "trusted_addresses": [],
+        "forwarded_for": "drop",
         "router": {
             "http": "radixtree_host_uri", "merge_slashes": true, "match_uri_encoded_slash": false,
             "delete_uri_tail_slash": false, "normalize_uri_like_servlet": false
@@ -286,6 +287,7 @@ fn apisix_config_yaml_means_what_it_meant_and_the_rest_is_warned_of() {
     assert_eq!(settings.router.http, RouterKind::RadixtreeUri);
     assert!(settings.router.delete_uri_tail_slash && settings.server_tokens);
     assert_eq!(settings.trusted_addresses[0].as_str(), "10.0.0.0/8");
+    assert_eq!(settings.forwarded_for, ForwardedFor::Drop, "as it is said who is to be believed");
     assert_eq!(settings.status.listen.address(), "0.0.0.0:7086".parse::<SocketAddr>().unwrap());
     assert_eq!(&settings.plugins[..], ["cors", "key-auth"]);
     assert_eq!(settings.dns.servers[0].to_string(), "10.0.0.53:53");
