@@ -21,7 +21,6 @@ use super::export::prometheus;
 use super::export::reports::Reports;
 use super::export::shipping::Shipping;
 use super::helm::Helm;
-use super::public::PublicSocket;
 use super::secrets::environment;
 use super::socket::ControlSocket;
 use super::write::Desk;
@@ -49,8 +48,6 @@ impl Doors {
 /// What must be had before anything goes on: all that can fail at start.
 pub(super) struct Floor {
     pub(super) reports: Reports,
-    /// Until the end.
-    _public: Option<PublicSocket>,
     pub(super) metrics: Option<SocketAddr>,
     pub(super) status: Option<SocketAddr>,
     pub(super) admin: Option<SocketAddr>,
@@ -68,12 +65,6 @@ impl Floor {
         let reports = Reports::start(parts.inbox.clone(), sink, Arc::clone(board), Some(shipping))?;
         let ports = std::mem::take(&mut parts.ports);
         let status = serve(ports.status, status::router(Arc::clone(board)))?;
-        let mut public = ports.public;
-        if let Some(listener) = public.as_mut().and_then(PublicSocket::take_listener) {
-            let (listener, router) =
-                (UnixListener::from_std(listener)?, prometheus::public_router(Arc::clone(board)));
-            tokio::spawn(async move { axum::serve(listener, router).await });
-        }
         let metrics = serve(ports.metrics, prometheus::router(Arc::clone(board)))?;
         let store = Arc::clone(&parts.holdings.store);
         let api = Api {
@@ -109,7 +100,7 @@ impl Floor {
                 tokio::spawn(async move { axum::serve(listener, service).await });
             }
         }
-        Ok(Self { reports, _public: public, metrics, status, admin, control, audit })
+        Ok(Self { reports, metrics, status, admin, control, audit })
     }
 }
 

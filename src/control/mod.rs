@@ -40,7 +40,6 @@ mod ocsp;
 pub mod origin;
 mod ports;
 mod probe;
-mod public;
 mod publish;
 mod ready_file;
 mod seal;

@@ -4,7 +4,6 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use super::public::PublicSocket;
 use super::{Holdings, log};
 use crate::model::Settings;
 
@@ -15,7 +14,6 @@ pub struct Ports {
     pub(super) metrics: Option<TcpListener>,
     pub(super) admin: Option<TcpListener>,
     pub(super) control: Option<TcpListener>,
-    pub(super) public: Option<PublicSocket>,
 }
 
 impl Ports {
@@ -30,7 +28,6 @@ impl Ports {
             metrics: metrics.enabled.then(|| bind("metrics", metrics.listen.address())).transpose()?,
             admin: holdings.offers_admin().then(|| bind("admin", admin.listen.address())).transpose()?,
             control: bind_control(settings)?,
-            public: bind_public(settings),
         })
     }
 }
@@ -49,16 +46,6 @@ fn bind_control(settings: &Settings) -> io::Result<Option<TcpListener>> {
         }
         Err(error) => Err(error),
     }
-}
-
-/// Where the folder can not be used we go on without: what is asked of it is answered 502.
-fn bind_public(settings: &Settings) -> Option<PublicSocket> {
-    PublicSocket::open(settings)
-        .inspect_err(|error| {
-            let path = settings.public_socket();
-            log::info(format!("{}: {error}; public-api has nothing to show", path.display()));
-        })
-        .ok()
 }
 
 fn bind(name: &str, address: SocketAddr) -> io::Result<TcpListener> {

@@ -62,9 +62,6 @@ pub const ENV_PREFIX: &str = "RINGWAY_";
 pub const STATE_DIR: &str = "/var/lib/ringway";
 /// Where sockets and process ids are kept, by the same standard.
 pub const RUN_DIR: &str = "/run/ringway";
-/// The name of the socket for what may be public: between these the process's id.
-pub const PUBLIC_SOCKET_BEGINS: &str = "public-";
-pub const PUBLIC_SOCKET_ENDS: &str = ".sock";
 /// The name of the control socket.
 const CONTROL_SOCKET: &str = "control.sock";
 
@@ -336,13 +333,6 @@ impl Settings {
             None if self.state_dir != Path::new(STATE_DIR) => Some(self.state_dir.join(CONTROL_SOCKET)),
             None => Some(Path::new(RUN_DIR).join(CONTROL_SOCKET)),
         }
-    }
-
-    /// Where cores ask for what may be public.
-    pub fn public_socket(&self) -> PathBuf {
-        let name = format!("{PUBLIC_SOCKET_BEGINS}{}{PUBLIC_SOCKET_ENDS}", std::process::id());
-        let path = self.state_dir.join(name);
-        std::path::absolute(&path).unwrap_or(path)
     }
 
     /// Rules between settings.

@@ -130,8 +130,6 @@ pub struct Surroundings {
     pub attributes: Map<String, Value>,
     /// Port of the first TLS listener, for redirects.
     pub https_port: Option<u16>,
-    /// The node that shows what may be public: the control thread.
-    pub public_node: Option<String>,
     /// Told what runs, where configurations are tried.
     pub witness: Option<Witness>,
 }
@@ -295,16 +293,6 @@ impl<'a> CompileCx<'a> {
     /// The plugin's part of `plugin_attr`.
     pub fn attribute(&self, name: &str) -> Option<&Value> {
         self.surroundings.attributes.get(self.plugin)?.get(name)
-    }
-
-    /// Another plugin's part of it.
-    pub fn attribute_of(&self, plugin: &str, name: &str) -> Option<&Value> {
-        self.surroundings.attributes.get(plugin)?.get(name)
-    }
-
-    /// The node that shows what may be public.
-    pub fn public_node(&self) -> Option<&str> {
-        self.surroundings.public_node.as_deref()
     }
 
     /// Port of the first TLS listener, for redirects.

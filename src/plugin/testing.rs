@@ -156,10 +156,7 @@ impl Desk {
             holds: Holds::default(),
             upstreams: Places::default(),
             actions: &NoActions,
-            surroundings: Surroundings {
-                public_node: Some("unix:/run/public.sock".to_owned()),
-                ..Surroundings::default()
-            },
+            surroundings: Surroundings::default(),
             stage,
         }
     }

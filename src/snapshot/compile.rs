@@ -102,8 +102,7 @@ impl Compiler {
             Entrance::Ip(listen) => Some(listen.address().port()),
             Entrance::Unix(_) => None,
         });
-        let public_node = Some(format!("unix:{}", settings.public_socket().display()));
-        let mut surroundings = Surroundings { https_port, public_node, ..Surroundings::default() };
+        let mut surroundings = Surroundings { https_port, ..Surroundings::default() };
         for (plugin, attributes) in &settings.plugin_attr {
             surroundings.attributes.insert(plugin.clone(), attributes.clone());
         }

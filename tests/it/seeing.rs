@@ -17,7 +17,6 @@ on_both_drivers!(
     metrics_have_the_known_names,
     metrics_count_what_passed_per_route,
     paths_do_not_become_series,
-    metrics_are_shown_at_a_route_behind_its_plugins,
     health_is_told_to_who_asks,
     start_and_stop_are_told,
 );
@@ -260,31 +259,4 @@ fn start_and_stop_are_told() {
     gateway.wait_said(&[driver]);
     gateway.signal(Signal::Term);
     assert_eq!(gateway.wait_exit().code(), Some(0));
-}
-
-fn metrics_are_shown_at_a_route_behind_its_plugins() {
-    let origin = Origin::replying("hello");
-    let gateway = Gateway::resources(
-        "
-        routes:
-          - {id: m, uri: /apisix/prometheus/metrics, plugins: {public-api: {}}}
-          - {id: n, uri: /numbers, plugins: {key-auth: {}, public-api: {uri: /own}}}
-          - {id: v, uri: /v1/*, plugins: {public-api: {}}}
-          - {id: o, uri: /hello, upstream: {type: roundrobin, nodes: {ORIGIN: 1}}}
-        consumers:
-          - {username: jack, plugins: {key-auth: {key: k}}}
-        ",
-        &[("ORIGIN", &origin)],
-    )
-    .settings("{metrics: {enabled: false}, plugin_attr: {prometheus: {export_uri: /own}}}")
-    .start();
-    gateway.get("/hello").expect(200, "hello");
-    for (path, key) in [("/apisix/prometheus/metrics", ""), ("/numbers", "k")] {
-        let page = gateway.request("GET", path, &[("apikey", key)], b"");
-        page.expect_status(200);
-        assert!(page.text().contains("ringway_requests_total"), "{path}: {}", page.text());
-    }
-    gateway.get("/numbers").expect_status(401);
-    gateway.get("/v1/limits").expect_status(404);
-    gateway.request("DELETE", "/apisix/prometheus/metrics", &[], b"").expect_status(405);
 }

@@ -31,11 +31,6 @@ pub(crate) fn router(board: Arc<Board>) -> Router {
         .with_state(board)
 }
 
-/// What may be asked for through `public-api`, at whatever path.
-pub(crate) fn public_router(board: Arc<Board>) -> Router {
-    Router::new().fallback_service(get(answer).with_state(board))
-}
-
 async fn answer(State(board): State<Arc<Board>>) -> Response {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page(&board)).into_response()
 }
