@@ -334,7 +334,11 @@ impl<P: Plugin> Bench<P> {
             .try_iter()
             .filter_map(|report| match report {
                 Report::Series(series) => Some(series),
-                Report::AccessLog(_) | Report::Lines { .. } | Report::Note(..) | Report::Retired(_) => None,
+                Report::AccessLog(_)
+                | Report::Lines { .. }
+                | Report::Note(..)
+                | Report::Retired(_)
+                | Report::Asked(_) => None,
             })
             .collect()
     }

@@ -205,6 +205,7 @@ plugins! {
     proxy_control: ProxyControl,
     proxy_mirror: ProxyMirror,
     proxy_rewrite: ProxyRewrite,
+    public_api: PublicApi,
     real_ip: RealIp,
     redirect: Redirect,
     referer_restriction: RefererRestriction,

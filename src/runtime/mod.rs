@@ -10,6 +10,7 @@ pub mod driver;
 mod ear;
 pub mod errand;
 pub mod event;
+pub mod inquiry;
 pub mod limits;
 pub mod listener;
 pub mod loan;

@@ -67,6 +67,7 @@ mod probes_paths;
 mod probes_responses;
 mod probes_trust;
 mod proxied;
+mod public_api;
 mod redis;
 mod redis_fleet;
 mod redis_leases;
