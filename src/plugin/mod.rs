@@ -12,6 +12,7 @@ pub mod auth;
 pub mod chain;
 pub mod compile;
 pub mod consumers;
+pub mod count;
 pub mod header_edits;
 pub mod inner;
 pub mod limits;
