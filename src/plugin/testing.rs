@@ -354,7 +354,7 @@ impl<P: Plugin> Bench<P> {
     /// Runs `PREREAD`; what it refuses with, if it does.
     pub(crate) fn preread(&self, ex: &mut Exchange) -> Option<Reply> {
         let consumers = self.stage.consumers.borrow();
-        let env = Env { core: &self.stage.core, consumers: &consumers };
+        let env = Env { core: &self.stage.core, consumers: &consumers, prices: None };
         match P::PREREAD.expect("the plugin is for streams")(&self.plugin, ex, env) {
             Step::Next => None,
             Step::Reply(reply) => Some(reply),
@@ -372,7 +372,7 @@ impl<P: Plugin> Bench<P> {
         let consumers = self.stage.consumers.borrow();
         let mut reply = None;
         for hook in [P::REWRITE, P::ACCESS].into_iter().flatten() {
-            let env = Env { core: &self.stage.core, consumers: &consumers };
+            let env = Env { core: &self.stage.core, consumers: &consumers, prices: None };
             let verdict = match hook(&self.plugin, &mut ex, env) {
                 Step::Next => Verdict::Next,
                 Step::Reply(reply) => Verdict::Reply(reply),
@@ -478,7 +478,7 @@ impl<P: Plugin> Outcome<'_, P> {
             }
         }
         let consumers = self.bench.stage.consumers.borrow();
-        let env = Env { core: &self.bench.stage.core, consumers: &consumers };
+        let env = Env { core: &self.bench.stage.core, consumers: &consumers, prices: None };
         if let Some(hook) = P::HEADER_FILTER {
             hook(&self.bench.plugin, &mut self.ex, env);
         }

@@ -21,7 +21,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::exchange::graphql::{self, NoCost, Prices, Strategy, Unpriced};
+use crate::exchange::graphql::{self, NoCost, Strategy, Unpriced};
 use crate::exchange::{Exchange, Reply, SlotId};
 use crate::plugin::count::{self, Counter, Metadata};
 use crate::plugin::{CompileCx, ConfigError, Edit, Env, Gate, Looking, Plugin, Step, Verdict};
@@ -169,7 +169,9 @@ impl Plugin for GraphqlLimitCount {
 
 impl GraphqlLimitCount {
     fn spend<'a>(&'a self, ex: &'a mut Exchange, env: Env<'a>) -> Step<'a> {
-        let cost = match graphql::cost(&ex.request, (self.strategy, self.with_variables), &Prices::default()) {
+        let priced = env.prices.and_then(|book| book.get(ex.route.service_id()));
+        let cost = graphql::cost(&ex.request, (self.strategy, self.with_variables), priced.map(|prices| &**prices));
+        let cost = match cost {
             Ok(cost) => cost * self.factor,
             Err(why) => return Step::Reply(refused(why)),
         };

@@ -122,6 +122,7 @@ const NAMES: [(Kind, &str); 9] = [
     (Kind::Service, "1"),
     (Kind::Consumer, "jack"),
     (Kind::Credential, "jack/credentials/1"),
+    (Kind::CostDecoration, "1/graphql_cost_decorations/1"),
     (Kind::Consumer, "jill"),
     (Kind::Secret, "vault/1"),
     (Kind::PluginMetadata, "limit-count"),
