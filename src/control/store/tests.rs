@@ -115,7 +115,7 @@ fn seed() -> u64 {
     env::var("RINGWAY_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(crate::base::clock::wall)
 }
 
-const NAMES: [(Kind, &str); 9] = [
+const NAMES: [(Kind, &str); 10] = [
     (Kind::Route, "1"),
     (Kind::Route, "2"),
     (Kind::Route, "a.b-c_d"),

@@ -45,7 +45,7 @@ pub struct Price {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Prices {
     price: Option<Price>,
-    below: BTreeMap<String, Prices>,
+    below: BTreeMap<String, Self>,
 }
 
 impl Prices {
