@@ -71,7 +71,8 @@ impl Stage {
     fn serve<R>(&mut self, see: impl FnOnce(&Exchange) -> R) -> R {
         let mut ex = self.core.exchange();
         self.fill(&mut ex);
-        let env = Env { core: &self.core, consumers: &self.snapshot.index };
+        let env =
+            Env { core: &self.core, consumers: &self.snapshot.index, prices: Some(&self.snapshot.prices) };
         let chain = &self.snapshot.routes[0].chain;
         for phase in [Phase::Rewrite, Phase::Access, Phase::BeforeProxy] {
             if chain.hooks(phase) {

@@ -30,6 +30,17 @@ pub(super) fn get(args: &GetArgs, around: &Surroundings) -> Result<Told, Told> {
             None => format!("/consumers/{}/credentials", encoded(id)),
             Some((user, id)) => format!("/consumers/{}/credentials/{}", encoded(user), encoded(id)),
         },
+        (Kind::CostDecoration, None) => {
+            let why = "graphql_cost_decorations: expected a service (get graphql_cost_decorations SERVICE) or one (SERVICE/ID)";
+            return Err(misuse(why));
+        }
+        (kind @ Kind::CostDecoration, Some(id)) => {
+            let word = kind.plural();
+            match id.replace(&format!("/{word}/"), "/").split_once('/') {
+                None => format!("/services/{}/{word}", encoded(id)),
+                Some((service, id)) => format!("/services/{}/{word}/{}", encoded(service), encoded(id)),
+            }
+        }
         (kind, None) => format!("/{}", kind.plural()),
         (kind, Some(id)) => {
             // The parts of `vault/1` are parts of the path.

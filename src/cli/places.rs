@@ -89,7 +89,7 @@ fn places_of(objects: &[Raw]) -> BTreeMap<String, String> {
     let mut counts: BTreeMap<Kind, usize> = BTreeMap::new();
     let mut places = BTreeMap::new();
     for raw in objects {
-        let home = if raw.kind == Kind::Credential { Kind::Consumer } else { raw.kind };
+        let home = raw.kind.home();
         let count = counts.entry(home).or_default();
         places.insert(raw.name(), format!("{home}[{count}]"));
         *count += 1;

@@ -90,7 +90,7 @@ impl Plan {
 pub(super) fn document(objects: &[Raw]) -> Value {
     let mut lists: Map<String, Value> = Map::new();
     for raw in objects {
-        let home = if raw.kind == Kind::Credential { Kind::Consumer } else { raw.kind };
+        let home = raw.kind.home();
         let mut value = raw.value.clone();
         if let (Value::Object(fields), true) = (&mut value, raw.kind != Kind::Consumer) {
             fields.insert("id".to_owned(), json!(raw.id.as_str()));

@@ -150,6 +150,13 @@ fn resources() -> Value {
         let items = match kind {
             // They stand among the consumers.
             Kind::Credential => continue,
+            // And these among the services.
+            Kind::CostDecoration => continue,
+            Kind::Service => json!({
+                "if": { "properties": { "id": { "type": "string", "pattern": "/" } }, "required": ["id"] },
+                "then": at("CostDecoration"),
+                "else": at(&name),
+            }),
             Kind::Consumer => json!({
                 "if": { "properties": { "id": { "type": "string", "pattern": "/" } }, "required": ["id"] },
                 "then": at("Credential"),
@@ -198,6 +205,12 @@ fn object(kind: Kind, defs: &mut Defs) -> String {
             fields["id"] = json!({
                 "description": "Whose it is, and which: `USER/credentials/ID`.",
                 "type": "string", "pattern": "^[a-zA-Z0-9_-]+/credentials/[a-zA-Z0-9_.-]+$",
+            });
+        }
+        Kind::CostDecoration => {
+            fields["id"] = json!({
+                "description": "Whose it is, and which: `SERVICE/graphql_cost_decorations/ID`.",
+                "type": "string", "pattern": "^[a-zA-Z0-9_.-]+/graphql_cost_decorations/[a-zA-Z0-9_.-]+$",
             });
         }
         Kind::Secret => {

@@ -65,7 +65,7 @@ impl Floor {
         let reports = Reports::start(parts.inbox.clone(), sink, Arc::clone(board), Some(shipping))?;
         let ports = std::mem::take(&mut parts.ports);
         let status = serve(ports.status, status::router(Arc::clone(board)))?;
-        let metrics = serve(ports.metrics, prometheus::router(Arc::clone(board)))?;
+        let metrics = serve(ports.metrics, prometheus::router(Arc::clone(board), settings.metrics_uri()))?;
         let store = Arc::clone(&parts.holdings.store);
         let api = Api {
             board: Arc::clone(board),

@@ -23,9 +23,10 @@ impl Ports {
     /// Names the setting whose address can not be had.
     pub fn bind(settings: &Settings, holdings: &Holdings) -> io::Result<Self> {
         let Settings { status, metrics, admin, .. } = settings;
+        let offers_metrics = metrics.enabled && settings.exports_metrics();
         Ok(Self {
             status: status.enabled.then(|| bind("status", status.listen.address())).transpose()?,
-            metrics: metrics.enabled.then(|| bind("metrics", metrics.listen.address())).transpose()?,
+            metrics: offers_metrics.then(|| bind("metrics", metrics.listen.address())).transpose()?,
             admin: holdings.offers_admin().then(|| bind("admin", admin.listen.address())).transpose()?,
             control: bind_control(settings)?,
         })

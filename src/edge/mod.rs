@@ -164,7 +164,7 @@ impl Hall {
     }
 
     fn env<'a>(&'a self, view: &'a View) -> Env<'a> {
-        Env { core: &self.core, consumers: &view.index }
+        Env { core: &self.core, consumers: &view.index, prices: Some(&view.prices) }
     }
 
     fn swap(&self, snapshot: Arc<Snapshot>) {

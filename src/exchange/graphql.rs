@@ -1,18 +1,24 @@
-//! What a request of GraphQL asks for: the name, the kind and the root fields of its operation.
+//! What a request of GraphQL asks for: the name, the kind and the root fields of its operation, and what it costs.
 //!
 //! It is read from the argument `query` of a GET, from the field `query` of a body of JSON, or is the body itself. It is read anew
 //! for each question, but once while the route is looked for.
 
+mod cost;
+
 use std::borrow::Cow;
+
+pub use self::cost::{Price, Prices, Strategy, Unpriced};
 
 use apollo_parser::Parser;
 use apollo_parser::cst::{CstNode as _, Definition, OperationDefinition, Selection};
 
-use super::{Body, Request};
+use serde_json::Value;
+
+use super::{Body, Request, posted};
 use crate::proto::head::Method;
 
 /// Longest request that is read.
-const BYTES_MAX: usize = 1 << 20;
+pub const BYTES_MAX: usize = 1 << 20;
 /// Deepest nesting that is read, and most words.
 const DEPTH_MAX: usize = 64;
 const TOKENS_MAX: usize = 100_000;
@@ -35,10 +41,66 @@ pub(super) fn operation(request: &Request) -> Option<Cow<'_, Operation>> {
     }
 }
 
+/// Why a request has no cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoCost {
+    Method,
+    NoBody,
+    ContentType,
+    Json,
+    NoQuery,
+    Empty,
+    Syntax,
+    Unpriced(Unpriced),
+}
+
+/// What a POST costs, whose body is JSON with a field `query`, or a query itself. Numbers that variables stand for count if
+/// `with_variables` says so.
+///
+/// # Errors
+/// Why it has no cost.
+pub fn cost(
+    request: &Request,
+    (strategy, with_variables): (Strategy, bool),
+    prices: Option<&Prices>,
+) -> Result<f64, NoCost> {
+    let free = Prices::default();
+    let prices = prices.unwrap_or(&free);
+    if request.method() != Method::Post {
+        return Err(NoCost::Method);
+    }
+    let body = match &request.body {
+        Body::Held(body) if !body.is_empty() => body,
+        _ => return Err(NoCost::NoBody),
+    };
+    let json;
+    let (text, name, variables) = if posted::is_of_type(request, b"application/json") {
+        json = posted::document(request).ok_or(NoCost::Json)?;
+        let query = json.get("query").and_then(Value::as_str).ok_or(NoCost::NoQuery)?;
+        let name = json.get("operationName").and_then(Value::as_str);
+        (query, name, json.get("variables").filter(|_| with_variables))
+    } else if posted::is_of_type(request, b"application/graphql") {
+        (std::str::from_utf8(body).map_err(|_| NoCost::Syntax)?, None, None)
+    } else {
+        return Err(NoCost::ContentType);
+    };
+    if text.trim().is_empty() {
+        return Err(NoCost::Empty);
+    }
+    if text.len() > BYTES_MAX {
+        return Err(NoCost::Unpriced(Unpriced::TooMuch));
+    }
+    let tree = Parser::new(text).recursion_limit(DEPTH_MAX).token_limit(TOKENS_MAX).parse();
+    if tree.errors().len() > 0 {
+        return Err(NoCost::Syntax);
+    }
+    cost::of_document(&tree.document(), name, variables, strategy, prices).map_err(NoCost::Unpriced)
+}
+
 fn parsed(request: &Request) -> Option<Operation> {
     let mut arg = Vec::new();
     let text = match (&request.body, request.method()) {
-        (Body::Held(body), Method::Post) => match super::posted::json_text(request, "query") {
+        (Body::Held(body), Method::Post) => match posted::json_text(request, "query") {
             Some(Some(query)) => query,
             Some(None) => return None,
             None => String::from_utf8(body.clone()).ok()?,

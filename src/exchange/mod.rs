@@ -5,7 +5,7 @@
 //! only; the objects themselves belong to the snapshot.
 
 mod body;
-mod graphql;
+pub mod graphql;
 mod labels;
 mod multipart;
 mod pace;

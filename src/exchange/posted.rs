@@ -69,7 +69,7 @@ pub(super) fn any_at_path(request: &Request, path: &str, is_it: impl Fn(&Value) 
     })
 }
 
-fn document(request: &Request) -> Option<Cow<'_, Value>> {
+pub(super) fn document(request: &Request) -> Option<Cow<'_, Value>> {
     match &request.read {
         Some(read) => read.json.get_or_init(|| parsed(request)).as_ref().map(Cow::Borrowed),
         None => parsed(request).map(Cow::Owned),
@@ -94,7 +94,7 @@ fn content_type(request: &Request) -> &[u8] {
     request.headers.get_id(HeaderId::ContentType).unwrap_or(b"")
 }
 
-fn is_of_type(request: &Request, media_type: &[u8]) -> bool {
+pub(super) fn is_of_type(request: &Request, media_type: &[u8]) -> bool {
     let value = content_type(request);
     let end = memchr::memchr(b';', value).unwrap_or(value.len());
     value[..end].trim_ascii().eq_ignore_ascii_case(media_type)

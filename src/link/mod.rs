@@ -4,6 +4,7 @@
 pub mod breaker;
 pub mod handover;
 pub mod health;
+pub mod inquiry;
 pub mod ledger;
 pub mod lines;
 pub mod mailbox;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::inquiry::Inquiry;
 use super::lines::Destination;
 use super::stats::Series;
 
@@ -36,6 +37,8 @@ pub enum Report {
     Note(Level, String),
     /// Something large that is dropped on the control thread rather than on a core.
     Retired(Box<dyn Any + Send>),
+    /// A question that a core waits to hear of.
+    Asked(Inquiry),
 }
 
 /// The core's end. Clones share the queue.

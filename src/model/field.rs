@@ -11,8 +11,8 @@ pub use list::{NonEmpty, Unique};
 pub use number::{InRange, Percent, Port, Seconds, SecondsOrOff, Weight};
 pub(super) use text::is_address_range;
 pub use text::{
-    AddressRange, CookieName, HeaderName, HostPattern, HttpMethod, LabelText, ObjectId, Secret, ShortText,
-    TemplateText, Text, UriPattern, Username,
+    AddressRange, CookieName, FieldPath, HeaderName, HostPattern, HttpMethod, LabelText, ObjectId, Secret,
+    ShortText, TemplateText, Text, UriPattern, Username,
 };
 
 use std::collections::BTreeMap;

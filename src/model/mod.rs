@@ -5,6 +5,7 @@
 
 pub mod consumer;
 pub mod consumer_group;
+pub mod cost_decoration;
 pub mod credential;
 pub mod error;
 pub mod field;
@@ -33,6 +34,7 @@ use serde_json::Value;
 
 pub use consumer::Consumer;
 pub use consumer_group::ConsumerGroup;
+pub use cost_decoration::CostDecoration;
 pub use credential::Credential;
 pub use error::ConfigError;
 pub use field::ObjectId;
@@ -128,6 +130,8 @@ macro_rules! kinds {
 kinds! {
     Route = "routes", "route", Route;
     Service = "services", "service", Service;
+    /// Kept among the services, with the id `SERVICE/graphql_cost_decorations/ID`.
+    CostDecoration = "graphql_cost_decorations", "graphql_cost_decoration", CostDecoration;
     Upstream = "upstreams", "upstream", Upstream;
     Consumer = "consumers", "consumer", Consumer;
     /// Kept among the consumers, with the id `USER/credentials/ID`.
@@ -142,6 +146,36 @@ kinds! {
     /// Its id is `MANAGER/ID`.
     Secret = "secrets", "secret", SecretStore;
     Proto = "protos", "proto", ProtoFile;
+}
+
+impl Kind {
+    /// The kind among whose objects it stands, in files and in keys: its own, for most.
+    pub const fn home(self) -> Self {
+        match self {
+            Self::Credential => Self::Consumer,
+            Self::CostDecoration => Self::Service,
+            kind => kind,
+        }
+    }
+
+    /// The kind of objects that belong to one of this kind.
+    pub const fn part(self) -> Option<Self> {
+        match self {
+            Self::Consumer => Some(Self::Credential),
+            Self::Service => Some(Self::CostDecoration),
+            _ => None,
+        }
+    }
+
+    /// Whether its ids are of several parts, of which the last one is the object's own.
+    pub const fn has_joined_ids(self) -> bool {
+        matches!(self, Self::Credential | Self::CostDecoration | Self::Secret)
+    }
+
+    /// The kind of an object that stands among those of this kind, by its whole id.
+    pub fn of_id(self, id: &str) -> Self {
+        self.part().filter(|_| id.contains('/')).unwrap_or(self)
+    }
 }
 
 impl std::fmt::Display for Kind {
@@ -167,15 +201,14 @@ impl Raw {
 
 /// How faults name an object: `routes/7`, `consumers/jack/credentials/1`.
 pub fn object_name(kind: Kind, id: &str) -> String {
-    let home = if kind == Kind::Credential { Kind::Consumer } else { kind };
-    format!("{}/{id}", home.plural())
+    format!("{}/{id}", kind.home().plural())
 }
 
 /// Reads an object, or tells all that is wrong with it; each fault carries the object's name.
 pub fn typed(raw: &Raw) -> Result<Object, Vec<ConfigError>> {
     let mut value = raw.value.clone();
     // Within its home the last part is the id: `vault/1` is 1.
-    if let (Kind::Credential | Kind::Secret, Some(Value::String(id))) = (raw.kind, value.get_mut("id"))
+    if let (true, Some(Value::String(id))) = (raw.kind.has_joined_ids(), value.get_mut("id"))
         && let Some((_, last)) = id.rsplit_once('/')
     {
         *id = last.to_owned();
@@ -203,6 +236,7 @@ fn beyond_schema(object: &Object) -> Vec<ConfigError> {
         Object::Ssl(ssl) => ssl.faults(),
         Object::Consumer(_)
         | Object::Credential(_)
+        | Object::CostDecoration(_)
         | Object::ConsumerGroup(_)
         | Object::PluginConfig(_)
         | Object::GlobalRule(_)

@@ -99,13 +99,12 @@ fn of_value(value: Value, faults: &mut Vec<ConfigError>) -> Resources {
             resources.plugins = plugins(&value, faults);
             continue;
         }
-        // A credential stands among the consumers.
-        let kind = Kind::of_plural(&name).filter(|kind| *kind != Kind::Credential);
+        // A credential stands among the consumers, a decoration among the services.
+        let kind = Kind::of_plural(&name).filter(|kind| kind.home() == *kind);
         match (kind, value) {
             (None, _) if is_version(&name) => {}
             (None, _) => {
-                let kinds =
-                    Kind::ALL.iter().filter(|kind| **kind != Kind::Credential).map(|kind| kind.plural());
+                let kinds = Kind::ALL.iter().filter(|kind| kind.home() == **kind).map(|kind| kind.plural());
                 let hint = hint(&name, kinds.chain(["plugins"]));
                 faults.push(ConfigError::new(format!("additional properties forbidden, found {name}{hint}")));
             }
@@ -152,9 +151,19 @@ fn object(kind: Kind, index: usize, item: Value) -> Result<Raw, ConfigError> {
     fields.shift_remove("createdIndex");
     let (kind, id) = match kind {
         Kind::Consumer => consumer_id(&fields)?,
+        Kind::Service => service_id(index, &fields)?,
         _ => (kind, id_of(kind, index, &fields)?),
     };
     Ok(Raw { kind, id, value: Value::Object(fields) })
+}
+
+fn service_id(index: usize, fields: &Map<String, Value>) -> Result<(Kind, ObjectId), ConfigError> {
+    match fields.get("id") {
+        Some(Value::String(id)) if id.contains('/') => ObjectId::of_decoration(id)
+            .map(|id| (Kind::CostDecoration, id))
+            .map_err(|fault| fault.under("id")),
+        _ => id_of(Kind::Service, index, fields).map(|id| (Kind::Service, id)),
+    }
 }
 
 fn consumer_id(fields: &Map<String, Value>) -> Result<(Kind, ObjectId), ConfigError> {

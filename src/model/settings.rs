@@ -189,6 +189,25 @@ pub enum Driver {
     Epoll,
 }
 
+/// Where metrics are read, if nobody says otherwise.
+pub const METRICS_URI: &str = "/apisix/prometheus/metrics";
+
+impl Settings {
+    /// `plugin_attr.prometheus.export_uri`.
+    pub fn metrics_uri(&self) -> &str {
+        self.of_prometheus("export_uri").and_then(Value::as_str).unwrap_or(METRICS_URI)
+    }
+
+    /// `plugin_attr.prometheus.enable_export_server`: whether metrics have a port of their own.
+    pub fn exports_metrics(&self) -> bool {
+        self.of_prometheus("enable_export_server") != Some(&Value::Bool(false))
+    }
+
+    fn of_prometheus(&self, name: &str) -> Option<&Value> {
+        self.plugin_attr.get("prometheus")?.get(name)
+    }
+}
+
 /// Where metrics are read.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -309,6 +309,12 @@ fn the_other_kinds_are_read_too() {
         "plugins: expected an object of at most 1 field, got 2",
     );
     pair(
+        Kind::CostDecoration,
+        &json!({"field_path": "Query.products.nodes", "mul_arguments": ["first"], "add_value": 0}),
+        json!({"field_path": "Query..products"}),
+        "field_path: expected a type, with names of fields behind it, such as Query.products, got \"Query..products\"",
+    );
+    pair(
         Kind::Secret,
         &json!({"id": "vault/1", "uri": "http://v", "prefix": "kv", "token": "t"}),
         json!({"token": 1}),
@@ -357,6 +363,8 @@ fn kinds_have_names_and_schemas() {
         assert_eq!(kind.schema()["type"], "object", "{kind:?}");
     }
     assert_eq!(Kind::of_plural("route"), None);
+    let decoration = object_name(Kind::CostDecoration, "shop/graphql_cost_decorations/1");
+    assert_eq!(decoration, "services/shop/graphql_cost_decorations/1");
     assert_eq!(object_name(Kind::Credential, "jack/credentials/1"), "consumers/jack/credentials/1");
     // A field's comment is its description, so it may not be missing.
     for kind in Kind::ALL {

@@ -295,6 +295,11 @@ impl<'a> CompileCx<'a> {
         self.surroundings.attributes.get(self.plugin)?.get(name)
     }
 
+    /// What `plugin_attr` says of another plugin.
+    pub fn attribute_of(&self, plugin: &str, name: &str) -> Option<&Value> {
+        self.surroundings.attributes.get(plugin)?.get(name)
+    }
+
     /// Port of the first TLS listener, for redirects.
     pub const fn https_port(&self) -> Option<u16> {
         self.surroundings.https_port

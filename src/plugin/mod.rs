@@ -12,6 +12,7 @@ pub mod auth;
 pub mod chain;
 pub mod compile;
 pub mod consumers;
+pub mod count;
 pub mod header_edits;
 pub mod inner;
 pub mod limits;
@@ -38,14 +39,20 @@ use std::pin::Pin;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
+use crate::exchange::graphql::Prices;
 use crate::exchange::{Chunk, Exchange, Reply};
 use crate::runtime::Core;
+
+/// What fields of GraphQL cost, by service.
+pub type PriceBook = rpds::HashTrieMapSync<std::sync::Arc<str>, std::sync::Arc<Prices>>;
 
 /// What a hook may reach besides the exchange. Cheap to copy.
 #[derive(Clone, Copy)]
 pub struct Env<'a> {
     pub core: &'a Core,
     pub consumers: &'a ConsumerIndex,
+    /// What fields of GraphQL cost, where that is said.
+    pub prices: Option<&'a PriceBook>,
 }
 
 /// What a gate decides.

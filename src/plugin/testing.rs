@@ -334,7 +334,11 @@ impl<P: Plugin> Bench<P> {
             .try_iter()
             .filter_map(|report| match report {
                 Report::Series(series) => Some(series),
-                Report::AccessLog(_) | Report::Lines { .. } | Report::Note(..) | Report::Retired(_) => None,
+                Report::AccessLog(_)
+                | Report::Lines { .. }
+                | Report::Note(..)
+                | Report::Retired(_)
+                | Report::Asked(_) => None,
             })
             .collect()
     }
@@ -350,7 +354,7 @@ impl<P: Plugin> Bench<P> {
     /// Runs `PREREAD`; what it refuses with, if it does.
     pub(crate) fn preread(&self, ex: &mut Exchange) -> Option<Reply> {
         let consumers = self.stage.consumers.borrow();
-        let env = Env { core: &self.stage.core, consumers: &consumers };
+        let env = Env { core: &self.stage.core, consumers: &consumers, prices: None };
         match P::PREREAD.expect("the plugin is for streams")(&self.plugin, ex, env) {
             Step::Next => None,
             Step::Reply(reply) => Some(reply),
@@ -368,7 +372,7 @@ impl<P: Plugin> Bench<P> {
         let consumers = self.stage.consumers.borrow();
         let mut reply = None;
         for hook in [P::REWRITE, P::ACCESS].into_iter().flatten() {
-            let env = Env { core: &self.stage.core, consumers: &consumers };
+            let env = Env { core: &self.stage.core, consumers: &consumers, prices: None };
             let verdict = match hook(&self.plugin, &mut ex, env) {
                 Step::Next => Verdict::Next,
                 Step::Reply(reply) => Verdict::Reply(reply),
@@ -474,7 +478,7 @@ impl<P: Plugin> Outcome<'_, P> {
             }
         }
         let consumers = self.bench.stage.consumers.borrow();
-        let env = Env { core: &self.bench.stage.core, consumers: &consumers };
+        let env = Env { core: &self.bench.stage.core, consumers: &consumers, prices: None };
         if let Some(hook) = P::HEADER_FILTER {
             hook(&self.bench.plugin, &mut self.ex, env);
         }

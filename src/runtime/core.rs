@@ -80,6 +80,8 @@ pub struct Core {
     pub detour: Option<Detour>,
     /// Connections being served.
     pub in_flight: Cell<usize>,
+    /// Questions to the control side that are under way.
+    pub(super) asking: Cell<usize>,
     rng: RefCell<Rng>,
     anchor: WallAnchor,
     locals: Locals,
@@ -111,6 +113,7 @@ impl Core {
             turnstile_beside: Turnstile::beside(hatches.aside, waiting_max, stats),
             detour: None,
             in_flight: Cell::new(0),
+            asking: Cell::new(0),
             rng: RefCell::new(Rng::seeded(seed)),
             anchor: WallAnchor::new(),
             locals: Locals::default(),

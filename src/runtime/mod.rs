@@ -11,6 +11,7 @@ pub mod driver;
 mod ear;
 pub mod errand;
 pub mod event;
+pub mod inquiry;
 pub mod ldap;
 pub mod limits;
 pub mod listener;

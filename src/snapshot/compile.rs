@@ -6,6 +6,7 @@
 
 mod acme;
 mod consumers;
+mod decorations;
 mod diff;
 mod explain;
 mod fill;

@@ -62,7 +62,7 @@ use rpds::HashTrieSetSync;
 use crate::base::cidr::CidrSet;
 use crate::base::slots::Slots;
 use crate::expr::Template;
-use crate::plugin::{ConsumerIndex, PluginChain};
+use crate::plugin::{ConsumerIndex, PluginChain, PriceBook};
 use crate::proto::uri::UriOptions;
 use crate::router::Router;
 use crate::runtime::LocalId;
@@ -142,6 +142,8 @@ pub struct Snapshot {
     pub upstreams: Upstreams,
     pub consumers: Slots<Consumer>,
     pub index: ConsumerIndex,
+    /// What fields of GraphQL cost.
+    pub prices: PriceBook,
     /// By which rules clients are answered over TLS.
     pub certificates: Certificates,
     /// How it is proven to authorities that names are ours; empty but while certificates are asked for.

@@ -91,7 +91,7 @@ impl House {
                     self.inbox.give_back(buffer);
                 }
                 Report::Note(level, text) => println!("{level:?}: {text}"),
-                Report::Lines { .. } | Report::Series(_) | Report::Retired(_) => {}
+                Report::Lines { .. } | Report::Series(_) | Report::Retired(_) | Report::Asked(_) => {}
             }
         }
         batches

@@ -133,7 +133,9 @@ impl House {
                 }
                 Ok(Report::Note(Level::Error | Level::Warn, text)) => notes.push(text),
                 // What would leave the machine does not.
-                Ok(Report::Note(..) | Report::Lines { .. } | Report::Series(_) | Report::Retired(_)) => {}
+                Ok(Report::Note(..) | Report::Lines { .. } | Report::Series(_)) => {}
+                // Where configurations are tried nobody answers.
+                Ok(Report::Retired(_) | Report::Asked(_)) => {}
                 Err(_) => return (None, notes),
             }
         }

@@ -59,9 +59,9 @@ impl Sheet {
     }
 }
 
-/// Kinds with a list of their own in a document; credentials stand among the consumers.
+/// Kinds with a list of their own in a document; credentials stand among the consumers, decorations among the services.
 fn kinds() -> impl Iterator<Item = Kind> {
-    Kind::ALL.iter().copied().filter(|kind| *kind != Kind::Credential)
+    Kind::ALL.iter().copied().filter(|kind| kind.home() == *kind)
 }
 
 fn version_key(kind: Kind) -> String {
@@ -119,8 +119,8 @@ fn document(store: &Store, sheet: &Sheet, telling: Telling) -> Value {
     let mut fields = Map::new();
     for kind in kinds() {
         let mut items = items_of(store, kind, telling);
-        if kind == Kind::Consumer {
-            items.extend(items_of(store, Kind::Credential, telling));
+        if let Some(part) = kind.part() {
+            items.extend(items_of(store, part, telling));
         }
         if !items.is_empty() {
             fields.insert(kind.plural().to_owned(), Value::Array(items));
@@ -171,7 +171,7 @@ async fn put(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
         return Err(Refusal::new(400, "plugins: set by `plugins` in the settings of the process here"));
     }
     let objects: Vec<Raw> = parsed.objects.into_iter().map(as_kept).collect();
-    let order: Vec<(Kind, String)> = objects.iter().map(|raw| (listed_among(raw.kind), raw.name())).collect();
+    let order: Vec<(Kind, String)> = objects.iter().map(|raw| (raw.kind.home(), raw.name())).collect();
     let if_match = call.if_match.clone();
     let prepare = move |store: &Store| {
         check_match(if_match.as_deref(), store.revision())?;
@@ -254,7 +254,7 @@ fn no_doubles(fields: &Map<String, Value>) -> Result<(), Refusal> {
 
 /// As the other paths keep it: an id is the last part of a whole one.
 fn as_kept(mut raw: Raw) -> Raw {
-    if let (Kind::Credential | Kind::Secret, Some(Value::String(id))) = (raw.kind, raw.value.get_mut("id"))
+    if let (true, Some(Value::String(id))) = (raw.kind.has_joined_ids(), raw.value.get_mut("id"))
         && let Some((_, last)) = id.rsplit_once('/')
     {
         *id = last.to_owned();
@@ -262,18 +262,11 @@ fn as_kept(mut raw: Raw) -> Raw {
     raw
 }
 
-const fn listed_among(kind: Kind) -> Kind {
-    match kind {
-        Kind::Credential => Kind::Consumer,
-        other => other,
-    }
-}
-
 /// What makes the objects of the replaced kinds these. What is as it was is no change.
 fn changes(store: &Store, wanted: Vec<Raw>, replaced: &[Kind]) -> Vec<Change> {
     let named: BTreeSet<(Kind, &str)> = wanted.iter().map(|raw| (raw.kind, raw.id.as_str())).collect();
     let mut changes = Vec::new();
-    for kind in Kind::ALL.iter().copied().filter(|kind| replaced.contains(&listed_among(*kind))) {
+    for kind in Kind::ALL.iter().copied().filter(|kind| replaced.contains(&kind.home())) {
         let gone = store.list(kind).into_iter().filter(|(id, _)| !named.contains(&(kind, id.as_str())));
         changes.extend(gone.map(|(id, _)| Change::Delete(kind, id.clone())));
     }

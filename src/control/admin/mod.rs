@@ -11,6 +11,7 @@ mod answer;
 pub(crate) mod bridge;
 mod catalog;
 mod configs;
+mod decorations;
 mod form;
 mod history;
 mod keys;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, KEY_NOT_FOUND};
 use super::shown::{shown, written};
-use super::{Admin, Call, form, held, listing, references};
+use super::{Admin, Call, decorations, form, held, listing, references};
 use crate::base::clock;
 use crate::control::store::{Change, Entry, Store};
 use crate::control::write::{Plan, Refusal};
@@ -40,6 +40,7 @@ pub(super) const SPECS: [Spec; 12] = [
     Spec { kind: Kind::Secret, post: false, patch: true },
 ];
 pub(super) static CREDENTIALS: Spec = Spec { kind: Kind::Credential, post: false, patch: false };
+pub(super) static DECORATIONS: Spec = Spec { kind: Kind::CostDecoration, post: true, patch: true };
 
 /// Where a path leads.
 struct Place<'a> {
@@ -61,6 +62,11 @@ impl<'a> Place<'a> {
                 let home = format!("{user}/credentials/");
                 let id = rest.first().map(|id| format!("{home}{id}"));
                 Self { spec: &CREDENTIALS, home, id, inner: rest.get(1..).unwrap_or(&[]) }
+            }
+            (Kind::Service, [service, word, rest @ ..]) if word == Kind::CostDecoration.plural() => {
+                let home = format!("{service}/{word}/");
+                let id = rest.first().map(|id| format!("{home}{id}"));
+                Self { spec: &DECORATIONS, home, id, inner: rest.get(1..).unwrap_or(&[]) }
             }
             (Kind::Secret, [manager, id, inner @ ..]) => {
                 Self { spec, home: String::new(), id: Some(format!("{manager}/{id}")), inner }
@@ -236,6 +242,9 @@ fn put_change(
             return Err(Refusal::new(404, "consumer not found"));
         }
     }
+    if kind == Kind::CostDecoration {
+        decorations::complete(store, id, &mut fields)?;
+    }
     let now = clock::wall() / 1000;
     let created = store.get(kind, id).and_then(|entry| entry.value.get("create_time").cloned());
     if kind != Kind::Consumer {
@@ -260,6 +269,7 @@ fn object_id(kind: Kind, id: &str) -> Result<ObjectId, Refusal> {
     let parsed = match kind {
         Kind::Consumer => ObjectId::of_username(id),
         Kind::Credential => ObjectId::of_credential(id),
+        Kind::CostDecoration => ObjectId::of_decoration(id),
         Kind::Secret => ObjectId::joined(id),
         _ => id.parse(),
     };
@@ -313,10 +323,10 @@ async fn post(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, R
     if fields.contains_key("id") {
         return Err(Refusal::new(400, format!("wrong {} id, do not need it", words(place.spec.kind))));
     }
-    let kind = place.spec.kind;
+    let (kind, home) = (place.spec.kind, place.home.clone());
     let prepare = move |store: &Store| {
         // As a store of revisions names what nobody named.
-        let id = format!("{:020}", store.revision() + 1);
+        let id = format!("{home}{:020}", store.revision() + 1);
         let (change, value) = put_change(store, kind, &id, fields)?;
         check_references(store, kind, &value)?;
         Ok(Plan { changes: vec![change], then: (id, value) })
@@ -339,6 +349,9 @@ async fn patch(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, 
     let patch = value_of(call)?;
     if place.inner.is_empty() && !patch.is_object() {
         return Err(Refusal::new(400, "invalid configuration: expected an object"));
+    }
+    if place.spec.kind == Kind::CostDecoration {
+        decorations::may_be_patched(place.inner, &patch)?;
     }
     let (kind, inner, if_match) = (place.spec.kind, place.inner.to_vec(), call.if_match.clone());
     let wanted = id.clone();
@@ -400,7 +413,7 @@ fn put_inside(value: &mut Value, path: &[String], new: Value) -> Result<(), Refu
     Ok(())
 }
 
-/// A deletion as changes: a consumer's credentials go with it.
+/// A deletion as changes: a consumer's credentials go with it, a service's decorations as well.
 fn delete_changes(store: &Store, kind: Kind, id: &str, force: bool) -> Result<Vec<Change>, Refusal> {
     if store.get(kind, id).is_none() {
         return Err(not_found());
@@ -409,11 +422,10 @@ fn delete_changes(store: &Store, kind: Kind, id: &str, force: bool) -> Result<Ve
         return Err(Refusal::new(400, why));
     }
     let mut changes = vec![Change::Delete(kind, object_id(kind, id)?)];
-    if kind == Kind::Consumer {
-        let home = format!("{id}/credentials/");
-        let credentials = store.list(Kind::Credential);
-        let own = credentials.into_iter().filter(|(id, _)| id.as_str().starts_with(&home));
-        changes.extend(own.map(|(id, _)| Change::Delete(Kind::Credential, id.clone())));
+    if let Some(part) = kind.part() {
+        let home = format!("{id}/{}/", part.plural());
+        let own = store.list(part).into_iter().filter(|(id, _)| id.as_str().starts_with(&home));
+        changes.extend(own.map(|(id, _)| Change::Delete(part, id.clone())));
     }
     Ok(changes)
 }

@@ -111,6 +111,14 @@ fn paths() -> Map<String, Value> {
     let home = "/consumers/{username}/credentials";
     paths.insert(home.to_owned(), json!({"get": listing(Kind::Credential, &["username"])}));
     add(&mut paths, &format!("{home}/{{id}}"), &super::objects::CREDENTIALS, &["username", "id"]);
+    let home = "/services/{service_id}/graphql_cost_decorations";
+    let spec = &super::objects::DECORATIONS;
+    let mut all = collection(spec);
+    for (_, operation) in all.as_object_mut().into_iter().flatten() {
+        operation["parameters"] = in_path(&["service_id"]);
+    }
+    paths.insert(home.to_owned(), all);
+    add(&mut paths, &format!("{home}/{{id}}"), spec, &["service_id", "id"]);
     for (path, method, says, body) in OTHERS {
         let mut operation = json!({"summary": says, "responses": answers(json!({}))});
         let named: Vec<&str> =

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
@@ -24,11 +25,14 @@ use super::exposition::{Kind, Page, escaped};
 use super::{counters, process, upstreams};
 
 /// What the listener serves.
-pub(crate) fn router(board: Arc<Board>) -> Router {
-    Router::new()
-        .route("/metrics", get(answer))
-        .route("/apisix/prometheus/metrics", get(answer))
-        .with_state(board)
+pub(crate) fn router(board: Arc<Board>, export_uri: &str) -> Router {
+    let uri = export_uri.to_owned();
+    // A path that somebody wrote is compared, not read as a pattern.
+    let elsewhere = move |State(board): State<Arc<Board>>, request: Request| async move {
+        let is_ours = request.uri().path() == uri && [Method::GET, Method::HEAD].contains(request.method());
+        if is_ours { answer(State(board)).await } else { StatusCode::NOT_FOUND.into_response() }
+    };
+    Router::new().route("/metrics", get(answer)).fallback(elsewhere).with_state(board)
 }
 
 async fn answer(State(board): State<Arc<Board>>) -> Response {
@@ -36,7 +40,7 @@ async fn answer(State(board): State<Arc<Board>>) -> Response {
 }
 
 /// The whole page.
-fn page(board: &Board) -> String {
+pub(super) fn page(board: &Board) -> String {
     let mut page = Page::default();
     series(&mut page, &board.registry.all());
     compatible(&mut page, board);

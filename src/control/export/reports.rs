@@ -12,11 +12,13 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use crate::base::clock::{self, Moment};
+use crate::link::inquiry::{Inquiry, Subject};
 use crate::link::outbox::{Inbox, Report};
 
 use super::super::board::Board;
 use super::super::log;
 use super::access_log::Sink;
+use super::prometheus;
 use super::shipping::Shipping;
 
 /// Commands that may wait; each is given by a person or at the end.
@@ -98,6 +100,17 @@ impl Desk {
         }
     }
 
+    /// Answers a core, unless it has lost patience.
+    fn answer(&self, question: Inquiry) {
+        if !question.is_awaited() {
+            return;
+        }
+        let text = match question.subject {
+            Subject::Metrics => prometheus::page(&self.board),
+        };
+        question.answer(text.into_bytes());
+    }
+
     fn take(&mut self, report: Report) {
         match report {
             Report::AccessLog(lines) => {
@@ -115,6 +128,7 @@ impl Desk {
             Report::Series(series) => self.board.registry.add(series),
             Report::Note(level, text) => log::write(level, &text),
             Report::Retired(what) => drop(what),
+            Report::Asked(question) => self.answer(question),
         }
     }
 

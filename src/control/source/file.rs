@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use crate::base::clock::Moment;
 use crate::base::hash;
+use crate::model::ConfigError;
 use crate::model::position::locate;
 use crate::model::resources::{self, FILE_BYTES_MAX, Format, Resources, ends_with_marker};
 use crate::model::substitute::Lookup;
-use crate::model::{ConfigError, Kind};
 
 /// Time between two looks.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -352,8 +352,7 @@ fn merge_in(pieces: &[Piece], env: Lookup<'_>) -> Result<Resources, Vec<ConfigEr
         };
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for object in part.objects {
-            // A credential stands among the consumers.
-            let list = if object.kind == Kind::Credential { Kind::Consumer } else { object.kind }.plural();
+            let list = object.kind.home().plural();
             let count = counts.entry(list).or_default();
             let home = (piece, list, *count);
             *count += 1;

@@ -103,9 +103,6 @@ impl Record {
 /// Kind and id of an object by its name, `routes/7`. A consumer's name has no slash, a credential's has.
 pub(super) fn of_name(name: &str) -> Option<(Kind, ObjectId)> {
     let (plural, id) = name.split_once('/')?;
-    let kind = match Kind::of_plural(plural)? {
-        Kind::Consumer if id.contains('/') => Kind::Credential,
-        kind => kind,
-    };
+    let kind = Kind::of_plural(plural)?.of_id(id);
     (object_name(kind, id) == name && !id.is_empty()).then(|| (kind, ObjectId::of_checked(id)))
 }

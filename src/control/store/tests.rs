@@ -115,13 +115,14 @@ fn seed() -> u64 {
     env::var("RINGWAY_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(crate::base::clock::wall)
 }
 
-const NAMES: [(Kind, &str); 9] = [
+const NAMES: [(Kind, &str); 10] = [
     (Kind::Route, "1"),
     (Kind::Route, "2"),
     (Kind::Route, "a.b-c_d"),
     (Kind::Service, "1"),
     (Kind::Consumer, "jack"),
     (Kind::Credential, "jack/credentials/1"),
+    (Kind::CostDecoration, "1/graphql_cost_decorations/1"),
     (Kind::Consumer, "jill"),
     (Kind::Secret, "vault/1"),
     (Kind::PluginMetadata, "limit-count"),

@@ -86,6 +86,17 @@ macro_rules! text_fields {
 const URI_PATTERN_BYTES_MAX: usize = 4096;
 
 text_fields! {
+    /// A type of GraphQL, with the names of fields that lead from it: `Query.products.reviews`.
+    FieldPath: "a type, with names of fields behind it, such as Query.products",
+        |text| {
+            let is_name = |name: &str| {
+                name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+                    && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            };
+            text.len() <= 512 && text.split('.').all(is_name)
+        },
+        { "pattern": r"^[A-Za-z_][0-9A-Za-z_]*(\.[A-Za-z_][0-9A-Za-z_]*)*$", "maxLength": 512 };
+
     /// An IP address or a range of them: `10.0.0.1`, `10.0.0.0/8`, `::1`, `fd00::/8`.
     AddressRange: "an IP address or a range such as 10.0.0.0/8", is_address_range,
         { "format": "ip-range" };
@@ -311,6 +322,17 @@ impl ObjectId {
         let expected = || ConfigError::new(format!("expected USER/credentials/ID, got {}", shown_text(id)));
         let (user, last) = id.split_once("/credentials/").ok_or_else(expected)?;
         user.parse::<Username>().map_err(|_| expected())?;
+        last.parse::<Self>().map_err(|_| expected())?;
+        Ok(Self(id.to_owned()))
+    }
+
+    /// The id of a cost decoration: `SERVICE/graphql_cost_decorations/ID`.
+    pub fn of_decoration(id: &str) -> Result<Self, ConfigError> {
+        let expected = || {
+            ConfigError::new(format!("expected SERVICE/graphql_cost_decorations/ID, got {}", shown_text(id)))
+        };
+        let (service, last) = id.split_once("/graphql_cost_decorations/").ok_or_else(expected)?;
+        service.parse::<Self>().map_err(|_| expected())?;
         last.parse::<Self>().map_err(|_| expected())?;
         Ok(Self(id.to_owned()))
     }

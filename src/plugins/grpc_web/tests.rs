@@ -120,7 +120,7 @@ fn what_is_not_of_grpc_becomes_a_status() {
     ex.response.status = 401;
     ex.response.body = ResponseBody::Replace(Bytes::from_static(b"{\"message\":\"who?\"}\n"));
     let consumers = crate::plugin::ConsumerIndex::default();
-    bench.plugin.edit_head(&mut ex, Env { core: bench.core(), consumers: &consumers });
+    bench.plugin.edit_head(&mut ex, Env { core: bench.core(), consumers: &consumers, prices: None });
     let ResponseBody::Replace(body) = &ex.response.body else { panic!("a body") };
     let frame = decode_text(body).unwrap();
     assert_eq!(&frame[5..], b"grpc-status:16\r\ngrpc-message:{\"message\":\"who?\"}\r\n");

@@ -284,7 +284,7 @@ fn two_uses_tell_of_all_their_limits() {
     let ex = one.request(Request::get("/")).passes().ex;
     let mut ex = two.run(ex).passes().ex;
     let consumers = crate::plugin::ConsumerIndex::default();
-    let env = Env { core: one.core(), consumers: &consumers };
+    let env = Env { core: one.core(), consumers: &consumers, prices: None };
     one.plugin.tell(&mut ex, env);
     two.plugin.tell(&mut ex, env);
     let lines: Vec<String> =

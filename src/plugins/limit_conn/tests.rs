@@ -114,7 +114,7 @@ fn a_core_learns_how_long_requests_take() {
     };
     let spans = |bench: &Bench<LimitConn>| {
         let consumers = crate::plugin::ConsumerIndex::default();
-        let env = Env { core: bench.core(), consumers: &consumers };
+        let env = Env { core: bench.core(), consumers: &consumers, prices: None };
         [1, 3, 5000].map(|times| bench.plugin.span(times, env).as_millis())
     };
     assert_eq!(spans(&learnt("")), [200, 600, 60_000]);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::plugin::testing::{Bench, Desk, Request, agree, check, refuses};
 use crate::proto::head::Method;
+use crate::runtime::limits::HELD_BODY_BYTES;
 
 /// Sends requests of the key until one is refused; how many were not.
 fn admitted(bench: &Bench<LimitCount>, request: impl Fn() -> Request) -> usize {
@@ -192,13 +193,6 @@ fn a_rule_without_a_value_is_passed_over_and_one_at_least_must_be_for_the_reques
     lenient.request(Request::get("/").header("X-User", "u")).passes();
     let twice = r#"{"rules":[{"count":1,"time_window":1,"key":"$a"},{"count":2,"time_window":2,"key":"$a"}]}"#;
     refuses::<LimitCount>(twice, "duplicate key '$a' in rules");
-}
-
-#[test]
-fn a_reset_has_as_many_decimals_as_it_needs() {
-    for (millis, expected) in [(60_000, "60"), (59_990, "59.99"), (1500, "1.5"), (9, "0"), (10, "0.01")] {
-        assert_eq!(seconds(Duration::from_millis(millis), &mut [0; SECONDS_BYTES]), expected.as_bytes());
-    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rpds::HashTrieMapSync;
 
+use super::decorations::Decorations;
 use super::{House, Registry};
 use crate::base::slots::Slots;
 use crate::model::{self, Kind, Object, Raw, typed};
@@ -60,6 +61,7 @@ pub(super) struct Parts {
     pub(super) consumers: Slots<Consumer>,
     pub(super) consumer_ids: HashTrieMapSync<Arc<str>, u32>,
     pub(super) index: ConsumerIndex,
+    pub(super) decorations: Decorations,
     /// What clients are shown.
     pub(super) certificates: Certificates,
     /// What nodes are shown, by the id of its ssl.
@@ -85,6 +87,7 @@ impl Parts {
             consumers: Slots::default(),
             consumer_ids: HashTrieMapSync::default(),
             index: ConsumerIndex::default(),
+            decorations: Decorations::default(),
             certificates: Certificates::default(),
             identities: HashTrieMapSync::default(),
             global: BTreeMap::new(),
@@ -109,6 +112,7 @@ impl Parts {
             upstreams: self.upstreams.clone(),
             consumers: self.consumers.clone(),
             index: self.index.clone(),
+            prices: self.decorations.prices.clone(),
             certificates: self.certificates.clone(),
             challenges: Arc::default(),
             global: Arc::clone(&self.global_chain),
@@ -228,6 +232,7 @@ impl Parts {
                     self.streams.remove(&route, place);
                 }
             }
+            Kind::CostDecoration => self.decorations.remove(id),
             Kind::PluginMetadata | Kind::Upstream | Kind::Credential => {}
         }
     }

@@ -26,7 +26,7 @@ use crate::snapshot::references::References;
 use crate::snapshot::tls::Forge;
 
 /// What refers comes after what it refers to.
-const ORDER: [Kind; 13] = [
+const ORDER: [Kind; 14] = [
     Kind::PluginMetadata,
     Kind::Secret,
     Kind::Ssl,
@@ -34,6 +34,7 @@ const ORDER: [Kind; 13] = [
     Kind::Proto,
     Kind::PluginConfig,
     Kind::Service,
+    Kind::CostDecoration,
     Kind::ConsumerGroup,
     Kind::Consumer,
     Kind::Credential,

@@ -83,6 +83,7 @@ impl<'a> Work<'a> {
             Object::ConsumerGroup(group) => self.add_group(&name, id, &group.plugins),
             Object::Consumer(consumer) => self.add_consumer(&name, &consumer),
             Object::Credential(credential) => self.add_credential(&name, id, credential.plugins.as_ref()),
+            Object::CostDecoration(decoration) => self.add_decoration(id, &decoration),
             Object::GlobalRule(rule) => self.add_global_rule(&name, id, &rule.plugins),
             Object::Route(route) => self.add_route(&name, id, &route),
             Object::StreamRoute(route) => self.add_stream_route(&name, id, &route),

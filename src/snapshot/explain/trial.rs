@@ -159,7 +159,8 @@ impl Run<'_> {
         let consumer_before = self.ex.consumer_at;
         // Each sees a core that has seen nothing, so that what it leaves there is its own.
         let core = grounds.core();
-        let env = Env { core: &core, consumers: &grounds.snapshot.index };
+        let env =
+            Env { core: &core, consumers: &grounds.snapshot.index, prices: Some(&grounds.snapshot.prices) };
         let tried = {
             let ex = &mut *self.ex;
             // A panic costs a request one connection; here it must cost one line.

@@ -82,9 +82,10 @@ fn key_of(key: &[u8]) -> Key {
     }
     let Some((plural, id)) = name.split_once('/').filter(|(_, id)| !id.is_empty()) else { return Key::Other };
     let (kind, id) = match Kind::of_plural(plural) {
-        None | Some(Kind::Credential) => return Key::Other,
+        None | Some(Kind::Credential | Kind::CostDecoration) => return Key::Other,
         Some(Kind::Consumer) if id.contains('/') => (Kind::Credential, ObjectId::of_credential(id)),
         Some(Kind::Consumer) => (Kind::Consumer, ObjectId::of_username(id)),
+        Some(Kind::Service) if id.contains('/') => (Kind::CostDecoration, ObjectId::of_decoration(id)),
         Some(Kind::Secret) => (Kind::Secret, ObjectId::joined(id)),
         Some(kind) => (kind, id.parse()),
     };

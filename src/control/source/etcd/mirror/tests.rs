@@ -67,6 +67,7 @@ fn keys_of_every_kind_are_objects_and_others_are_passed_over() {
         "routes/1",
         "consumers/jack",
         "consumers/jack/credentials/a",
+        "services/shop/graphql_cost_decorations/a",
         "secrets/vault/1",
         "plugin_metadata/cors",
         "routes/",
@@ -75,7 +76,7 @@ fn keys_of_every_kind_are_objects_and_others_are_passed_over() {
         "credentials/a",
     ];
     let mut scene = Scene::of(&keys);
-    assert_eq!(scene.served(), &keys[..5]);
+    assert_eq!(scene.served(), &keys[..6]);
     let step = scene.some(11, &[("routes/a b", Some("{}")), ("consumers/jack/keys/1", Some("{}"))]);
     assert_eq!(step.told.len(), 2, "{:?}", step.told);
     assert!(step.changes.is_empty());

@@ -1,4 +1,4 @@
-//! `limit-count` with its counters in a Redis: one script for each kind of window, run in one step for all gateways.
+//! Counters in a Redis: one script for each kind of window, run in one step for all gateways.
 //!
 //! A fixed window is a number that expires, under the key and with the meaning that APISIX gives it: what was spent. A
 //! sliding one is a hash of the window's number and what was spent in it and before, by the clock of Redis, so that
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::leased::Leasing;
-use super::{Judged, Limit, LimitCount};
+use super::{Counter, Judged, Limit};
 use crate::base::clock::Moment;
 use crate::base::window::Spent;
 use crate::exchange::{Exchange, Reply};
@@ -17,14 +17,12 @@ use crate::plugin::redis::{Call, Script, Store};
 use crate::plugin::{Env, Step, Verdict};
 use crate::runtime::LocalId;
 
-/// What the keys begin with.
-const PREFIX: &str = "plugin-limit-count:v1:";
-
 /// What the keys of a limit begin with: its scope, whose lines begin with the name of the plugin.
 pub(super) fn keys_of(scope: &[u8]) -> Vec<u8> {
-    let behind = scope.iter().position(|byte| *byte == b'\n').map_or(scope, |end| &scope[end + 1..]);
-    let colons = behind.iter().map(|byte| if *byte == b'\n' { b':' } else { *byte });
-    PREFIX.bytes().chain(colons).collect()
+    let end = scope.iter().position(|byte| *byte == b'\n').unwrap_or(scope.len());
+    let (plugin, behind) = scope.split_at(end);
+    let colons = behind.iter().skip(1).map(|byte| if *byte == b'\n' { b':' } else { *byte });
+    [b"plugin-", plugin, b":v1:"].concat().into_iter().chain(colons).collect()
 }
 
 /// `cost limit window`, times in milliseconds; whether it is admitted, what is spent, when the window ends.
@@ -73,18 +71,23 @@ impl Afar {
         Self { store, script, leasing: interval.map(|interval| Leasing::new(sliding, interval, me)) }
     }
 
-    /// How this limit is leased: not where each request says how much there is.
-    fn leasing_of(&self, limit: &Limit) -> Option<&Leasing> {
-        self.leasing.as_ref().filter(|_| !limit.count.is_asked())
+    /// How this limit is leased: not where each request says how much there is, nor for what costs more than one.
+    fn leasing_of(&self, limit: &Limit, cost: u64) -> Option<&Leasing> {
+        self.leasing.as_ref().filter(|_| cost == 1 && !limit.count.is_asked())
     }
 }
 
-impl LimitCount {
+impl Counter {
     /// Counts the request without a wait, where what is held decides it.
-    pub(super) fn spend_held<'a>(&'a self, afar: &Afar, ex: &mut Exchange, env: Env<'a>) -> Option<Step<'a>> {
+    pub(super) fn spend_held<'a>(
+        &'a self,
+        afar: &Afar,
+        ex: &mut Exchange,
+        (env, cost): (Env<'a>, u64),
+    ) -> Option<Step<'a>> {
         // Of several rules the first ones would be spent twice when a later one has to be asked for.
         let [limit] = self.limits.as_slice() else { return None };
-        let leasing = afar.leasing_of(limit)?;
+        let leasing = afar.leasing_of(limit, cost)?;
         let till = env.core.local(self.till, || Till::new(&env.core.ledger));
         let spent = till.ask(|key| {
             let (count, _) = limit.ask_afar(ex, key).ok()?;
@@ -94,11 +97,16 @@ impl LimitCount {
     }
 
     /// Counts the request, rule by rule.
-    pub(super) async fn spend_afar(&self, afar: &Afar, ex: &mut Exchange, env: Env<'_>) -> Verdict {
+    pub(super) async fn spend_afar(
+        &self,
+        afar: &Afar,
+        ex: &mut Exchange,
+        (env, cost): (Env<'_>, u64),
+    ) -> Verdict {
         let until = afar.store.patience(env.core);
         let mut judged = false;
         for (limit_at, limit) in self.limits.iter().enumerate() {
-            let (count, spent) = match limit.spend_afar(afar, ex, (until, env)).await {
+            let (count, spent) = match limit.spend_afar(afar, ex, (until, env, cost)).await {
                 Some(Judged::Spent(count, spent)) => (count, spent),
                 Some(Judged::Passed) => continue,
                 Some(Judged::Unknown) | None if self.degrade => {
@@ -134,21 +142,26 @@ impl Limit {
     }
 
     /// Counts the request; `None` when Redis gives no answer that could be used.
-    async fn spend_afar(&self, afar: &Afar, ex: &Exchange, (until, env): (Moment, Env<'_>)) -> Option<Judged> {
+    async fn spend_afar(
+        &self,
+        afar: &Afar,
+        ex: &Exchange,
+        (until, env, cost): (Moment, Env<'_>, u64),
+    ) -> Option<Judged> {
         let mut key = Vec::with_capacity(128);
         let (count, seconds) = match self.ask_afar(ex, &mut key) {
             Ok(numbers) => numbers,
             Err(judged) => return Some(judged),
         };
         let (core, window) = (env.core, seconds.saturating_mul(1000));
-        if let Some(leasing) = afar.leasing_of(self) {
+        if let Some(leasing) = afar.leasing_of(self, cost) {
             let spent = match leasing.spend_held(core, &key, count) {
                 Some(spent) => spent,
                 None => leasing.spend(core, &afar.store, (&key, count, window), until).await?,
             };
             return Some(Judged::Spent(count, spent));
         }
-        let call = Call { key: &key, numbers: &[1, count, window], text: None };
+        let call = Call { key: &key, numbers: &[cost, count, window], text: None };
         let told = afar.store.run(core, (&afar.script, call), until).await.ok()?;
         let [admitted, spent, left] = <[i64; 3]>::try_from(told).ok()?;
         let spent = Spent {

@@ -1,4 +1,4 @@
-//! What a user of `limit-count` writes.
+//! What a user of plugins that count writes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,7 +93,8 @@ impl Config {
             Policy::Redis => redis::Policy::Redis,
             Policy::RedisCluster => redis::Policy::RedisCluster,
             Policy::RedisSentinel => {
-                return Store::watched(&self.redis(), &self.sentinels(), cx).map(|store| Some(Arc::new(store)));
+                return Store::watched(&self.redis(), &self.sentinels(), cx)
+                    .map(|store| Some(Arc::new(store)));
             }
         };
         policy.store(&self.redis(), cx)
@@ -110,6 +111,11 @@ impl Config {
         }
         let problem = format!("expected -1 or a number of at least 0.1, got {seconds}");
         Err(ConfigError::at("sync_interval", problem))
+    }
+
+    /// Whether answers say what is left.
+    pub const fn tells(&self) -> bool {
+        self.show_limit_quota_header
     }
 
     fn sentinels(&self) -> OfSentinels<'_> {

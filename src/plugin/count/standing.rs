@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Limit, LimitCount, long, within};
+use super::{Counter, Limit, long, within};
 use crate::base::window::long::Long;
 use crate::base::window::quota::{Gauge, Quota};
 use crate::base::window::{Fixed, Slide, Sliding, Spent};
@@ -14,18 +14,21 @@ use crate::plugin::standing::{Look, Whose};
 /// So often may a look at a sliding window find that one begins or ends first.
 const MOVES_MAX: usize = 4;
 
-impl LimitCount {
+impl Counter {
     /// A line for each limit, null for one that is not for whoever is looked for, or is counted elsewhere.
-    pub(super) fn standing(&self, look: Look<'_>) -> Vec<Value> {
+    pub fn standing(&self, look: Look<'_>) -> Vec<Value> {
         if self.afar.is_some() {
             return Vec::new();
         }
-        self.limits.iter().map(|limit| limit.standing(look, self.sliding).unwrap_or(Value::Null)).collect()
+        self.limits
+            .iter()
+            .map(|limit| limit.standing(look, (self.plugin, self.sliding)).unwrap_or(Value::Null))
+            .collect()
     }
 }
 
 impl Limit {
-    fn standing(&self, look: Look<'_>, sliding: bool) -> Option<Value> {
+    fn standing(&self, look: Look<'_>, (plugin, sliding): (&str, bool)) -> Option<Value> {
         let ask = |number: &Number| match (number, look.whose) {
             (Number::Fixed(number), _) => Some(*number),
             (Number::Asked(..), Whose::Request(ex)) => number.ask(ex, &mut Vec::new()),
@@ -57,7 +60,7 @@ impl Limit {
         };
         let is_used = spent.remaining < count;
         Some(json!({
-            "plugin": "limit-count",
+            "plugin": plugin,
             "per": format!("{seconds}s"),
             "count": count,
             "remaining": spent.remaining,

@@ -1,4 +1,4 @@
-//! `limit-count` with `sync_interval`: a core takes several at once from a Redis, and spends them without asking.
+//! Counting with `sync_interval`: a core takes several at once from a Redis, and spends them without asking.
 //!
 //! What is taken is counted in Redis when it is taken, so no window ever admits more than its count, whoever takes how
 //! much and whatever is lost on the way. The price is that what one core holds others can not have. So nobody gets more at
@@ -302,7 +302,9 @@ impl Tender {
             let is_last = core.chores.is_hurried();
             let unused = self.leases.collect(core.now(), is_last);
             for some in unused.chunks(AT_ONCE) {
-                let back = some.iter().map(|(key, count, mark)| self.give_back(core, key, [*count, *mark, self.slack]));
+                let back = some
+                    .iter()
+                    .map(|(key, count, mark)| self.give_back(core, key, [*count, *mark, self.slack]));
                 all(back.collect()).await;
             }
             if is_last || self.leases.keys.borrow().is_empty() {

@@ -1,0 +1,430 @@
+//! Counting what requests cost, in windows of time: what `limit-count` and `graphql-limit-count` share. Of several rules, those
+//! before the one that refuses have counted the request.
+
+use std::time::Duration;
+
+use crate::base::clock::Moment;
+use crate::base::hash::stable;
+use crate::base::window::long::Long;
+use crate::base::window::quota::{Gauge, Quota, Span};
+use crate::base::window::{Fixed, Sliding, Spent};
+use crate::exchange::{Exchange, Reply, SlotId};
+use crate::model::field::HeaderName;
+use crate::plugin::limits::{Amount, LimitKey, Number, Till, refusal, write_rate_limit};
+use crate::plugin::{CompileCx, ConfigError, Env, Step, limits};
+use crate::proto::head::HeaderList;
+use crate::runtime::LocalId;
+use crate::runtime::limits::HELD_BODY_BYTES;
+
+pub use self::config::{Config, Metadata};
+use self::config::{KeyType, Rule, WindowType};
+
+mod afar;
+mod config;
+mod leased;
+mod standing;
+
+/// The limits of one use of a plugin.
+pub struct Counter {
+    plugin: &'static str,
+    limits: Vec<Limit>,
+    sliding: bool,
+    refusal: Reply,
+    /// Whether requests pass whose limit cannot be told.
+    degrade: bool,
+    tell: bool,
+    /// Whether it is also told as the IETF has it.
+    ietf: bool,
+    /// Where counters are kept outside of this process.
+    afar: Option<afar::Afar>,
+    till: LocalId,
+    /// Tells this use from others in the slot they share.
+    me: LocalId,
+    seen: SlotId,
+}
+
+/// One counter a key.
+struct Limit {
+    count: Number,
+    window: Number,
+    key: LimitKey,
+    /// Whether a request without a value is none of its business, rather than counted by its address.
+    is_for_some: bool,
+    /// What the names of its accounts begin with.
+    scope: Vec<u8>,
+    /// What its keys in a Redis begin with.
+    keys: Vec<u8>,
+    /// What it is called where the IETF's fields tell of it.
+    name: String,
+    limit_header: String,
+    remaining_header: String,
+    reset_header: String,
+}
+
+/// What a limit makes of a request.
+enum Judged {
+    /// It is not for it.
+    Passed,
+    /// Its count or its window is no number.
+    Unknown,
+    /// What it was held against, and what is left.
+    Spent(u64, Spent),
+}
+
+/// What a limit said of the request.
+#[derive(Clone, Copy)]
+struct Told {
+    by: LocalId,
+    limit_at: usize,
+    count: u64,
+    spent: Spent,
+}
+
+/// What all limits said; the first needs no memory of its own.
+#[derive(Default)]
+struct Seen {
+    first: Option<Told>,
+    more: Vec<Told>,
+}
+
+impl Counter {
+    /// Compiles a use of the plugin `name`.
+    ///
+    /// # Errors
+    /// The rules that a type can not say.
+    pub fn compile(
+        name: &'static str,
+        config: &Config,
+        metadata: &Metadata,
+        cx: &mut CompileCx<'_>,
+    ) -> Result<Self, ConfigError> {
+        let (store, interval) = (config.store(cx)?, config.interval()?);
+        let scope = match &config.group {
+            Some(_) if cx.is_action() => return Err(ConfigError::at("group", "group is not supported")),
+            // What is compared is what was meant, not how it was written.
+            Some(group) if !cx.agree(group.as_str(), stable(format!("{config:?}").as_bytes())) => {
+                return Err(ConfigError::at("group", "group conf mismatched"));
+            }
+            Some(group) => format!("{name}\ngroup\n{}", group.as_str()),
+            None => format!("{name}\n{}\n{:x}", cx.owner(), cx.fingerprint()),
+        };
+        let mut limits = match (&config.count, &config.time_window, &config.rules) {
+            (Some(count), Some(window), None) => {
+                let text = config.key.as_str();
+                let key = match config.key_type {
+                    KeyType::Constant => LimitKey::Constant,
+                    KeyType::Var => LimitKey::of(text, limits::KeyType::Var),
+                    KeyType::VarCombination => LimitKey::of(text, limits::KeyType::VarCombination),
+                };
+                let mut limit = Limit::new(count, window, key, (name, format!("{scope}\n\n")), metadata)?;
+                if let LimitKey::Constant = limit.key {
+                    limit.scope.extend_from_slice(config.key.as_bytes());
+                }
+                vec![limit]
+            }
+            (None, None, Some(rules)) => Limit::of_rules(rules, &scope)?,
+            (None, None, None) => {
+                return Err(ConfigError::new(
+                    "expected at least one of `count` with `time_window` and `rules`",
+                ));
+            }
+            (_, _, Some(_)) => {
+                return Err(ConfigError::new(
+                    "count/time_window and rules cannot be specified at the same time",
+                ));
+            }
+            (None, _, None) => return Err(ConfigError::new("count is required when time_window is given")),
+            (_, None, None) => return Err(ConfigError::new("time_window is required when count is given")),
+        };
+        if limits.iter().any(Limit::asks_for_body) {
+            cx.needs_request_body(HELD_BODY_BYTES);
+        }
+        limits.iter_mut().for_each(|limit| limit.keys = afar::keys_of(&limit.scope));
+        let sliding = matches!(config.window_type, WindowType::Sliding);
+        let me = cx.local();
+        let status = config.rejected_code.u16();
+        Ok(Self {
+            plugin: name,
+            limits,
+            sliding,
+            refusal: refusal(status, config.rejected_msg.as_deref()),
+            degrade: config.allow_degradation,
+            tell: config.show_limit_quota_header,
+            ietf: config.ietf_headers,
+            afar: store.map(|store| afar::Afar::new(store, (sliding, interval), me)),
+            till: cx.local_of_all_uses(),
+            me,
+            // All that count tell together.
+            seen: cx.slot_of("count"),
+        })
+    }
+}
+
+impl Limit {
+    fn new(
+        count: &Amount<1>,
+        window: &Amount<1>,
+        key: LimitKey,
+        (name, scope): (&str, String),
+        metadata: &Metadata,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self {
+            count: Number::of(count).map_err(|why| ConfigError::at("count", why))?,
+            window: Number::of(window).map_err(|why| ConfigError::at("time_window", why))?,
+            key,
+            is_for_some: false,
+            scope: scope.into_bytes(),
+            keys: Vec::new(),
+            name: name.to_owned(),
+            limit_header: metadata.limit_header.as_str().to_owned(),
+            remaining_header: metadata.remaining_header.as_str().to_owned(),
+            reset_header: metadata.reset_header.as_str().to_owned(),
+        })
+    }
+
+    fn of_rules(rules: &[Rule], scope: &str) -> Result<Vec<Self>, ConfigError> {
+        let mut limits = Vec::with_capacity(rules.len());
+        for (at, rule) in rules.iter().enumerate() {
+            if rules[..at].iter().any(|other| other.key == rule.key) {
+                return Err(ConfigError::new(format!("duplicate key '{}' in rules", rule.key)));
+            }
+            limits
+                .push(Self::of_rule(rule, at, scope).map_err(|fault| fault.under(&format!("rules[{at}]")))?);
+        }
+        Ok(limits)
+    }
+
+    fn of_rule(rule: &Rule, at: usize, scope: &str) -> Result<Self, ConfigError> {
+        let key = LimitKey::combination(rule.key.as_str());
+        // Rules are numbered from 1 in headers, as APISIX does.
+        let prefix =
+            rule.header_prefix.as_ref().map_or_else(|| (at + 1).to_string(), |text| text.to_string());
+        let name = |what: &str| -> Result<HeaderName, ConfigError> {
+            format!("X-{prefix}-RateLimit-{what}")
+                .parse()
+                .map_err(|fault: ConfigError| fault.under("header_prefix"))
+        };
+        let metadata = Metadata {
+            limit_header: name("Limit")?,
+            remaining_header: name("Remaining")?,
+            reset_header: name("Reset")?,
+        };
+        let mut limit =
+            Self::new(&rule.count, &rule.time_window, key, (&prefix, format!("{scope}\n{at}\n")), &metadata)?;
+        limit.is_for_some = true;
+        if let LimitKey::Constant = limit.key {
+            limit.scope.extend_from_slice(rule.key.as_bytes());
+        }
+        Ok(limit)
+    }
+
+    fn asks_for_body(&self) -> bool {
+        self.key.asks_for_body() || self.count.asks_for_body() || self.window.asks_for_body()
+    }
+
+    /// Counts the request.
+    fn spend(&self, ex: &Exchange, (now, sliding, cost): (Moment, bool, u64), till: &Till) -> Judged {
+        let numbers = till.ask(|scratch| Some((self.count.ask(ex, scratch)?, self.window.ask(ex, scratch)?)));
+        let name = |name: &mut Vec<u8>| {
+            // Windows of different lengths can not be counted in one account.
+            if let (true, Some((_, seconds))) = (self.window.is_asked(), numbers) {
+                name.extend_from_slice(&seconds.to_le_bytes());
+            }
+            if self.is_for_some {
+                return self.key.resolve(ex, name);
+            }
+            self.key.write(ex, name);
+            true
+        };
+        let keep = numbers.and_then(|(_, seconds)| long(seconds, sliding));
+        let spent = till.with(now, (&self.scope, keep), name, |account| {
+            let (count, seconds) = numbers?;
+            let window = Duration::from_secs(seconds);
+            let spent = match (sliding, keep) {
+                (true, _) => {
+                    account.spend_sliding(&Sliding::new(count, window), now, till.since_epoch(), cost)
+                }
+                (false, Some(Long::Quota(span))) => {
+                    let spent = account.spend(&Gauge::Quota(Quota::new(count, span)), till.when(now), cost);
+                    within(spent.map_or_else(|refused| refused, |(spent, _)| spent), window)
+                }
+                (false, _) => account.spend_fixed(&Fixed::new(count, window), window, now, cost),
+            };
+            Some((count, spent))
+        });
+        match spent {
+            None => Judged::Passed,
+            Some(None) => Judged::Unknown,
+            Some(Some((count, spent))) => Judged::Spent(count, spent),
+        }
+    }
+}
+
+/// What is kept of a window beyond the process.
+fn long(seconds: u64, sliding: bool) -> Option<Long> {
+    if sliding {
+        Long::of_sliding(seconds)
+    } else {
+        Long::of_span(Span::Lasting(u32::try_from(seconds).ok()?))
+    }
+}
+
+/// Windows that are kept begin with a whole second: nobody is told that one lasts longer than it does.
+fn within(spent: Spent, window: Duration) -> Spent {
+    Spent { reset_in: spent.reset_in.min(window), ..spent }
+}
+
+impl Counter {
+    /// Counts a request that costs so much.
+    pub fn spend<'a>(&'a self, ex: &'a mut Exchange, env: Env<'a>, cost: u64) -> Step<'a> {
+        if let Some(afar) = &self.afar {
+            if let Some(step) = self.spend_held(afar, ex, (env, cost)) {
+                return step;
+            }
+            return Step::Wait(Box::pin(self.spend_afar(afar, ex, (env, cost))));
+        }
+        let till = env.core.local(self.till, || Till::new(&env.core.ledger));
+        let now = env.core.now();
+        let mut judged = false;
+        for (limit_at, limit) in self.limits.iter().enumerate() {
+            let (count, spent) = match limit.spend(ex, (now, self.sliding, cost), &till) {
+                Judged::Spent(count, spent) => (count, spent),
+                Judged::Passed => continue,
+                Judged::Unknown if self.degrade => {
+                    judged = true;
+                    continue;
+                }
+                Judged::Unknown => return Step::Reply(Reply::status(500)),
+            };
+            judged = true;
+            if let Some(refusal) = self.note(ex, limit_at, (count, spent), env) {
+                return Step::Reply(refusal);
+            }
+        }
+        // Rules of which none is for the request: whoever wrote them thought of all there are.
+        if judged || self.degrade { Step::Next } else { Step::Reply(Reply::status(500)) }
+    }
+
+    /// Keeps what a limit said for the head of the response; the answer, if it was a refusal.
+    fn note(
+        &self,
+        ex: &mut Exchange,
+        limit_at: usize,
+        (count, spent): (u64, Spent),
+        env: Env<'_>,
+    ) -> Option<Reply> {
+        if self.tell || self.ietf {
+            let told = Told { by: self.me, limit_at, count, spent };
+            let seen = ex.slots.of::<Seen>(self.seen);
+            match seen.first {
+                None => seen.first = Some(told),
+                Some(_) => seen.more.push(told),
+            }
+        }
+        if spent.admitted {
+            return None;
+        }
+        env.core.stats.limit_refusals.add(1);
+        Some(self.refusal.clone())
+    }
+
+    /// Tells in the head of the answer what is left.
+    pub fn tell(&self, ex: &mut Exchange, env: Env<'_>) {
+        let Exchange { slots, response, .. } = ex;
+        let Some(seen) = slots.get::<Seen>(self.seen) else { return };
+        let headers = &mut response.headers;
+        if self.ietf {
+            let till = env.core.local(self.till, || Till::new(&env.core.ledger));
+            till.ask(|list| self.tell_ietf(seen, headers, list));
+        }
+        for told in seen.first.iter().chain(&seen.more).filter(|told| told.by == self.me) {
+            let Some(limit) = self.limits.get(told.limit_at) else { continue };
+            let remaining = if told.spent.admitted { told.spent.remaining } else { 0 };
+            let mut digits = itoa::Buffer::new();
+            if self.tell {
+                headers.set(&limit.limit_header, digits.format(told.count).as_bytes());
+                headers.set(&limit.remaining_header, digits.format(remaining).as_bytes());
+                let mut text = [0; SECONDS_BYTES];
+                headers.set(&limit.reset_header, seconds(told.spent.reset_in, &mut text));
+            }
+            if !told.spent.admitted {
+                let wait = told.spent.reset_in.as_millis().div_ceil(1000) as u64;
+                headers.set("Retry-After", digits.format(wait.max(1)).as_bytes());
+            }
+        }
+    }
+}
+
+impl Counter {
+    /// The same as the IETF has it, with an item for each limit.
+    fn tell_ietf(&self, seen: &Seen, headers: &mut HeaderList, list: &mut Vec<u8>) {
+        let mine = || {
+            let all = seen.first.iter().chain(&seen.more).filter(|told| told.by == self.me);
+            all.filter_map(|told| Some((told, self.limits.get(told.limit_at)?)))
+        };
+        if mine().next().is_none() {
+            return;
+        }
+        // Another use has begun the lists.
+        let follows = seen.first.as_ref().is_some_and(|told| told.by != self.me);
+        let put = if follows { HeaderList::add } else { HeaderList::set };
+        list.clear();
+        for (told, limit) in mine() {
+            limit.write_policy(told.count, list);
+        }
+        put(headers, "RateLimit-Policy", list);
+        list.clear();
+        for (told, limit) in mine() {
+            let remaining = if told.spent.admitted { told.spent.remaining } else { 0 };
+            write_rate_limit(&limit.name, remaining, Some(told.spent.reset_in), list);
+        }
+        put(headers, "RateLimit", list);
+    }
+}
+
+impl Limit {
+    /// Its item of a `RateLimit-Policy`; a window that the request says is not told.
+    fn write_policy(&self, count: u64, out: &mut Vec<u8>) {
+        let mut digits = itoa::Buffer::new();
+        out.extend_from_slice(if out.is_empty() { b"\"" } else { b", \"" });
+        out.extend_from_slice(self.name.as_bytes());
+        out.extend_from_slice(b"\";q=");
+        out.extend_from_slice(digits.format(count).as_bytes());
+        if let Number::Fixed(seconds) = self.window {
+            out.extend_from_slice(b";w=");
+            out.extend_from_slice(digits.format(seconds).as_bytes());
+        }
+    }
+}
+
+/// Room for seconds with two decimals.
+const SECONDS_BYTES: usize = 24;
+
+/// Seconds with as many decimals as they have, at most two.
+fn seconds(time: Duration, text: &mut [u8; SECONDS_BYTES]) -> &[u8] {
+    let mut digits = itoa::Buffer::new();
+    let whole = digits.format(time.as_secs()).as_bytes();
+    let hundredths = (time.subsec_millis() / 10) as u8;
+    let behind = [b'.', b'0' + hundredths / 10, b'0' + hundredths % 10];
+    let decimals = match hundredths {
+        0 => 0,
+        tenths if tenths % 10 == 0 => 2,
+        _ => 3,
+    };
+    let length = whole.len() + decimals;
+    text[..whole.len()].copy_from_slice(whole);
+    text[whole.len()..length].copy_from_slice(&behind[..decimals]);
+    &text[..length]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reset_has_as_many_decimals_as_it_needs() {
+        for (millis, expected) in [(60_000, "60"), (59_990, "59.99"), (1500, "1.5"), (9, "0"), (10, "0.01")] {
+            assert_eq!(seconds(Duration::from_millis(millis), &mut [0; SECONDS_BYTES]), expected.as_bytes());
+        }
+    }
+}
