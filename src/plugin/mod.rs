@@ -15,6 +15,7 @@ pub mod consumers;
 pub mod header_edits;
 pub mod inner;
 pub mod limits;
+pub mod logger;
 pub mod phase;
 pub mod redis;
 pub mod regex_uri;

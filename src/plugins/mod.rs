@@ -192,6 +192,7 @@ plugins! {
     fault_injection: FaultInjection,
     grpc_transcode: GrpcTranscode,
     grpc_web: GrpcWeb,
+    http_logger: HttpLogger,
     ip_restriction: IpRestriction,
     key_auth: KeyAuth,
     limit: Limit,

@@ -44,6 +44,7 @@ mod http2;
 mod http2_abuse;
 mod http2_attacks;
 mod http2_stalls;
+mod http_logger;
 mod limiting;
 mod limits;
 mod limits_exact;
