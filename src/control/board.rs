@@ -26,7 +26,7 @@ pub(crate) struct Board {
     pub(crate) registry: Registry,
     /// Access-log lines the sink could not write.
     pub(crate) lines_lost: AtomicU64,
-    /// What became of lines for servers of syslog.
+    /// What became of entries of logs that are for others.
     pub(crate) shipped: Arc<Shipped>,
     pub(crate) started_at: UnixMs,
     is_draining: AtomicBool,

@@ -76,6 +76,11 @@ impl Dialer {
         Self { protocol: b"", config: None, ..self }
     }
 
+    /// The same, where the certificate of the other side is checked, or not.
+    pub(crate) fn verifying(self, is_verified: bool) -> Self {
+        Self { is_verified, config: None, ..self }
+    }
+
     /// For the members of an etcd.
     pub(crate) fn to_etcd(settings: &Settings, etcd: &EtcdSettings) -> Self {
         let tls = &etcd.tls;

@@ -189,8 +189,10 @@ impl<'a> Run<'a> {
     /// What there was of a body is told by the exchange.
     fn note_upload(&mut self) {
         self.ex.bytes_in += self.upload.bytes();
-        if let Some(kept) = self.upload.take_kept() {
-            self.ex.request.body = Body::Held(kept);
+        match self.upload.take_kept() {
+            Some((kept, true)) => self.ex.request.body = Body::Held(kept),
+            Some((kept, false)) => self.ex.request.body_beginning = kept,
+            None => {}
         }
     }
 

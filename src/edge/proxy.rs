@@ -234,7 +234,7 @@ impl Run<'_> {
             out.extend_from_slice(body);
         } else {
             self.upload.limit(self.ex.request.body_bound(core.limits.body_bytes_max));
-            self.upload.keep(self.ex.request.kept_body_bytes_max);
+            self.upload.keep(self.ex.request.kept_body_bytes_max, self.ex.request.logged_body_bytes_max);
             let received = self.ex.request.headers.received();
             if let Err(fault) = self.upload.take_received(core, received, &mut out) {
                 core.buffers.give_back(out);

@@ -58,8 +58,36 @@ pub(super) struct Upload {
     /// All of it is in the exchange.
     held: bool,
     /// A copy of what passes, while it is not too long.
-    kept: Option<Vec<u8>>,
-    kept_bytes_max: usize,
+    copy: Copied,
+}
+
+/// A copy of a body, or of its beginning.
+#[derive(Debug, Default)]
+struct Copied {
+    bytes: Option<Vec<u8>>,
+    bytes_max: usize,
+    /// Of one that is longer, so much stays.
+    beginning_max: usize,
+    /// It was longer.
+    is_cut: bool,
+}
+
+impl Copied {
+    fn add(&mut self, piece: &[u8]) {
+        let Some(bytes) = &mut self.bytes else { return };
+        let most = if self.is_cut { self.beginning_max } else { self.bytes_max };
+        if bytes.len() + piece.len() <= most {
+            return bytes.extend_from_slice(piece);
+        }
+        self.is_cut = true;
+        if self.beginning_max == 0 {
+            self.bytes = None;
+            return;
+        }
+        bytes.truncate(self.beginning_max);
+        let room = self.beginning_max - bytes.len();
+        bytes.extend_from_slice(&piece[..room.min(piece.len())]);
+    }
 }
 
 impl Upload {
@@ -93,15 +121,17 @@ impl Upload {
         self.bytes_max = bytes_max;
     }
 
-    /// Keeps a copy of what passes from here on, if it is no longer than that.
-    pub(super) fn keep(&mut self, bytes_max: usize) {
-        self.kept = (bytes_max > 0).then(Vec::new);
-        self.kept_bytes_max = bytes_max;
+    /// Keeps a copy of what passes from here on, if it is no longer than `whole_max`; else of its beginning.
+    pub(super) fn keep(&mut self, whole_max: usize, beginning_max: usize) {
+        let bytes_max = whole_max.max(beginning_max);
+        let bytes = (bytes_max > 0).then(Vec::new);
+        self.copy = Copied { bytes, bytes_max, beginning_max, is_cut: false };
     }
 
-    /// The copy, if all of the body was taken and is in it.
-    pub(super) fn take_kept(&mut self) -> Option<Vec<u8>> {
-        self.kept.take().filter(|_| self.is_done())
+    /// The copy, and whether all of the body was taken and is in it.
+    pub(super) fn take_kept(&mut self) -> Option<(Vec<u8>, bool)> {
+        let is_whole = self.is_done() && !self.copy.is_cut;
+        self.copy.bytes.take().map(|copy| (copy, is_whole))
     }
 
     /// Whether all of it was taken.
@@ -151,7 +181,7 @@ impl Upload {
             Left::Length(left) => {
                 let count = waiting.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 out.extend_from_slice(&waiting[..count]);
-                keep(&mut self.kept, self.kept_bytes_max, &waiting[..count]);
+                self.copy.add(&waiting[..count]);
                 self.at += count;
                 *left -= count as u64;
                 if *left == 0 {
@@ -171,7 +201,7 @@ impl Upload {
                     }
                 };
                 self.at += step.consumed;
-                keep(&mut self.kept, self.kept_bytes_max, &piece[..step.data]);
+                self.copy.add(&piece[..step.data]);
                 if step.data > 0 {
                     chunked::write_size(out, step.data);
                     out.extend_from_slice(&piece[..step.data]);
@@ -219,14 +249,14 @@ impl Upload {
                 if *left == 0 {
                     self.left = Left::Nothing;
                 }
-                keep(&mut self.kept, self.kept_bytes_max, &buffer[PIECE_HEAD..PIECE_HEAD + data]);
+                self.copy.add(&buffer[PIECE_HEAD..PIECE_HEAD + data]);
                 self.keep_beyond(core, &mut buffer, PIECE_HEAD + data);
                 self.count(data).map(|()| PIECE_HEAD)
             }
             Left::Chunked(decoder) => match decoder.decode(&mut buffer[PIECE_HEAD..]) {
                 Err(_) => Err(UploadFault::Malformed),
                 Ok(step) => {
-                    keep(&mut self.kept, self.kept_bytes_max, &buffer[PIECE_HEAD..PIECE_HEAD + step.data]);
+                    self.copy.add(&buffer[PIECE_HEAD..PIECE_HEAD + step.data]);
                     let mut ending = Vec::new();
                     if step.done {
                         write_last_chunk(&mut ending, decoder);
@@ -342,14 +372,6 @@ impl Upload {
             return (Vec::new(), Some((buffer, self.at)));
         }
         (buffer, None)
-    }
-}
-
-/// Adds a piece to a copy, if there is one; one that grows too long is let go.
-fn keep(kept: &mut Option<Vec<u8>>, bytes_max: usize, piece: &[u8]) {
-    match kept {
-        Some(copy) if copy.len() + piece.len() <= bytes_max => copy.extend_from_slice(piece),
-        _ => *kept = None,
     }
 }
 

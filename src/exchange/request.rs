@@ -30,6 +30,10 @@ pub struct Request {
     /// The most bytes of body of which a copy is kept as it passes, for `LOG` to see as held; 0 keeps none. A longer one
     /// is not kept.
     pub kept_body_bytes_max: usize,
+    /// The most bytes of the beginning of a body of which a copy is kept as it passes, for `LOG`; 0 keeps none.
+    pub logged_body_bytes_max: usize,
+    /// That beginning, where the body is longer or did not come whole; else it is held.
+    pub body_beginning: Vec<u8>,
     /// The most bytes of body that are held before `ACCESS` because a plugin's `REWRITE` asked for it; 0 holds none.
     pub held_body_bytes_max: usize,
     pub forward: Forward,
@@ -166,6 +170,8 @@ impl Request {
         self.content_length = None;
         self.body_bytes_max = 0;
         self.kept_body_bytes_max = 0;
+        self.logged_body_bytes_max = 0;
+        self.body_beginning = Vec::new();
         self.held_body_bytes_max = 0;
         self.forward.target.clear();
         self.forward.host.clear();

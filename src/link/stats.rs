@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::lines::LOGGERS;
+
 /// A number that one thread writes and others read.
 #[derive(Debug, Default)]
 pub struct Cell(AtomicU64);
@@ -142,6 +144,8 @@ macro_rules! core_stats {
             pub reasons: [Cell; REASONS_MAX],
             /// Connections of HTTP/2 that were ended for what came too often, by its place in the table of the meter.
             pub http2_abuses: [Cell; ABUSES_MAX],
+            /// Entries of logs that found no room on their way to the control thread, by whose they are.
+            pub entry_drops: [Cell; LOGGERS.len()],
         }
     };
 }
@@ -220,8 +224,6 @@ core_stats! {
     /// Access-log lines and other reports that found no room.
     log_drops,
     report_drops,
-    /// Lines for servers of syslog that found no room on their way to the control thread.
-    syslog_drops,
     /// Metric series refused because there were too many.
     series_overflow,
     /// Upgraded connections open now.

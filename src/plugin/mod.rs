@@ -16,6 +16,7 @@ pub mod count;
 pub mod header_edits;
 pub mod inner;
 pub mod limits;
+pub mod logger;
 pub mod phase;
 pub mod redis;
 pub mod regex_uri;

@@ -343,6 +343,11 @@ impl<P: Plugin> Bench<P> {
             .collect()
     }
 
+    /// All that was told since the last call.
+    pub(crate) fn reports(&self) -> Vec<Report> {
+        self.stage.inbox.reports.try_iter().collect()
+    }
+
     /// The lines noted for the log since the last call.
     pub(crate) fn notes(&self) -> Vec<String> {
         let reports = self.stage.inbox.reports.try_iter();

@@ -193,6 +193,7 @@ plugins! {
     graphql_limit_count: GraphqlLimitCount,
     grpc_transcode: GrpcTranscode,
     grpc_web: GrpcWeb,
+    http_logger: HttpLogger,
     ip_restriction: IpRestriction,
     key_auth: KeyAuth,
     ldap_auth: LdapAuth,

@@ -9,13 +9,10 @@
 //!     log_format: {client: $remote_addr, what: "$request_method $uri", status: $status}
 //! ```
 //!
-//! A core collects lines and hands them over in batches; the control thread sends them (`control/export/shipping.rs`). Nothing
-//! that is asked for waits for it: what finds no room is dropped and counted. Differs from APISIX: lines are never sent
+//! A core collects lines and the control thread sends them (`plugin/logger/mod.rs`). Differs from APISIX: lines are never sent
 //! on the spot; bodies are not logged; certificates are verified with `tls`; unknown fields are refused.
 
-use std::cell::{Cell, RefCell};
-use std::pin::Pin;
-use std::rc::Rc;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,17 +20,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::base::clock;
 use crate::exchange::Exchange;
-use crate::link::lines::{Carrier, Destination};
-use crate::link::outbox::Report;
+use crate::link::lines::{Carrier, Destination, Logger};
 use crate::model::field::{InRange, Port, Seconds, Text};
+use crate::plugin::logger::{Batches, Entry, Logged, Shape};
 use crate::plugin::{CompileCx, ConfigError, Env, Observe, Plugin};
-use crate::runtime::chore::Chore;
-use crate::runtime::{Core, LocalId};
 
-mod entry;
-
-use entry::Entry;
+/// Facility 5 (syslog), severity 6 (informational), version 1.
+const BEGIN: &[u8] = b"<46>1 ";
+/// By which receivers know the sender; APISIX's, so that their rules stay.
+const APP_NAME: &str = "apisix";
+/// The longest name of a host (RFC 5424 6).
+const HOST_BYTES_MAX: usize = 255;
 
 /// A line for each request, or stream, to a server of syslog.
 #[derive(Deserialize, JsonSchema)]
@@ -137,23 +136,8 @@ const fn retry_delay() -> Seconds {
 
 /// What the core reads.
 pub struct Syslog {
-    to: Arc<Destination>,
     entry: Entry,
-    batch: LocalId,
-    flush_bytes: usize,
-    flush_lines: u64,
-    age: Duration,
-}
-
-/// Lines of one core that wait to leave.
-#[derive(Debug, Default)]
-struct Batch {
-    bytes: RefCell<Vec<u8>>,
-    lines: Cell<u64>,
-    /// Where values are written before they are quoted.
-    scratch: RefCell<Vec<u8>>,
-    /// Somebody sees to it that they leave.
-    is_looked_after: Cell<bool>,
+    batches: Batches,
 }
 
 impl Plugin for Syslog {
@@ -178,82 +162,56 @@ impl Plugin for Syslog {
         if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte)) {
             return Err(ConfigError::at("host", format!("expected a name or an address, got {host:?}")));
         }
+        let to = Destination {
+            logger: Logger::Syslog,
+            host: host.into(),
+            port: config.port.get(),
+            carrier,
+            timeout: Duration::from_millis(config.timeout.u64()),
+            waiting_bytes_max: config.drop_limit.usize(),
+            waiting_entries_max: u64::MAX,
+            retries: config.max_retry_count.u32(),
+            retry_delay: config.retry_delay.get(),
+        };
         Ok(Self {
-            to: Arc::new(Destination {
-                host: host.into(),
-                port: config.port.get(),
-                carrier,
-                timeout: Duration::from_millis(config.timeout.u64()),
-                waiting_bytes_max: config.drop_limit.usize(),
-                retries: config.max_retry_count.u32(),
-                retry_delay: config.retry_delay.get(),
-            }),
-            entry: Entry::compile(config.log_format.or(metadata.log_format))?,
-            batch: cx.local(),
-            flush_bytes: config.flush_limit.usize(),
-            flush_lines: config.batch_max_size.u64(),
-            age: config.inactive_timeout.get().min(config.buffer_duration.get()),
+            entry: Entry::compile(config.log_format.or(metadata.log_format), None)?,
+            batches: Batches {
+                to: Arc::new(to),
+                shape: Shape::Lines,
+                waiting: cx.local(),
+                bytes: config.flush_limit.usize(),
+                entries: config.batch_max_size.u64(),
+                age: config.inactive_timeout.get().min(config.buffer_duration.get()),
+            },
         })
     }
 }
 
 impl Syslog {
     fn note(&self, ex: &Exchange, env: Env<'_>) {
-        let core = env.core;
-        let batch = core.local(self.batch, Batch::default);
-        let mut bytes = batch.bytes.borrow_mut();
-        self.entry.write_line(ex, &mut batch.scratch.borrow_mut(), &mut bytes);
-        let is_due = bytes.len() >= self.flush_bytes;
-        drop(bytes);
-        batch.lines.set(batch.lines.get() + 1);
-        if is_due || batch.lines.get() >= self.flush_lines {
-            return batch.leave(core, &self.to);
-        }
-        if !batch.is_looked_after.replace(true) {
-            let errand = Look { batch: Rc::clone(&batch), to: Arc::clone(&self.to), age: self.age };
-            if core.chores.give(Box::new(errand)).is_err() {
-                batch.is_looked_after.set(false);
-                batch.leave(core, &self.to);
-            }
-        }
+        self.batches.take(env.core, |scratch, out| self.write_line(ex, scratch, out));
+    }
+
+    /// Appends the line of an exchange, with its end.
+    fn write_line(&self, ex: &Exchange, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+        out.extend_from_slice(BEGIN);
+        clock::write_rfc3339(out, ex.timing.received_at);
+        out.push(b' ');
+        write_host(ex.request.host.as_bytes(), out);
+        // Writing to a vector can not fail.
+        let _ = write!(out, " {APP_NAME} {} - - ", std::process::id());
+        self.entry.write(ex, Logged::default(), scratch, out);
+        out.push(b'\n');
     }
 }
 
-impl Batch {
-    fn leave(&self, core: &Core, to: &Arc<Destination>) {
-        let lines = self.lines.take();
-        if lines == 0 {
-            return;
-        }
-        let report = Report::Lines { to: Arc::clone(to), bytes: self.bytes.take(), lines };
-        if core.outbox.send(report).is_err() {
-            core.stats.syslog_drops.add(lines);
-        }
+/// A host as RFC 5424 has it: of printable ASCII, and never empty.
+fn write_host(host: &[u8], out: &mut Vec<u8>) {
+    if host.is_empty() {
+        return out.push(b'-');
     }
-}
-
-/// Sees to it that no line waits for longer than it may.
-#[derive(Debug)]
-struct Look {
-    batch: Rc<Batch>,
-    to: Arc<Destination>,
-    age: Duration,
-}
-
-impl Chore for Look {
-    fn run<'a>(self: Box<Self>, core: &'a Core) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
-        Box::pin(async move {
-            loop {
-                core.chores.rest(core, self.age).await;
-                if self.batch.lines.get() == 0 || core.chores.is_hurried() {
-                    break;
-                }
-                self.batch.leave(core, &self.to);
-            }
-            self.batch.is_looked_after.set(false);
-            self.batch.leave(core, &self.to);
-        })
-    }
+    let shown = host.iter().take(HOST_BYTES_MAX);
+    out.extend(shown.map(|byte| if byte.is_ascii_graphic() { *byte } else { b'?' }));
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ mod http2;
 mod http2_abuse;
 mod http2_attacks;
 mod http2_stalls;
+mod http_logger;
 mod ldap;
 mod limiting;
 mod limits;

@@ -85,7 +85,9 @@ fn telling(origin: &Origin, config: Value) -> Setup {
 }
 
 fn count(gateway: &Gateway, outcome: &str) -> f64 {
-    gateway.metric(&format!("ringway_syslog_lines_total{{outcome=\"{outcome}\"}}")).expect("it is counted")
+    gateway
+        .metric(&format!("ringway_log_entries_total{{plugin=\"syslog\",outcome=\"{outcome}\"}}"))
+        .expect("it is counted")
 }
 
 fn each_request_is_a_line() {

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::super::board::Board;
 use super::exposition::{Kind, Page, escaped};
+use crate::link::lines::LOGGERS;
 use crate::link::stats::{Cell, CoreStats, HTTP2_ABUSES, LAG_BOUNDS_US};
 
 /// All of it.
@@ -11,7 +12,7 @@ pub(super) fn write(page: &mut Page, board: &Board) {
     cores(page, board);
     connections(page, board);
     copies(page, board);
-    syslog(page, board);
+    entries(page, board);
     abuses(page, board);
     answers(page, board);
 }
@@ -246,14 +247,21 @@ fn copies(page: &mut Page, board: &Board) {
     }
 }
 
-/// What became of lines for servers of syslog.
-fn syslog(page: &mut Page, board: &Board) {
-    let (shipped, on_cores) = (&board.shipped, board.sum(|core| core.syslog_drops.get()));
-    let help = "Lines for servers of syslog, by what became of them";
-    page.family("ringway_syslog_lines_total", Kind::Counter, help)
-        .sample("outcome=\"sent\"", shipped.sent.load(Ordering::Relaxed))
-        .sample("outcome=\"dropped\"", shipped.dropped.load(Ordering::Relaxed) + on_cores)
-        .sample("outcome=\"failed\"", shipped.failed.load(Ordering::Relaxed));
+/// What became of entries of logs that are for others.
+fn entries(page: &mut Page, board: &Board) {
+    let help = "Entries of logs for others, by the plugin they are of and by what became of them";
+    let mut family = page.family("ringway_log_entries_total", Kind::Counter, help);
+    for (at, name) in LOGGERS.iter().enumerate() {
+        let (fate, on_cores) = (&board.shipped.of[at], board.sum(|core| core.entry_drops[at].get()));
+        let outcomes = [
+            ("sent", fate.sent.load(Ordering::Relaxed)),
+            ("dropped", fate.dropped.load(Ordering::Relaxed) + on_cores),
+            ("failed", fate.failed.load(Ordering::Relaxed)),
+        ];
+        for (outcome, count) in outcomes {
+            family.sample(&format!("plugin=\"{name}\",outcome=\"{outcome}\""), count);
+        }
+    }
 }
 
 /// Connections of HTTP/2 that had to be ended.

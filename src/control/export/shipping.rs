@@ -10,16 +10,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use hyper::body::Bytes;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::UdpSocket;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
+use crate::base::clock::{self, Moment};
 use crate::base::hash::Map;
 use crate::control::dial::{Dialer, Stream};
 use crate::control::log;
-use crate::link::lines::{Carrier, Destination};
+use crate::link::lines::{Carrier, Destination, LOGGERS};
+
+use super::posting::Poster;
 
 /// Destinations at a time; lines for others are dropped.
 const DESTINATIONS_MAX: usize = 256;
@@ -29,14 +33,24 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// How long is waited for the end of a connection that may be over, before a batch.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// What became of lines.
+/// How long nothing more is said of lines that are dropped.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// What became of lines of one kind.
 #[derive(Debug, Default)]
-pub(crate) struct Shipped {
+pub(crate) struct Fate {
     pub(crate) sent: AtomicU64,
     /// No room was left for them.
     pub(crate) dropped: AtomicU64,
     /// All tries failed.
     pub(crate) failed: AtomicU64,
+}
+
+/// What became of lines.
+#[derive(Debug, Default)]
+pub(crate) struct Shipped {
+    /// By whose they are.
+    pub(crate) of: [Fate; LOGGERS.len()],
     /// Tasks under way.
     tasks: AtomicUsize,
 }
@@ -59,12 +73,34 @@ pub(crate) struct Shipping {
     dialer: Dialer,
     shipped: Arc<Shipped>,
     roads: Map<Arc<Destination>, Road>,
+    /// When it was last said that something was dropped.
+    told: Option<Moment>,
 }
 
 /// The way to one destination.
 struct Road {
     batches: UnboundedSender<Batch>,
-    waiting_bytes: Arc<AtomicUsize>,
+    waiting: Arc<Waiting>,
+}
+
+/// What waits for one destination, what is being sent included.
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: AtomicUsize,
+    lines: AtomicU64,
+}
+
+impl Waiting {
+    /// Whether so much more had room.
+    fn add(&self, bytes: usize, lines: u64, to: &Destination) -> bool {
+        let has_room = self.bytes.fetch_add(bytes, Relaxed) + bytes <= to.waiting_bytes_max;
+        (self.lines.fetch_add(lines, Relaxed) + lines <= to.waiting_entries_max) & has_room
+    }
+
+    fn sub(&self, bytes: usize, lines: u64) {
+        self.bytes.fetch_sub(bytes, Relaxed);
+        self.lines.fetch_sub(lines, Relaxed);
+    }
 }
 
 struct Batch {
@@ -75,22 +111,39 @@ struct Batch {
 impl Shipping {
     /// Sends from the runtime it is made in.
     pub(crate) fn new(dialer: Dialer, shipped: Arc<Shipped>) -> Self {
-        Self { runtime: Handle::current(), dialer: dialer.saying_nothing(), shipped, roads: Map::default() }
+        Self {
+            runtime: Handle::current(),
+            dialer: dialer.saying_nothing(),
+            shipped,
+            roads: Map::default(),
+            told: None,
+        }
     }
 
     /// Takes a batch of so many lines, each with its end, or counts it as dropped.
     pub(crate) fn take(&mut self, to: &Arc<Destination>, bytes: Vec<u8>, lines: u64) {
         if self.roads.get(to).is_none_or(|road| road.batches.is_closed()) && !self.open(to) {
-            self.shipped.dropped.fetch_add(lines, Relaxed);
-            return;
+            return self.drop(to, lines);
         }
         let Some(road) = self.roads.get(to) else { return };
         let size = bytes.len();
-        if road.waiting_bytes.fetch_add(size, Relaxed) + size > to.waiting_bytes_max
-            || road.batches.send(Batch { bytes, lines }).is_err()
-        {
-            road.waiting_bytes.fetch_sub(size, Relaxed);
-            self.shipped.dropped.fetch_add(lines, Relaxed);
+        if !road.waiting.add(size, lines, to) || road.batches.send(Batch { bytes, lines }).is_err() {
+            road.waiting.sub(size, lines);
+            self.drop(to, lines);
+        }
+    }
+
+    /// Counts lines that have no room, and says so now and then.
+    fn drop(&mut self, to: &Destination, lines: u64) {
+        let dropped = &self.shipped.of[to.logger as usize].dropped;
+        let all = dropped.fetch_add(lines, Relaxed) + lines;
+        let now = clock::now();
+        if self.told.is_none_or(|told| now.since(told) >= QUIET) {
+            self.told = Some(now);
+            let (name, place) = (to.logger.name(), place(to));
+            log::warn(format!(
+                "{name}: no room for what waits for {place}; {all} entries were dropped so far"
+            ));
         }
     }
 
@@ -103,18 +156,21 @@ impl Shipping {
             return false;
         }
         let (batches, coming) = unbounded_channel();
-        let waiting_bytes = Arc::default();
+        let waiting: Arc<Waiting> = Arc::default();
         let carter = Carter {
             to: Arc::clone(to),
-            dialer: self.dialer.clone(),
-            waiting_bytes: Arc::clone(&waiting_bytes),
+            dialer: match &to.carrier {
+                Carrier::Http(post) => self.dialer.clone().verifying(post.is_verified),
+                Carrier::Tcp | Carrier::Tls | Carrier::Udp => self.dialer.clone(),
+            },
+            waiting: Arc::clone(&waiting),
             shipped: Arc::clone(&self.shipped),
             open: None,
             is_told: false,
         };
         self.shipped.tasks.fetch_add(1, Relaxed);
         self.runtime.spawn(carter.work(coming));
-        self.roads.insert(Arc::clone(to), Road { batches, waiting_bytes });
+        self.roads.insert(Arc::clone(to), Road { batches, waiting });
         true
     }
 }
@@ -122,13 +178,22 @@ impl Shipping {
 enum Open {
     Stream(Box<dyn Stream>),
     Datagrams(UdpSocket),
+    Posts(Poster),
+}
+
+/// Where lines go, in words.
+fn place(to: &Destination) -> String {
+    match &to.carrier {
+        Carrier::Http(post) => format!("{}://{}", if post.is_tls { "https" } else { "http" }, post.authority),
+        Carrier::Tcp | Carrier::Tls | Carrier::Udp => format!("{}:{}", to.host, to.port),
+    }
 }
 
 /// Who sends to one destination.
 struct Carter {
     to: Arc<Destination>,
     dialer: Dialer,
-    waiting_bytes: Arc<AtomicUsize>,
+    waiting: Arc<Waiting>,
     shipped: Arc<Shipped>,
     open: Option<Open>,
     /// It was said that it can not be reached, and not yet that it can.
@@ -158,9 +223,11 @@ impl Carter {
     }
 
     async fn deliver(&mut self, batch: Batch) {
+        let (size, lines) = (batch.bytes.len(), batch.lines);
+        let bytes = Bytes::from(batch.bytes);
         let mut tries = 0;
         let outcome = loop {
-            match self.send(&batch.bytes).await {
+            match self.send(&bytes).await {
                 Ok(()) => break Ok(()),
                 Err(error) if tries >= self.to.retries => break Err(error),
                 Err(_) => {
@@ -169,27 +236,31 @@ impl Carter {
                 }
             }
         };
-        self.waiting_bytes.fetch_sub(batch.bytes.len(), Relaxed);
-        let count = if outcome.is_ok() { &self.shipped.sent } else { &self.shipped.failed };
-        count.fetch_add(batch.lines, Relaxed);
-        let place = || format!("{}:{}", self.to.host, self.to.port);
+        self.waiting.sub(size, lines);
+        let fate = &self.shipped.of[self.to.logger as usize];
+        let count = if outcome.is_ok() { &fate.sent } else { &fate.failed };
+        count.fetch_add(lines, Relaxed);
+        let (name, place) = (self.to.logger.name(), || place(&self.to));
         match outcome {
             Err(error) if !self.is_told => {
-                log::warn(format!("syslog: {} can not be reached: {error}; lines are lost", place()));
+                log::warn(format!("{name}: {} can not be reached: {error}; lines are lost", place()));
                 self.is_told = true;
             }
             Ok(()) if self.is_told => {
-                log::info(format!("syslog: {} is reached again", place()));
+                log::info(format!("{name}: {} is reached again", place()));
                 self.is_told = false;
             }
             _ => {}
         }
     }
 
-    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if let Some(Open::Stream(stream)) = &mut self.open
-            && is_over(stream).await
-        {
+    async fn send(&mut self, bytes: &Bytes) -> io::Result<()> {
+        let is_over = match &mut self.open {
+            Some(Open::Stream(stream)) => is_over(stream).await,
+            Some(Open::Posts(poster)) => poster.is_over().await,
+            Some(Open::Datagrams(_)) | None => false,
+        };
+        if is_over {
             self.open = None;
         }
         let within = self.to.timeout;
@@ -203,6 +274,7 @@ impl Carter {
                     stream.write_all(bytes).await?;
                     stream.flush().await
                 }
+                Open::Posts(poster) => poster.post(bytes.clone()).await,
                 Open::Datagrams(socket) => {
                     for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                         socket.send(line).await?;
@@ -218,9 +290,16 @@ impl Carter {
 
     async fn connect(&mut self) -> io::Result<Open> {
         let to = Arc::clone(&self.to);
-        if to.carrier != Carrier::Udp {
-            let is_tls = to.carrier == Carrier::Tls;
-            return self.dialer.dial(&to.host, to.port, is_tls).await.map(Open::Stream);
+        match &to.carrier {
+            Carrier::Tcp | Carrier::Tls => {
+                let is_tls = to.carrier == Carrier::Tls;
+                return self.dialer.dial(&to.host, to.port, is_tls).await.map(Open::Stream);
+            }
+            Carrier::Http(post) => {
+                let stream = self.dialer.dial(&to.host, to.port, post.is_tls).await?;
+                return Poster::over(stream, post.clone()).await.map(Open::Posts);
+            }
+            Carrier::Udp => {}
         }
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for address in tokio::net::lookup_host((&*to.host, to.port)).await? {

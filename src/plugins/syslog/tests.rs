@@ -9,7 +9,7 @@ fn line(format: &str, request: Request) -> String {
     let bench = check::<Syslog>(&config).expect("valid");
     let outcome = bench.request(request).passes();
     let (mut scratch, mut out) = (Vec::new(), Vec::new());
-    bench.plugin.entry.write_line(&outcome.ex, &mut scratch, &mut out);
+    bench.plugin.write_line(&outcome.ex, &mut scratch, &mut out);
     String::from_utf8(out).expect("text")
 }
 

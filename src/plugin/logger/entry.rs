@@ -1,4 +1,4 @@
-//! What a line says: the head of RFC 5424, and an object of JSON.
+//! What an entry of a log says: an object of JSON, with the fields of a format or with all there is to say.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -6,37 +6,70 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::base::address::Shown;
-use crate::base::clock;
 use crate::base::text::{form_decode, write_json_string};
 use crate::exchange::Exchange;
 use crate::expr::Template;
 use crate::model::ConfigError;
 use crate::proto::head::HeaderList;
 
-/// Facility 5 (syslog), severity 6 (informational), version 1.
-const BEGIN: &[u8] = b"<46>1 ";
-/// By which receivers know the sender; APISIX's, so that their rules stay.
-const APP_NAME: &str = "apisix";
-/// The longest name of a host (RFC 5424 6).
-const HOST_BYTES_MAX: usize = 255;
-/// Longest part of a request that is logged.
+/// Longest part of a request that is logged, but for bodies, which have limits of their own.
 const TEXT_BYTES: usize = 2048;
 /// How deep fields may lie in fields.
 const DEPTH_MAX: usize = 5;
+/// Fields of an entry that says all there is to say.
+const ALWAYS: &[&str] = &[
+    "request",
+    "response",
+    "stream",
+    "server",
+    "upstream",
+    "service_id",
+    "route_id",
+    "consumer",
+    "client_ip",
+    "start_time",
+    "latency",
+    "upstream_latency",
+    "apisix_latency",
+];
 
-/// The object.
-pub(super) enum Entry {
-    /// All there is to say.
-    Whole { hostname: String },
+/// What entries say.
+pub struct Entry {
+    what: What,
+    /// What stands for the route where there is none; `None`: nothing in a format, an empty text else.
+    no_route: Option<&'static str>,
+}
+
+enum What {
+    /// All there is to say, and more.
+    Whole {
+        hostname: String,
+        more: Vec<(String, Field)>,
+    },
     Fields(Vec<(String, Field)>),
 }
 
-pub(super) enum Field {
+enum Field {
     Text(Template),
+    /// A body, as far as it was kept.
+    RequestBody,
+    ResponseBody,
     /// As it is.
     Json(String),
     Fields(Vec<(String, Self)>),
 }
+
+/// The bodies of an exchange, as far as they are logged.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Logged<'a> {
+    pub request: Option<&'a [u8]>,
+    pub response: Option<&'a [u8]>,
+    /// Those of an entry that says all there is to say.
+    pub in_whole: (bool, bool),
+}
+
+/// A format as it is written: of a use, or of all.
+pub type Format = Option<Map<String, Value>>;
 
 fn fields(object: Map<String, Value>, path: &str, depth: usize) -> Result<Vec<(String, Field)>, ConfigError> {
     if depth > DEPTH_MAX {
@@ -44,7 +77,11 @@ fn fields(object: Map<String, Value>, path: &str, depth: usize) -> Result<Vec<(S
     }
     let one = |(name, value): (String, Value)| {
         let field = match value {
-            Value::String(text) => Field::Text(Template::parse(&text)),
+            Value::String(text) => match text.as_str() {
+                "$request_body" | "${request_body}" => Field::RequestBody,
+                "$resp_body" | "${resp_body}" => Field::ResponseBody,
+                _ => Field::Text(Template::parse(&text)),
+            },
             Value::Object(inner) => Field::Fields(fields(inner, &format!("{path}.{name}"), depth + 1)?),
             other => Field::Json(other.to_string()),
         };
@@ -54,65 +91,88 @@ fn fields(object: Map<String, Value>, path: &str, depth: usize) -> Result<Vec<(S
 }
 
 impl Entry {
-    pub(super) fn compile(format: Option<Map<String, Value>>) -> Result<Self, ConfigError> {
-        match format {
-            Some(format) if !format.is_empty() => Ok(Self::Fields(fields(format, "log_format", 1)?)),
-            _ => {
+    /// Entries with the fields of the format, or those there always are and further ones.
+    ///
+    /// # Errors
+    /// When fields lie too deep, or a further one has the name of one that there is.
+    pub fn compile(format: Format, extra: Format) -> Result<Self, ConfigError> {
+        let what = match format.filter(|format| !format.is_empty()) {
+            Some(format) => What::Fields(fields(format, "log_format", 1)?),
+            None => {
+                let more = fields(extra.unwrap_or_default(), "log_format_extra", 1)?;
+                if let Some((name, _)) = more.iter().find(|(name, _)| ALWAYS.contains(&name.as_str())) {
+                    let path = format!("log_format_extra.{name}");
+                    return Err(ConfigError::at(path, "expected a name that no field of the entry has"));
+                }
                 let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-                Ok(Self::Whole { hostname: name.trim().to_owned() })
+                What::Whole { hostname: name.trim().to_owned(), more }
             }
-        }
+        };
+        Ok(Self { what, no_route: None })
     }
 
-    /// Appends the line of an exchange, with its end.
-    pub(super) fn write_line(&self, ex: &Exchange, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
-        out.extend_from_slice(BEGIN);
-        clock::write_rfc3339(out, ex.timing.received_at);
-        out.push(b' ');
-        write_host(ex.request.host.as_bytes(), out);
-        // Writing to a vector can not fail.
-        let _ = write!(out, " {APP_NAME} {} - - ", std::process::id());
-        match self {
-            Self::Whole { hostname } => write_whole(ex, hostname, scratch, out),
-            Self::Fields(fields) => {
-                let mut object = Object::begin(out);
+    /// The same, with a word for the route where there is none.
+    #[must_use]
+    pub fn saying_no_route(self, word: &'static str) -> Self {
+        Self { no_route: Some(word), ..self }
+    }
+
+    /// Whether a field of the format is the body of the request.
+    pub fn asks_request_body(&self) -> bool {
+        self.asks(|field| matches!(field, Field::RequestBody))
+    }
+
+    fn asks(&self, is: fn(&Field) -> bool) -> bool {
+        let (What::Fields(fields) | What::Whole { more: fields, .. }) = &self.what;
+        fields.iter().any(|(_, field)| field.any(is))
+    }
+
+    /// Appends the object.
+    pub fn write(&self, ex: &Exchange, logged: Logged<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+        let route = ex.route.route_id();
+        let route = if route.is_empty() { self.no_route.unwrap_or_default() } else { route };
+        let mut object = Object { out, is_empty: true, logged };
+        object.out.push(b'{');
+        match &self.what {
+            What::Whole { hostname, more } => {
+                write_whole(ex, (hostname, route), &mut object, scratch);
+                for (name, field) in more {
+                    object.field(ex, name, field, scratch);
+                }
+            }
+            What::Fields(fields) => {
                 for (name, field) in fields {
                     object.field(ex, name, field, scratch);
                 }
                 // As in APISIX, whatever else is asked for.
-                for (name, id) in [("route_id", ex.route.route_id()), ("service_id", ex.route.service_id())] {
+                for (name, id) in [("route_id", route), ("service_id", ex.route.service_id())] {
                     if !id.is_empty() && fields.iter().all(|(other, _)| other != name) {
                         object.text(name, id.as_bytes());
                     }
                 }
-                object.end();
             }
         }
-        out.push(b'\n');
+        object.end();
     }
 }
 
-/// A host as RFC 5424 has it: of printable ASCII, and never empty.
-fn write_host(host: &[u8], out: &mut Vec<u8>) {
-    if host.is_empty() {
-        return out.push(b'-');
+impl Field {
+    fn any(&self, is: fn(&Self) -> bool) -> bool {
+        match self {
+            Self::Fields(fields) => fields.iter().any(|(_, field)| field.any(is)),
+            Self::Text(_) | Self::RequestBody | Self::ResponseBody | Self::Json(_) => is(self),
+        }
     }
-    let shown = host.iter().take(HOST_BYTES_MAX);
-    out.extend(shown.map(|byte| if byte.is_ascii_graphic() { *byte } else { b'?' }));
 }
 
 /// An object of JSON that is being written.
 struct Object<'a> {
     out: &'a mut Vec<u8>,
     is_empty: bool,
+    logged: Logged<'a>,
 }
 
-impl<'a> Object<'a> {
-    fn begin(out: &'a mut Vec<u8>) -> Self {
-        out.push(b'{');
-        Self { out, is_empty: true }
-    }
-
+impl Object<'_> {
     fn name(&mut self, name: &[u8]) -> &mut Vec<u8> {
         if !std::mem::take(&mut self.is_empty) {
             self.out.push(b',');
@@ -126,6 +186,11 @@ impl<'a> Object<'a> {
         write_json_string(self.name(name.as_bytes()), &text[..text.len().min(TEXT_BYTES)]);
     }
 
+    /// A body, which was cut where it was kept.
+    fn body(&mut self, name: &str, body: &[u8]) {
+        write_json_string(self.name(name.as_bytes()), body);
+    }
+
     fn number(&mut self, name: &str, number: u64) {
         let _ = write!(self.name(name.as_bytes()), "{number}");
     }
@@ -136,7 +201,9 @@ impl<'a> Object<'a> {
     }
 
     fn inner(&mut self, name: &str, write: impl FnOnce(&mut Object<'_>)) {
-        let mut inner = Object::begin(self.name(name.as_bytes()));
+        let logged = self.logged;
+        let mut inner = Object { out: self.name(name.as_bytes()), is_empty: true, logged };
+        inner.out.push(b'{');
         write(&mut inner);
         inner.end();
     }
@@ -148,6 +215,8 @@ impl<'a> Object<'a> {
                 template.render(ex, scratch);
                 self.text(name, scratch);
             }
+            Field::RequestBody => self.body(name, self.logged.request.unwrap_or_default()),
+            Field::ResponseBody => self.body(name, self.logged.response.unwrap_or_default()),
             Field::Json(json) => self.name(name.as_bytes()).extend_from_slice(json.as_bytes()),
             Field::Fields(fields) => self.inner(name, |inner| {
                 for (name, field) in fields {
@@ -163,8 +232,13 @@ impl<'a> Object<'a> {
 }
 
 /// Everything, in APISIX's words.
-fn write_whole(ex: &Exchange, hostname: &str, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
-    let mut object = Object::begin(out);
+fn write_whole(
+    ex: &Exchange,
+    (hostname, route): (&str, &str),
+    object: &mut Object<'_>,
+    scratch: &mut Vec<u8>,
+) {
+    let logged = object.logged;
     if ex.stream.is_on() {
         object.inner("stream", |stream| {
             stream.text("protocol", ex.stream.protocol.as_bytes());
@@ -179,6 +253,9 @@ fn write_whole(ex: &Exchange, hostname: &str, scratch: &mut Vec<u8>, out: &mut V
             response.number("status", ex.response.status.into());
             write_headers("headers", &ex.response.headers, response, scratch);
             response.number("size", ex.bytes_out);
+            if let (true, Some(body)) = (logged.in_whole.1, logged.response) {
+                response.body("body", body);
+            }
         });
     }
     object.inner("server", |server| {
@@ -193,7 +270,7 @@ fn write_whole(ex: &Exchange, hostname: &str, scratch: &mut Vec<u8>, out: &mut V
     let service = ex.route.service_id();
     let service = if service.is_empty() { ex.request.host.as_bytes() } else { service.as_bytes() };
     object.text("service_id", service);
-    object.text("route_id", ex.route.route_id().as_bytes());
+    object.text("route_id", route.as_bytes());
     if !ex.consumer.name().is_empty() {
         object.inner("consumer", |consumer| consumer.text("username", ex.consumer.name().as_bytes()));
     }
@@ -205,7 +282,6 @@ fn write_whole(ex: &Exchange, hostname: &str, scratch: &mut Vec<u8>, out: &mut V
     object.millis("latency", latency);
     object.millis("upstream_latency", ex.timing.upstream);
     object.millis("apisix_latency", latency.saturating_sub(ex.timing.upstream));
-    object.end();
 }
 
 fn write_request(ex: &Exchange, out: &mut Object<'_>, scratch: &mut Vec<u8>) {
@@ -226,7 +302,8 @@ fn write_request(ex: &Exchange, out: &mut Object<'_>, scratch: &mut Vec<u8>) {
             let mut halves = pair.splitn(2, |byte| *byte == b'=');
             let (name, value) = (halves.next().unwrap_or_default(), halves.next().unwrap_or_default());
             // The first of several counts.
-            let is_again = pairs().take(at).any(|other| other.split(|byte| *byte == b'=').next() == Some(name));
+            let is_again =
+                pairs().take(at).any(|other| other.split(|byte| *byte == b'=').next() == Some(name));
             if is_again {
                 continue;
             }
@@ -239,6 +316,9 @@ fn write_request(ex: &Exchange, out: &mut Object<'_>, scratch: &mut Vec<u8>) {
         }
     });
     out.number("size", ex.bytes_in);
+    if let (true, Some(body)) = (out.logged.in_whole.0, out.logged.request) {
+        out.body("body", body);
+    }
 }
 
 /// Headers by their names in lower case; several of one name are one, as RFC 9110 5.3 has it.
