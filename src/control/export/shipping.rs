@@ -167,7 +167,7 @@ impl Shipping {
             to: Arc::clone(to),
             dialer: match &to.carrier {
                 Carrier::Http(post) => self.dialer.clone().verifying(post.is_verified),
-                Carrier::Tcp | Carrier::Tls | Carrier::Udp => self.dialer.clone(),
+                Carrier::Tcp | Carrier::Tls | Carrier::Udp | Carrier::File => self.dialer.clone(),
             },
             waiting: Arc::clone(&waiting),
             shipped: Arc::clone(&self.shipped),
@@ -192,6 +192,7 @@ fn place(to: &Destination) -> String {
     match &to.carrier {
         Carrier::Http(post) => format!("{}://{}", if post.is_tls { "https" } else { "http" }, post.authority),
         Carrier::Tcp | Carrier::Tls | Carrier::Udp => format!("{}:{}", to.host, to.port),
+        Carrier::File => to.host.to_string(),
     }
 }
 
@@ -310,6 +311,7 @@ impl Carter {
                 let stream = self.dialer.dial(&to.host, to.port, post.is_tls).await?;
                 return Poster::over(stream, post.clone()).await.map(Open::Posts);
             }
+            Carrier::File => return Err(io::ErrorKind::Unsupported.into()),
             Carrier::Udp => {}
         }
         let mut last = io::Error::from(io::ErrorKind::NotFound);
