@@ -7,10 +7,11 @@ use std::time::Duration;
 pub enum Logger {
     Syslog,
     Http,
+    File,
 }
 
 /// Names of [`Logger`]s, each at its place.
-pub const LOGGERS: [&str; 2] = ["syslog", "http-logger"];
+pub const LOGGERS: [&str; 3] = ["syslog", "http-logger", "file-logger"];
 
 impl Logger {
     /// The plugin's name.
@@ -28,6 +29,8 @@ pub enum Carrier {
     Udp,
     /// A batch is the body of a POST.
     Http(Box<Post>),
+    /// A batch is appended to a file.
+    File,
 }
 
 /// How a batch is posted.
@@ -49,7 +52,7 @@ pub struct Post {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Destination {
     pub logger: Logger,
-    /// A name or an address, without brackets.
+    /// A name or an address, without brackets; of a file its path.
     pub host: Box<str>,
     pub port: u16,
     pub carrier: Carrier,

@@ -190,6 +190,7 @@ plugins! {
     crash: Crash,
     echo: Echo,
     fault_injection: FaultInjection,
+    file_logger: FileLogger,
     graphql_limit_count: GraphqlLimitCount,
     grpc_transcode: GrpcTranscode,
     grpc_web: GrpcWeb,

@@ -33,6 +33,7 @@ mod examples;
 mod explain;
 mod explain_agrees;
 mod fallbacks;
+mod file_logger;
 mod graphql;
 mod grpc;
 mod grpc_transcode;

@@ -39,6 +39,11 @@ impl Sink {
         Ok(Self { place, is_torn: false })
     }
 
+    /// Appends to that file, whatever settings say.
+    pub(crate) fn to_file(path: &Path) -> io::Result<Self> {
+        Ok(Self { place: Place::File(path.to_owned(), open(path)?), is_torn: false })
+    }
+
     /// Appends to a file.
     #[cfg(test)]
     pub(crate) fn file(path: &Path) -> Self {

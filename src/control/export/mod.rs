@@ -3,6 +3,7 @@
 pub(crate) mod access_log;
 mod counters;
 pub(crate) mod exposition;
+mod files;
 mod posting;
 pub(crate) mod process;
 pub(crate) mod prometheus;

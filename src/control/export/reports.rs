@@ -13,11 +13,13 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use crate::base::clock::{self, Moment};
 use crate::link::inquiry::{Inquiry, Subject};
+use crate::link::lines::Carrier;
 use crate::link::outbox::{Inbox, Report};
 
 use super::super::board::Board;
 use super::super::log;
 use super::access_log::Sink;
+use super::files::Files;
 use super::prometheus;
 use super::shipping::Shipping;
 
@@ -46,7 +48,7 @@ impl Reports {
         shipping: Option<Shipping>,
     ) -> io::Result<Self> {
         let (commands, orders) = bounded(COMMANDS_MAX);
-        let desk = Desk { inbox, sink, board, shipping };
+        let desk = Desk { inbox, sink, board, shipping, files: Files::default() };
         let thread = thread::Builder::new().name("reports".to_owned()).spawn(move || desk.work(&orders))?;
         Ok(Self { commands, thread })
     }
@@ -74,6 +76,7 @@ struct Desk {
     sink: Sink,
     board: Arc<Board>,
     shipping: Option<Shipping>,
+    files: Files,
 }
 
 impl Desk {
@@ -120,6 +123,9 @@ impl Desk {
                 }
                 self.inbox.give_back(lines);
             }
+            Report::Lines { to, bytes, lines } if to.carrier == Carrier::File => {
+                self.files.take(&to, &bytes, lines, &self.board.shipped);
+            }
             Report::Lines { to, bytes, lines } => {
                 if let Some(shipping) = &mut self.shipping {
                     shipping.take(&to, bytes, lines);
@@ -133,6 +139,7 @@ impl Desk {
     }
 
     fn reopen(&mut self) {
+        self.files.reopen();
         match self.sink.reopen() {
             Ok(()) => log::info("access log reopened"),
             Err(error) => log::error(format!("access log: can not be reopened: {error}; the old file stays")),

@@ -7,13 +7,14 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use hyper::body::Bytes;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::UdpSocket;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
@@ -53,11 +54,16 @@ pub(crate) struct Shipped {
     pub(crate) of: [Fate; LOGGERS.len()],
     /// Tasks under way.
     tasks: AtomicUsize,
+    /// The process is about to end: nobody waits before a try any more, which is the last.
+    is_ending: AtomicBool,
+    ending: Notify,
 }
 
 impl Shipped {
     /// Waits, but not for ever, until all that was taken is sent or given up.
     pub(crate) async fn settle(&self, within: Duration) {
+        self.is_ending.store(true, Relaxed);
+        self.ending.notify_waiters();
         let done = async {
             while self.tasks.load(Relaxed) > 0 {
                 sleep(Duration::from_millis(5)).await;
@@ -161,7 +167,7 @@ impl Shipping {
             to: Arc::clone(to),
             dialer: match &to.carrier {
                 Carrier::Http(post) => self.dialer.clone().verifying(post.is_verified),
-                Carrier::Tcp | Carrier::Tls | Carrier::Udp => self.dialer.clone(),
+                Carrier::Tcp | Carrier::Tls | Carrier::Udp | Carrier::File => self.dialer.clone(),
             },
             waiting: Arc::clone(&waiting),
             shipped: Arc::clone(&self.shipped),
@@ -186,6 +192,7 @@ fn place(to: &Destination) -> String {
     match &to.carrier {
         Carrier::Http(post) => format!("{}://{}", if post.is_tls { "https" } else { "http" }, post.authority),
         Carrier::Tcp | Carrier::Tls | Carrier::Udp => format!("{}:{}", to.host, to.port),
+        Carrier::File => to.host.to_string(),
     }
 }
 
@@ -229,10 +236,15 @@ impl Carter {
         let outcome = loop {
             match self.send(&bytes).await {
                 Ok(()) => break Ok(()),
-                Err(error) if tries >= self.to.retries => break Err(error),
+                Err(error) if tries >= self.to.retries || self.shipped.is_ending.load(Relaxed) => {
+                    break Err(error);
+                }
                 Err(_) => {
                     tries += 1;
-                    sleep(self.to.retry_delay).await;
+                    let ending = self.shipped.ending.notified();
+                    if !self.shipped.is_ending.load(Relaxed) {
+                        let _ = timeout(self.to.retry_delay, ending).await;
+                    }
                 }
             }
         };
@@ -299,6 +311,7 @@ impl Carter {
                 let stream = self.dialer.dial(&to.host, to.port, post.is_tls).await?;
                 return Poster::over(stream, post.clone()).await.map(Open::Posts);
             }
+            Carrier::File => return Err(io::ErrorKind::Unsupported.into()),
             Carrier::Udp => {}
         }
         let mut last = io::Error::from(io::ErrorKind::NotFound);

@@ -66,10 +66,10 @@ pub const fn retry_delay() -> Seconds {
     Seconds::literal(1)
 }
 
-/// A plugin's `Config`, with the fields that all loggers have behind its own.
+/// A plugin's `Config`, with the fields that all loggers have behind its own; `without batches:` where they are no user's matter.
 #[macro_export]
 macro_rules! logger_config {
-    ($(#[$outer:meta])* pub struct Config { $($own:tt)* }) => {
+    (@entries [$(#[$outer:meta])*] { $($own:tt)* } { $($behind:tt)* }) => {
         $(#[$outer])*
         #[derive(serde::Deserialize, schemars::JsonSchema)]
         #[serde(deny_unknown_fields)]
@@ -96,25 +96,7 @@ macro_rules! logger_config {
             /// Most bytes of the body of a response in an entry; the rest is cut off.
             #[serde(default = "config::body_bytes_max")]
             max_resp_body_bytes: config::BodyBytes,
-            /// Entries after which a core hands a batch over; with 1 an entry travels alone.
-            #[serde(default = "config::batch_max_size")]
-            batch_max_size: config::Entries,
-            /// Seconds that an entry waits on its core at most.
-            #[serde(default = "config::inactive_timeout")]
-            inactive_timeout: $crate::model::field::Seconds,
-            /// The same; the smaller one counts.
-            #[serde(default = "config::buffer_duration")]
-            buffer_duration: $crate::model::field::Seconds,
-            /// How often a batch is tried again.
-            #[serde(default)]
-            max_retry_count: $crate::model::field::InRange<0, 100>,
-            /// Seconds before that.
-            #[serde(default = "config::retry_delay")]
-            retry_delay: $crate::model::field::Seconds,
-            /// A name for the batches; read by nobody.
-            #[serde(rename = "name")]
-            #[schemars(rename = "name")]
-            _name: Option<String>,
+            $($behind)*
         }
 
         impl Config {
@@ -135,5 +117,31 @@ macro_rules! logger_config {
                 )
             }
         }
+    };
+    (without batches: $(#[$outer:meta])* pub struct Config { $($own:tt)* }) => {
+        $crate::logger_config!(@entries [$(#[$outer])*] { $($own)* } {});
+    };
+    ($(#[$outer:meta])* pub struct Config { $($own:tt)* }) => {
+        $crate::logger_config!(@entries [$(#[$outer])*] { $($own)* } {
+            /// Entries after which a core hands a batch over; with 1 an entry travels alone.
+            #[serde(default = "config::batch_max_size")]
+            batch_max_size: config::Entries,
+            /// Seconds that an entry waits on its core at most.
+            #[serde(default = "config::inactive_timeout")]
+            inactive_timeout: $crate::model::field::Seconds,
+            /// The same; the smaller one counts.
+            #[serde(default = "config::buffer_duration")]
+            buffer_duration: $crate::model::field::Seconds,
+            /// How often a batch is tried again.
+            #[serde(default)]
+            max_retry_count: $crate::model::field::InRange<0, 100>,
+            /// Seconds before that.
+            #[serde(default = "config::retry_delay")]
+            retry_delay: $crate::model::field::Seconds,
+            /// A name for the batches; read by nobody.
+            #[serde(rename = "name")]
+            #[schemars(rename = "name")]
+            _name: Option<String>,
+        });
     };
 }
