@@ -1,6 +1,6 @@
 //! What all loggers let the user say: the format, bodies, and when a batch leaves.
 //!
-//! A type with an unknown field is a fault, so the fields can not be flattened into another type: [`logger_config!`] writes
+//! A type with an unknown field is a fault, so the fields can not be flattened into another type: `logger_config!` writes
 //! them out behind those that a plugin has of its own.
 
 use schemars::JsonSchema;
