@@ -98,7 +98,9 @@ def scan_newest_version(secure, trusted):
     expect_mozilla(result, TlsConfigurationEnum.MOZILLA_MODERN)
 
 
-NOT_CONNECTED = 'connect problem'
+# Its openssl leaves as soon as it is through, once in a hundred times before the ticket has come that it was to bring back, and this is
+# what is made of that. It is asked once more then; `resumption` has tickets used as well.
+NO_TICKET = ('WARN', 'check failed because of connect problem')
 
 
 def testssl_said(secure, trusted, found):
@@ -113,9 +115,9 @@ def testssl_said(secure, trusted, found):
 
 
 def testssl(secure, trusted, folder):
-    """All of its checks of versions, ciphers, certificate and known attacks. Where it could not connect itself it is asked once more."""
+    """All of its checks of versions, ciphers, certificate and known attacks."""
     said = testssl_said(secure, trusted, folder / 'testssl.json')
-    if any(NOT_CONNECTED in finding for _, finding in said.values()):
+    if said.get('sessionresumption_ticket') == NO_TICKET:
         said = testssl_said(secure, trusted, folder / 'testssl-again.json')
     bad = {name: told for name, told in said.items() if told[0] not in ('OK', 'INFO') and name not in AS_IT_SHOULD_BE}
     assert not bad, bad
