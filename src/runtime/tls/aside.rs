@@ -70,7 +70,7 @@ impl Aside {
         let Some(threads) = &self.0 else { return Ok(Err(session)) };
         let (tell, done) = bounded(1);
         let (bell, hears) = UnixStream::pair()?;
-        hears.set_nonblocking(true)?;
+        hears.set_nonblocking(monoio::utils::is_legacy())?;
         let mut hears = monoio::net::UnixStream::from_std(hears)?;
         let step = Step { session: session.leave(), done: tell, bell };
         if let Err(TrySendError::Full(step) | TrySendError::Disconnected(step)) = threads.steps.try_send(step)
