@@ -1,15 +1,16 @@
 //! The file of the store: `store.redb`, in three tables, and `store.redb.bak`, a copy as of the last start.
 //!
-//! - A commit is on disk before it is anywhere else, whole or not at all. It is made in two phases, so that a page
-//!   that is damaged later is a fault and not a reason to fall back, unasked, to the revision before.
-//! - Every commit is followed by another that changes no object. The head of the file points at the last two
-//!   commits, with one bit to say which is newer; so both have the same objects, and the bit does not matter.
+//! - A commit is on disk before it is anywhere else, whole or not at all.
+//! - Every commit is followed by another that changes no object, and acknowledged after that one. The head of the file
+//!   points at the last two commits, with one bit to say which is newer; so both have the same objects, and the bit does
+//!   not matter. Nor does it that redb takes a newest commit with a damaged page for one that was cut short, and goes
+//!   back to the one before: pages of objects belong to both, so damage to them is a fault of either.
 //! - Opening reads every page and compares its checksum, first in memory, as redb writes while it checks. What does
 //!   not hold is refused, and the file stays as it was.
 //! - After an error the file is given up, for it is not known what has reached the disk. [`Disk::find`] opens it
 //!   again and, where it is not what memory has, writes it anew.
 //!
-//! Blocks while the disk works: four times for a commit, which is for the control thread only.
+//! Blocks while the disk works: twice for a commit, which is for the control thread only.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
@@ -314,7 +315,6 @@ fn transact(
 ) -> Result<(), redb::Error> {
     let mut writing = database.begin_write()?;
     writing.set_durability(Durability::Immediate)?;
-    writing.set_two_phase_commit(true);
     work(&writing)?;
     Ok(writing.commit()?)
 }
