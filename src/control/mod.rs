@@ -65,7 +65,7 @@ use crate::base::clock::{self, Moment};
 use crate::link::mailbox::Mailbox;
 use crate::link::outbox::Inbox;
 use crate::link::stats::CoreStats;
-use crate::model::{ConfigError, Kind, Settings, object_name};
+use crate::model::{ConfigError, Settings, object_name};
 use crate::snapshot::compile::Outcome;
 use crate::snapshot::{Compiler, Order};
 
@@ -82,7 +82,6 @@ use secrets::Secrets;
 use signals::{Act, Patience, Signals, Stage};
 use source::etcd::{Etcd, News};
 use source::file::{self, LOOK_EVERY, Source};
-use store::{Author, Change, Revision};
 use write::{Done, Refusal, Write};
 
 pub use acme::Acme;
@@ -461,63 +460,6 @@ impl Control {
         self.board.show(&outcome.snapshot.certificates);
         self.prober.follow(outcome.snapshot.upstreams.watched(), &self.board);
         self.publisher.publish(outcome.snapshot, now);
-    }
-
-    /// Makes a change, or says why not.
-    async fn on_write(&mut self, write: Write, now: Moment) {
-        let Write { prepare, author, dry_run, reply } = write;
-        match self.change(prepare, &author, dry_run, now).await {
-            // Whoever asked may have gone; the change counts all the same.
-            Err(refusal) => drop(reply.send(Err(refusal))),
-            Ok(done) if dry_run => drop(reply.send(Ok(done))),
-            Ok(done) => self.unanswered.push_back((self.board.generation(), (done, reply))),
-        }
-    }
-
-    async fn change(
-        &mut self,
-        prepare: write::Prepare,
-        author: &Author,
-        dry_run: bool,
-        now: Moment,
-    ) -> Result<Done, Refusal> {
-        let shared = Arc::clone(&self.holdings.store);
-        let changes = prepare(&admin::held(&shared))?;
-        let changed: Vec<(Kind, String)> = changes.iter().map(Change::key).collect();
-        let attempt = self.compiler.attempt(&changes).map_err(Refusal::invalid)?;
-        let warnings = attempt.lacks().to_vec();
-        if dry_run {
-            return Ok(Done { revision: admin::held(&shared).revision(), warnings });
-        }
-        let noted = self.floor.audit.is_some().then(|| audit::changed(&admin::held(&shared), &changes));
-        // Nothing else is done while this waits, so what was attempted stays true.
-        let revision = match &mut self.etcd {
-            Some(etcd) => etcd.commit(&changes, &shared).await?,
-            None => admin::held(&shared).commit(changes, author, clock::wall()).map_err(|error| {
-                log::error(format!("a change is not kept, and not made: {error}"));
-                Refusal::new(503, format!("the change can not be kept: {error}"))
-            })?,
-        };
-        if let (Some(audit), Some(changes)) = (&mut self.floor.audit, noted) {
-            audit.note(&Revision { revision, at: clock::wall(), author: author.clone(), changes });
-        }
-        for (kind, id) in changed {
-            let name = object_name(kind, &id);
-            log::info(format!("{name} changed by {} from {}; revision {revision}", author.who, author.from));
-        }
-        let outcome = self.compiler.adopt(attempt);
-        self.take_over(outcome, now);
-        Ok(Done { revision, warnings })
-    }
-
-    /// Answers the changes that every core serves by now.
-    fn answer_writes(&mut self) {
-        let served = self.board.stats.iter().map(|core| core.generation.get()).min().unwrap_or(0);
-        while self.unanswered.front().is_some_and(|(generation, _)| *generation <= served) {
-            if let Some((_, (done, reply))) = self.unanswered.pop_front() {
-                let _ = reply.send(Ok(done));
-            }
-        }
     }
 
     fn on_signal(&mut self, signal: Signal, now: Moment) {

@@ -4,12 +4,18 @@
 //! Changes come one after the other to the control loop, so what is prepared from an object (a patch, a condition on
 //! its revision) can not be overtaken by another.
 
+use std::sync::Arc;
+
 use tokio::sync::{mpsc, oneshot};
 
-use super::store::{Author, Change, Store};
-use crate::model::ConfigError;
+use super::admin::held;
+use super::signals::Stage;
+use super::store::{Author, Change, Revision, Store};
+use super::{Control, audit, log};
+use crate::base::clock::{self, Moment};
 use crate::model::nearest::HINT;
 use crate::model::upstream::KEY_MISSING;
+use crate::model::{ConfigError, Kind, object_name};
 
 /// Changes that may wait for the loop; beyond, whoever asks waits at the door.
 pub(crate) const WAITING_MAX: usize = 64;
@@ -110,5 +116,69 @@ impl Desk {
         self.0.send(Write { prepare, author, dry_run, reply }).await.map_err(|_| ended())?;
         let done = answer.await.map_err(|_| ended())??;
         then.try_recv().map(|then| (done, then)).map_err(|_| ended())
+    }
+}
+
+impl Control {
+    /// Makes a change, or says why not.
+    pub(super) async fn on_write(&mut self, write: Write, now: Moment) {
+        let Write { prepare, author, dry_run, reply } = write;
+        // Cores end one by one, and one that has ended serves nothing new: a change would be kept and never answered.
+        if self.stage != Stage::Serving && !dry_run {
+            let why = "the gateway is on its way out: nothing is changed any more";
+            return drop(reply.send(Err(Refusal::new(503, why))));
+        }
+        match self.change(prepare, &author, dry_run, now).await {
+            // Whoever asked may have gone; the change counts all the same.
+            Err(refusal) => drop(reply.send(Err(refusal))),
+            Ok(done) if dry_run => drop(reply.send(Ok(done))),
+            Ok(done) => self.unanswered.push_back((self.board.generation(), (done, reply))),
+        }
+    }
+
+    async fn change(
+        &mut self,
+        prepare: Prepare,
+        author: &Author,
+        dry_run: bool,
+        now: Moment,
+    ) -> Result<Done, Refusal> {
+        let shared = Arc::clone(&self.holdings.store);
+        let changes = prepare(&held(&shared))?;
+        let changed: Vec<(Kind, String)> = changes.iter().map(Change::key).collect();
+        let attempt = self.compiler.attempt(&changes).map_err(Refusal::invalid)?;
+        let warnings = attempt.lacks().to_vec();
+        if dry_run {
+            return Ok(Done { revision: held(&shared).revision(), warnings });
+        }
+        let noted = self.floor.audit.is_some().then(|| audit::changed(&held(&shared), &changes));
+        // Nothing else is done while this waits, so what was attempted stays true.
+        let revision = match &mut self.etcd {
+            Some(etcd) => etcd.commit(&changes, &shared).await?,
+            None => held(&shared).commit(changes, author, clock::wall()).map_err(|error| {
+                log::error(format!("a change is not kept, and not made: {error}"));
+                Refusal::new(503, format!("the change can not be kept: {error}"))
+            })?,
+        };
+        if let (Some(audit), Some(changes)) = (&mut self.floor.audit, noted) {
+            audit.note(&Revision { revision, at: clock::wall(), author: author.clone(), changes });
+        }
+        for (kind, id) in changed {
+            let name = object_name(kind, &id);
+            log::info(format!("{name} changed by {} from {}; revision {revision}", author.who, author.from));
+        }
+        let outcome = self.compiler.adopt(attempt);
+        self.take_over(outcome, now);
+        Ok(Done { revision, warnings })
+    }
+
+    /// Answers the changes that every core serves by now.
+    pub(super) fn answer_writes(&mut self) {
+        let served = self.board.stats.iter().map(|core| core.generation.get()).min().unwrap_or(0);
+        while self.unanswered.front().is_some_and(|(generation, _)| *generation <= served) {
+            if let Some((_, (done, reply))) = self.unanswered.pop_front() {
+                let _ = reply.send(Ok(done));
+            }
+        }
     }
 }

@@ -21,7 +21,6 @@ use crate::exchange::{Pace, ResponseBody, Source, piece_bytes_max};
 use crate::proto::h1::chunked;
 use crate::proto::h1::framing::{self, Framing};
 use crate::proto::h1::parse;
-use crate::proto::head::Method;
 use crate::runtime::buffers::SMALL_BYTES;
 use crate::runtime::pipe::LANE_BYTES_MAX;
 use crate::runtime::pool::Leased;
@@ -33,6 +32,16 @@ pub(super) struct Relayed {
     pub(super) reusable: bool,
     /// Both sides agreed to go on as a tunnel.
     pub(super) tunnel: bool,
+}
+
+/// What becomes of the connection behind an answer. Closed while the client still sends it would be reset, and the answer lost
+/// with it.
+const fn after(keep: bool, uploading: bool) -> After {
+    match (keep, uploading) {
+        (true, _) => After::Keep,
+        (false, true) => After::Linger,
+        (false, false) => After::Close,
+    }
 }
 
 impl Run<'_> {
@@ -76,6 +85,9 @@ impl Run<'_> {
         self.header_filter();
         let download = Download::of(framing);
         let mut relayed = match std::mem::take(&mut self.ex.response.body) {
+            ResponseBody::AsIs if framing != Framing::None && self.is_bodyless() => {
+                self.leave_out_body(plan, leased, download).await
+            }
             ResponseBody::AsIs => self.relay(plan, leased, download, framing, uploading).await?,
             ResponseBody::Hold { bytes_max } => self.relay_held(plan, leased, download, bytes_max).await?,
             ResponseBody::Replace(body) => self.replace(plan, leased, download, body).await?,
@@ -117,7 +129,7 @@ impl Run<'_> {
         let filters = self.filters_body();
         let outgoing = self.outgoing(framing, filters);
         // Where there is no body, no filter may make one: it would be taken for the next answer.
-        let filters = filters && outgoing != Outgoing::Bodyless;
+        let filters = filters && framing != Framing::None;
         let keep = self.keeps(uploading.get()) && outgoing != Outgoing::UntilClose;
         let core = &self.hall.core;
         let mut head = core.buffers.small();
@@ -180,8 +192,7 @@ impl Run<'_> {
         core.buffers.give_back(buffer);
         core.buffers.give_back(head);
         let reusable = !excess && framing != Framing::UntilClose;
-        let after = if keep { After::Keep } else { After::Close };
-        Ok(Relayed { after, reusable, tunnel: false })
+        Ok(Relayed { after: after(keep, uploading.get()), reusable, tunnel: false })
     }
 
     /// Receives more of the body, with room before and behind it: no more than would be taken now, where that is known.
@@ -300,7 +311,7 @@ impl Run<'_> {
         let mut held = Vec::new();
         let reusable = self.gather(plan, leased, download, bytes_max, Some(&mut held)).await?;
         self.body_filter(&mut held, true);
-        let after = self.send_whole(&held).await;
+        let after = self.send_whole(Some(&held)).await;
         Ok(Relayed { after, reusable, tunnel: false })
     }
 
@@ -312,11 +323,23 @@ impl Run<'_> {
         download: Download,
         body: Bytes,
     ) -> Result<Relayed, Fault> {
-        let limit = usize::try_from(self.hall.core.limits.drain_body_bytes).unwrap_or(usize::MAX);
-        let reusable = self.gather(plan, leased, download, limit, None).await.unwrap_or(false);
+        let reusable = self.read_away(plan, leased, download).await;
         self.ex.response.body = ResponseBody::Replace(body);
         let after = self.deliver_own().await;
         Ok(Relayed { after, reusable, tunnel: false })
+    }
+
+    /// Sends the head alone to a client that would take a body for its next answer.
+    async fn leave_out_body(&mut self, plan: &Plan<'_>, leased: &mut Leased, download: Download) -> Relayed {
+        let reusable = self.read_away(plan, leased, download).await;
+        let after = self.send_whole(None).await;
+        Relayed { after, reusable, tunnel: false }
+    }
+
+    /// Reads the upstream's body away if it is short; whether its connection is good for another request.
+    async fn read_away(&mut self, plan: &Plan<'_>, leased: &mut Leased, download: Download) -> bool {
+        let limit = usize::try_from(self.hall.core.limits.drain_body_bytes).unwrap_or(usize::MAX);
+        self.gather(plan, leased, download, limit, None).await.unwrap_or(false)
     }
 
     /// Sends the answer that is in the exchange: status, headers and a body of ours.
@@ -330,21 +353,26 @@ impl Run<'_> {
             self.body_filter(&mut bytes, true);
             body = Bytes::from(bytes);
         }
-        self.send_whole(&body).await
+        self.send_whole(Some(&body)).await
     }
 
-    /// Sends a whole answer. What the client still has to say is read away if it is little.
-    async fn send_whole(&mut self, body: &[u8]) -> After {
+    /// Sends a whole answer; without a body what the head says of its length is what the upstream said. What the client still has
+    /// to say is read away if it is little.
+    async fn send_whole(&mut self, body: Option<&[u8]>) -> After {
         let core = &self.hall.core;
         let drainable = self.upload.is_done()
             || !self.upload.awaits_continue()
                 && self.upload.declared_left().is_some_and(|left| left <= core.limits.drain_body_bytes);
         let keep = self.keeps(false) && drainable;
-        let bodyless = matches!(self.ex.response.status, 204 | 304);
-        let outgoing = if bodyless { Outgoing::Bodyless } else { Outgoing::Length(body.len() as u64) };
+        let outgoing = match body {
+            Some(body) if !matches!(self.ex.response.status, 204 | 304) => {
+                Outgoing::Length(body.len() as u64)
+            }
+            _ => Outgoing::Bodyless,
+        };
         let mut out = core.buffers.small();
         self.write_head(&mut out, outgoing, keep);
-        let body = if bodyless || self.ex.request.method() == Method::Head { &[][..] } else { body };
+        let body = body.filter(|_| !self.is_bodyless()).unwrap_or_default();
         self.ex.response.body_bytes += body.len() as u64;
         self.head_sent = true;
         let sent = match self.ex.paces.down.clone() {

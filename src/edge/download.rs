@@ -97,12 +97,15 @@ impl Run<'_> {
                 let headers = &mut self.ex.response.headers;
                 match parse::response(&buffer, start, limits, headers) {
                     Ok(Parsed::Complete(line)) if (100..200).contains(&line.status) && line.status != 101 => {
-                        headers.clear();
                         interim += 1;
                         if interim > core.limits.interim_responses {
+                            headers.clear();
                             return Err(Fault::TooManyInterim);
                         }
-                        self.pass_interim(line.status, line.head.of(&buffer)).await?;
+                        headers.hold_received(buffer);
+                        let passed = self.pass_interim(line.status).await;
+                        buffer = self.ex.response.headers.take_received();
+                        passed?;
                         start = line.head.end();
                         continue;
                     }
@@ -146,8 +149,9 @@ impl Run<'_> {
         }
     }
 
-    /// Passes an interim response on: to clients that can read one, `100` only to those that wait for it.
-    async fn pass_interim(&mut self, status: u16, head: &[u8]) -> Result<(), Fault> {
+    /// Passes an interim response on, whose lines are in the exchange: to clients that can read one, `100` only to those that
+    /// wait for it.
+    async fn pass_interim(&mut self, status: u16) -> Result<(), Fault> {
         let request = &self.ex.request;
         let wanted = match status {
             100 => request.headers.has(HeaderId::Expect),
@@ -162,7 +166,7 @@ impl Run<'_> {
         if status == 100 {
             out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         } else {
-            out.extend_from_slice(head);
+            self.write_interim(&mut out, status);
         }
         self.send(out, 0).await.map_err(|()| Fault::ClientGone)
     }

@@ -316,6 +316,10 @@ impl Run<'_> {
         self.connection.socket.reader.take_back(from);
         leased.socket.writer.take_back(to);
         self.upload = upload;
+        // A receive was given up on its way. Over TLS part of a record went with it, and nothing behind can be understood.
+        if uploaded.is_none() && self.connection.security.is_some() {
+            self.refused = true;
+        }
         match (relayed, uploaded) {
             (Some(Ok(relayed)), _) => Ok(self.part(plan, leased, relayed)),
             // The client broke the body off, or broke its rules: whatever the upstream says is moot.

@@ -14,7 +14,7 @@ use crate::proto::head::HeaderId;
 use crate::snapshot::{Route, Snapshot};
 
 /// Least bytes a closing connection is read on.
-pub(super) const LINGER_BYTES: u64 = 64 * 1024;
+pub(super) const LINGER_BYTES: u64 = 1024 * 1024;
 
 /// Whether a try may be followed by another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,12 +237,13 @@ pub(super) fn place(ex: &mut Exchange, reply: Reply) {
     let response = &mut ex.response;
     response.status = reply.status;
     response.headers.clear();
+    let mut content_type: &[u8] = b"text/plain; charset=utf-8";
     let body = match reply.body {
         ReplyBody::Empty => Bytes::new(),
         ReplyBody::Text(text) => Bytes::from_static(text.as_bytes()),
         ReplyBody::Bytes(bytes) => bytes,
         ReplyBody::Default if reply.status >= 300 => {
-            response.headers.add_id(HeaderId::ContentType, b"text/html; charset=utf-8");
+            content_type = b"text/html; charset=utf-8";
             Bytes::from(page(reply.status))
         }
         ReplyBody::Default => Bytes::new(),
@@ -251,7 +252,7 @@ pub(super) fn place(ex: &mut Exchange, reply: Reply) {
         response.headers.add(name, value);
     }
     if !body.is_empty() && !response.headers.has(HeaderId::ContentType) {
-        response.headers.add_id(HeaderId::ContentType, b"text/plain; charset=utf-8");
+        response.headers.add_id(HeaderId::ContentType, content_type);
     }
     response.body = ResponseBody::Replace(body);
 }

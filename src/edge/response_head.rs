@@ -4,7 +4,7 @@ use super::pipeline::Run;
 use super::respond::phrase;
 use crate::exchange::Source;
 use crate::proto::h1::framing::{self, Framing};
-use crate::proto::head::{HeaderId, HeaderSet, Omit, Version};
+use crate::proto::head::{HeaderId, HeaderSet, Method, Omit, Version};
 
 /// Lines of a response that the gateway writes itself or that concern one hop only.
 const OURS: HeaderSet = HeaderSet::of(&[
@@ -30,10 +30,18 @@ pub(super) enum Outgoing {
 }
 
 impl Run<'_> {
+    /// Whether the client expects no body. Plugins may have changed the method that was sent, and the status that came: so it is
+    /// not the same as whether the upstream has sent one.
+    pub(super) fn is_bodyless(&self) -> bool {
+        matches!(self.ex.response.status, 204 | 304) || self.ex.request.method() == Method::Head
+    }
+
     /// How the end of the body is told, given how the upstream told it and whether it may change on its way.
     pub(super) fn outgoing(&self, framing: Framing, filters: bool) -> Outgoing {
         match framing {
-            Framing::None => Outgoing::Bodyless,
+            Framing::None if self.is_bodyless() => Outgoing::Bodyless,
+            // A client that expects a body would wait for it: it gets an empty one.
+            Framing::None => Outgoing::Length(0),
             Framing::Length(length) if !filters => Outgoing::Length(length),
             _ if self.ex.request.line.version == Version::Http11 => Outgoing::Chunked,
             _ => Outgoing::UntilClose,
@@ -85,8 +93,19 @@ impl Run<'_> {
         }
     }
 
-    /// The header lines that go on, and those every answer has.
-    pub(super) fn write_lines(&self, out: &mut Vec<u8>) {
+    /// Appends the head of an interim answer.
+    pub(super) fn write_interim(&self, out: &mut Vec<u8>, status: u16) {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(phrase(status).as_bytes());
+        out.extend_from_slice(b"\r\n");
+        self.write_lines_that_go_on(out);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// The header lines that are not for one hop only.
+    fn write_lines_that_go_on(&self, out: &mut Vec<u8>) {
         const SERVER: HeaderSet = HeaderSet::of(&[HeaderId::Server]);
         let headers = &self.ex.response.headers;
         let listed =
@@ -94,6 +113,12 @@ impl Run<'_> {
         let named: Option<&dyn Fn(HeaderId, &[u8]) -> bool> =
             if headers.has(HeaderId::Connection) { Some(&listed) } else { None };
         headers.write(out, &Omit { always: OURS, received: SERVER, named });
+    }
+
+    /// The header lines that go on, and those every answer has.
+    pub(super) fn write_lines(&self, out: &mut Vec<u8>) {
+        self.write_lines_that_go_on(out);
+        let headers = &self.ex.response.headers;
         if !headers.has(HeaderId::Date) {
             out.extend_from_slice(b"Date: ");
             self.hall.core.write_date(self.ex.timing.received, out);

@@ -102,18 +102,15 @@ impl Request {
 
     /// Removes all query arguments of that name.
     pub fn remove_arg(&mut self, name: &[u8]) {
-        let mut kept = Vec::with_capacity(self.query.len());
-        for pair in self.query.split(|byte| *byte == b'&') {
-            let cut = memchr::memchr(b'=', pair).unwrap_or(pair.len());
-            if !crate::base::text::form_decoded_eq(&pair[..cut], name) {
-                if !kept.is_empty() {
-                    kept.push(b'&');
-                }
-                kept.extend_from_slice(pair);
-            }
+        self.query = without_pairs(&self.query, name);
+        self.has_query = !self.query.is_empty();
+        // A plugin that ran before may have written the query into the target that is sent.
+        let target = &mut self.forward.target;
+        if let Some(at) = memchr::memchr(b'?', target) {
+            let kept = without_pairs(&target[at + 1..], name);
+            target.truncate(if kept.is_empty() { at } else { at + 1 });
+            target.extend_from_slice(&kept);
         }
-        self.has_query = !kept.is_empty();
-        self.query = kept;
     }
 
     /// The range of a cookie's value within the `Cookie` lines; the first of that name.
@@ -178,6 +175,21 @@ impl Request {
         self.forward.method = None;
         self.params.clear();
     }
+}
+
+/// What is between `&`s but for the pairs whose decoded name is `name`.
+fn without_pairs(form: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(form.len());
+    for pair in form.split(|byte| *byte == b'&') {
+        let cut = memchr::memchr(b'=', pair).unwrap_or(pair.len());
+        if !crate::base::text::form_decoded_eq(&pair[..cut], name) {
+            if !kept.is_empty() {
+                kept.push(b'&');
+            }
+            kept.extend_from_slice(pair);
+        }
+    }
+    kept
 }
 
 /// The raw value of the first `name=value` between `&`s whose decoded name is `name`.

@@ -48,6 +48,8 @@ pub struct Response {
     pub headers: HeaderList,
     pub source: Source,
     pub body: ResponseBody,
+    /// A plugin has put another body in place of the one that came.
+    pub is_replaced: bool,
     /// The trailer section, a line `name:value` each, once `BODY_FILTER` sees the end of the body: what it leaves of it
     /// goes out.
     pub trailers: Vec<u8>,
@@ -62,6 +64,7 @@ impl Response {
     pub fn replace_body(&mut self, body: impl Into<Bytes>) {
         self.forget_body_headers();
         self.body = ResponseBody::Replace(body.into());
+        self.is_replaced = true;
     }
 
     /// Asks for the whole body in one piece. The larger of two wishes wins.
@@ -101,6 +104,7 @@ impl Response {
         self.headers.clear();
         self.source = Source::Gateway;
         self.body = ResponseBody::AsIs;
+        self.is_replaced = false;
         self.trailers.clear();
         self.is_shared = false;
         self.body_bytes = 0;

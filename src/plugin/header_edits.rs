@@ -229,9 +229,13 @@ impl HeaderChanges {
         }
     }
 
-    /// Puts what would be added or set on an answer made here, which has no lines of those names yet.
+    /// Puts what would be added or set on an answer made here.
     #[must_use]
     pub fn put_on(&self, mut reply: Reply, ex: &Exchange) -> Reply {
+        // What is set takes the place of what the plugin itself has said.
+        if let Some(lines) = &mut reply.headers {
+            lines.retain(|(name, _)| !self.set.iter().any(|(set, _)| set.eq_ignore_ascii_case(name)));
+        }
         let added = self.add.iter().map(|(name, template)| (name, template));
         let set = self.set.iter().flat_map(|(name, each)| each.iter().map(move |template| (name, template)));
         for (name, template) in added.chain(set) {

@@ -18,6 +18,21 @@ use crate::exchange::{Exchange, Reply};
 use crate::expr::{Template, Var, Vars as _};
 use crate::link::ledger::{Epoch, Hand, HeldAccount, Ledger, Name, Purse};
 use crate::model::field::{InRange, Text};
+use crate::proto::head::HeaderList;
+
+/// That a plugin has begun the lists `RateLimit` and `RateLimit-Policy` of an answer: others add theirs. In the slot of the name
+/// [`Begun::SLOT`].
+#[derive(Debug, Default)]
+pub struct Begun(bool);
+
+impl Begun {
+    pub const SLOT: &str = "RateLimit";
+
+    /// Begins them, or goes on with them: how a line is put there.
+    pub fn put(&mut self) -> fn(&mut HeaderList, &str, &[u8]) {
+        if std::mem::replace(&mut self.0, true) { HeaderList::add } else { HeaderList::set }
+    }
+}
 
 /// The largest number a limit can be given, of requests as of seconds.
 pub const AMOUNT_MAX: i64 = u32::MAX as i64;

@@ -27,7 +27,7 @@ use crate::base::window::{Seats, Spent};
 use crate::exchange::{Exchange, Reply, SlotId};
 use crate::expr::{Template, Var};
 use crate::link::ledger::{HeldAccount, Mark};
-use crate::plugin::limits::{AMOUNT_MAX, Number, Till, refusal};
+use crate::plugin::limits::{AMOUNT_MAX, Begun, Number, Till, refusal};
 use crate::plugin::{
     CompileCx, ConfigError, Edit, Env, Gate, Looking, NoMetadata, Observe, Plugin, Step, Verdict,
 };
@@ -77,6 +77,7 @@ pub struct Limit {
     /// Tells this use from others in the slot they share; names its meters on a core as well.
     me: LocalId,
     seen: SlotId,
+    begun: SlotId,
 }
 
 /// Where requests wait for room.
@@ -210,6 +211,7 @@ impl Plugin for Limit {
             desk: cx.local_of_all_uses(),
             me: cx.local(),
             seen: cx.slot(),
+            begun: cx.slot_of(Begun::SLOT),
         })
     }
 }
@@ -439,6 +441,10 @@ impl Limit {
         let Some(seen) = ex.slots.get::<Seen>(self.seen) else { return };
         seen.seats.iter().filter(|seat| seat.by == self.me).for_each(Seat::leave);
         let Some(settle) = &self.settle else { return };
+        // What it would have cost nobody knows, and whoever breaks off is not paid for that.
+        if ex.reason == "client_gone" {
+            return;
+        }
         let mut charges = seen.charges.iter().filter(|charge| charge.by == self.me).peekable();
         if charges.peek().is_none() {
             return;

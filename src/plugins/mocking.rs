@@ -276,6 +276,16 @@ mod tests {
     }
 
     #[test]
+    fn a_type_that_is_set_takes_the_place_of_the_usual_one() {
+        let config = r#"{"response_example": "<svg/>", "with_mock_header": false,
+            "response_headers": {"content-type": "image/svg+xml"}}"#;
+        let reply = check::<Mocking>(config).unwrap().request(Request::get("/")).replies(200, "<svg/>").reply.unwrap();
+        let lines: Vec<_> = reply.headers.iter().flat_map(|lines| lines.iter()).collect();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert_eq!(lines[0].1, "image/svg+xml");
+    }
+
+    #[test]
     fn a_body_is_made_up_as_its_schema_says() {
         let config = r#"{"response_schema": {"type": "object", "properties": {
             "text": {"type": "string"}, "number": {"type": "number"}, "whole": {"type": "integer"},

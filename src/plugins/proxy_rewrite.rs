@@ -167,10 +167,18 @@ impl ProxyRewrite {
 
     fn carry_out(&self, ex: &mut Exchange, work: &mut Work) -> Result<(), &'static str> {
         let Work { subject, text, coded } = work;
-        subject.extend_from_slice(match (self.raw, ex.request.headers.received()) {
-            (true, received) if !received.is_empty() => ex.request.line.target.of(received),
-            _ => &ex.request.path,
-        });
+        match (self.raw, ex.request.headers.received()) {
+            (true, received) if !received.is_empty() => {
+                let target = ex.request.line.target.of(received);
+                subject.extend_from_slice(&target[..memchr::memchr(b'?', target).unwrap_or(target.len())]);
+                // The query as plugins before this one have left it: a credential that was hidden is not to come back.
+                if ex.request.has_query {
+                    subject.push(b'?');
+                    subject.extend_from_slice(&ex.request.query);
+                }
+            }
+            _ => subject.extend_from_slice(&ex.request.path),
+        }
         let mut captures: Captures<'_> = [&[]; CAPTURES_MAX];
         coded.clear();
         let rewritten = match &self.target {

@@ -119,7 +119,9 @@ impl Redirect {
             None => Step::Next,
             Some(status) => {
                 let mut location = Vec::with_capacity(place.len() + ex.request.query.len() + 1);
-                let write = if self.encode { escape_path } else { escape_reference };
+                // The client's own address is coded as it came.
+                let is_coded = matches!(self.to, To::Https(_));
+                let write = if self.encode && !is_coded { escape_path } else { escape_reference };
                 write(&place, &mut location);
                 if self.append_query && !ex.request.query.is_empty() {
                     location.push(if location.contains(&b'?') { b'&' } else { b'?' });
@@ -226,6 +228,8 @@ mod tests {
     fn plain_http_is_sent_to_tls_on_the_port_that_is_known() {
         let config = r#"{"http_to_https":true}"#;
         leads(config, "/a%20b?c=1", 301, "https://example.com/a%20b?c=1");
+        let coded = r#"{"http_to_https":true,"encode_uri":true}"#;
+        leads(coded, "/a%20b?c=1", 301, "https://example.com/a%20b?c=1");
         let location = |mut desk: Desk, expected: &str| {
             let bench = desk.compile::<Redirect>("routes/1", config).unwrap();
             bench.request(Request::new(Method::Post, "/")).replies(308, "").header("Location", expected);

@@ -239,8 +239,10 @@ impl ResponseRewrite {
         let Some((_, coding)) = plans.and_then(|plans| plans.iter().find(|(use_of, _)| *use_of == self.me)) else {
             return;
         };
+        // What another plugin has put in its place since is not coded.
+        let coding = if ex.response.is_replaced { Coding::Plain } else { *coding };
         // A piece that is not all of it was too large to be held.
-        let edited = if chunk.last { self.edited(*coding, chunk.bytes, ex) } else { None };
+        let edited = if chunk.last { self.edited(coding, chunk.bytes, ex) } else { None };
         if let Some(body) = edited {
             *chunk.bytes = body;
         } else {

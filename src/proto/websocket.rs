@@ -125,7 +125,7 @@ impl Frames {
         if is_masked != (self.from == From::Client) || length >> 63 != 0 {
             self.state = State::Lost;
         }
-        self.left = length + if is_masked { KEY_BYTES as u64 } else { 0 };
+        self.left = length.saturating_add(if is_masked { KEY_BYTES as u64 } else { 0 });
     }
 }
 
@@ -241,6 +241,9 @@ mod tests {
         assert!(is_lost(&frames), "longer than any may be");
         frames.pass(&[0; 100]);
         assert_eq!(frames.finish(&[0; 9]), 9);
+        let mut frames = Frames::new(From::Client);
+        frames.pass(&[0x82, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]);
+        assert!(is_lost(&frames), "and longer than can be counted with its key");
     }
 
     #[test]

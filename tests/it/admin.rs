@@ -26,6 +26,10 @@ on_both_drivers!(
     what_is_valid_and_not_there_yet_is_kept_and_told,
     stream_routes_are_checked_and_kept_where_somebody_asks_for_them,
     an_upstream_that_is_named_goes_before_one_that_is_written,
+    an_id_that_is_given_is_nobody_elses,
+    a_batch_brings_along_and_takes_away_in_any_order,
+    what_stands_behind_an_id_is_for_patches_of_some_depth,
+    a_page_of_another_origin_changes_nothing,
 );
 
 fn route_to(origin: &Origin, uri: &str) -> String {
@@ -488,4 +492,54 @@ fn an_upstream_that_is_named_goes_before_one_that_is_written() {
     let route = json!({"uri": "/*", "upstream": {"nodes": {written.node(): 1}}, "upstream_id": "u"});
     admin.put("/routes/1", &route.to_string());
     gateway.get("/").expect(200, "named");
+}
+
+fn an_id_that_is_given_is_nobody_elses() {
+    let gateway = Gateway::managed().start();
+    let admin = gateway.admin();
+    let taken = format!("/routes/{:020}", 2);
+    admin.put(&taken, r#"{"uri":"/kept","plugins":{}}"#);
+    let made = admin.ask("POST", "/routes", &[], r#"{"uri":"/new","plugins":{}}"#);
+    made.expect_status(201);
+    assert_eq!(made.json()["key"], format!("/apisix/routes/{:020}", 3));
+    assert_eq!(admin.ask("GET", &taken, &[], "").json()["value"]["uri"], "/kept");
+}
+
+fn a_batch_brings_along_and_takes_away_in_any_order() {
+    let gateway = Gateway::managed().start();
+    let admin = gateway.admin();
+    let batch = |operations: &serde_json::Value| admin.ask("POST", "/batch", &[], &operations.to_string());
+    let credential = json!({"method": "PUT", "path": "/consumers/jack/credentials/1", "body": {"plugins": {"key-auth": {"key": "k"}}}});
+    batch(&json!([credential])).expect_status(400);
+    batch(&json!([credential, {"method": "PUT", "path": "/consumers/jack", "body": {"username": "jack"}}]))
+        .expect_status(200);
+
+    admin.put("/services/1", r#"{"plugins":{}}"#);
+    admin.put("/routes/1", r#"{"uri":"/","service_id":"1"}"#);
+    let gone = |path: &str| json!({"method": "DELETE", "path": path});
+    batch(&json!([gone("/services/1")])).expect_status(400);
+    batch(&json!([gone("/services/1"), gone("/routes/1")])).expect_status(200);
+    admin.ask("GET", "/services/1", &[], "").expect_status(404);
+}
+
+fn what_stands_behind_an_id_is_for_patches_of_some_depth() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::managed().start();
+    let admin = gateway.admin();
+    let route = json!({"uri": "/", "upstream": {"nodes": {origin.node(): 1}}});
+    admin.put("/routes/1", &route.to_string());
+    admin.ask("DELETE", "/routes/1/plugins/limit-count", &[], "").expect_status(404);
+    admin.ask("PATCH", &format!("/routes/1/plugins{}", "/a".repeat(30_000)), &[], "1").expect_status(400);
+    gateway.get("/").expect(200, "hello");
+}
+
+fn a_page_of_another_origin_changes_nothing() {
+    let gateway = Gateway::managed().start();
+    let admin = gateway.admin();
+    let body = r#"{"uri":"/","plugins":{}}"#;
+    for told in [("Origin", "http://evil.example"), ("Sec-Fetch-Site", "cross-site"), ("Origin", "null")] {
+        admin.ask("PUT", "/routes/1", &[told], body).expect_status(403);
+    }
+    admin.ask("PUT", "/routes/1", &[("Sec-Fetch-Site", "same-origin")], body).expect_status(201);
+    admin.ask("GET", "/routes", &[("Origin", "http://evil.example")], "").expect_status(200);
 }

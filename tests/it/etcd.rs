@@ -77,6 +77,7 @@ fn a_bad_value_is_set_aside_alone_and_its_last_good_version_outlives_the_process
     eventually("two are set aside", || (gateway.metric("ringway_quarantined_objects")? == 2.0).then_some(()));
     gateway.get("/one").expect(200, "hello");
     gateway.get("/two").expect_status(404);
+    gateway.admin().ask("GET", "/configs", &[], "").expect_status(200);
 
     keeps(&gateway, "routes/3");
     gateway.kill_and_start_again();

@@ -3,11 +3,14 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use super::kit::{Client, Gateway, Origin};
+use serde_json::json;
+
+use super::kit::{Client, Gateway, Origin, eventually, reply};
 
 on_both_drivers!(
     a_key_names_its_consumer,
     the_key_is_hidden_from_the_origin_where_asked,
+    a_hidden_key_does_not_come_back_by_a_rewrite,
     a_consumers_plugin_wins_over_its_routes,
     a_groups_plugin_yields_to_its_consumers,
     a_plugin_config_fills_in_what_a_route_lacks,
@@ -20,9 +23,12 @@ on_both_drivers!(
     a_refusal_passes_the_header_filters,
     limit_count_admits_exactly_its_number_over_all_cores,
     limit_count_tells_what_is_left,
+    a_group_that_is_given_longer_windows_goes_on,
     a_rewritten_request_is_what_the_origin_sees,
     a_redirect_is_made_here,
     a_response_can_be_rewritten,
+    method_and_status_of_a_plugin_decide_whether_there_is_a_body,
+    a_body_of_another_plugin_is_edited_as_it_is,
     an_unknown_plugin_sets_its_route_aside,
 );
 
@@ -59,6 +65,27 @@ fn the_key_is_hidden_from_the_origin_where_asked() {
     let seen = origin.seen();
     assert!(seen[0].values("apikey").is_empty());
     assert_eq!(seen[1].target, "/q?a=1&b=2");
+}
+
+fn a_hidden_key_does_not_come_back_by_a_rewrite() {
+    let origin = Origin::replying("hello");
+    let rewrite = "proxy-rewrite: {use_real_request_uri_unsafe: true}";
+    let gateway = Gateway::routing("/*", [&origin])
+        .route(&format!("plugins: {{key-auth: {{hide_credentials: true}}, {rewrite}}}"))
+        .objects(JACK)
+        .start();
+    gateway.get("/q?a=1&apikey=k1").expect(200, "hello");
+
+    // A rule for all comes before the key is asked for.
+    let rule = "global_rules: [{id: '1', plugins: {proxy-rewrite: {uri: /other}}}]";
+    let gateway = Gateway::routing("/*", [&origin])
+        .route("plugins: {key-auth: {hide_credentials: true}}")
+        .objects(&format!("{JACK}\n{rule}"))
+        .start();
+    gateway.get("/q?apikey=k1&a=1").expect(200, "hello");
+    gateway.get("/q?apikey=k1").expect(200, "hello");
+    let targets: Vec<String> = origin.seen().iter().map(|seen| seen.target.clone()).collect();
+    assert_eq!(targets, ["/q?a=1", "/other?a=1", "/other"]);
 }
 
 /// `response-rewrite` with a header that tells who won.
@@ -332,4 +359,70 @@ fn an_unknown_plugin_sets_its_route_aside() {
     gateway.get("/good").expect(200, "hello");
     gateway.get("/bad").expect_status(404);
     gateway.wait_said(&["routes/bad", "key-out", "key-auth"]);
+}
+
+fn method_and_status_of_a_plugin_decide_whether_there_is_a_body() {
+    let origin = Origin::answering(|seen| match seen.target.as_str() {
+        "/none" => b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
+        _ => reply("200 OK", "hello"),
+    });
+    let with =
+        |plugin: &str| Gateway::routing("/*", [&origin]).route(&format!("plugins: {{{plugin}}}")).start();
+
+    // A body for a HEAD would be taken for the next answer.
+    let gateway = with("proxy-rewrite: {method: GET}");
+    let mut client = gateway.client();
+    for _ in 0..2 {
+        client.request("HEAD", "/", &[], b"").expect_status(200);
+        client.get("/").expect(200, "hello");
+    }
+    let gateway = with("response-rewrite: {status_code: 204}");
+    let mut client = gateway.client();
+    for _ in 0..3 {
+        client.get("/").expect(204, "");
+    }
+    // And who waits for a body that does not come would take the next answer for it.
+    let gateway = with("response-rewrite: {status_code: 200}");
+    let mut client = gateway.client();
+    for _ in 0..3 {
+        client.get("/none").expect(200, "");
+    }
+    let gateway = with("proxy-rewrite: {method: HEAD}");
+    let mut client = gateway.client();
+    for _ in 0..3 {
+        client.get("/").expect(200, "");
+    }
+}
+
+fn a_body_of_another_plugin_is_edited_as_it_is() {
+    let origin = Origin::answering(|_| {
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\x1f\x8b".to_vec()
+    });
+    let rule =
+        "global_rules: [{id: '1', plugins: {response-rewrite: {filters: [{regex: old, replace: new}]}}}]";
+    let gateway = Gateway::routing("/*", [&origin])
+        .route("plugins: {response-rewrite: {body: the old one}}")
+        .objects(rule)
+        .start();
+    gateway.get("/").expect(200, "the new one");
+}
+
+fn a_group_that_is_given_longer_windows_goes_on() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::managed().cores(1).start();
+    let admin = gateway.admin();
+    let give = |seconds: u32| {
+        let limit = json!({"count": 3, "time_window": seconds, "window_type": "sliding", "group": "g", "rejected_code": 429});
+        let upstream = json!({"nodes": {origin.node(): 1}});
+        admin.put(
+            "/routes/1",
+            &json!({"uri": "/", "upstream": upstream, "plugins": {"limit-count": limit}}).to_string(),
+        );
+    };
+    give(1);
+    gateway.get("/").expect(200, "hello");
+    give(2);
+    // Windows have numbers, and those of longer ones are smaller: they are not taken for windows that are over long since.
+    (0..3).for_each(|_| drop(gateway.get("/")));
+    eventually("a later window admits", || (gateway.get("/").status == 200).then_some(()));
 }

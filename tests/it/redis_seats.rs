@@ -45,6 +45,8 @@ fn gateways_share_seats() {
     let key = redis.say(&["KEYS", "limit_conn:routes/1:*:127.0.0.1"]);
     let left: u64 = redis.say(&["TTL", &key]).parse().unwrap();
     assert!((3500..=3600).contains(&left), "{left}");
+    let told = gateways[0].control("GET", "/v1/limits?key=127.0.0.1").json();
+    assert_eq!(told["total"], 0, "who sits in a Redis is not known here: {told}");
     door.open();
     for raw in &mut held {
         raw.answer().expect(200, "done");

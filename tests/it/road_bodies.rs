@@ -1,8 +1,10 @@
 //! Bodies both ways: lengths, chunks, trailers, early answers, half-closed connections and back-pressure.
 
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::time::Duration;
 
-use super::kit::{Conn, Gateway, Origin, eventually, reply};
+use super::kit::{Conn, Gateway, Origin, PATIENCE, Raw, eventually, reply};
 
 on_both_drivers!(
     a_body_of_known_length_passes_both_ways,
@@ -18,6 +20,7 @@ on_both_drivers!(
     a_body_that_ends_with_its_connection_is_whole,
     an_origin_that_trickles_is_waited_for,
     an_answer_before_the_end_of_the_body_reaches_the_client,
+    an_early_answer_reaches_a_client_that_still_sends,
     nobody_who_is_turned_away_makes_the_gateway_hold_a_body,
     a_body_that_a_plugin_wants_is_held_and_sent_whole,
     a_client_that_half_closes_gets_its_answer,
@@ -216,6 +219,19 @@ fn an_answer_before_the_end_of_the_body_reaches_the_client() {
     gateway.get("/next").expect(200, "no thanks");
     let connections: Vec<usize> = origin.seen().iter().map(|seen| seen.connection).collect();
     assert_eq!(connections, [0, 1]);
+}
+
+fn an_early_answer_reaches_a_client_that_still_sends() {
+    let origin = Origin::that_answers_before_the_body("no thanks");
+    let gateway = Gateway::routing("/*", [&origin]).start();
+
+    let mut stream = TcpStream::connect(gateway.address()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n").unwrap();
+    stream.peek(&mut [0]).expect("an answer");
+    // As if it had not looked.
+    stream.write_all(&vec![b'x'; 900_000]).expect("is read");
+    Raw::over(stream).answer().expect(200, "no thanks");
 }
 
 /// A limit by a field of the body, behind a key.

@@ -1,14 +1,19 @@
 //! Stopping: in good order while there is time, at once when told twice, and with an honest exit code.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
+use super::kit::http2::{block, frame, frames};
 use super::kit::{Conn, Ended, Gateway, Origin, Signal, eventually, reply};
 
 on_both_drivers!(
     what_is_in_flight_is_finished,
     idle_connections_are_closed,
+    a_slow_client_of_http2_gets_all_of_its_answer,
+    a_change_on_the_way_out_is_refused_and_not_kept,
     nobody_new_is_let_in,
     a_second_signal_ends_it_at_once,
     the_deadline_ends_what_does_not,
@@ -59,6 +64,61 @@ fn idle_connections_are_closed() {
     for client in &mut clients {
         client.raw.expect_closed();
     }
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+fn a_slow_client_of_http2_gets_all_of_its_answer() {
+    const BYTES: usize = 16 * 1024 * 1024;
+    const WINDOW: u32 = (1 << 31) - 1;
+    let body = "x".repeat(BYTES);
+    let origin = Origin::answering(move |_| reply("200 OK", &body));
+    let mut gateway = Gateway::routing("/*", [&origin]).start();
+
+    let mut stream = TcpStream::connect(gateway.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let settings = frame(4, 0, 0, &[&4_u16.to_be_bytes()[..], &WINDOW.to_be_bytes()].concat());
+    let window = frame(8, 0, 0, &(WINDOW - 65_535).to_be_bytes());
+    let head =
+        block(&[(":method", b"GET"), (":scheme", b"http"), (":path", b"/"), (":authority", b"a.test")]);
+    let asked =
+        [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..], &window, &frame(1, 5, 1, &head)].concat();
+    stream.write_all(&asked).unwrap();
+
+    let (mut all, mut piece) = (Vec::new(), vec![0; 32 * 1024]);
+    loop {
+        let count = stream.read(&mut piece).expect("bytes or the end");
+        if count == 0 {
+            break;
+        }
+        if all.is_empty() {
+            gateway.signal(Signal::Term);
+        }
+        all.extend_from_slice(&piece[..count]);
+        // This is what makes the client slow: it takes longer than idle connections have.
+        std::thread::sleep(Duration::from_millis(4));
+    }
+    let data: Vec<_> =
+        frames(&all).into_iter().filter(|(kind, _, stream, _)| (*kind, *stream) == (0, 1)).collect();
+    assert_eq!(data.iter().map(|(.., bytes)| bytes.len()).sum::<usize>(), BYTES);
+    assert!(data.last().is_some_and(|(_, flags, ..)| flags & 1 == 1), "the last says that it is the last");
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+fn a_change_on_the_way_out_is_refused_and_not_kept() {
+    let (origin, go) = held();
+    let mut gateway = Gateway::managed().start();
+    let admin = gateway.admin();
+    let route = serde_json::json!({"uri": "/*", "upstream": {"nodes": {origin.node(): 1}}});
+    admin.put("/routes/1", &route.to_string());
+    let mut client = gateway.client();
+    client.raw.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait_requests(1);
+    gateway.signal(Signal::Quit);
+    eventually("new connections are refused", || TcpStream::connect(gateway.address()).err());
+    admin.ask("PUT", "/routes/2", &[], r#"{"uri":"/2","plugins":{}}"#).expect_status(503);
+    admin.ask("GET", "/routes/2", &[], "").expect_status(404);
+    go.send(()).unwrap();
+    client.raw.answer().expect(200, "/slow");
     assert_eq!(gateway.wait_exit().code(), Some(0));
 }
 

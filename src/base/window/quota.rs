@@ -152,9 +152,11 @@ impl Quota {
     /// What spending `cost` comes to, and the word after it if it is admitted.
     pub fn spend(&self, word: u64, now_ms: UnixMs, cost: u64) -> (Spent, Option<u64>) {
         let Open { start, spent, left } = self.open(word, now_ms);
-        match spent.checked_add(cost).filter(|spent| *spent <= self.limit) {
+        // What costs nothing passes where there is a debt, too.
+        match spent.checked_add(cost).filter(|spent| cost == 0 || *spent <= self.limit) {
             Some(spent) => {
-                let told = Spent { admitted: true, remaining: self.limit - spent, reset_in: left };
+                let remaining = self.limit.saturating_sub(spent);
+                let told = Spent { admitted: true, remaining, reset_in: left };
                 (told, Some(pack(start, spent)))
             }
             None => {
@@ -259,8 +261,8 @@ impl Bucket {
         let full_at = if word > now { word } else { now };
         let room = self.burst * self.spacing_ns;
         let next = full_at.saturating_add(self.span_of(cost));
-        if next - now <= room {
-            let remaining = (room - (next - now)) / self.spacing_ns;
+        if cost == 0 || next - now <= room {
+            let remaining = room.saturating_sub(next - now) / self.spacing_ns;
             let told = Spent { admitted: true, remaining, reset_in: Duration::from_nanos(next - now) };
             return (told, Some(next));
         }

@@ -139,8 +139,11 @@ fn items_of(store: &Store, kind: Kind, telling: Telling) -> Vec<Value> {
             Telling::All => value,
         };
         // In a document ids are whole: `vault/1`, `jack/credentials/1`.
-        if kind != Kind::Consumer {
-            value["id"] = json!(id);
+        // What others have written to etcd need not be an object.
+        if kind != Kind::Consumer
+            && let Value::Object(fields) = &mut value
+        {
+            fields.insert("id".to_owned(), json!(id));
         }
         value
     };

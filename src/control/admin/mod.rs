@@ -177,6 +177,12 @@ fn admit(admin: &Admin, peer: SocketAddr, parts: &Parts) -> Result<Author, Box<A
     if admin.cors && parts.method == Method::OPTIONS {
         return Err(Answer::empty(200).into());
     }
+    // A browser asks in the name of whoever looks at a page, and says for which page.
+    let reads = parts.method == Method::GET || parts.method == Method::HEAD;
+    if !admin.cors && !reads && is_of_another_page(&parts.headers) {
+        let why = "asked for by a page of another origin; see admin.cors";
+        return Err(Answer::json(403, json!({"error_msg": why})).into());
+    }
     let known = admin.keys.as_ref().map_or(Err("there are no keys"), |keys| keys.of(parts));
     let (name, role) = known.map_err(|why| {
         Answer::json(401, json!({"error_msg": "failed to check token", "description": why})).without_version()
@@ -188,6 +194,16 @@ fn admit(admin: &Admin, peer: SocketAddr, parts: &Parts) -> Result<Author, Box<A
         );
     }
     Ok(Author { who: name, from: ip.to_string() })
+}
+
+/// Whether a browser asks, for a page that is not served here (Fetch Metadata, and RFC 6454 7).
+fn is_of_another_page(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    match (text("sec-fetch-site"), text("origin")) {
+        (Some(site), _) => !matches!(site, "same-origin" | "none"),
+        (None, Some(origin)) => origin.split_once("://").map(|(_, host)| host) != text("host"),
+        (None, None) => false,
+    }
 }
 
 async fn call(parts: Parts, body: Body, by: By) -> Result<Call, Box<Answer>> {

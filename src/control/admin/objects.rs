@@ -1,5 +1,6 @@
 //! Objects: read, written, patched, deleted, one by one or several at once.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::http::Method;
@@ -101,6 +102,10 @@ pub(super) async fn serve(admin: &Arc<Admin>, call: &Call) -> Result<Answer, Ref
         let first = call.path.first().map_or("", String::as_str);
         return Err(Refusal::new(404, format!("Unsupported resource type: {first}")));
     };
+    // Only a patch goes into an object: a slip that is taken for the whole of it would delete too much.
+    if !place.inner.is_empty() && call.method != Method::PATCH {
+        return Err(Refusal::new(404, "not found"));
+    }
     let singular = words(place.spec.kind);
     let not_supported =
         |method: &str| Refusal::new(405, format!("not supported `{method}` method for {singular}"));
@@ -236,12 +241,6 @@ fn put_change(
     id: &str,
     mut fields: Map<String, Value>,
 ) -> Result<(Change, Value), Refusal> {
-    if kind == Kind::Credential {
-        let user = id.split('/').next().unwrap_or("");
-        if store.get(Kind::Consumer, user).is_none() {
-            return Err(Refusal::new(404, "consumer not found"));
-        }
-    }
     if kind == Kind::CostDecoration {
         decorations::complete(store, id, &mut fields)?;
     }
@@ -258,6 +257,15 @@ fn put_change(
     let value = Value::Object(fields);
     let id = object_id(kind, id)?;
     Ok((Change::Put(Raw { kind, id, value: value.clone() }), value))
+}
+
+/// Refuses a part of what is not there. A batch may bring that along; there the compiler tells.
+fn has_owner(store: &Store, kind: Kind, id: &str) -> Result<(), Refusal> {
+    let (home, owner) = (kind.home(), id.split('/').next().unwrap_or(""));
+    if home == kind || store.get(home, owner).is_some() {
+        return Ok(());
+    }
+    Err(Refusal::new(404, format!("{} not found", words(home))))
 }
 
 /// A batch may bring what it refers to; there the compiler tells.
@@ -301,6 +309,7 @@ async fn put(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Re
     let prepare = move |store: &Store| {
         let entry = store.get(kind, &id);
         check_match(if_match.as_deref(), entry)?;
+        has_owner(store, kind, &id)?;
         let status = if entry.is_some() { 200 } else { 201 };
         let (change, value) = put_change(store, kind, &id, fields)?;
         check_references(store, kind, &value)?;
@@ -325,8 +334,8 @@ async fn post(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, R
     }
     let (kind, home) = (place.spec.kind, place.home.clone());
     let prepare = move |store: &Store| {
-        // As a store of revisions names what nobody named.
-        let id = format!("{home}{:020}", store.revision() + 1);
+        let id = free_id(store, kind, &home);
+        has_owner(store, kind, &id)?;
         let (change, value) = put_change(store, kind, &id, fields)?;
         check_references(store, kind, &value)?;
         Ok(Plan { changes: vec![change], then: (id, value) })
@@ -334,6 +343,18 @@ async fn post(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, R
     let (done, (id, value)) = admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
     let body = json!({"key": key(kind, &id), "value": written(kind, value)});
     Ok(Answer::json(201, body).at(done.revision).tagged(done.revision).warned(&done.warnings))
+}
+
+/// An id for what nobody named, as a store of revisions gives it; past what was brought here under such a name.
+fn free_id(store: &Store, kind: Kind, home: &str) -> String {
+    let mut number = store.revision() + 1;
+    loop {
+        let id = format!("{home}{number:020}");
+        if store.get(kind, &id).is_none() {
+            return id;
+        }
+        number += 1;
+    }
 }
 
 async fn patch(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal> {
@@ -347,6 +368,14 @@ async fn patch(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, 
         return Err(Refusal::new(400, "missing new configuration"));
     }
     let patch = value_of(call)?;
+    // What walks through a value does so on the stack, and no object is that deep.
+    if place.inner.len() > resources::DEPTH_MAX {
+        let (most, found) = (resources::DEPTH_MAX, place.inner.len());
+        return Err(Refusal::new(
+            400,
+            format!("invalid sub-path: expected at most {most} steps, got {found}"),
+        ));
+    }
     if place.inner.is_empty() && !patch.is_object() {
         return Err(Refusal::new(400, "invalid configuration: expected an object"));
     }
@@ -414,11 +443,17 @@ fn put_inside(value: &mut Value, path: &[String], new: Value) -> Result<(), Refu
 }
 
 /// A deletion as changes: a consumer's credentials go with it, a service's decorations as well.
-fn delete_changes(store: &Store, kind: Kind, id: &str, force: bool) -> Result<Vec<Change>, Refusal> {
+/// `gone` are the names of what goes with it: that does not need it any more.
+fn delete_changes(
+    store: &Store,
+    (kind, id): (Kind, &str),
+    force: bool,
+    gone: &BTreeSet<String>,
+) -> Result<Vec<Change>, Refusal> {
     if store.get(kind, id).is_none() {
         return Err(not_found());
     }
-    if !force && let Some(why) = references::needed(store, kind, id) {
+    if !force && let Some(why) = references::needed(store, (kind, id), gone) {
         return Err(Refusal::new(400, why));
     }
     let mut changes = vec![Change::Delete(kind, object_id(kind, id)?)];
@@ -437,7 +472,7 @@ async fn delete(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer,
     let wanted = id.clone();
     let prepare = move |store: &Store| {
         check_match(if_match.as_deref(), store.get(kind, &id))?;
-        Ok(Plan { changes: delete_changes(store, kind, &id, force)?, then: () })
+        Ok(Plan { changes: delete_changes(store, (kind, &id), force, &BTreeSet::new())?, then: () })
     };
     let (done, ()) = admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
     Ok(Answer::json(200, json!({"deleted": "1", "key": key(kind, &wanted)}))
@@ -460,12 +495,13 @@ async fn batch(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
     let (force, streams) = (is_forced(call), admin.stream_routes);
     let prepare = move |store: &Store| {
         let (mut changes, mut keys) = (Vec::new(), Vec::new());
+        let rules = Rules { force, streams, gone: operations.iter().filter_map(deleted).collect() };
         for (at, operation) in operations.iter().enumerate() {
             let of_this = |refusal: Refusal| Refusal {
                 message: format!("operation {at}: {}", refusal.message),
                 ..refusal
             };
-            let (more, key) = operation_changes(store, operation, force, streams).map_err(of_this)?;
+            let (more, key) = operation_changes(store, operation, &rules).map_err(of_this)?;
             changes.extend(more);
             keys.push(key);
         }
@@ -477,16 +513,35 @@ async fn batch(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
         .warned(&done.warnings))
 }
 
+/// What holds for all operations of a batch.
+struct Rules {
+    force: bool,
+    streams: bool,
+    /// Names of what is deleted.
+    gone: BTreeSet<String>,
+}
+
+fn path_of(operation: &Value) -> Vec<String> {
+    let path = operation.get("path").and_then(Value::as_str).unwrap_or("");
+    path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+/// The name of what an operation deletes.
+fn deleted(operation: &Value) -> Option<String> {
+    let path = path_of(operation);
+    let place = Place::of(&path)?;
+    (operation.get("method")? == "DELETE")
+        .then(|| object_name(place.spec.kind, place.id.as_deref().unwrap_or("")))
+}
+
 fn operation_changes(
     store: &Store,
     operation: &Value,
-    force: bool,
-    streams: bool,
+    rules: &Rules,
 ) -> Result<(Vec<Change>, String), Refusal> {
     let text = |name: &str| operation.get(name).and_then(Value::as_str);
-    let path: Vec<String> =
-        text("path").unwrap_or("").split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
-    let place = Place::of(&path).ok_or_else(|| {
+    let path = path_of(operation);
+    let place = Place::of(&path).filter(|place| place.inner.is_empty()).ok_or_else(|| {
         Refusal::new(
             400,
             format!("path: expected one such as /routes/1, got {:?}", text("path").unwrap_or("")),
@@ -499,14 +554,14 @@ fn operation_changes(
                 return Err(Refusal::new(400, "body: expected an object"));
             };
             without_times(fields)?;
-            may_be_put(streams, kind)?;
+            may_be_put(rules.streams, kind)?;
             let id = id_of(&place, fields)?;
             let (change, _) = put_change(store, kind, &id, fields.clone())?;
             Ok((vec![change], key(kind, &id)))
         }
         Some("DELETE") => {
             let id = place.id.clone().ok_or_else(|| place.missing_id())?;
-            Ok((delete_changes(store, kind, &id, force)?, key(kind, &id)))
+            Ok((delete_changes(store, (kind, &id), rules.force, &rules.gone)?, key(kind, &id)))
         }
         other => {
             Err(Refusal::new(400, format!("method: expected PUT or DELETE, got {}", other.unwrap_or("none"))))

@@ -1,9 +1,11 @@
 //! Which object needs which: what is deleted must not be needed by what stays.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::control::store::Store;
-use crate::model::Kind;
+use crate::model::{Kind, ObjectId, object_name};
 
 /// Fields that hold the id of another object: of whom, which, and of what.
 const FIELDS: [(Kind, &str, Kind); 15] = [
@@ -79,8 +81,9 @@ fn missing_in_plugins(store: &Store, value: &Value) -> Option<String> {
     None
 }
 
-/// Why an object can not be deleted: the first that needs it, in APISIX's words.
-pub(super) fn needed(store: &Store, kind: Kind, id: &str) -> Option<String> {
+/// Why an object can not be deleted: the first that needs it, in APISIX's words. Not counting what is `gone` with it, by name.
+pub(super) fn needed(store: &Store, (kind, id): (Kind, &str), gone: &BTreeSet<String>) -> Option<String> {
+    let stays = |holder: Kind, id: &ObjectId| !gone.contains(&object_name(holder, id.as_str()));
     // Only of services it says so.
     let what = if kind == Kind::Service { "service directly".to_owned() } else { words(kind) };
     for (holder, field, of) in FIELDS {
@@ -89,7 +92,8 @@ pub(super) fn needed(store: &Store, kind: Kind, id: &str) -> Option<String> {
         }
         let pointer = format!("/{}", field.replace('.', "/"));
         for (holder_id, entry) in store.list(holder) {
-            if entry.value.pointer(&pointer).is_some_and(|value| is_id(value, id)) {
+            if entry.value.pointer(&pointer).is_some_and(|value| is_id(value, id)) && stays(holder, holder_id)
+            {
                 let holder = holder.singular();
                 return Some(format!(
                     "can not delete this {what}, {holder} [{holder_id}] is still using it now"
@@ -103,7 +107,8 @@ pub(super) fn needed(store: &Store, kind: Kind, id: &str) -> Option<String> {
         }
         for holder in WITH_PLUGINS {
             for (holder_id, entry) in store.list(holder) {
-                if entry.value.get("plugins").is_some_and(|plugins| mentions(plugins, field, id)) {
+                let mentions = |plugins| mentions(plugins, field, id);
+                if entry.value.get("plugins").is_some_and(mentions) && stays(holder, holder_id) {
                     let holder = match holder {
                         Kind::GlobalRule => holder.plural(),
                         holder => holder.singular(),

@@ -43,6 +43,8 @@ struct Session {
     idle_since: Cell<Moment>,
     /// When the client was told that no more streams are taken.
     leaving: Cell<Option<Moment>>,
+    /// All that was taken out of the conversation was sent.
+    is_silent: Cell<bool>,
 }
 
 impl Session {
@@ -57,6 +59,7 @@ impl Session {
             begun: Cell::new(0),
             idle_since: Cell::new(now),
             leaving: Cell::new(None),
+            is_silent: Cell::new(false),
         }
     }
 
@@ -64,11 +67,19 @@ impl Session {
         self.streams.get() == 0
     }
 
+    /// Whether nothing goes on and nothing is still to be sent: then an end cuts no answer short.
+    fn is_at_rest(&self) -> bool {
+        let has_said_all =
+            || self.conversation.try_borrow().is_ok_and(|conversation| !conversation.has_outgoing());
+        self.is_idle() && self.is_silent.get() && has_said_all()
+    }
+
     /// How long nothing has gone on, and whether that is too long.
     fn look(&self, hall: &Hall, now: Moment) {
         let limits = &hall.core.limits;
         let has_left = self.leaving.get().is_some_and(|since| now.since(since) >= LINGER);
-        if !self.is_idle() {
+        // Who takes nothing of what is to be sent is ended by whoever sends it.
+        if !self.is_at_rest() {
             return;
         }
         if has_left {
@@ -92,7 +103,11 @@ impl Session {
 
 impl Outlet for Session {
     fn poll_outgoing(&self, cx: &Context<'_>, spare: &mut Vec<u8>) -> Poll<bool> {
-        self.conversation.borrow_mut().poll_outgoing(cx, spare)
+        let polled = self.conversation.borrow_mut().poll_outgoing(cx, spare);
+        // Whoever asks for more has sent what it had.
+        self.is_silent.set(!matches!(polled, Poll::Ready(true)));
+        self.watch.set_resting(self.is_at_rest());
+        polled
     }
 
     fn close(&self) {

@@ -161,11 +161,12 @@ impl Nodes {
     }
 
     fn dialled(&self, key: &PoolKey, session: Option<Rc<NodeSession>>, has_declined: bool) {
-        if let Some(to) = self.0.borrow_mut().get_mut(key) {
-            to.dial = None;
-            to.sessions.extend(session);
-            to.has_declined = has_declined;
-        }
+        let mut nodes = self.0.borrow_mut();
+        // Nothing keeps the place of a node that is dialled without others waiting for it: it may be gone by now.
+        let to = nodes.entry(*key).or_default();
+        to.dial = None;
+        to.sessions.extend(session);
+        to.has_declined = has_declined;
     }
 
     fn forget(&self, key: &PoolKey, session: &Rc<NodeSession>) {
@@ -229,10 +230,14 @@ pub(in crate::edge) async fn stream(
             }
             Found::Dialling(other) => other.wait().await?,
             Found::ToDial(waited_for) => {
-                let Some(dial) = dial.take() else { return Err(Unreached::Refused) };
                 let nodes = &hall.nodes;
                 let (result, session, has_declined) = (Ok(()), None, false);
                 let mut dialling = Dialling { nodes, key, dial: waited_for, result, session, has_declined };
+                // With this at hand: those who wait are told, whatever becomes of us.
+                let Some(dial) = dial.take() else {
+                    dialling.result = Err(Unreached::Refused);
+                    return Err(Unreached::Refused);
+                };
                 match open(hall, (key, may_decline), keep, dial).await {
                     Ok(Opened::Session(session)) => dialling.session = Some(session),
                     Ok(Opened::Declined(socket)) => {

@@ -71,7 +71,7 @@ impl Drop for Under {
         self.session.streams.set(left);
         if left == 0 {
             self.session.idle_since.set(self.hall.core.now());
-            self.session.watch.set_resting(true);
+            self.session.watch.set_resting(self.session.is_at_rest());
         }
     }
 }

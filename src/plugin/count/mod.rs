@@ -10,9 +10,8 @@ use crate::base::window::quota::{Gauge, Quota, Span};
 use crate::base::window::{Fixed, Sliding, Spent};
 use crate::exchange::{Exchange, Reply, SlotId};
 use crate::model::field::HeaderName;
-use crate::plugin::limits::{Amount, LimitKey, Number, Till, refusal, write_rate_limit};
+use crate::plugin::limits::{Amount, Begun, LimitKey, Number, Till, refusal, write_rate_limit};
 use crate::plugin::{CompileCx, ConfigError, Env, Step, limits};
-use crate::proto::head::HeaderList;
 use crate::runtime::LocalId;
 use crate::runtime::limits::HELD_BODY_BYTES;
 
@@ -41,6 +40,7 @@ pub struct Counter {
     /// Tells this use from others in the slot they share.
     me: LocalId,
     seen: SlotId,
+    begun: SlotId,
 }
 
 /// One counter a key.
@@ -139,8 +139,13 @@ impl Counter {
         if limits.iter().any(Limit::asks_for_body) {
             cx.needs_request_body(HELD_BODY_BYTES);
         }
-        limits.iter_mut().for_each(|limit| limit.keys = afar::keys_of(&limit.scope));
         let sliding = matches!(config.window_type, WindowType::Sliding);
+        if config.group.is_some() {
+            // A group outlives changes of its configuration, and words of one kind of window mean nothing in another: a sliding
+            // one that is longer than before would wait for a number that is years away.
+            limits.iter_mut().for_each(|limit| limit.name_window(sliding));
+        }
+        limits.iter_mut().for_each(|limit| limit.keys = afar::keys_of(&limit.scope));
         let me = cx.local();
         let status = config.rejected_code.u16();
         Ok(Self {
@@ -156,6 +161,7 @@ impl Counter {
             me,
             // All that count tell together.
             seen: cx.slot_of("count"),
+            begun: cx.slot_of(Begun::SLOT),
         })
     }
 }
@@ -216,6 +222,17 @@ impl Limit {
             limit.scope.extend_from_slice(rule.key.as_bytes());
         }
         Ok(limit)
+    }
+
+    /// Has windows of another kind or length be counted apart.
+    fn name_window(&mut self, sliding: bool) {
+        let kind = if sliding { "sliding" } else { "fixed" };
+        let text = match self.window {
+            Number::Fixed(seconds) => format!("{kind} {seconds}\n"),
+            // Names have the length that the request says.
+            Number::Asked(..) => format!("{kind}\n"),
+        };
+        self.scope.extend_from_slice(text.as_bytes());
     }
 
     fn asks_for_body(&self) -> bool {
@@ -313,7 +330,8 @@ impl Counter {
         (count, spent): (u64, Spent),
         env: Env<'_>,
     ) -> Option<Reply> {
-        if self.tell || self.ietf {
+        // A refusal says when to come again, whatever else is said.
+        if self.tell || self.ietf || !spent.admitted {
             let told = Told { by: self.me, limit_at, count, spent };
             let seen = ex.slots.of::<Seen>(self.seen);
             match seen.first {
@@ -331,11 +349,15 @@ impl Counter {
     /// Tells in the head of the answer what is left.
     pub fn tell(&self, ex: &mut Exchange, env: Env<'_>) {
         let Exchange { slots, response, .. } = ex;
+        let is_mine = |told: &&Told| told.by == self.me;
+        let has_said = |seen: &Seen| seen.first.iter().chain(&seen.more).any(|told| is_mine(&told));
+        let tells = self.ietf && slots.get::<Seen>(self.seen).is_some_and(has_said);
+        let put = tells.then(|| slots.of::<Begun>(self.begun).put());
         let Some(seen) = slots.get::<Seen>(self.seen) else { return };
         let headers = &mut response.headers;
-        if self.ietf {
+        if let Some(put) = put {
             let till = env.core.local(self.till, || Till::new(&env.core.ledger));
-            till.ask(|list| self.tell_ietf(seen, headers, list));
+            till.ask(|list| self.tell_ietf(seen, |name, line| put(headers, name, line), list));
         }
         for told in seen.first.iter().chain(&seen.more).filter(|told| told.by == self.me) {
             let Some(limit) = self.limits.get(told.limit_at) else { continue };
@@ -357,28 +379,22 @@ impl Counter {
 
 impl Counter {
     /// The same as the IETF has it, with an item for each limit.
-    fn tell_ietf(&self, seen: &Seen, headers: &mut HeaderList, list: &mut Vec<u8>) {
+    fn tell_ietf(&self, seen: &Seen, mut put: impl FnMut(&str, &[u8]), list: &mut Vec<u8>) {
         let mine = || {
             let all = seen.first.iter().chain(&seen.more).filter(|told| told.by == self.me);
             all.filter_map(|told| Some((told, self.limits.get(told.limit_at)?)))
         };
-        if mine().next().is_none() {
-            return;
-        }
-        // Another use has begun the lists.
-        let follows = seen.first.as_ref().is_some_and(|told| told.by != self.me);
-        let put = if follows { HeaderList::add } else { HeaderList::set };
         list.clear();
         for (told, limit) in mine() {
             limit.write_policy(told.count, list);
         }
-        put(headers, "RateLimit-Policy", list);
+        put("RateLimit-Policy", list);
         list.clear();
         for (told, limit) in mine() {
             let remaining = if told.spent.admitted { told.spent.remaining } else { 0 };
             write_rate_limit(&limit.name, remaining, Some(told.spent.reset_in), list);
         }
-        put(headers, "RateLimit", list);
+        put("RateLimit", list);
     }
 }
 

@@ -16,6 +16,8 @@ use crate::proto::head::HeaderList;
 const TEXT_BYTES: usize = 2048;
 /// How deep fields may lie in fields.
 const DEPTH_MAX: usize = 5;
+/// Arguments of a query that are told one by one, as in APISIX; each is compared with all before it.
+const ARGUMENTS_MAX: usize = 100;
 /// Fields of an entry that says all there is to say.
 const ALWAYS: &[&str] = &[
     "request",
@@ -298,7 +300,7 @@ fn write_request(ex: &Exchange, out: &mut Object<'_>, scratch: &mut Vec<u8>) {
     write_headers("headers", &request.headers, out, scratch);
     out.inner("querystring", |query| {
         let pairs = || request.query.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
-        for (at, pair) in pairs().enumerate() {
+        for (at, pair) in pairs().take(ARGUMENTS_MAX).enumerate() {
             let mut halves = pair.splitn(2, |byte| *byte == b'=');
             let (name, value) = (halves.next().unwrap_or_default(), halves.next().unwrap_or_default());
             // The first of several counts.

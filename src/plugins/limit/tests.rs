@@ -102,12 +102,16 @@ fn what_a_request_has_cost_is_settled_when_it_is_over() {
         assert_eq!(left(&bench, "192.0.2.1"), [25], "{amount}: and what is missing is taken");
         bench.request(Request::get("/")).replies(429, "");
         let bench = self::bench(&format!(
-            r#"{{"cost": 40, "settle": "$upstream_http_x_used", "limits": [{{"name": "a", {amount}}}]}}"#
+            r#"{{"cost": "$http_x_cost", "cost_default": 40, "settle": "$upstream_http_x_used",
+                "limits": [{{"name": "a", {amount}}}]}}"#
         ));
         bench.response(200, &[("X-Used", "-1")], b"");
         assert_eq!(left(&bench, "192.0.2.1"), [60], "{amount}: without a number the estimate stands");
         bench.response(200, &[("X-Used", "900")], b"");
         assert_eq!(left(&bench, "192.0.2.1"), [0], "{amount}: a debt");
+        bench.request(Request::get("/").header("X-Cost", "1")).replies(429, "");
+        // What costs nothing passes nevertheless.
+        bench.request(Request::get("/").header("X-Cost", "0")).passes();
     }
 }
 
@@ -336,4 +340,16 @@ fn schema_and_compile_agree() {
         "tiers.consumers.jack.b: expected the name of one of limits",
     );
     refuses::<Limit>(&one(r#""windows": [{"count": 1, "per": "day"}, {"count": 2, "per": "day"}]"#), "got one twice");
+}
+
+#[test]
+fn the_estimate_stands_where_the_client_is_gone() {
+    let bench = bench(
+        r#"{"cost": 40, "settle": "$upstream_http_x_used",
+            "limits": [{"name": "a", "windows": [{"count": 100, "seconds": 600}]}]}"#,
+    );
+    let mut gone = bench.request(Request::get("/")).passes();
+    gone.ex.reason = "client_gone";
+    gone.response(200, &[("X-Used", "5")], b"");
+    assert_eq!(left(&bench, "192.0.2.1"), [60]);
 }

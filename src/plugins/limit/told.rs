@@ -9,8 +9,7 @@ use super::{Limit, Seen, Told, retry};
 use crate::base::text::write_json_string;
 use crate::exchange::{Exchange, Reply};
 use crate::plugin::Env;
-use crate::plugin::limits::{whole_seconds as whole, write_rate_limit};
-use crate::proto::head::HeaderList;
+use crate::plugin::limits::{Begun, whole_seconds as whole, write_rate_limit};
 
 /// The media type of RFC 9457.
 const PROBLEM: &str = "application/problem+json";
@@ -19,12 +18,13 @@ impl Limit {
     /// Says what is left, and a refusal when to come again.
     pub(super) fn tell(&self, ex: &mut Exchange, env: Env<'_>) {
         let Exchange { slots, response, .. } = ex;
+        let has_said = |seen: &Seen| seen.told.iter().any(|told| told.by == self.me);
+        let tells = matches!(self.headers, Headers::Ietf) && slots.get::<Seen>(self.seen).is_some_and(has_said);
+        let put = tells.then(|| slots.of::<Begun>(self.begun).put());
         let Some(seen) = slots.get::<Seen>(self.seen) else { return };
         let mut mine = seen.told.iter().filter(|told| told.by == self.me).peekable();
         let Some(first) = mine.peek() else { return };
         let tier = first.tier as usize;
-        // Another use has begun the lists.
-        let follows = seen.told.iter().next().is_some_and(|told| told.by != self.me);
         let headers = &mut response.headers;
         let refusing = seen.told.iter().filter(|told| told.by == self.me && !told.spent.admitted);
         if let Some(worst) = refusing.max_by_key(|told| told.spent.reset_in)
@@ -35,7 +35,7 @@ impl Limit {
         match self.headers {
             Headers::None => {}
             Headers::Ietf => {
-                let put = if follows { HeaderList::add } else { HeaderList::set };
+                let Some(put) = put else { return };
                 put(headers, "RateLimit-Policy", self.tiers.all[tier].policy.as_bytes());
                 let desk = env.core.local(self.desk, || Desk::new(env.core));
                 desk.till.ask(|list| {

@@ -9,8 +9,8 @@ use crate::expr::{Template, Var, Vars as _};
 use crate::plugin::{Hooks as _, Look, Mount, Whose};
 use crate::plugins::AnyPlugin;
 
-/// What the names of plugins that limit begin with.
-const PREFIX: &str = "limit-";
+/// Plugins that limit, besides [`OWN`].
+const OTHERS: [&str; 4] = ["limit-count", "graphql-limit-count", "limit-req", "limit-conn"];
 /// The plugin that tells all of its limits itself.
 const OWN: &str = "limit";
 /// What plugins know besides what is written.
@@ -48,7 +48,7 @@ pub(super) fn limits(grounds: &Grounds<'_>, mount: &Mount<AnyPlugin>, ex: &Excha
             })
             .collect();
     }
-    if !name.starts_with(PREFIX) {
+    if !OTHERS.contains(&name) {
         return Vec::new();
     }
     let mut limits = written(grounds, mount, ex);

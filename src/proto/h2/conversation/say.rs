@@ -33,6 +33,11 @@ impl Conversation {
         Poll::Ready(true)
     }
 
+    /// Whether something waits to be sent.
+    pub fn has_outgoing(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
     /// Waits until there is room for what the client has to be answered.
     pub fn poll_hearing(&mut self, cx: &Context<'_>) -> Poll<()> {
         if self.outbox.len() < OUTBOX_BYTES_MAX || self.closed {
