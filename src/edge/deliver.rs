@@ -53,7 +53,7 @@ impl Run<'_> {
         uploading: &Cell<bool>,
         began: Moment,
     ) -> Result<Relayed, Fault> {
-        let framing = self.receive_head(plan, leased).await?;
+        let framing = self.receive_head(plan, leased, uploading).await?;
         let header = self.hall.core.now().since(began);
         let status = self.ex.response.status;
         self.note_attempt(|attempt| (attempt.status, attempt.header) = (status, header));
@@ -63,6 +63,7 @@ impl Run<'_> {
         // Whoever else was asked is late.
         plan.rival.take();
         if let Some(fallback) = &plan.upstream.additions.fallback
+            && !self.falls_back
             && self.gives_way(fallback)
         {
             let received = self.ex.response.headers.take_received();
@@ -168,7 +169,8 @@ impl Run<'_> {
                 from = self.place_head(&mut head, &mut buffer, (from, slow.is_some())).await?;
             }
             if from < buffer.len() {
-                let (passed, returned) = self.send_piece((buffer, from), slow, (plan, leased)).await;
+                let (passed, returned) =
+                    self.send_piece((buffer, from), slow, (!piece.done).then_some((plan, &*leased))).await;
                 buffer = returned;
                 if passed.is_err() {
                     return self.cut_off(Fault::ClientGone, buffer, head);
@@ -230,16 +232,24 @@ impl Run<'_> {
         self.connection.socket.writer.hunger().await.unwrap_or(LANE_BYTES_MAX)
     }
 
-    /// Sends a piece of the body, framed.
+    /// Sends a piece of the body, framed; of the `node` more is to come, where one is named.
     async fn send_piece(
         &mut self,
         (buffer, from): (Vec<u8>, usize),
         slow: Option<Rc<dyn Pace>>,
-        node: (&Plan<'_>, &Leased),
+        node: Option<(&Plan<'_>, &Leased)>,
     ) -> (Result<(), ()>, Vec<u8>) {
         match slow {
-            None => self.send_keeping(buffer, from).await,
-            Some(pace) => Box::pin(self.send_slowly((buffer, from), &*pace, Some(node))).await,
+            None => {
+                if let Some((plan, leased)) = node {
+                    // What the client takes its time for is not the node's silence; only the request's own time runs on.
+                    let core = &self.hall.core;
+                    let patience = core.limits.write_timeout.saturating_add(plan.timeouts.read);
+                    leased.socket.watch().arm(&core.wheel, plan.within(core, patience));
+                }
+                self.send_keeping(buffer, from).await
+            }
+            Some(pace) => Box::pin(self.send_slowly((buffer, from), &*pace, node)).await,
         }
     }
 

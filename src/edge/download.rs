@@ -1,5 +1,7 @@
 //! What comes from an upstream: the head of its answer, and the body without its frame.
 
+use std::cell::Cell;
+
 use super::pipeline::Run;
 use super::proxy::Plan;
 use super::respond::Fault;
@@ -79,10 +81,12 @@ impl Run<'_> {
         &mut self,
         plan: &Plan<'_>,
         leased: &mut Leased,
+        uploading: &Cell<bool>,
     ) -> Result<Framing, Fault> {
         let core = &self.hall.core;
         let limits = &core.limits.upstream_head;
-        leased.socket.watch().arm(&core.wheel, plan.within(core, plan.timeouts.read));
+        // A client that waits for 100 waits for the node.
+        await_node(core, plan, leased, !uploading.get() || self.ex.request.headers.has(HeaderId::Expect));
         leased.socket.heard().await;
         let (mut caught, mut buffer) = match leased.socket.caught() {
             Some((caught, buffer)) => (Some(caught), buffer),
@@ -131,7 +135,7 @@ impl Run<'_> {
                 if room(&buffer) == 0 {
                     return Err(Fault::HeadTooLarge);
                 }
-                leased.socket.watch().arm(&core.wheel, plan.within(core, plan.timeouts.read));
+                await_node(core, plan, leased, !uploading.get() || buffer.len() > start);
                 let room = room(&buffer).min(most);
                 let (received, returned) = leased.socket.reader.receive(buffer, room).await;
                 buffer = returned;
@@ -210,6 +214,13 @@ impl Run<'_> {
                 _ => return Err(silence(leased)),
             }
         }
+    }
+}
+
+/// Gives the node its time to say more, where it owes anything: while the body goes up whoever sends it sees to that.
+fn await_node(core: &Core, plan: &Plan<'_>, leased: &Leased, owes: bool) {
+    if owes {
+        leased.socket.watch().arm(&core.wheel, plan.within(core, plan.timeouts.read));
     }
 }
 

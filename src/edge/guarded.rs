@@ -94,6 +94,7 @@ impl Run<'_> {
                     return Err(fault);
                 }
                 self.hall.core.stats.fallbacks.add(1);
+                self.falls_back = true;
                 self.try_nodes(other).await
             }
             Goal::Missing => Err(fault),

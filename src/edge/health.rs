@@ -9,7 +9,7 @@ use crate::base::clock::Moment;
 use crate::exchange::Attempt;
 use crate::link::health::{Cell, Visit};
 use crate::link::outlier::Outcome;
-use crate::snapshot::Upstream;
+use crate::snapshot::{PassHost, Upstream};
 
 /// Counts a request as under way to a node.
 pub(super) fn enter(upstream: &Upstream, node: usize) -> Option<Visit<&Cell>> {
@@ -51,6 +51,10 @@ pub(super) fn note_answer(
 
 /// A node did not answer as it should.
 pub(super) fn note_fault(hall: &Hall, upstream: &Upstream, node: usize, fault: Fault) {
+    // The name was the client's: that the node has no certificate for it says nothing of the node.
+    if fault == Fault::TlsRefused && matches!(upstream.pass_host, PassHost::Pass) {
+        return;
+    }
     let (Some(cell), Some(news)) = (upstream.nodes[node].cell.as_deref(), fault.news()) else { return };
     if let Some(rules) = upstream.checks.as_ref().and_then(|checks| checks.passive.as_ref()) {
         cell.note(news, &rules.thresholds);

@@ -161,6 +161,9 @@ impl Run<'_> {
         let (sent, out) = leased.socket.writer.send(out, 0, core.sending()).await;
         core.buffers.give_back(out);
         if sent.is_err() {
+            if watch.is_abandoned() {
+                return Err(Fault::ClientGone);
+            }
             return Err(if watch.fired() { Fault::SendTimeout } else { Fault::SendFailed });
         }
         watch.arm(&core.wheel, plan.within(core, plan.timeouts.read));

@@ -47,12 +47,14 @@ struct Asked<'a> {
     now: Moment,
     /// Nodes that have less of their weight are passed over; thrown anew for each choice.
     thrown: u64,
+    /// Whether nodes that failed of late are passed over.
+    heeds_pauses: bool,
 }
 
 impl Context for Asked<'_> {
     fn is_up(&self, node: usize) -> bool {
         let failed = self.turn.failed.get(node).map_or(Moment::ZERO, cell::Cell::get);
-        let is_paused = failed != Moment::ZERO && self.now.since(failed) < PAUSE;
+        let is_paused = self.heeds_pauses && failed != Moment::ZERO && self.now.since(failed) < PAUSE;
         let cell = self.upstream.nodes.get(node).and_then(|node| node.cell.as_deref());
         !is_paused && cell.is_none_or(|cell| cell.is_up() && !self.is_ejected(cell) && self.may_begin(cell))
     }
@@ -118,7 +120,9 @@ pub(super) fn node(
         return tried.is_empty().then_some(0);
     }
     let turn = turn(hall, upstream);
-    let mut asked = Asked { hall, upstream, turn: &turn, ex, now, thrown: 0 };
+    let mut asked = Asked { hall, upstream, turn: &turn, ex, now, thrown: 0, heeds_pauses: true };
+    // A pause is for where another serves: who failed once is better than who is known to be down.
+    asked.heeds_pauses = (0..upstream.nodes.len()).any(|node| !tried.contains(node) && asked.is_up(node));
     if let Some(sticky) = &upstream.additions.sticky
         && let Some(node) = sticky.node_of(ex)
         && !tried.contains(node)
@@ -226,7 +230,7 @@ pub(super) async fn reach(
     node: usize,
     Call { name, first, tls, within }: Call<'_>,
 ) -> Result<(Socket, bool), Unreached> {
-    let core = &hall.core;
+    let (core, began) = (&hall.core, hall.core.now());
     let dialled = connect::dial(core, upstream.nodes[node].address, within).await;
     let mut socket = dialled.map_err(|error| {
         core.stats.upstream_connect_errors.add(1);
@@ -240,7 +244,9 @@ pub(super) async fn reach(
     let mut is_http2 = false;
     if let Some(tls) = tls.filter(|_| core.detour.is_none()) {
         // Large, and as seldom as a new connection is.
-        let secured = Box::pin(secure::secure(hall, &mut socket, tls, name, within)).await;
+        // Both together have the time.
+        let left = within.saturating_sub(core.now().since(began));
+        let secured = Box::pin(secure::secure(hall, &mut socket, tls, name, left)).await;
         is_http2 = secured.inspect_err(|_| core.stats.upstream_connect_errors.add(1))?;
     }
     core.stats.upstream_connects.add(1);

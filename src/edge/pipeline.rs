@@ -27,6 +27,8 @@ pub(super) struct Run<'a> {
     pub(super) head_sent: bool,
     /// The request was not understood, so nothing behind it can be.
     pub(super) refused: bool,
+    /// It was sent to what serves in its upstream's place: nothing serves in the place of that.
+    pub(super) falls_back: bool,
     /// The node's connection, once both sides have agreed to go on as a tunnel.
     pub(super) joined: Option<Box<Joined>>,
 }
@@ -77,6 +79,7 @@ impl<'a> Run<'a> {
             merged: None,
             head_sent: false,
             refused: false,
+            falls_back: false,
             joined: None,
         }
     }

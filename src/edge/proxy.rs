@@ -257,6 +257,9 @@ impl Run<'_> {
         core.buffers.give_back(out);
         if sent.is_err() {
             // An origin that refuses a body may answer and close before it has read it: look for its answer.
+            if watch.is_abandoned() {
+                return Err(Fault::ClientGone);
+            }
             if self.upload.is_done() || watch.fired() {
                 return Err(if watch.fired() { Fault::SendTimeout } else { Fault::SendFailed });
             }
@@ -306,7 +309,7 @@ impl Run<'_> {
                 from_watch: &from_watch,
                 to: &mut to,
                 to_watch: &to_watch,
-                send_timeout: plan.within(&hall.core, plan.timeouts.send),
+                plan,
                 pace: self.ex.paces.up.clone(),
             };
             let up = pin!(upload.pump(&mut ends));

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::pace;
+use super::proxy::Plan;
 use crate::exchange::{Exchange, Pace, piece_bytes_max};
 use crate::proto::h1::chunked::{self, Decoder};
 use crate::proto::h1::framing::Framing;
@@ -289,7 +290,7 @@ impl Upload {
         let most = ends.pace.as_deref().map_or(usize::MAX, piece_bytes_max);
         let mut result = Ok(());
         while !self.is_done() && result.is_ok() {
-            ends.from_watch.arm(&ends.core.wheel, ends.core.limits.body_timeout);
+            ends.await_client();
             let before = self.bytes;
             let (piece, returned) = self.next(ends.core, ends.from, (buffer, most)).await;
             buffer = returned;
@@ -306,6 +307,10 @@ impl Upload {
             };
         }
         ends.core.buffers.give_back(buffer);
+        if result.is_ok() {
+            // From here on it is the node's turn.
+            ends.to_watch.arm(&ends.core.wheel, ends.plan.within(ends.core, ends.plan.timeouts.read));
+        }
         result
     }
 
@@ -422,21 +427,33 @@ pub(super) struct Ends<'a> {
     pub(super) from_watch: &'a Rc<Watch>,
     pub(super) to: &'a mut Writer,
     pub(super) to_watch: &'a Rc<Watch>,
-    /// Longest pause between two writes to the upstream.
-    pub(super) send_timeout: Duration,
+    /// How long things may take.
+    pub(super) plan: &'a Plan<'a>,
     /// Who slows it down, if anybody.
     pub(super) pace: Option<Rc<dyn Pace>>,
 }
 
 impl Ends<'_> {
+    /// Gives the client its time. The node owes nothing meanwhile; only the request's own time runs on.
+    fn await_client(&self) {
+        let patience = self.core.limits.body_timeout;
+        self.from_watch.arm(&self.core.wheel, patience);
+        self.to_watch.arm(&self.core.wheel, self.plan.within(self.core, patience.saturating_mul(2)));
+    }
+
+    /// Longest pause between two writes to the node.
+    fn send_timeout(&self) -> Duration {
+        self.plan.within(self.core, self.plan.timeouts.send)
+    }
+
     /// Waits until so many bytes may pass.
     async fn await_turn(&self, pace: &dyn Pace, bytes: u64) {
-        let quiet = [(self.from_watch, self.core.limits.body_timeout), (self.to_watch, self.send_timeout)];
+        let quiet = [(self.from_watch, self.core.limits.body_timeout), (self.to_watch, self.send_timeout())];
         pace::turn(self.core, pace, bytes as usize, quiet).await;
     }
 
     async fn send(&mut self, buffer: Vec<u8>, from: usize) -> (io::Result<()>, Vec<u8>) {
-        self.to_watch.arm(&self.core.wheel, self.send_timeout);
+        self.to_watch.arm(&self.core.wheel, self.send_timeout());
         self.to.send(buffer, from, self.core.sending()).await
     }
 }

@@ -21,6 +21,9 @@ on_both_drivers!(
     an_origin_that_trickles_is_waited_for,
     an_answer_before_the_end_of_the_body_reaches_the_client,
     an_early_answer_reaches_a_client_that_still_sends,
+    a_client_that_takes_its_time_gets_all_of_it,
+    a_client_that_pauses_its_body_is_not_the_nodes_silence,
+    a_node_has_its_time_after_a_body_in_pieces,
     nobody_who_is_turned_away_makes_the_gateway_hold_a_body,
     a_body_that_a_plugin_wants_is_held_and_sent_whole,
     a_client_that_half_closes_gets_its_answer,
@@ -232,6 +235,42 @@ fn an_early_answer_reaches_a_client_that_still_sends() {
     // As if it had not looked.
     stream.write_all(&vec![b'x'; 900_000]).expect("is read");
     Raw::over(stream).answer().expect(200, "no thanks");
+}
+
+fn a_client_that_takes_its_time_gets_all_of_it() {
+    const BYTES: usize = 40_000_000;
+    let origin = Origin::answering(|_| reply("200 OK", &"b".repeat(BYTES)));
+    let gateway = Gateway::routing("/*", [&origin]).with("timeout: {connect: 5, send: 5, read: 0.3}").start();
+    let mut raw = gateway.raw();
+    raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    // This is how long the client takes nothing.
+    std::thread::sleep(Duration::from_secs(1));
+    let answer = raw.answer();
+    assert!(answer.whole && answer.body.len() == BYTES, "{} bytes", answer.body.len());
+}
+
+fn a_client_that_pauses_its_body_is_not_the_nodes_silence() {
+    let origin = Origin::echoing();
+    let gateway =
+        Gateway::routing("/*", [&origin]).with("timeout: {connect: 5, send: 0.3, read: 0.3}").start();
+    let mut raw = gateway.raw();
+    raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nhalf");
+    // This is how long the client pauses.
+    std::thread::sleep(Duration::from_secs(1));
+    raw.send("half").answer().expect(200, "halfhalf");
+}
+
+fn a_node_has_its_time_after_a_body_in_pieces() {
+    let origin = Origin::answering(|_| {
+        // This is how long the origin takes.
+        std::thread::sleep(Duration::from_secs(1));
+        reply("200 OK", "late")
+    });
+    let gateway = Gateway::routing("/*", [&origin]).with("timeout: {connect: 5, send: 0.2, read: 5}").start();
+    let mut raw = gateway.raw();
+    raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n");
+    eventually("the head is there", || (origin.connections() == 1).then_some(()));
+    raw.send("body").answer().expect(200, "late");
 }
 
 /// A limit by a field of the body, behind a key.
