@@ -175,7 +175,8 @@ impl Run<'_> {
         self.send(out, 0).await.map_err(|()| Fault::ClientGone)
     }
 
-    /// Receives the whole body, into `out` or nowhere. Whether the connection may be used again.
+    /// Receives the whole body, into `out` or nowhere; what goes nowhere is not waited for longer than such bodies of clients are.
+    /// Whether the connection may be used again.
     pub(super) async fn gather(
         &mut self,
         plan: &Plan<'_>,
@@ -185,6 +186,7 @@ impl Run<'_> {
         mut out: Option<&mut Vec<u8>>,
     ) -> Result<bool, Fault> {
         let core = &self.hall.core;
+        let began = core.now();
         let mut total = 0;
         let mut buffer = core.buffers.large();
         buffer.extend_from_slice(&self.ex.response.headers.received()[self.ex.response.line.head.end()..]);
@@ -204,7 +206,9 @@ impl Run<'_> {
                 return Ok(!piece.excess && !closes);
             }
             buffer.clear();
-            leased.socket.watch().arm(&core.wheel, plan.within(core, plan.timeouts.read));
+            let left = core.limits.drain_body_timeout.saturating_sub(core.now().since(began));
+            let patience = if out.is_some() { plan.timeouts.read } else { plan.timeouts.read.min(left) };
+            leased.socket.watch().arm(&core.wheel, plan.within(core, patience));
             let room = buffer.capacity();
             let (received, returned) = leased.socket.reader.receive(buffer, room).await;
             buffer = returned;

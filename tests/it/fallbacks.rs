@@ -9,6 +9,7 @@ on_both_drivers!(
     an_answer_may_stand_for_nodes_that_are_not_there,
     a_status_of_a_node_gives_way_where_the_request_can_be_had_again,
     a_fallback_is_taken_only_for_what_it_is_for,
+    the_fallback_of_a_fallback_is_not_taken,
     where_all_nodes_are_ejected_none_is_asked,
     a_fallback_is_a_reference_like_any_other,
     explain_tells_what_would_serve,
@@ -87,6 +88,20 @@ fn a_fallback_is_taken_only_for_what_it_is_for() {
         let answer = gateway(&[node], &spare, &more).get("/");
         assert_eq!(answer.status, status, "{on}");
     }
+}
+
+fn the_fallback_of_a_fallback_is_not_taken() {
+    let sick = Origin::answering(|_| reply("503 Service Unavailable", "sick"));
+    let spare = Origin::answering(|_| reply("503 Service Unavailable", "spare too"));
+    let front = Gateway::resources(
+        "upstreams:
+  - {id: main, nodes: {SICK: 1}, fallback: {upstream_id: spare, statuses: [503]}}
+  - {id: spare, nodes: {SPARE: 1}, fallback: {upstream_id: main, statuses: [503]}}
+routes: [{id: '1', uri: /*, upstream_id: main}]",
+        &[("SICK", &sick), ("SPARE", &spare)],
+    )
+    .start();
+    front.get("/").expect(503, "spare too");
 }
 
 fn where_all_nodes_are_ejected_none_is_asked() {

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -29,6 +30,7 @@ on_both_drivers!(
     a_response_can_be_rewritten,
     method_and_status_of_a_plugin_decide_whether_there_is_a_body,
     a_body_of_another_plugin_is_edited_as_it_is,
+    a_body_that_nobody_gets_is_not_waited_for_without_end,
     an_unknown_plugin_sets_its_route_aside,
 );
 
@@ -425,4 +427,20 @@ fn a_group_that_is_given_longer_windows_goes_on() {
     // Windows have numbers, and those of longer ones are smaller: they are not taken for windows that are over long since.
     (0..3).for_each(|_| drop(gateway.get("/")));
     eventually("a later window admits", || (gateway.get("/").status == 200).then_some(()));
+}
+
+fn a_body_that_nobody_gets_is_not_waited_for_without_end() {
+    let origin = Origin::serving(|conn| {
+        conn.request();
+        conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n");
+        // This is how slow the origin is.
+        while conn.send(b"x") {
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let gateway = Gateway::routing("/*", [&origin])
+        .settings("limits: {drain_body_timeout: 0.3}")
+        .route("plugins: {response-rewrite: {body: mine}}")
+        .start();
+    gateway.get("/").expect(200, "mine");
 }

@@ -74,6 +74,12 @@ fn a_node_is_believed_by_its_certificate_alone() {
     let gateway = asking(&certs, [&right]).with("pass_host: pass").start();
     gateway.request("GET", "/x", &[("host", "second.test:80")], b"").expect(200, "GET /x");
     gateway.request("GET", "/x", &[("host", "third.test")], b"").expect_status(502);
+    // A name that only the client knows says nothing of the node.
+    let watched = "{pass_host: pass, outliers: {consecutive_gateway_failures: 1, max_percent: 100}}";
+    let gateway = asking(&certs, [&right]).with(watched).start();
+    gateway.request("GET", "/x", &[("host", "third.test")], b"").expect_status(502);
+    assert!(!gateway.control("GET", "/v1/healthcheck").text().contains("\"ejected\":true"));
+    gateway.request("GET", "/x", &[("host", "second.test")], b"").expect(200, "GET /x");
 }
 
 fn a_node_is_shown_our_certificate() {
