@@ -13,7 +13,8 @@ use crate::link::health::News;
 use crate::proto::head::HeaderId;
 use crate::snapshot::{Route, Snapshot};
 
-/// Least bytes a closing connection is read on.
+/// Least bytes a closing connection is read on, for as long as `LINGER` lasts: as much as a client that is in the middle of its body may have
+/// on the way before it has seen the answer.
 pub(super) const LINGER_BYTES: u64 = 1024 * 1024;
 
 /// Whether a try may be followed by another.

@@ -8,6 +8,7 @@
 //! The control socket leads here as well, without a key: see [`bridge`].
 
 mod answer;
+mod batch;
 pub(crate) mod bridge;
 mod catalog;
 mod configs;

@@ -8,16 +8,13 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, KEY_NOT_FOUND};
 use super::shown::{shown, written};
-use super::{Admin, Call, decorations, form, held, listing, references};
+use super::{Admin, Call, batch, decorations, form, held, listing, references};
 use crate::base::clock;
 use crate::control::store::{Change, Entry, Store};
 use crate::control::write::{Plan, Refusal};
 use crate::model::resources::{self, Format};
 use crate::model::settings::AdminApiVersion;
 use crate::model::{Kind, ObjectId, Raw, object_name};
-
-/// Operations of one batch.
-const BATCH_MAX: usize = 1000;
 
 /// What may be done with objects of a kind, besides reading, putting and deleting them.
 pub(super) struct Spec {
@@ -44,18 +41,18 @@ pub(super) static CREDENTIALS: Spec = Spec { kind: Kind::Credential, post: false
 pub(super) static DECORATIONS: Spec = Spec { kind: Kind::CostDecoration, post: true, patch: true };
 
 /// Where a path leads.
-struct Place<'a> {
-    spec: &'a Spec,
+pub(super) struct Place<'a> {
+    pub(super) spec: &'a Spec,
     /// What ids begin with there: `jack/credentials/`.
     home: String,
     /// The whole id, if one is named.
-    id: Option<String>,
+    pub(super) id: Option<String>,
     /// Behind the id: where a patch goes.
-    inner: &'a [String],
+    pub(super) inner: &'a [String],
 }
 
 impl<'a> Place<'a> {
-    fn of(path: &'a [String]) -> Option<Self> {
+    pub(super) fn of(path: &'a [String]) -> Option<Self> {
         let [plural, rest @ ..] = path else { return None };
         let spec = SPECS.iter().find(|spec| spec.kind.plural() == plural)?;
         Some(match (spec.kind, rest) {
@@ -78,7 +75,7 @@ impl<'a> Place<'a> {
         })
     }
 
-    fn missing_id(&self) -> Refusal {
+    pub(super) fn missing_id(&self) -> Refusal {
         Refusal::new(400, format!("missing {} id", words(self.spec.kind)))
     }
 }
@@ -96,7 +93,7 @@ pub(crate) fn key(kind: Kind, id: &str) -> String {
 /// Answers a request about objects.
 pub(super) async fn serve(admin: &Arc<Admin>, call: &Call) -> Result<Answer, Refusal> {
     if call.path.first().is_some_and(|first| first == "batch") && call.method == Method::POST {
-        return batch(admin, call).await;
+        return batch::make(admin, call).await;
     }
     let Some(place) = Place::of(&call.path) else {
         let first = call.path.first().map_or("", String::as_str);
@@ -164,7 +161,7 @@ pub(super) fn may_write(admin: &Admin, call: &Call) -> Result<(), Refusal> {
 }
 
 /// Stream routes are taken where streams come in, or somebody says that they are to be kept.
-fn may_be_put(streams: bool, kind: Kind) -> Result<(), Refusal> {
+pub(super) fn may_be_put(streams: bool, kind: Kind) -> Result<(), Refusal> {
     if kind == Kind::StreamRoute && !streams {
         return Err(Refusal::new(400, "stream mode is disabled, can not add stream routes"));
     }
@@ -172,7 +169,7 @@ fn may_be_put(streams: bool, kind: Kind) -> Result<(), Refusal> {
 }
 
 /// Only this word: who misspells it does not mean to break references.
-fn is_forced(call: &Call) -> bool {
+pub(super) fn is_forced(call: &Call) -> bool {
     call.query("force") == Some("true")
 }
 
@@ -187,13 +184,13 @@ fn fields_of(call: &Call) -> Result<Map<String, Value>, Refusal> {
     }
 }
 
-fn value_of(call: &Call) -> Result<Value, Refusal> {
+pub(super) fn value_of(call: &Call) -> Result<Value, Refusal> {
     serde_json::from_slice(&call.body)
         .map_err(|error| Refusal::new(400, format!("invalid request body: {error}")))
 }
 
 /// What only the gateway says of an object.
-fn without_times(fields: &Map<String, Value>) -> Result<(), Refusal> {
+pub(super) fn without_times(fields: &Map<String, Value>) -> Result<(), Refusal> {
     let inline = fields.get("upstream").and_then(Value::as_object);
     for name in ["create_time", "update_time"] {
         if [Some(fields), inline].into_iter().flatten().any(|fields| fields.contains_key(name)) {
@@ -204,7 +201,7 @@ fn without_times(fields: &Map<String, Value>) -> Result<(), Refusal> {
 }
 
 /// The id to put an object under: of the path, else of the object; they must not differ.
-fn id_of(place: &Place<'_>, fields: &Map<String, Value>) -> Result<String, Refusal> {
+pub(super) fn id_of(place: &Place<'_>, fields: &Map<String, Value>) -> Result<String, Refusal> {
     let kind = place.spec.kind;
     let (field, wrong) = match kind {
         Kind::Consumer => ("username", "wrong username".to_owned()),
@@ -235,7 +232,7 @@ fn id_of(place: &Place<'_>, fields: &Map<String, Value>) -> Result<String, Refus
 }
 
 /// A put as a change, and the object as it will be kept.
-fn put_change(
+pub(super) fn put_change(
     store: &Store,
     kind: Kind,
     id: &str,
@@ -444,7 +441,7 @@ fn put_inside(value: &mut Value, path: &[String], new: Value) -> Result<(), Refu
 
 /// A deletion as changes: a consumer's credentials go with it, a service's decorations as well.
 /// `gone` are the names of what goes with it: that does not need it any more.
-fn delete_changes(
+pub(super) fn delete_changes(
     store: &Store,
     (kind, id): (Kind, &str),
     force: bool,
@@ -478,95 +475,6 @@ async fn delete(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer,
     Ok(Answer::json(200, json!({"deleted": "1", "key": key(kind, &wanted)}))
         .at(done.revision)
         .warned(&done.warnings))
-}
-
-/// `POST /batch` with `[{"method": "PUT", "path": "/routes/1", "body": {…}}, …]`: all of it as one revision, or none.
-async fn batch(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
-    may_write(admin, call)?;
-    let Value::Array(operations) = value_of(call)? else {
-        return Err(Refusal::new(400, "expected a list of operations"));
-    };
-    if operations.len() > BATCH_MAX {
-        return Err(Refusal::new(
-            400,
-            format!("expected at most {BATCH_MAX} operations, got {}", operations.len()),
-        ));
-    }
-    let (force, streams) = (is_forced(call), admin.stream_routes);
-    let prepare = move |store: &Store| {
-        let (mut changes, mut keys) = (Vec::new(), Vec::new());
-        let rules = Rules { force, streams, gone: operations.iter().filter_map(deleted).collect() };
-        for (at, operation) in operations.iter().enumerate() {
-            let of_this = |refusal: Refusal| Refusal {
-                message: format!("operation {at}: {}", refusal.message),
-                ..refusal
-            };
-            let (more, key) = operation_changes(store, operation, &rules).map_err(of_this)?;
-            changes.extend(more);
-            keys.push(key);
-        }
-        Ok(Plan { changes, then: keys })
-    };
-    let (done, keys) = admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
-    Ok(Answer::json(200, json!({"revision": done.revision, "keys": keys}))
-        .at(done.revision)
-        .warned(&done.warnings))
-}
-
-/// What holds for all operations of a batch.
-struct Rules {
-    force: bool,
-    streams: bool,
-    /// Names of what is deleted.
-    gone: BTreeSet<String>,
-}
-
-fn path_of(operation: &Value) -> Vec<String> {
-    let path = operation.get("path").and_then(Value::as_str).unwrap_or("");
-    path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect()
-}
-
-/// The name of what an operation deletes.
-fn deleted(operation: &Value) -> Option<String> {
-    let path = path_of(operation);
-    let place = Place::of(&path)?;
-    (operation.get("method")? == "DELETE")
-        .then(|| object_name(place.spec.kind, place.id.as_deref().unwrap_or("")))
-}
-
-fn operation_changes(
-    store: &Store,
-    operation: &Value,
-    rules: &Rules,
-) -> Result<(Vec<Change>, String), Refusal> {
-    let text = |name: &str| operation.get(name).and_then(Value::as_str);
-    let path = path_of(operation);
-    let place = Place::of(&path).filter(|place| place.inner.is_empty()).ok_or_else(|| {
-        Refusal::new(
-            400,
-            format!("path: expected one such as /routes/1, got {:?}", text("path").unwrap_or("")),
-        )
-    })?;
-    let kind = place.spec.kind;
-    match text("method") {
-        Some("PUT") => {
-            let Some(Value::Object(fields)) = operation.get("body") else {
-                return Err(Refusal::new(400, "body: expected an object"));
-            };
-            without_times(fields)?;
-            may_be_put(rules.streams, kind)?;
-            let id = id_of(&place, fields)?;
-            let (change, _) = put_change(store, kind, &id, fields.clone())?;
-            Ok((vec![change], key(kind, &id)))
-        }
-        Some("DELETE") => {
-            let id = place.id.clone().ok_or_else(|| place.missing_id())?;
-            Ok((delete_changes(store, (kind, &id), rules.force, &rules.gone)?, key(kind, &id)))
-        }
-        other => {
-            Err(Refusal::new(400, format!("method: expected PUT or DELETE, got {}", other.unwrap_or("none"))))
-        }
-    }
 }
 
 /// `POST /configs/validate`: everything at once, as a file would have it; nothing is changed.

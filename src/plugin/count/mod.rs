@@ -87,6 +87,13 @@ struct Seen {
     more: Vec<Told>,
 }
 
+impl Seen {
+    /// What the limits of one use said.
+    fn of(&self, me: LocalId) -> impl Iterator<Item = &Told> {
+        self.first.iter().chain(&self.more).filter(move |told| told.by == me)
+    }
+}
+
 impl Counter {
     /// Compiles a use of the plugin `name`.
     ///
@@ -349,8 +356,7 @@ impl Counter {
     /// Tells in the head of the answer what is left.
     pub fn tell(&self, ex: &mut Exchange, env: Env<'_>) {
         let Exchange { slots, response, .. } = ex;
-        let is_mine = |told: &&Told| told.by == self.me;
-        let has_said = |seen: &Seen| seen.first.iter().chain(&seen.more).any(|told| is_mine(&told));
+        let has_said = |seen: &Seen| seen.of(self.me).next().is_some();
         let tells = self.ietf && slots.get::<Seen>(self.seen).is_some_and(has_said);
         let put = tells.then(|| slots.of::<Begun>(self.begun).put());
         let Some(seen) = slots.get::<Seen>(self.seen) else { return };
@@ -359,7 +365,7 @@ impl Counter {
             let till = env.core.local(self.till, || Till::new(&env.core.ledger));
             till.ask(|list| self.tell_ietf(seen, |name, line| put(headers, name, line), list));
         }
-        for told in seen.first.iter().chain(&seen.more).filter(|told| told.by == self.me) {
+        for told in seen.of(self.me) {
             let Some(limit) = self.limits.get(told.limit_at) else { continue };
             let remaining = if told.spent.admitted { told.spent.remaining } else { 0 };
             let mut digits = itoa::Buffer::new();
@@ -380,10 +386,7 @@ impl Counter {
 impl Counter {
     /// The same as the IETF has it, with an item for each limit.
     fn tell_ietf(&self, seen: &Seen, mut put: impl FnMut(&str, &[u8]), list: &mut Vec<u8>) {
-        let mine = || {
-            let all = seen.first.iter().chain(&seen.more).filter(|told| told.by == self.me);
-            all.filter_map(|told| Some((told, self.limits.get(told.limit_at)?)))
-        };
+        let mine = || seen.of(self.me).filter_map(|told| Some((told, self.limits.get(told.limit_at)?)));
         list.clear();
         for (told, limit) in mine() {
             limit.write_policy(told.count, list);
