@@ -10,7 +10,7 @@ import random
 import resource
 import time
 
-from lib import machine
+from lib import machine, tails
 
 STEAL_MAX = 0.01
 FOREIGN_MAX = 0.03
@@ -106,6 +106,8 @@ class Case:
 
     def load_arguments(self, port, rate):
         arguments = [f"{self.scheme}://127.0.0.1:{port}{self.path}", *self.arguments]
+        if self.tail_goals:
+            arguments += tails.WATCHED
         if self.variant == "guarded":
             from lib.targets import KEY_HEADER
             arguments += ["-H", KEY_HEADER]

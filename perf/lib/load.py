@@ -30,7 +30,7 @@ class Load:
             command += ["--echo", f"127.0.0.1:{self.echo}"]
         self.errors = open(directory / f"{name}.err", "wb")
         self.process = Process(
-            name, command, {PROCESSOR}, directory / f"{name}.err",
+            name, command, {PROCESSOR}, directory / f"{name}.err", gives_way,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)
         self.rest = b""
         if self.ports:

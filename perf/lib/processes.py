@@ -17,16 +17,28 @@ from lib import machine
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
 STARTED = []
+# Niceness of sessions: what is measured comes before all other programs, and who gives way after them.
+MOST, LEAST = -20, 19
 
 
 class Failed(Exception):
     """Something the run needs did not work; the text is for the person at the terminal."""
 
 
+def weigh(pid, niceness):
+    """How much of its processor a session gets beside others. Sessions share it first (sched_autogroup_enabled), so a process's own niceness or policy
+    would say nothing; within the session threads are as before."""
+    try:
+        with open(f"/proc/{pid}/autogroup", "w", encoding="ascii") as group:
+            group.write(str(niceness))
+    except OSError:
+        pass  # No such groups, or not root: others take from us what they take.
+
+
 class Process:
     """A process on given processors, its output in a file."""
 
-    def __init__(self, name, command, processors, log, **more):
+    def __init__(self, name, command, processors, log, gives_way=False, **more):
         self.name, self.log = name, log
         self.file = None if "stdout" in more else open(log, "wb")
 
@@ -39,6 +51,7 @@ class Process:
         options = {"stdout": self.file, "stderr": self.file, "stdin": subprocess.DEVNULL, **more}
         self.child = subprocess.Popen(
             command, preexec_fn=prepare, start_new_session=True, close_fds=True, **options)
+        weigh(self.pid, LEAST if gives_way else MOST)
         STARTED.append(self)
 
     @property

@@ -3,7 +3,7 @@
 import json
 import re
 
-from lib import stats
+from lib import stats, tails
 from lib.blocks import RULES
 from lib.targets import SHOWN
 
@@ -117,7 +117,8 @@ def goals(case):
     """Each goal of ours against another: the ratio, its interval, and whether it holds."""
     found = []
     wanted = [(case.title(), cpu, *goal) for goal in case.goals.items()]
-    wanted += [(f"{case.title()}, p99", latency("p99"), *goal) for goal in case.tail_goals.items()]
+    wanted += [(f"{case.title()}, p99{of_what}", of, *goal) for goal in case.tail_goals.items()
+               for of_what, of in (("", tails.p99), (" outside of pauses", tails.outside))]
     for title, of, other, goal in wanted:
         seen = stats.paired(case.values("ringway", of), case.values(other, of))
         if not seen:

@@ -9,6 +9,7 @@ mod client;
 mod fields;
 mod options;
 mod pace;
+mod pauses;
 mod requests;
 mod streams;
 mod talk;
@@ -28,6 +29,7 @@ use crate::origin::Origin;
 use crate::poll::{Event, Interest, Kind, Poll, Token};
 use client::Clients;
 use pace::Pace;
+use pauses::Watch;
 use requests::{Protocol, Requests};
 use streams::Streams;
 use tally::Tally;
@@ -163,6 +165,7 @@ impl Bench {
 
     /// One run. With `told`, the beginning and the end of what is measured are told on it, a line each.
     pub fn run(&mut self, options: &Options, mut told: Option<&mut dyn Write>) -> io::Result<Report> {
+        let watch = Watch::begin(&options.without_pauses)?;
         let begin = Instant::now();
         let measured_from = begin + options.warm_up;
         let mut crowd = crowd(options, measured_from).map_err(io::Error::other)?;
@@ -223,6 +226,7 @@ impl Bench {
         }
         tally.unanswered = crowd.turns().under_way();
         tally.opened = crowd.opened();
+        tally.pauses = watch.end();
         Ok(Report::new(options, tally))
     }
 }

@@ -76,6 +76,9 @@ pub struct Options {
     /// Seconds of which to tell how many good answers came within any so many of the measured time, at most
     #[arg(long, value_parser = seconds)]
     pub window: Option<Duration>,
+    /// Processors to watch for pauses by the host, such as 0,1. What was due outside of them is told apart as well. Needs --rate and root
+    #[arg(long, value_delimiter = ',', requires = "rate")]
+    pub without_pauses: Vec<usize>,
     /// Processor to run on
     #[arg(long)]
     pub cpu: Option<usize>,

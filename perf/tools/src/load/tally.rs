@@ -8,12 +8,17 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use super::options::Options;
+use super::pauses::Kept;
 use super::turns::{Done, Opened};
 
 /// Three digits up to a minute, in nanoseconds.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
 const QUANTILES: [f64; 14] =
     [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999, 0.99999, 1.0];
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("the bounds are constants in order")
+}
 
 pub(crate) struct Tally {
     from: Instant,
@@ -37,6 +42,9 @@ pub(crate) struct Tally {
     outside: BTreeMap<String, u64>,
     bytes: u64,
     window: Option<Window>,
+    /// Each latency, to tell apart what pauses have touched.
+    kept: Option<Kept>,
+    pub(crate) pauses: Vec<(Instant, Instant)>,
     pub(crate) unanswered: u64,
     pub(crate) busy_ns: u64,
     pub(crate) origin_served: u64,
@@ -45,8 +53,6 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn new(from: Instant, until: Instant, options: &Options) -> Self {
-        let histogram =
-            || Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("the bounds are constants in order");
         Self {
             from,
             until,
@@ -54,6 +60,8 @@ impl Tally {
             ended: until,
             open: options.rate.is_some(),
             window: options.window.map(Window::new),
+            kept: (!options.without_pauses.is_empty()).then(Kept::default),
+            pauses: Vec::new(),
             latency: histogram(),
             late: histogram(),
             offered: 0,
@@ -125,6 +133,9 @@ impl Tally {
                 *self.statuses.entry(status).or_default() += 1;
                 self.latency.saturating_record((done.at - done.due).as_nanos() as u64);
                 self.late.saturating_record((done.sent - done.due).as_nanos() as u64);
+                if let Some(kept) = &mut self.kept {
+                    kept.keep(done.due, done.at - done.due);
+                }
             }
             Err(fault) => *self.errors.entry(fault.word()).or_default() += 1,
         }
@@ -172,11 +183,12 @@ fn as_wrk(latency: &Histogram<u64>, connections: usize, seconds: f64) -> Value {
 }
 
 impl Report {
-    pub(crate) fn new(options: &Options, tally: Tally) -> Self {
+    pub(crate) fn new(options: &Options, mut tally: Tally) -> Self {
         // Nothing, where this thread did not run for as long as was to be measured.
         let seconds = (tally.ended - tally.began).as_secs_f64().max(1e-6);
         let statuses: BTreeMap<String, u64> =
             tally.statuses.iter().map(|(status, count)| (status.to_string(), *count)).collect();
+        let outside_pauses = tally.kept.as_mut().map(|kept| kept.report(&tally.pauses, histogram()));
         let latency = &tally.latency;
         let curve: Vec<_> =
             QUANTILES.iter().map(|quantile| json!([quantile, microseconds(latency, *quantile)])).collect();
@@ -200,6 +212,7 @@ impl Report {
                 "p99.9": microseconds(latency, 0.999),
                 "max": latency.max() as f64 / 1000.0,
             },
+            "outside_pauses_us": outside_pauses,
             "as_wrk_us": if tally.open { Value::Null } else { as_wrk(latency, options.connections, seconds) },
             "late_us": {"p50": microseconds(&tally.late, 0.5), "p99": microseconds(&tally.late, 0.99)},
             "curve_us": curve,
@@ -239,6 +252,19 @@ impl fmt::Display for Report {
             write!(f, "  {name} {:.1}", number(&latency[name]))?;
         }
         writeln!(f)?;
+        let outside = &all["outside_pauses_us"];
+        if outside.is_object() {
+            write!(
+                f,
+                "outside of {} pauses, {:.1} % of requests:",
+                outside["pauses"],
+                number(&outside["share"]) * 100.0
+            )?;
+            for name in ["p50", "p90", "p99", "p99.9", "max"] {
+                write!(f, "  {name} {:.1}", number(&outside[name]))?;
+            }
+            writeln!(f)?;
+        }
         writeln!(f, "statuses {}  errors {}", all["statuses"], all["errors"])?;
         writeln!(
             f,
