@@ -106,6 +106,8 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     let (started, driver) = start_cores(&settings, &processors, doors, &shared, &first.snapshot)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let Started { mailboxes, stats, threads } = started;
+    // What it does for a change may wait for a request, not the other way round.
+    affinity::wait_for_turn();
     let ended = runtime.block_on(control::run(Parts {
         settings,
         resources: source,
@@ -230,6 +232,7 @@ impl Seat {
     fn take(self, tell: &mpsc::Sender<io::Result<String>>) {
         sys::block_signals();
         affinity::pin(self.processor);
+        affinity::run_soon();
         let driver = match Driver::build(self.wanted) {
             Ok(driver) => driver,
             Err(error) => {

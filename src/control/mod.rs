@@ -48,6 +48,7 @@ mod signals;
 mod socket;
 pub mod source;
 mod status;
+mod step_aside;
 mod store;
 mod whole_file;
 mod write;
@@ -82,6 +83,7 @@ use secrets::Secrets;
 use signals::{Act, Patience, Signals, Stage};
 use source::etcd::{Etcd, News};
 use source::file::{self, LOOK_EVERY, Source};
+use step_aside::step_aside;
 use write::{Done, Refusal, Write};
 
 pub use acme::Acme;
@@ -458,6 +460,7 @@ impl Control {
         self.board.reloaded(clock::wall(), generation, &outcome.quarantined, limits);
         log::info(format!("configuration {generation} taken over; set aside: {}", outcome.quarantined.len()));
         self.board.show(&outcome.snapshot.certificates);
+        step_aside();
         self.prober.follow(outcome.snapshot.upstreams.watched(), &self.board);
         self.publisher.publish(outcome.snapshot, now);
     }

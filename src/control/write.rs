@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::admin::held;
 use super::signals::Stage;
+use super::step_aside::step_aside;
 use super::store::{Author, Change, Revision, Store};
 use super::{Control, audit, log};
 use crate::base::clock::{self, Moment};
@@ -145,8 +146,10 @@ impl Control {
     ) -> Result<Done, Refusal> {
         let shared = Arc::clone(&self.holdings.store);
         let changes = prepare(&held(&shared))?;
+        step_aside();
         let changed: Vec<(Kind, String)> = changes.iter().map(Change::key).collect();
         let attempt = self.compiler.attempt(&changes).map_err(Refusal::invalid)?;
+        step_aside();
         let warnings = attempt.lacks().to_vec();
         if dry_run {
             return Ok(Done { revision: held(&shared).revision(), warnings });
@@ -160,6 +163,7 @@ impl Control {
                 Refusal::new(503, format!("the change can not be kept: {error}"))
             })?,
         };
+        step_aside();
         if let (Some(audit), Some(changes)) = (&mut self.floor.audit, noted) {
             audit.note(&Revision { revision, at: clock::wall(), author: author.clone(), changes });
         }
@@ -168,6 +172,7 @@ impl Control {
             log::info(format!("{name} changed by {} from {}; revision {revision}", author.who, author.from));
         }
         let outcome = self.compiler.adopt(attempt);
+        step_aside();
         self.take_over(outcome, now);
         Ok(Done { revision, warnings })
     }

@@ -3,7 +3,7 @@
 //! The one file of the gateway with `unsafe`. The invariant all calls share: the number names a socket that is
 //! open for the whole call. Its keeper is [`super::deadline::Watch`] and [`super::socket::Socket`]: a socket
 //! closes its watch before its descriptor, on the same thread, so a number held by a live watch or borrowed from
-//! a live socket is never one the system has given to somebody else.
+//! a live socket is never one the system has given to somebody else. What is asked of a thread is asked of the calling one.
 
 #![allow(unsafe_code)]
 
@@ -214,6 +214,27 @@ pub(super) fn thread_cpu_ns() -> u64 {
     // SAFETY: the kernel writes one timespec into the one given.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Changes how the calling thread is scheduled, unless somebody has put it among real-time threads.
+pub(super) fn schedule(change: impl FnOnce(&mut libc::sched_attr)) -> io::Result<()> {
+    let size = size_of::<libc::sched_attr>() as u32;
+    // SAFETY: it is made of numbers, of which all may be 0.
+    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes at most `size` bytes into what is given, which has as many. 0 is the calling thread.
+    let told = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
+    if told != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if attributes.sched_policy as i32 != libc::SCHED_OTHER
+        && attributes.sched_policy as i32 != libc::SCHED_BATCH
+    {
+        return Ok(());
+    }
+    change(&mut attributes);
+    // SAFETY: the kernel reads what is given, as many bytes as it says at its beginning.
+    let told = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    if told == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ ROUNDS, SHARE, SECONDS = 6, 0.3, 5
 # How it is seen that both of two cores serve a change: connections that ask, changes, and the load beside them.
 CONNECTIONS, CHANGES, QUIET_RATE = 24, 20, 1000
 ANSWER_MS_MAX, CORE_SHARE_MAX = 100, 0.05
+# The load's processor only: a thread that wakes beside the gateway would be one more occasion for its threads to change places.
+WATCHED = ["--without-pauses", "1"]
 # Of p99 over the quiet one, by routes.
 TAIL_MAX = {10_000: 1.2, 100_000: 1.5}
 
@@ -145,7 +147,7 @@ def measure(bench, say, routes, a_second):
         say(f"  {routes} routes taken in {time.monotonic() - began:.1f} s")
         path = f"/route/{routes - 1}/128"
         rate = SHARE * ours.saturation(bench, target, path, "-c", 64)
-        arguments = (path, "-c", 64, "-r", f"{rate:.0f}", *tails.WATCHED)
+        arguments = (path, "-c", 64, "-r", f"{rate:.0f}", *WATCHED)
         for _ in range(ROUNDS):
             with Changes(Idle(bench.load.ports[0]), a_second).under_way():
                 quiet.append(ours.sample(bench, target, *arguments, seconds=seconds))

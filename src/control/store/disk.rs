@@ -25,6 +25,7 @@ use redb::{
 };
 
 use super::super::log;
+use super::super::step_aside::step_aside;
 
 pub(crate) const FILE: &str = "store.redb";
 /// How often, and how far apart, a start looks whether a file that is in use has become free: half a second in all.
@@ -115,6 +116,7 @@ impl Disk {
     /// Writes all of it or nothing. After an error the file is lost until found again.
     pub(super) fn write(&mut self, batch: &Batch) -> io::Result<()> {
         let outcome = self.guarded(|database| write(database, batch));
+        step_aside();
         // Its failure takes nothing back: what is written is written.
         if outcome.is_err() || self.guarded(|database| seal(database, batch.revision)).is_err() {
             self.lose();
@@ -316,6 +318,7 @@ fn transact(
     let mut writing = database.begin_write()?;
     writing.set_durability(Durability::Immediate)?;
     work(&writing)?;
+    step_aside();
     Ok(writing.commit()?)
 }
 
