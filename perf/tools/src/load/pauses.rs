@@ -2,8 +2,7 @@
 //!
 //! A host does not tell its guest of all that it takes from it, and the kernel of a server does not interrupt itself for long in what it does for others. So
 //! a thread on each processor asks to be woken every millisecond, before anything else there may run, and writes down when it was woken late. A program
-//! can not keep it waiting, nor does a gateway's call into the kernel for that long. The load comes before other programs meanwhile, too: what it
-//! is late with would be seen in every latency.
+//! can not keep it waiting, nor does a gateway's call into the kernel for that long.
 
 use std::io;
 use std::process::Command;
@@ -21,9 +20,8 @@ use crate::machine;
 const EVERY: Duration = Duration::from_millis(1);
 /// Later than this is a pause. No system call of a gateway takes as long, so none is excused by it.
 const LATE_MIN: Duration = Duration::from_micros(1500);
-/// Priorities in real time: those who watch come before the load.
-const WATCHING: &str = "50";
-const ASKING: &str = "10";
+/// In real time.
+const PRIORITY: &str = "50";
 /// What was due so long before a pause may have been under way in it, and what is due so long after one, and so many times the
 /// pause, may wait behind what it held up.
 const BEFORE: Duration = Duration::from_millis(5);
@@ -39,8 +37,6 @@ pub(crate) struct Watch {
     found: Arc<Mutex<Pauses>>,
     stopped: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
-    /// Whether the thread that asks has been given its priority.
-    is_first: bool,
 }
 
 /// Gives the calling thread a policy of scheduling.
@@ -67,14 +63,13 @@ fn watch(found: &Mutex<Pauses>, stopped: &AtomicBool) {
 
 impl Watch {
     pub(crate) fn begin(processors: &[usize]) -> io::Result<Self> {
-        let mut begun =
-            Self { found: Arc::default(), stopped: Arc::default(), threads: Vec::new(), is_first: false };
+        let mut begun = Self { found: Arc::default(), stopped: Arc::default(), threads: Vec::new() };
         for processor in processors.iter().copied() {
             let (found, stopped) = (begun.found.clone(), begun.stopped.clone());
             let (ready, is_ready) = mpsc::channel();
             let thread =
                 std::thread::Builder::new().name(format!("pauses-{processor}")).spawn(move || {
-                    let first = machine::pin(processor).and_then(|()| schedule("--fifo", WATCHING));
+                    let first = machine::pin(processor).and_then(|()| schedule("--fifo", PRIORITY));
                     let is_first = first.is_ok();
                     if ready.send(first).is_ok() && is_first {
                         watch(&found, &stopped);
@@ -82,10 +77,6 @@ impl Watch {
                 })?;
             begun.threads.push(thread);
             is_ready.recv().map_err(io::Error::other)??;
-        }
-        if !processors.is_empty() {
-            schedule("--fifo", ASKING)?;
-            begun.is_first = true;
         }
         Ok(begun)
     }
@@ -100,10 +91,6 @@ impl Watch {
     }
 
     fn stop(&mut self) {
-        if std::mem::take(&mut self.is_first) {
-            // It could be given more, so it can be given less.
-            let _ = schedule("--other", "0");
-        }
         self.stopped.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             // One that panicked has found nothing more.
