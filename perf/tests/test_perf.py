@@ -124,6 +124,11 @@ class Goals(unittest.TestCase):
         self.assertEqual(tails.cells([taken, disturbed]), ["900", "450", "65%"])
         self.assertEqual(tails.compared([taken, disturbed], [taken, taken])["pairs"], 1)
 
+    def test_pauses_are_watched_where_a_tail_is_asked_about_and_requests_are_due(self):
+        case = Case("P1", "at 60 % of own saturation", "/128", [], share=0.6, tail_goals={"nginx": 1.0})
+        self.assertIn("--without-pauses", case.load_arguments(80, 1000))
+        self.assertNotIn("--without-pauses", case.load_arguments(80, None))
+
     def test_the_tail_at_60_percent_is_in_the_full_suite(self):
         case, = [case for case in compared.wanted("full", None) if case.share]
         self.assertEqual((case.tail_goals["nginx"], case.tail_goals["haproxy"]), (1.0, 1.0))
