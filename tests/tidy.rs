@@ -73,7 +73,7 @@ const KEPT_IN: [(&str, &[&str], &str); 4] = [
 const UNSAFE: [(&str, &str); 2] = [
     (
         "src/runtime/sys.rs",
-        "system calls that no crate of ours wraps: socket options, affinity, shutdown by descriptor",
+        "system calls that no crate of ours wraps: socket options, how a thread is scheduled, shutdown by descriptor",
     ),
     ("tests/allocations.rs", "an allocator that counts before it asks the system's"),
 ];

@@ -14,7 +14,8 @@ from lib.targets import SHOWN
 
 COLUMNS = ["case", "of", "ours over", "first run", "95 % CI", "second run", "95 % CI", ""]
 # What is compared: processor time a request, and the tail where each is at a share of its own saturation.
-CPU, TAIL = "cpu us/req", "p99 outside of pauses"
+CPU = {"cpu us/req": lambda taken: taken["cpu_us"]}
+TAIL = {"p99": tails.p99, "p99 outside of pauses": tails.outside}
 
 
 def load(folder):
@@ -25,20 +26,17 @@ def load(folder):
         raise Failed(f"{path}: expected the samples of a run: {error}") from error
 
 
-def figure(of, taken):
-    return taken["cpu_us"] if of == CPU else tails.outside(taken)
-
-
 def ratios(run):
     """By case, figure and other: what ours is over theirs."""
     found = {}
     for case in run["cases"]:
-        of = TAIL if case["rate"] is None and "% of own saturation" in case["name"] else CPU
+        figures = TAIL if case["rate"] is None and "% of own saturation" in case["name"] else CPU
         others = {name for block in case["blocks"] for name in block} - {"ringway"}
         for other in sorted(others):
-            values = [[figure(of, block[name]) if block.get(name) else None for block in case["blocks"]] for name in ("ringway", other)]
-            if seen := stats.paired(*values):
-                found[f"{case['scenario']} {case['name']}", of, other] = seen
+            for name, figure in figures.items():
+                values = [[figure(block[target]) if block.get(target) else None for block in case["blocks"]] for target in ("ringway", other)]
+                if seen := stats.paired(*values):
+                    found[f"{case['scenario']} {case['name']}", name, other] = seen
     return found
 
 

@@ -37,6 +37,12 @@ def cells(taken_all):
     return [shown(middle(p99, taken_all), ".0f"), shown(middle(outside, taken_all), ".0f"), shown(middle(share, taken_all), ".0%")]
 
 
+def checks(what, above, below, bound):
+    """That p99 is at most so many times another: of all requests, and of those outside of pauses."""
+    found = [(of_what, compared(above, below, of)) for of_what, of in (("of all", p99), ("outside of pauses", outside))]
+    return [(f"{what}, {of_what}", ratio and ratio["median"], "at most", bound) for of_what, ratio in found]
+
+
 def compared(above, below, of=outside):
     """The paired ratio of tails of samples taken in turns."""
     return stats.paired(list(map(of, above)), list(map(of, below)))

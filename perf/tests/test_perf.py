@@ -104,7 +104,7 @@ class Compare(unittest.TestCase):
 
     def test_the_tail_is_compared_at_a_share_of_saturation(self):
         run = self.run_of([0.8] * 4, name="at 60 % of own saturation")
-        self.assertEqual(self.compared(run, run)[0][0][1], "p99 outside of pauses")
+        self.assertEqual([line[1] for line in self.compared(run, run)[0]], ["p99", "p99 outside of pauses"])
 
     def test_a_folder_without_samples_is_told(self):
         with tempfile.TemporaryDirectory() as folder, self.assertRaisesRegex(Failed, "expected the samples of a run"):
@@ -123,6 +123,12 @@ class Goals(unittest.TestCase):
         self.assertEqual((tails.outside(taken), tails.outside(disturbed), tails.p99(disturbed)), (450.0, None, 900.0))
         self.assertEqual(tails.cells([taken, disturbed]), ["900", "450", "65%"])
         self.assertEqual(tails.compared([taken, disturbed], [taken, taken])["pairs"], 1)
+
+    def test_a_tail_is_checked_of_all_requests_and_of_those_outside_of_pauses(self):
+        quiet, beside, disturbed = [sample(20.0, 100.0)], [sample(20.0, 120.0)], [sample(20.0, 120.0, share=0.4)]
+        self.assertEqual(tails.checks("p99", beside, quiet, 1.1),
+                         [("p99, of all", 1.2, "at most", 1.1), ("p99, outside of pauses", 1.2, "at most", 1.1)])
+        self.assertEqual([check[1] for check in tails.checks("p99", disturbed, quiet, 1.1)], [1.2, None])
 
     def test_pauses_are_watched_where_a_tail_is_asked_about_and_requests_are_due(self):
         case = Case("P1", "at 60 % of own saturation", "/128", [], share=0.6, tail_goals={"nginx": 1.0})

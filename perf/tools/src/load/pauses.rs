@@ -2,7 +2,7 @@
 //!
 //! A host does not tell its guest of all that it takes from it, and the kernel of a server does not interrupt itself for long in what it does for others. So
 //! a thread on each processor asks to be woken every millisecond, before anything else there may run, and writes down when it was woken late. A program
-//! can not keep it waiting, nor does a gateway's call into the kernel for that long.
+//! can not keep it waiting.
 
 use std::io;
 use std::process::Command;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::machine;
 
 const EVERY: Duration = Duration::from_millis(1);
-/// Later than this is a pause. No system call of a gateway takes as long, so none is excused by it.
+/// Later than this is a pause. A system call of a gateway that took as long would be excused by it.
 const LATE_MIN: Duration = Duration::from_micros(1500);
 /// In real time.
 const PRIORITY: &str = "50";
