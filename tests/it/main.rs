@@ -100,5 +100,6 @@ mod tls_nodes;
 mod traffic;
 mod traffic_split;
 mod tunnel;
+mod turns;
 mod unix_nodes;
 mod unix_sockets;
