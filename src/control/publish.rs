@@ -1,8 +1,11 @@
 //! The way of a snapshot to the cores: posted to each, again while a box is full, until every core serves it.
 //!
+//! What was replaced is held on to for a moment after, so that no core is the last to let go of it, and has to have it freed.
+//!
 //! Nothing here waits: [`Publisher::advance`] is called every few milliseconds while something is under way.
 //! A core that was given several snapshots in a row ends with the newest; so does one whose box was full.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +18,11 @@ use super::log;
 
 /// A core that does not serve a snapshot for this long after it was published is named in the log.
 const LATE_AFTER: Duration = Duration::from_secs(5);
+
+/// How long a snapshot is held on to after it was replaced: as long as most requests take.
+const KEPT_FOR: Duration = Duration::from_millis(200);
+/// Replaced snapshots that are held on to; the oldest goes when there are more.
+const KEPT_MAX: usize = 16;
 
 /// What is told to one core, and what is still to be told.
 #[derive(Debug)]
@@ -41,6 +49,8 @@ pub(crate) struct Publisher {
     lines: Vec<Line>,
     /// Holds the newest snapshot even when all cores serve it, so that it is freed here.
     wanted: Option<Wanted>,
+    /// Oldest first, each with when it was replaced.
+    replaced: VecDeque<(Moment, Arc<Snapshot>)>,
     is_settled: bool,
 }
 
@@ -53,12 +63,14 @@ impl Publisher {
             posted: 0,
             owed: None,
         });
-        Self { lines: lines.collect(), wanted: None, is_settled: true }
+        Self { lines: lines.collect(), wanted: None, replaced: VecDeque::new(), is_settled: true }
     }
 
     /// From here on every core shall serve this snapshot.
     pub(crate) fn publish(&mut self, snapshot: Arc<Snapshot>, now: Moment) {
-        self.wanted = Some(Wanted { snapshot, since: now, is_late: false });
+        if let Some(before) = self.wanted.replace(Wanted { snapshot, since: now, is_late: false }) {
+            self.replaced.push_back((now, before.snapshot));
+        }
         self.is_settled = false;
         self.advance(now);
     }
@@ -74,6 +86,7 @@ impl Publisher {
     /// Goes on with what is under way.
     pub(crate) fn advance(&mut self, now: Moment) {
         self.post_owed();
+        self.let_go(now);
         let Some(wanted) = &mut self.wanted else { return };
         if self.is_settled {
             return;
@@ -98,6 +111,13 @@ impl Publisher {
             wanted.is_late = true;
             log::warn(format!("configuration {generation} is not served yet by core {}", listed(&behind)));
         }
+    }
+
+    fn let_go(&mut self, now: Moment) {
+        let surplus = self.replaced.len().saturating_sub(KEPT_MAX);
+        let is_old = |(replaced, _): &(Moment, _)| now.since(*replaced) >= KEPT_FOR;
+        let old = self.replaced.iter().take_while(|kept| is_old(kept)).count();
+        self.replaced.drain(..surplus.max(old));
     }
 
     fn post_owed(&mut self) {
@@ -199,6 +219,33 @@ mod tests {
         house.publisher.advance(Moment::ZERO);
         house.publisher.advance(Moment::ZERO);
         assert_eq!(house.work(0), [newest]);
+    }
+
+    #[test]
+    fn what_is_replaced_is_freed_here_a_moment_later() {
+        let mut house = house(1);
+        let first = house.compiler.compile(&Resources::default()).snapshot;
+        let seen = Arc::downgrade(&first);
+        house.publisher.publish(first, Moment::ZERO);
+        house.publish();
+        // The core lets go of the first, as one does that serves the second.
+        house.work(0);
+        house.publisher.advance(Moment::ZERO);
+        assert!(house.publisher.is_settled());
+        assert!(seen.upgrade().is_some());
+        house.publisher.advance(Moment::ZERO.plus(KEPT_FOR));
+        assert!(seen.upgrade().is_none());
+    }
+
+    #[test]
+    fn few_of_many_replaced_at_once_are_held_on_to() {
+        let mut house = house(1);
+        for _ in 0..3 * KEPT_MAX {
+            house.publish();
+            house.work(0);
+        }
+        house.publisher.advance(Moment::ZERO);
+        assert_eq!(house.publisher.replaced.len(), KEPT_MAX);
     }
 
     #[test]

@@ -100,9 +100,10 @@ impl std::ops::Deref for View {
 }
 
 impl Drop for Held {
-    /// The last request that saw this snapshot is over. Freeing it is not a core's work.
+    /// The last request that saw this snapshot is over. Freeing it is not a core's work: mostly the control thread has it
+    /// still and frees it; where it has not, it is sent off.
     fn drop(&mut self) {
-        if let Some(snapshot) = self.snapshot.take() {
+        if let Some(snapshot) = self.snapshot.take().and_then(Arc::into_inner) {
             let _ = self.outbox.send(Report::Retired(Box::new(snapshot)));
         }
     }

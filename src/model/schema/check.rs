@@ -25,7 +25,7 @@ const PATTERNS_MAX: usize = 1024;
 
 /// Everything in which `instance` departs from `schema`.
 pub fn check(schema: &Value, instance: &Value) -> Vec<ConfigError> {
-    let mut walk = Walk { root: schema, path: Vec::new(), faults: Vec::new(), depth: 0 };
+    let mut walk = Walk { root: schema, path: Vec::new(), faults: Vec::new(), depth: 0, is_mute: false };
     walk.visit(schema, instance);
     walk.faults
 }
@@ -48,10 +48,15 @@ struct Walk<'a> {
     path: Vec<Step<'a>>,
     faults: Vec<ConfigError>,
     depth: usize,
+    /// It is asked whether there is a fault, not which: the first, without a word, is enough.
+    is_mute: bool,
 }
 
 impl<'a> Walk<'a> {
     fn visit(&mut self, schema: &'a Value, instance: &'a Value) {
+        if self.is_mute && !self.faults.is_empty() {
+            return;
+        }
         if self.depth >= DEPTH_MAX {
             return self.fault("nested too deeply");
         }
@@ -84,7 +89,9 @@ impl<'a> Walk<'a> {
     }
 
     fn fault(&mut self, problem: impl Into<String>) {
-        if self.faults.len() < FAULTS_MAX {
+        if self.is_mute {
+            self.faults.push(ConfigError::at(String::new(), String::new()));
+        } else if self.faults.len() < FAULTS_MAX {
             self.faults.push(ConfigError::at(render(self.path.iter().copied()), problem));
         }
     }
@@ -97,10 +104,16 @@ impl<'a> Walk<'a> {
     }
 
     fn holds(&mut self, schema: &'a Value, instance: &'a Value) -> bool {
-        self.probe(schema, instance).is_empty()
+        let was_mute = std::mem::replace(&mut self.is_mute, true);
+        let faults = self.probe(schema, instance);
+        self.is_mute = was_mute;
+        faults.is_empty()
     }
 
     fn unexpected(&mut self, schema: &'a Value, instance: &'a Value) {
+        if self.is_mute {
+            return self.fault("");
+        }
         let wanted = expected(self.root, schema);
         let secret = schema.get("writeOnly") == Some(&Value::Bool(true));
         let found = if secret { "something else, not shown".to_owned() } else { shown(instance) };
@@ -290,24 +303,30 @@ impl<'a> Walk<'a> {
             }
             return;
         }
-        let mut tried = Vec::new();
-        let mut matching = 0_usize;
-        for option in options {
-            let faults = self.probe(option, instance);
-            matching += usize::from(faults.is_empty());
-            tried.push((option, faults));
+        let matching = match wanted {
+            Matches::Some => usize::from(options.iter().any(|option| self.holds(option, instance))),
+            Matches::One => options.iter().filter(|option| self.holds(option, instance)).count(),
+        };
+        match matching {
+            0 if self.is_mute => self.fault(""),
+            0 => self.departs_from_all(schema, options, instance),
+            1 => {}
+            _ => self.fault("matches more than one of the forms it may have; leave some fields out"),
         }
-        match (matching, wanted) {
-            (0, _) => {}
-            (1, _) | (_, Matches::Some) => return,
-            (_, Matches::One) => {
-                return self.fault("matches more than one of the forms it may have; leave some fields out");
+    }
+
+    /// Of a value that has none of the forms it may have.
+    fn departs_from_all(&mut self, schema: &'a Value, options: &'a [Value], instance: &'a Value) {
+        // The form that was meant is the one of the value's type; among several, the one it nearly keeps.
+        let is_told_by_form = schema.get("x-expected").is_none();
+        let mut tried = Vec::new();
+        for option in options {
+            if is_told_by_form && self.fits_type(option, instance) {
+                tried.push((option, self.probe(option, instance)));
             }
         }
-        // The form that was meant is the one of the value's type; among several, the one it nearly keeps.
         let meant = tried
             .into_iter()
-            .filter(|(option, _)| schema.get("x-expected").is_none() && self.fits_type(option, instance))
             .min_by_key(|(option, faults)| (!self.tags_agree(option, instance), faults.len()));
         match meant {
             Some((_, faults)) => self.faults.extend(faults),
