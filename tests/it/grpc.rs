@@ -10,7 +10,7 @@ use http::{HeaderMap, Request, Response};
 use serde_json::json;
 
 use crate::kit::http2::{Http2, Http2Origin, ask, get, post, send, whole};
-use crate::kit::{Caller, Certs, Gateway, Setup, eventually};
+use crate::kit::{Caller, Certs, Gateway, Refusing, Setup, eventually};
 
 on_both_drivers!(
     a_call_comes_through_with_its_trailers,
@@ -267,7 +267,8 @@ fn small_messages_wait_for_who_is_slow() {
 }
 
 fn what_the_gateway_says_to_a_call_is_of_grpc() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let refusing = Refusing::new();
+    let closed = refusing.address();
     let gateway = Gateway::resources(
         &format!(
             "routes:\n\

@@ -6,7 +6,7 @@ use http::{HeaderMap, Request, Response};
 use serde_json::{Value, json};
 
 use crate::kit::http2::{Http2, Http2Origin, post, send};
-use crate::kit::{Gateway, Setup};
+use crate::kit::{Gateway, Refusing, Setup};
 
 on_both_drivers!(
     json_a_form_and_a_query_become_a_call,
@@ -192,7 +192,8 @@ fn a_large_message_passes_and_a_larger_one_does_not() {
 }
 
 fn an_error_of_ours_is_one_of_http() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let refusing = Refusing::new();
+    let closed = refusing.address();
     let gateway = before(&closed, "").start();
     gateway.get("/greet?name=x").expect(502, "{\"error_msg\":\"502 Bad Gateway\"}\n");
     let answer = Http2::to(&gateway).get("/greet?name=x");

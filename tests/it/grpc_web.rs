@@ -7,7 +7,7 @@ use h2::RecvStream;
 use http::{HeaderMap, Request, Response};
 
 use crate::kit::http2::{Http2, Http2Origin, post, send};
-use crate::kit::{Answer, Gateway, Setup};
+use crate::kit::{Answer, Gateway, Refusing, Setup};
 
 on_both_drivers!(
     a_call_and_its_status_come_through,
@@ -178,7 +178,8 @@ fn a_message_in_text_does_not_wait_for_the_next() {
 }
 
 fn whatever_goes_wrong_is_a_status() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let refusing = Refusing::new();
+    let closed = refusing.address();
     let plain = Http2Origin::serving(|_, mut respond: Respond, _| async move {
         let answer = Response::builder().status(403).header("content-type", "text/html").body(()).unwrap();
         let mut stream = respond.send_response(answer, false).unwrap();
@@ -256,7 +257,8 @@ fn a_client_of_http_2_is_answered_alike() {
     assert_eq!((answer.status, messages), (200, vec![b"x".to_vec()]));
     assert!(trailers.starts_with("grpc-status:0\r\n") && answer.trailers.is_empty());
     drop(origin);
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let refusing = Refusing::new();
+    let closed = refusing.address();
     let gateway = Gateway::resources(
         &format!("routes: [{{id: a, uri: /web/*, plugins: {{grpc-web: {{}}}}, upstream: {{scheme: grpc, nodes: {{\"{closed}\": 1}}}}}}]"),
         &[],

@@ -1,6 +1,6 @@
 //! `proxy-mirror`: copies reach another origin as they should, and nobody waits for them.
 
-use super::kit::{Gateway, Origin, Setup, eventually};
+use super::kit::{Gateway, Origin, Refusing, Setup, eventually};
 
 on_both_drivers!(
     a_copy_says_what_the_origin_was_told,
@@ -96,7 +96,8 @@ fn a_body_that_is_too_long_is_not_copied_and_passes_all_the_same() {
 fn a_mirror_that_is_gone_or_asleep_is_nobodys_trouble() {
     let main = Origin::replying("hello");
     let (asleep, abrupt) = (Origin::that_stalls(), Origin::that_closes_at_once());
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let refusing = Refusing::new();
+    let gone = refusing.address();
     for mirror in [asleep.node(), abrupt.node(), gone.to_string()] {
         let plugin = format!("plugins: {{proxy-mirror: {{host: 'http://{mirror}'}}}}");
         let gateway = Gateway::routing("/*", [&main]).route(&plugin).start();

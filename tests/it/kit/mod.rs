@@ -44,7 +44,7 @@ pub(crate) use ldap::Directory;
 pub(crate) use names::{NameServer, Says};
 pub(crate) use origin::{Conn, Origin, reply};
 pub(crate) use pebble::{Pebble, free_port};
-pub(crate) use ports::{connect_from, connections, ports_of_cores};
+pub(crate) use ports::{Refusing, connect_from, connections, ports_of_cores};
 pub(crate) use probe::{Bed, anything, bytes, get, has_body, post};
 pub(crate) use redis::Redis;
 pub(crate) use redis_fleet::{RedisCluster, RedisWatched};

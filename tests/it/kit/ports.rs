@@ -48,3 +48,18 @@ pub(crate) fn ports_of_cores(gateway: &Gateway, cores: usize, each: usize) -> Ve
     }
     panic!("too few of the ports come to one of the cores: {found:?}");
 }
+
+/// A port that nobody listens on, nor will while this lives: connections to it are refused.
+pub(crate) struct Refusing(Socket);
+
+impl Refusing {
+    pub(crate) fn new() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap().as_socket().unwrap()
+    }
+}
