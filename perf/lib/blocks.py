@@ -10,7 +10,7 @@ import random
 import resource
 import time
 
-from lib import machine, tails
+from lib import machine, stats, tails
 
 STEAL_MAX = 0.01
 FOREIGN_MAX = 0.03
@@ -18,6 +18,8 @@ REACHED_MIN = 0.99
 # A sample that was disturbed is taken again, so many times, once the machine is quiet or this is over.
 AGAIN_MAX = 2
 QUIET_SECONDS_MAX, QUIET_SHARE = 4.0, 0.05
+# Where samples that do not stand leave a target with too few, so many more blocks at most.
+MORE_MAX = 2
 
 RULES = [
     ("steal", "the host took more than 1 % of the processors",
@@ -164,6 +166,12 @@ def run_block(case, targets, load, dice, rates, options):
     return block
 
 
+def lacks_pairs(case, targets, options):
+    """Whether a target has fewer samples than can be judged, though there were enough blocks."""
+    wanted = min(options.blocks, stats.PAIRS_MIN)
+    return any(sum(target.name in block for block in case.blocks) < wanted for target in targets)
+
+
 def run_case(case, targets, load, options, say):
     """Blocks of a case, with a line of progress each."""
     # The same seed gives the same order, whatever else runs.
@@ -174,7 +182,9 @@ def run_case(case, targets, load, options, say):
     if case.variant not in ("guarded", "tls"):
         arguments = case.load_arguments(load.origin(case.variant), case.rate)
         case.direct = sample(load, arguments, options.seconds, max(options.warm_up, case.warm_up))
-    for number in range(options.blocks):
+    for number in range(options.blocks + MORE_MAX):
+        if number >= options.blocks and not lacks_pairs(case, targets, options):
+            break
         if time.monotonic() > options.until:
             say("    no time is left for more blocks")
             break

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from lib import stats, tails
 from lib.processes import Failed
-from lib.report import PAIRS_MIN
 from lib.targets import SHOWN
 
 COLUMNS = ["case", "of", "ours over", "first run", "95 % CI", "second run", "95 % CI", ""]
@@ -41,7 +40,7 @@ def ratios(run):
 
 
 def verdict(first, second):
-    if min(first["pairs"], second["pairs"]) < PAIRS_MIN:
+    if min(first["pairs"], second["pairs"]) < stats.PAIRS_MIN:
         return "too few pairs"
     return "same" if first["low"] <= second["high"] and second["low"] <= first["high"] else "DIFFERS"
 

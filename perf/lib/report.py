@@ -7,9 +7,6 @@ from lib import stats, tails
 from lib.blocks import RULES
 from lib.targets import SHOWN
 
-# With fewer pairs an interval says little.
-PAIRS_MIN = 4
-
 COLUMNS = ["", "cpu us/req", "user", "system", "x floor", "vs ours [95 % CI]", "req/s", "p50", "p99", "p99.9",
            "batch", "req/wait", "calls/req", "RSS MiB", "busy"]
 
@@ -124,7 +121,7 @@ def goals(case):
         if not seen:
             continue
         verdict = "holds" if seen["high"] <= goal else "does not hold" if seen["low"] > goal else "open"
-        if seen["pairs"] < PAIRS_MIN:
+        if seen["pairs"] < stats.PAIRS_MIN:
             verdict = "too few pairs"
         found.append({"case": title, "other": other, "goal": goal, "verdict": verdict,
                       **{name: seen[name] for name in ("median", "low", "high", "p", "pairs")}})

@@ -1,15 +1,17 @@
 """What perf/ reckons by itself: `python3 -m unittest discover perf/tests`."""
 
 import json
+import random
 import sys
 import tempfile
 import unittest
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib import compare, plan, profile, report, tails, targets  # noqa: E402
+from lib import blocks, compare, plan, profile, report, stats, tails, targets  # noqa: E402
 from lib.blocks import Case  # noqa: E402
 from lib.processes import Failed  # noqa: E402
 from lib.scenarios import alone, compared, p17_overload  # noqa: E402
@@ -90,20 +92,20 @@ class Compare(unittest.TestCase):
             return compare.compare(*folders)
 
     def test_intervals_that_overlap_are_the_same_and_others_differ(self):
-        near, beside, far = [0.8, 0.82, 0.84, 0.86], [0.85, 0.87, 0.88, 0.9], [1.0, 1.02, 1.03, 1.05]
+        near, beside, far = [0.8, 0.81, 0.82, 0.83, 0.84, 0.86], [0.85, 0.86, 0.87, 0.87, 0.88, 0.9], [1.0, 1.01, 1.02, 1.03, 1.04, 1.05]
         self.assertEqual(self.compared(self.run_of(near), self.run_of(beside))[1:], (1, 0))
         lines, judged, differing = self.compared(self.run_of(near), self.run_of(far))
         self.assertEqual((judged, differing, lines[0][-1]), (1, 1, "DIFFERS"))
         self.assertEqual(lines[0][:3], ["P1 saturated", "cpu us/req", "nginx"])
 
     def test_what_is_in_one_only_or_has_few_pairs_is_told_and_not_judged(self):
-        lines, judged, differing = self.compared(self.run_of([0.8] * 4), self.run_of([0.8] * 4, name="at 5,000/s", rate=5000))
+        lines, judged, differing = self.compared(self.run_of([0.8] * 6), self.run_of([0.8] * 6, name="at 5,000/s", rate=5000))
         self.assertEqual(([line[-1] for line in lines], judged, differing), (["in one only"] * 2, 0, 0))
-        lines, judged, _ = self.compared(self.run_of([0.8] * 3), self.run_of([1.2] * 3))
+        lines, judged, _ = self.compared(self.run_of([0.8] * 5), self.run_of([1.2] * 5))
         self.assertEqual((lines[0][-1], judged), ("too few pairs", 0))
 
     def test_the_tail_is_compared_at_a_share_of_saturation(self):
-        run = self.run_of([0.8] * 4, name="at 60 % of own saturation")
+        run = self.run_of([0.8] * 6, name="at 60 % of own saturation")
         self.assertEqual([line[1] for line in self.compared(run, run)[0]], ["p99", "p99 outside of pauses"])
 
     def test_a_folder_without_samples_is_told(self):
@@ -111,10 +113,38 @@ class Compare(unittest.TestCase):
             compare.compare(folder, folder)
 
 
+class Intervals(unittest.TestCase):
+    def test_an_interval_has_the_median_as_often_as_it_says(self):
+        dice = random.Random(20)
+        for count in (6, 7, 9, 12, 20):
+            drawn = [stats.interval([dice.lognormvariate(0, 1) for _ in range(count)]) for _ in range(2000)]
+            found = sum(low <= 1 <= high for low, high in drawn) / len(drawn)
+            # Three standard deviations of 2000 tries.
+            self.assertGreater(found, stats.SURE - 0.015, count)
+
+    def test_few_values_give_all_of_them_and_many_leave_the_outermost_out(self):
+        self.assertEqual(stats.interval([3, 1, 2]), (1, 3))
+        self.assertEqual(stats.interval(list(range(6))), (0, 5))
+        self.assertEqual(stats.interval(list(range(9))), (1, 7))
+        self.assertEqual(stats.interval([]), (None, None))
+        self.assertGreaterEqual(stats.coverage(stats.PAIRS_MIN, 1), stats.SURE)
+        self.assertLess(stats.coverage(stats.PAIRS_MIN - 1, 1), stats.SURE)
+
+
+class Blocks(unittest.TestCase):
+    def test_a_case_lacks_pairs_until_every_target_has_enough_or_as_many_as_were_asked_for(self):
+        case, targets = Case("P1", "saturated", "/128", []), [SimpleNamespace(name="ringway"), SimpleNamespace(name="nginx")]
+        case.blocks = [{"ringway": 1, "nginx": 1}] * 5 + [{"ringway": 1}]
+        self.assertTrue(blocks.lacks_pairs(case, targets, SimpleNamespace(blocks=6)))
+        self.assertFalse(blocks.lacks_pairs(case, targets, SimpleNamespace(blocks=3)))
+        case.blocks.append({"ringway": 1, "nginx": 1})
+        self.assertFalse(blocks.lacks_pairs(case, targets, SimpleNamespace(blocks=6)))
+
+
 class Goals(unittest.TestCase):
     def test_a_goal_of_the_tail_is_of_p99_with_and_without_pauses(self):
         case = Case("P1", "at 60 % of own saturation", "/128", [], share=0.6, tail_goals={"nginx": 1.0})
-        case.blocks = [{"ringway": sample(20.0, 900.0), "nginx": sample(10.0, 1000.0)}] * 4
+        case.blocks = [{"ringway": sample(20.0, 900.0), "nginx": sample(10.0, 1000.0)}] * 6
         self.assertEqual([(goal["case"], goal["median"], goal["verdict"]) for goal in report.goals(case)], [
             ("P1 at 60 % of own saturation, p99", 0.9, "holds"), ("P1 at 60 % of own saturation, p99 outside of pauses", 0.9, "holds")])
 
