@@ -22,7 +22,7 @@ class Suite(NamedTuple):
 
 SUITES = {
     "quick": Suite(6, 0.6, 0.3, 8.5, ["nginx", "haproxy"]),
-    "full": Suite(6, 1.4, 0.5, 72, ["nginx", "haproxy", "envoy", "pingora"]),
+    "full": Suite(6, 1.3, 0.5, 72, ["nginx", "haproxy", "envoy", "pingora"]),
 }
 # From one sample to the next: the load's last answers, clocks, random order; and what is taken again on a quiet machine.
 BETWEEN, AGAIN = 0.35, 1.08

@@ -102,7 +102,13 @@ def heading(case):
     own = noise(case)
     spread = f"A/A +-{own:.1%}" if own is not None else "A/A unknown"
     return (f"{case.title()} | {offered} | blocks {len(case.blocks)} | samples discarded {len(case.discarded)}"
-            f" ({discarded}) | {spread}")
+            f" ({discarded}) | {spread}{strained(case) if case.share else ''}")
+
+
+def strained(case):
+    """How near its end the load was before each, where each has its own."""
+    taken = {name: [block[name] for block in case.blocks if name in block] for name in targets_of(case)}
+    return f" | {tails.STRAIN}: " + "; ".join(f"{SHOWN.get(name, name)} {tails.strain(samples)}" for name, samples in taken.items())
 
 
 def disturbed(case):

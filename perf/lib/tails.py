@@ -6,6 +6,12 @@ from lib import stats
 WATCHED = ["--without-pauses", "0,1"]
 # With fewer left than this share of the requests there is nothing to be said.
 SHARE_MIN = 0.5
+# What `strain` tells.
+STRAIN = "load busy, p99 late"
+# Requests a second that the load can send on time beside clients that share its processor. At 30 % of our saturation it is 82 % busy by itself.
+STEADY = 10_000
+STRAIN_NOTE = (f"At 30 % of our saturation the load and the origin take some 82 % of their processor; what further clients take there is added to the tail, "
+               f"as the load sends late. So all is asked at {STEADY:,} requests a second, too.")
 COLUMNS = ["p99", "p99 outside of pauses", "requests outside"]
 NOTE = ("A pause is a processor that runs nobody of ours, for it is the host's or the kernel's: a thread that comes before all else there, woken 1.5 ms late "
         "or more. What was due around one is left out of *outside of pauses*, with everybody, whatever came of it.")
@@ -24,6 +30,12 @@ def outside(taken, name="p99"):
 def share(taken):
     seen = taken["load"].get("outside_pauses_us")
     return seen["share"] if seen else None
+
+
+def strain(taken_all):
+    """How busy the load was, and how late 1 % of its requests were sent: near its end the load makes the tail."""
+    busy, late = (stats.median(list(map(of, taken_all))) for of in (lambda taken: taken["load"]["busy"], lambda taken: taken["load"]["late_us"]["p99"]))
+    return f"{busy:.0%}, {late:.0f} us"
 
 
 def middle(of, taken_all):
