@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from lib import machine
@@ -14,18 +16,40 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 TARGET = ROOT / "target" / "perf"
 
 
+# What is under way, as some of it is beside the rest.
+RUNNING = set()
+
+
 def run(say, command, minutes, **more):
     """A command whose output matters only if it fails."""
     say("    " + " ".join(str(word) for word in command))
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=minutes * 60, check=False, **more)
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
     except FileNotFoundError as error:
         raise Failed(f"{command[0]} is not installed") from error
+    RUNNING.add(child)
+    try:
+        said, _ = child.communicate(timeout=minutes * 60)
     except subprocess.TimeoutExpired as error:
         raise Failed(f"{command[0]} took more than {minutes} minutes") from error
-    if done.returncode != 0:
-        raise Failed(f"{' '.join(map(str, command))} failed:\n{(done.stdout + done.stderr)[-3000:]}")
+    finally:
+        RUNNING.discard(child)
+        child.kill()
+        child.wait()
+    if child.returncode != 0:
+        raise Failed(f"{' '.join(map(str, command))} failed:\n{said[-3000:]}")
+
+
+@contextmanager
+def beside(work):
+    """Does some work while the block does other, and waits for both; the block gets what the work will give, by `result()`."""
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            yield pool.submit(work)
+        except BaseException:
+            for child in list(RUNNING):
+                child.kill()
+            raise
 
 
 def ringway(say, given):
@@ -40,8 +64,8 @@ def ringway(say, given):
 
 
 def tools(say):
-    """The folder with loadgen, origin and relay."""
-    run(say, ["cargo", "build", "--release", "--locked", "--manifest-path",
+    """The folder with loadgen, origin and relay. Gives way to the build of the gateway, whose long last step leaves a processor idle."""
+    run(say, ["nice", "cargo", "build", "--release", "--locked", "--manifest-path",
               ROOT / "perf/tools/Cargo.toml", "--target-dir", TARGET / "tools"], 20)
     return TARGET / "tools" / "release"
 
@@ -96,7 +120,7 @@ def envoy(say):
 def pingora(say):
     """A minimal proxy on Pingora, built here. The first build takes minutes, and a library of it wants cmake."""
     debian(say, "cmake")
-    run(say, ["cargo", "build", "--release", "--locked", "--manifest-path",
+    run(say, ["nice", "cargo", "build", "--release", "--locked", "--manifest-path",
               ROOT / "perf/peers/pingora/Cargo.toml", "--target-dir", TARGET / "pingora"], 40)
     return TARGET / "pingora" / "release" / "pingora-peer"
 

@@ -4,6 +4,7 @@ import json
 import random
 import sys
 import tempfile
+import threading
 import unittest
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib import blocks, compare, plan, profile, report, stats, tails, targets  # noqa: E402
+from lib import blocks, build, compare, plan, profile, report, stats, tails, targets  # noqa: E402
 from lib.blocks import Case  # noqa: E402
 from lib.processes import Failed  # noqa: E402
 from lib.scenarios import alone, compared, p17_overload  # noqa: E402
@@ -168,6 +169,26 @@ class Goals(unittest.TestCase):
     def test_the_tail_at_60_percent_is_in_the_full_suite(self):
         case, = [case for case in compared.wanted("full", None) if case.share]
         self.assertEqual((case.tail_goals["nginx"], case.tail_goals["haproxy"]), (1.0, 1.0))
+
+
+class Build(unittest.TestCase):
+    def test_what_is_built_beside_the_rest_is_given_to_it(self):
+        with build.beside(lambda: build.run(lambda _: None, ["true"], 1) or "built") as made:
+            self.assertEqual(made.result(), "built")
+
+    def test_a_build_that_fails_says_what_it_said(self):
+        with self.assertRaisesRegex(Failed, "no such thing"):
+            build.run(lambda _: None, ["sh", "-c", "echo no such thing >&2; exit 1"], 1)
+
+    def test_what_is_built_beside_ends_with_the_rest(self):
+        started = threading.Event()
+        with self.assertRaises(KeyboardInterrupt):
+            with build.beside(lambda: build.run(lambda _: started.set(), ["sleep", "1000"], 60)):
+                started.wait()
+                while not build.RUNNING:
+                    pass
+                raise KeyboardInterrupt
+        self.assertFalse(build.RUNNING)
 
 
 class Plan(unittest.TestCase):
