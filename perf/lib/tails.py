@@ -10,8 +10,8 @@ SHARE_MIN = 0.5
 STRAIN = "load busy, p99 late"
 # Requests a second that the load can send on time beside clients that share its processor. At 30 % of our saturation it is 82 % busy by itself.
 STEADY = 10_000
-STRAIN_NOTE = (f"At 30 % of our saturation the load and the origin take some 82 % of their processor; what further clients take there is added to the tail, "
-               f"as the load sends late. So all is asked at {STEADY:,} requests a second, too.")
+STRAIN_NOTE = (f"At 30 % of our saturation the load and the origin take some 82 % of their processor; what further clients take there can make it "
+               f"send late, and that is tail. So all is asked at {STEADY:,} requests a second, too.")
 COLUMNS = ["p99", "p99 outside of pauses", "requests outside"]
 NOTE = ("A pause is a processor that runs nobody of ours, for it is the host's or the kernel's: a thread that comes before all else there, woken 1.5 ms late "
         "or more. What was due around one is left out of *outside of pauses*, with everybody, whatever came of it.")
