@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::kit::{Gateway, Origin};
+use super::kit::{Gateway, Origin, eventually};
 
 on_both_drivers!(
     objects_are_shown_as_they_are_in_force,
@@ -83,10 +83,13 @@ fn checks_are_listed_for_whoever_looks_after_health() {
         &format!(r#"{{"nodes":{{"localhost:9":1}},"checks":{{"active":{{"type":"tcp",{later}}}}}}}"#),
     );
     admin.put("/upstreams/2", r#"{"nodes":{"127.0.0.1:9":1}}"#);
-    let all = json_of(&gateway, "/v1/healthcheck");
-    let node = &all[0]["nodes"].as_array().expect("a list")[0];
+    let all = eventually("it was looked after once", || {
+        let all = json_of(&gateway, "/v1/healthcheck");
+        (all[0]["nodes"][0]["counter"]["tcp_failure"] == 1).then_some(all)
+    });
+    let node = &all[0]["nodes"][0];
     assert_eq!((&all[0]["name"], &all[0]["type"]), (&json!("/apisix/upstreams/1"), &json!("tcp")));
-    let counter = json!({"success": 0, "http_failure": 0, "tcp_failure": 0, "timeout_failure": 0});
+    let counter = json!({"success": 0, "http_failure": 0, "tcp_failure": 1, "timeout_failure": 0});
     assert_eq!(
         (&node["port"], &node["hostname"], &node["counter"]),
         (&json!(9), &json!("localhost"), &counter)

@@ -152,7 +152,7 @@ fn a_check_asks_what_is_configured() {
         &[("SERVED", &served)],
     )
     .start();
-    asked.wait_requests(3);
+    asked.wait_whole_requests(3);
     let seen = &asked.seen()[0];
     assert_eq!((seen.method.as_str(), seen.target.as_str()), ("POST", "/deep/check?full=1"));
     assert_eq!(seen.body, b"are you well");

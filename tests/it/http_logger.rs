@@ -55,7 +55,7 @@ fn an_entry_alone_is_an_object_and_several_are_an_array() {
     let (origin, alone, several) = (Origin::naming(), collector(), collector());
     let gateway = telling(&origin, json!({"uri": uri(&alone), "auth_header": "Basic 123"})).start();
     gateway.request("GET", "/a?b=1", &[("X-Some", "thing")], b"").expect_status(200);
-    alone.wait_requests(1);
+    alone.wait_whole_requests(1);
     let seen = alone.only();
     assert_eq!((seen.method.as_str(), seen.target.as_str()), ("POST", "/log?from=here"));
     assert_eq!(
@@ -71,7 +71,7 @@ fn an_entry_alone_is_an_object_and_several_are_an_array() {
     assert_eq!((&entry["response"]["status"], &entry["route_id"]), (&json!(200), &json!("1")));
     assert_eq!((&entry["upstream"], &entry["request"]["body"]), (&json!(origin.node()), &Value::Null));
     gateway.get("/again").expect_status(200);
-    alone.wait_requests(2);
+    alone.wait_whole_requests(2);
     assert_eq!(alone.connections(), 1, "one connection serves all");
     eventually("both are counted", || (count(&gateway, "sent") == 2.0).then_some(()));
     drop(gateway);
@@ -80,7 +80,7 @@ fn an_entry_alone_is_an_object_and_several_are_an_array() {
     for at in 0..3 {
         gateway.get(&format!("/{at}")).expect_status(200);
     }
-    several.wait_requests(1);
+    several.wait_whole_requests(1);
     let entries = said(&several.only());
     let uris: Vec<&Value> =
         entries.as_array().expect("an array").iter().map(|entry| &entry["request"]["uri"]).collect();
@@ -96,7 +96,7 @@ fn entries_may_be_a_line_each() {
     let gateway = telling(&origin, config).start();
     gateway.get("/0").expect_status(200);
     gateway.get("/1").expect_status(200);
-    server.wait_requests(1);
+    server.wait_whole_requests(1);
     let seen = server.only();
     assert_eq!(header(&seen, "content-type"), "text/plain");
     let text = String::from_utf8(seen.body).unwrap();
@@ -113,7 +113,7 @@ fn the_metadata_says_what_entries_are() {
     let metadata = "plugin_metadata: [{id: http-logger, log_format: {host: $host}}]";
     let gateway = telling(&origin, json!({"uri": uri(&server)})).objects(metadata).start();
     gateway.request("GET", "/", &[("Host", "a.test")], b"").expect_status(200);
-    server.wait_requests(1);
+    server.wait_whole_requests(1);
     assert_eq!(said(&server.only()), json!({"host": "a.test", "route_id": "1"}));
 }
 
@@ -128,7 +128,7 @@ fn bodies_are_in_entries_as_far_as_they_may() {
     gateway.post("/?resp=1", b"short").expect_status(200);
     gateway.post("/?resp=0", &b"0123456789".repeat(30_000)).expect_status(200);
     gateway.say("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nchunks\r\n8\r\n, joined\r\n0\r\n\r\n");
-    server.wait_requests(3);
+    server.wait_whole_requests(3);
     let seen: Vec<Value> = server.seen().iter().map(said).collect();
     let bodies = |at: usize| (&seen[at]["request"]["body"], &seen[at]["response"]["body"]);
     assert_eq!(bodies(0), (&json!("short"), &json!("sho")));
@@ -143,7 +143,7 @@ fn a_body_that_is_logged_in_part_arrives_whole() {
     let gateway = telling(&origin, config).start();
     let body = b"0123456789abcdef".repeat(60_000);
     gateway.post("/big", &body).expect_status(200);
-    server.wait_requests(1);
+    server.wait_whole_requests(1);
     assert!(origin.only().body == body, "the upstream has all of it");
     assert_eq!(said(&server.only())["body"], "0123");
 }
@@ -219,7 +219,7 @@ fn a_server_that_closes_gets_all_the_same() {
     let gateway = telling(&origin, json!({"uri": uri(&server)})).start();
     for at in 1..=3 {
         gateway.get(&format!("/{at}")).expect_status(200);
-        server.wait_requests(at);
+        server.wait_whole_requests(at);
         server.wait_ended(at);
     }
     eventually("all are counted", || (count(&gateway, "sent") == 3.0).then_some(()));
@@ -243,7 +243,7 @@ fn a_certificate_is_checked_where_it_is_asked_for() {
     };
     let gateway = start(false);
     gateway.get("/secret").expect_status(200);
-    server.wait_requests(1);
+    server.wait_whole_requests(1);
     assert_eq!(said(&server.only())["request"]["uri"], "/secret");
     drop(gateway);
     let gateway = start(true);
@@ -258,7 +258,7 @@ fn who_has_no_route_is_told_as_well() {
     let objects = format!("global_rules: [{{id: g, plugins: {plugins}}}]");
     let gateway = Gateway::routing("/there", [&origin]).objects(&objects).start();
     gateway.request("GET", "/elsewhere", &[("Host", "a.test")], b"").expect_status(404);
-    server.wait_requests(1);
+    server.wait_whole_requests(1);
     let entry = said(&server.only());
     assert_eq!((&entry["route_id"], &entry["service_id"]), (&json!("no-matched"), &json!("a.test")));
     assert_eq!(entry["response"]["status"], 404);

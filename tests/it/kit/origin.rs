@@ -256,6 +256,14 @@ impl Origin {
         eventually(&format!("{count} requests at the origin"), || (self.requests() >= count).then_some(()));
     }
 
+    /// The same, where their bodies are to be looked at.
+    #[track_caller]
+    pub(crate) fn wait_whole_requests(&self, count: usize) {
+        eventually(&format!("{count} whole requests at the origin"), || {
+            (self.seen().iter().filter(|seen| seen.complete).count() >= count).then_some(())
+        });
+    }
+
     /// Forgets what came so far.
     pub(crate) fn forget(&self) {
         self.record.seen.lock().unwrap().clear();
