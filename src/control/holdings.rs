@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use super::admin::{Keys, Shared, held};
+use super::expiry;
 use super::log;
 use super::seal::Seal;
 use super::socket::ControlSocket;
 use super::source::etcd::Etcd;
 use super::source::file::Source;
-use super::store::{Author, Change, STORE_FILE, Store};
+use super::store::{Author, Change, STORE_FILE, Store, Term};
 use crate::base::clock;
 use crate::model::resources::Resources;
 use crate::model::{Kind, Settings};
@@ -65,6 +66,12 @@ impl Holdings {
             log::warn(format!("{why}; what is kept there is served, and can not be changed"));
             read_only.get_or_insert(why);
             Ok(store)
+        });
+        let store = store.map(|mut store| {
+            if let Err(error) = expiry::catch_up(&mut store) {
+                log::error(format!("objects whose time is over stay for now: {error}"));
+            }
+            store
         });
         // Nobody asked for it by name: a gateway for a first look needs no folder.
         let is_optional = settings.admin.enabled != Some(true);
@@ -132,7 +139,7 @@ impl Holdings {
             return Ok(());
         }
         let author = Author { who: "file".to_owned(), from: String::new() };
-        store.commit(changes, &author, clock::wall()).map(drop)
+        store.commit(changes, &author, clock::wall(), Term::Lasting).map(drop)
     }
 }
 

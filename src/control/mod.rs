@@ -23,6 +23,7 @@ mod certificates;
 mod concurrency;
 mod dial;
 pub mod discovery;
+mod expiry;
 pub mod explain;
 mod export;
 mod floor;
@@ -179,6 +180,8 @@ struct Times {
     looked: Moment,
     ticked: Moment,
     measured: Moment,
+    /// Until then nothing is due.
+    expired_until: Moment,
 }
 
 /// When patience with the cores ends.
@@ -273,6 +276,7 @@ impl Control {
             if let Some(ended) = self.turn(clock::now()) {
                 break ended;
             }
+            self.expire(clock::now()).await;
             let pause = match (self.unanswered.is_empty(), self.is_busy()) {
                 (false, _) => TURN_WHEN_AWAITED,
                 (true, true) => TURN_WHEN_BUSY,

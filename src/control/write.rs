@@ -5,13 +5,14 @@
 //! its revision) can not be overtaken by another.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::admin::held;
 use super::signals::Stage;
 use super::step_aside::step_aside;
-use super::store::{Author, Change, Revision, Store};
+use super::store::{Author, Change, Revision, Store, Term};
 use super::{Control, audit, log};
 use crate::base::clock::{self, Moment};
 use crate::model::nearest::HINT;
@@ -67,6 +68,16 @@ pub(crate) struct Plan<T> {
     pub(crate) then: T,
 }
 
+/// How a change is to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct How {
+    pub(crate) author: Author,
+    /// Check it as if, and change nothing.
+    pub(crate) dry_run: bool,
+    /// What is put goes after so long, in whole seconds; `None`: it stays.
+    pub(crate) ttl: Option<Duration>,
+}
+
 /// What came of a change.
 #[derive(Clone, Debug)]
 pub(crate) struct Done {
@@ -81,9 +92,7 @@ pub(crate) type Prepare = Box<dyn FnOnce(&Store) -> Result<Vec<Change>, Refusal>
 /// A change on its way.
 pub(crate) struct Write {
     pub(crate) prepare: Prepare,
-    pub(crate) author: Author,
-    /// Check it as if, and change nothing.
-    pub(crate) dry_run: bool,
+    pub(crate) how: How,
     pub(crate) reply: oneshot::Sender<Result<Done, Refusal>>,
 }
 
@@ -101,8 +110,7 @@ impl Desk {
     /// Has a change made. Answers when every core serves it.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
-        author: Author,
-        dry_run: bool,
+        how: How,
         prepare: impl FnOnce(&Store) -> Result<Plan<T>, Refusal> + Send + 'static,
     ) -> Result<(Done, T), Refusal> {
         let (reply, answer) = oneshot::channel();
@@ -114,7 +122,7 @@ impl Desk {
             Ok(plan.changes)
         });
         let ended = || Refusal::new(503, "the gateway is ending");
-        self.0.send(Write { prepare, author, dry_run, reply }).await.map_err(|_| ended())?;
+        self.0.send(Write { prepare, how, reply }).await.map_err(|_| ended())?;
         let done = answer.await.map_err(|_| ended())??;
         then.try_recv().map(|then| (done, then)).map_err(|_| ended())
     }
@@ -123,27 +131,23 @@ impl Desk {
 impl Control {
     /// Makes a change, or says why not.
     pub(super) async fn on_write(&mut self, write: Write, now: Moment) {
-        let Write { prepare, author, dry_run, reply } = write;
+        let Write { prepare, how, reply } = write;
         // Cores end one by one, and one that has ended serves nothing new: a change would be kept and never answered.
-        if self.stage != Stage::Serving && !dry_run {
+        if self.stage != Stage::Serving && !how.dry_run {
             let why = "the gateway is on its way out: nothing is changed any more";
             return drop(reply.send(Err(Refusal::new(503, why))));
         }
-        match self.change(prepare, &author, dry_run, now).await {
+        match self.change(prepare, &how, now).await {
             // Whoever asked may have gone; the change counts all the same.
             Err(refusal) => drop(reply.send(Err(refusal))),
-            Ok(done) if dry_run => drop(reply.send(Ok(done))),
+            Ok(done) if how.dry_run => drop(reply.send(Ok(done))),
             Ok(done) => self.unanswered.push_back((self.board.generation(), (done, reply))),
         }
     }
 
-    async fn change(
-        &mut self,
-        prepare: Prepare,
-        author: &Author,
-        dry_run: bool,
-        now: Moment,
-    ) -> Result<Done, Refusal> {
+    /// Makes a change; answers before the cores serve it.
+    pub(super) async fn change(&mut self, prepare: Prepare, how: &How, now: Moment) -> Result<Done, Refusal> {
+        let author = &how.author;
         let shared = Arc::clone(&self.holdings.store);
         let changes = prepare(&held(&shared))?;
         step_aside();
@@ -151,17 +155,21 @@ impl Control {
         let attempt = self.compiler.attempt(&changes).map_err(Refusal::invalid)?;
         step_aside();
         let warnings = attempt.lacks().to_vec();
-        if dry_run {
+        if how.dry_run {
             return Ok(Done { revision: held(&shared).revision(), warnings });
         }
         let noted = self.floor.audit.is_some().then(|| audit::changed(&held(&shared), &changes));
         // Nothing else is done while this waits, so what was attempted stays true.
         let revision = match &mut self.etcd {
-            Some(etcd) => etcd.commit(&changes, &shared).await?,
-            None => held(&shared).commit(changes, author, clock::wall()).map_err(|error| {
-                log::error(format!("a change is not kept, and not made: {error}"));
-                Refusal::new(503, format!("the change can not be kept: {error}"))
-            })?,
+            Some(etcd) => etcd.commit(&changes, how.ttl, &shared).await?,
+            None => {
+                let at = clock::wall();
+                let term = how.ttl.map_or(Term::Lasting, |ttl| Term::Until(at + ttl.as_millis() as u64));
+                held(&shared).commit(changes, author, at, term).map_err(|error| {
+                    log::error(format!("a change is not kept, and not made: {error}"));
+                    Refusal::new(503, format!("the change can not be kept: {error}"))
+                })?
+            }
         };
         step_aside();
         if let (Some(audit), Some(changes)) = (&mut self.floor.audit, noted) {

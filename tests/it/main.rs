@@ -30,6 +30,7 @@ mod deadlines;
 mod discovery;
 mod etcd;
 mod examples;
+mod expiry;
 mod explain;
 mod explain_agrees;
 mod fallbacks;

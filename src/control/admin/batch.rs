@@ -18,7 +18,7 @@ const BATCH_MAX: usize = 1000;
 
 /// `POST /batch` with `[{"method": "PUT", "path": "/routes/1", "body": {…}}, …]`: all of it as one revision, or none.
 pub(super) async fn make(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
-    may_write(admin, call)?;
+    let how = may_write(admin, call)?;
     let Value::Array(operations) = value_of(call)? else {
         return Err(Refusal::new(400, "expected a list of operations"));
     };
@@ -43,7 +43,7 @@ pub(super) async fn make(admin: &Admin, call: &Call) -> Result<Answer, Refusal> 
         }
         Ok(Plan { changes, then: keys })
     };
-    let (done, keys) = admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
+    let (done, keys) = admin.desk.write(how, prepare).await?;
     Ok(Answer::json(200, json!({"revision": done.revision, "keys": keys}))
         .at(done.revision)
         .warned(&done.warnings))

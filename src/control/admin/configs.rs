@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, Method};
 use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
-use super::objects::may_write;
+use super::objects::may_write_all;
 use super::shown::without_keys;
 use super::{Admin, Call, held};
 use crate::base::clock;
@@ -151,7 +151,7 @@ fn items_of(store: &Store, kind: Kind, telling: Telling) -> Vec<Value> {
 }
 
 async fn put(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
-    may_write(admin, call)?;
+    let how = may_write_all(admin, call)?;
     let digest = call.headers.get(DIGEST).and_then(|value| value.to_str().ok());
     let digest = digest.ok_or_else(|| Refusal::new(400, "missing digest header"))?.to_owned();
     // Held to the end: versions are compared with what the one before has left.
@@ -180,8 +180,8 @@ async fn put(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
         check_match(if_match.as_deref(), store.revision())?;
         Ok(Plan { changes: changes(store, objects, &replaced), then: () })
     };
-    let dry_run = call.is_set("dry_run");
-    let written = admin.desk.write(call.author.clone(), dry_run, prepare).await;
+    let dry_run = how.dry_run;
+    let written = admin.desk.write(how, prepare).await;
     let (done, ()) = written.map_err(|refusal| at_its_place(refusal, &order))?;
     if !dry_run {
         let written_at = clock::wall() / 1000;

@@ -4,7 +4,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 
 use super::answer::Answer;
-use super::objects::{key, may_write};
+use super::objects::{key, may_write_all};
 use super::{Admin, Call, held};
 use crate::control::mask::masked;
 use crate::control::store::{Changed, Revision, Store};
@@ -52,7 +52,7 @@ fn change(changed: &Changed) -> Value {
 
 /// `POST /rollback/REVISION`: objects as they were then, as a new revision.
 pub(super) async fn go_back(admin: &Admin, call: &Call, revision: &str) -> Result<Answer, Refusal> {
-    may_write(admin, call)?;
+    let how = may_write_all(admin, call)?;
     if call.method != Method::POST {
         return Err(Refusal::new(405, format!("not supported `{}` method for rollback", call.method)));
     }
@@ -72,7 +72,7 @@ pub(super) async fn go_back(admin: &Admin, call: &Call, revision: &str) -> Resul
             .collect();
         Ok(Plan { changes, then: keys })
     };
-    let (done, keys) = admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
+    let (done, keys) = admin.desk.write(how, prepare).await?;
     Ok(Answer::json(200, json!({"revision": done.revision, "keys": keys}))
         .at(done.revision)
         .warned(&done.warnings))

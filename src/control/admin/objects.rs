@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::Method;
 use serde_json::{Map, Value, json};
@@ -11,10 +12,13 @@ use super::shown::{shown, written};
 use super::{Admin, Call, batch, decorations, form, held, listing, references};
 use crate::base::clock;
 use crate::control::store::{Change, Entry, Store};
-use crate::control::write::{Plan, Refusal};
+use crate::control::write::{How, Plan, Refusal};
 use crate::model::resources::{self, Format};
 use crate::model::settings::AdminApiVersion;
 use crate::model::{Kind, ObjectId, Raw, object_name};
+
+/// Seconds of the longest `?ttl`: as long as a lease of etcd may be.
+pub(super) const TTL_MAX: f64 = 9e9;
 
 /// What may be done with objects of a kind, besides reading, putting and deleting them.
 pub(super) struct Spec {
@@ -142,22 +146,35 @@ fn read(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal
     Ok(Answer::json(200, shown(kind, id, entry)).at(store.revision()).tagged(entry.modified))
 }
 
-/// Refuses what can not be written where a file holds the objects, or what the store can not do.
-pub(super) fn may_write(admin: &Admin, call: &Call) -> Result<(), Refusal> {
+/// How a change is to be made; refuses it where a file holds the objects.
+pub(super) fn may_write(admin: &Admin, call: &Call) -> Result<How, Refusal> {
+    let dry_run = call.is_set("dry_run");
     if let Some(why) = &admin.read_only
-        && !call.is_set("dry_run")
+        && !dry_run
     {
         return Err(Refusal::new(403, why.clone()));
     }
-    match call.query("ttl") {
-        None => Ok(()),
-        Some(ttl) if ttl.parse::<u64>().is_err() => {
-            Err(Refusal::new(400, "invalid argument ttl: should be a number"))
-        }
-        Some(_) => {
-            Err(Refusal::new(400, "invalid argument ttl: this store keeps objects until they are deleted"))
-        }
+    let ttl = call.query("ttl").map(ttl_of).transpose()?;
+    Ok(How { author: call.author.clone(), dry_run, ttl })
+}
+
+/// The same for what is not about single objects.
+pub(super) fn may_write_all(admin: &Admin, call: &Call) -> Result<How, Refusal> {
+    let how = may_write(admin, call)?;
+    if how.ttl.is_some() {
+        return Err(Refusal::new(400, "invalid argument ttl: it is for objects that are put one by one"));
     }
+    Ok(how)
+}
+
+fn ttl_of(text: &str) -> Result<Duration, Refusal> {
+    let seconds: f64 =
+        text.trim().parse().map_err(|_| Refusal::new(400, "invalid argument ttl: should be a number"))?;
+    if seconds.fract() == 0.0 && (1.0..=TTL_MAX).contains(&seconds) {
+        return Ok(Duration::from_secs_f64(seconds));
+    }
+    let why = format!("invalid argument ttl: expected whole seconds from 1 to {TTL_MAX}, got {text}");
+    Err(Refusal::new(400, why))
 }
 
 /// Stream routes are taken where streams come in, or somebody says that they are to be kept.
@@ -297,7 +314,7 @@ fn check_match(if_match: Option<&str>, entry: Option<&Entry>) -> Result<(), Refu
 }
 
 async fn put(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal> {
-    may_write(admin, call)?;
+    let how = may_write(admin, call)?;
     may_be_put(admin.stream_routes, place.spec.kind)?;
     let fields = fields_of(call)?;
     without_times(&fields)?;
@@ -312,14 +329,13 @@ async fn put(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Re
         check_references(store, kind, &value)?;
         Ok(Plan { changes: vec![change], then: (status, value) })
     };
-    let (done, (status, value)) =
-        admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
+    let (done, (status, value)) = admin.desk.write(how, prepare).await?;
     let body = json!({"key": key(kind, &wanted), "value": written(kind, value)});
     Ok(Answer::json(status, body).at(done.revision).tagged(done.revision).warned(&done.warnings))
 }
 
 async fn post(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal> {
-    may_write(admin, call)?;
+    let how = may_write(admin, call)?;
     may_be_put(admin.stream_routes, place.spec.kind)?;
     if place.id.is_some() {
         return Err(Refusal::new(400, format!("wrong {} id, do not need it", words(place.spec.kind))));
@@ -337,7 +353,7 @@ async fn post(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, R
         check_references(store, kind, &value)?;
         Ok(Plan { changes: vec![change], then: (id, value) })
     };
-    let (done, (id, value)) = admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
+    let (done, (id, value)) = admin.desk.write(how, prepare).await?;
     let body = json!({"key": key(kind, &id), "value": written(kind, value)});
     Ok(Answer::json(201, body).at(done.revision).tagged(done.revision).warned(&done.warnings))
 }
@@ -355,7 +371,7 @@ fn free_id(store: &Store, kind: Kind, home: &str) -> String {
 }
 
 async fn patch(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal> {
-    may_write(admin, call)?;
+    let how = may_write(admin, call)?;
     let missing = || match place.spec.kind {
         Kind::Secret => Refusal::new(400, "no secret id"),
         _ => place.missing_id(),
@@ -395,7 +411,7 @@ async fn patch(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, 
         check_references(store, kind, &value)?;
         Ok(Plan { changes: vec![change], then: value })
     };
-    let (done, value) = admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
+    let (done, value) = admin.desk.write(how, prepare).await?;
     let body = json!({"key": key(kind, &wanted), "value": written(kind, value)});
     Ok(Answer::json(200, body).at(done.revision).tagged(done.revision).warned(&done.warnings))
 }
@@ -439,7 +455,7 @@ fn put_inside(value: &mut Value, path: &[String], new: Value) -> Result<(), Refu
     Ok(())
 }
 
-/// A deletion as changes: a consumer's credentials go with it, a service's decorations as well.
+/// A deletion as changes, with what belongs to the object.
 /// `gone` are the names of what goes with it: that does not need it any more.
 pub(super) fn delete_changes(
     store: &Store,
@@ -453,17 +469,11 @@ pub(super) fn delete_changes(
     if !force && let Some(why) = references::needed(store, (kind, id), gone) {
         return Err(Refusal::new(400, why));
     }
-    let mut changes = vec![Change::Delete(kind, object_id(kind, id)?)];
-    if let Some(part) = kind.part() {
-        let home = format!("{id}/{}/", part.plural());
-        let own = store.list(part).into_iter().filter(|(id, _)| id.as_str().starts_with(&home));
-        changes.extend(own.map(|(id, _)| Change::Delete(part, id.clone())));
-    }
-    Ok(changes)
+    Ok(store.deletion(kind, &object_id(kind, id)?))
 }
 
 async fn delete(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal> {
-    may_write(admin, call)?;
+    let how = may_write(admin, call)?;
     let id = place.id.clone().ok_or_else(|| place.missing_id())?;
     let (kind, force, if_match) = (place.spec.kind, is_forced(call), call.if_match.clone());
     let wanted = id.clone();
@@ -471,7 +481,7 @@ async fn delete(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer,
         check_match(if_match.as_deref(), store.get(kind, &id))?;
         Ok(Plan { changes: delete_changes(store, (kind, &id), force, &BTreeSet::new())?, then: () })
     };
-    let (done, ()) = admin.desk.write(call.author.clone(), call.is_set("dry_run"), prepare).await?;
+    let (done, ()) = admin.desk.write(how, prepare).await?;
     Ok(Answer::json(200, json!({"deleted": "1", "key": key(kind, &wanted)}))
         .at(done.revision)
         .warned(&done.warnings))

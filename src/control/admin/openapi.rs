@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
 
-use super::objects::{SPECS, Spec};
+use super::objects::{SPECS, Spec, TTL_MAX};
 use crate::model::Kind;
 use crate::plugins::CATALOG;
 
@@ -115,7 +115,11 @@ fn paths() -> Map<String, Value> {
     let spec = &super::objects::DECORATIONS;
     let mut all = collection(spec);
     for (_, operation) in all.as_object_mut().into_iter().flatten() {
-        operation["parameters"] = in_path(&["service_id"]);
+        if let (Value::Array(own), Value::Array(of_path)) =
+            (&mut operation["parameters"], in_path(&["service_id"]))
+        {
+            own.splice(..0, of_path);
+        }
     }
     paths.insert(home.to_owned(), all);
     add(&mut paths, &format!("{home}/{{id}}"), spec, &["service_id", "id"]);
@@ -200,9 +204,20 @@ fn listing(kind: Kind, named: &[&str]) -> Value {
 
 fn writing(kind: Kind, says: &str, named: &[&str]) -> Value {
     let schema = json!({"$ref": format!("#/components/schemas/{}", name_of(kind))});
+    let mut parameters = in_path(named);
+    if let Value::Array(parameters) = &mut parameters {
+        parameters.push(json!({
+            "name": "ttl", "in": "query", "description": "Seconds after which the object goes",
+            "schema": {"type": "integer", "minimum": 1, "maximum": TTL_MAX as u64},
+        }));
+        parameters.push(json!({
+            "name": "dry_run", "in": "query", "description": "Check it, and change nothing",
+            "schema": {"type": "boolean"},
+        }));
+    }
     json!({
         "summary": says,
-        "parameters": in_path(named),
+        "parameters": parameters,
         "requestBody": {"required": true, "content": {"application/json": {"schema": schema}}},
         "responses": answers(kept(kind)),
     })
@@ -214,6 +229,7 @@ fn kept(kind: Kind) -> Value {
         "properties": {
             "key": {"type": "string"},
             "value": {"$ref": format!("#/components/schemas/{}", name_of(kind))},
+            "expires": {"type": "integer", "description": "When it goes, in seconds since 1970"},
             "createdIndex": {"type": "integer"},
             "modifiedIndex": {"type": "integer"},
         },

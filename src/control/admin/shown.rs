@@ -14,12 +14,16 @@ pub(super) fn shown(kind: Kind, id: &str, entry: &Entry) -> Value {
     if kind == Kind::Ssl {
         tell_validity(&mut value);
     }
-    json!({
+    let mut shown = json!({
         "key": key(kind, id),
         "value": value,
         "createdIndex": entry.created,
         "modifiedIndex": entry.modified,
-    })
+    });
+    if let Some(end) = entry.term.end() {
+        shown["expires"] = json!(end / 1000);
+    }
+    shown
 }
 
 /// A certificate's private key is never shown to anybody.

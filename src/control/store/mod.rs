@@ -6,6 +6,7 @@
 
 mod disk;
 mod record;
+mod terms;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -25,6 +26,8 @@ use disk::{Batch, Content, Disk, Unfit};
 pub(crate) use crate::model::resources::Change;
 pub(crate) use disk::FILE as STORE_FILE;
 use record::{Kept, Record};
+pub(crate) use terms::Term;
+use terms::Terms;
 
 /// Revisions that can be looked at and gone back to.
 pub(crate) const HISTORY_KEPT: usize = 1000;
@@ -33,6 +36,8 @@ pub(crate) const HISTORY_KEPT: usize = 1000;
 pub(crate) const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How deep an object may be nested: less than what the reader of its record takes, by what is around it there.
 const DEPTH_MAX: usize = 120;
+/// Objects that go at a time because their term is over; the others a moment later.
+const OVER_MAX: usize = 1000;
 
 /// One object as it is kept.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +47,7 @@ pub(crate) struct Entry {
     pub(crate) created: u64,
     /// The revision at which it was last written.
     pub(crate) modified: u64,
+    pub(crate) term: Term,
 }
 
 /// Who changed what, for history and audit.
@@ -88,6 +94,7 @@ pub(crate) struct Store {
     revision: u64,
     /// By name, as `routes/7`.
     objects: BTreeMap<String, Kept>,
+    terms: Terms,
     /// Oldest first, without a gap, up to the present.
     history: VecDeque<Past>,
     history_bytes: usize,
@@ -101,6 +108,7 @@ impl Store {
         Self {
             revision: 0,
             objects: BTreeMap::new(),
+            terms: Terms::default(),
             history: VecDeque::new(),
             history_bytes: 0,
             disk: None,
@@ -133,6 +141,7 @@ impl Store {
         for (name, text) in content.objects {
             let mut kept = Kept::of_row(&name, &text).map_err(Unfit::Damaged)?;
             kept.entry.value = seal.uncover(&name, kept.entry.value).map_err(Unfit::Locked)?;
+            store.terms.note(&name, kept.entry.term);
             store.objects.insert(name, kept);
         }
         for (revision, text) in content.history {
@@ -157,12 +166,18 @@ impl Store {
 
     /// Applies all changes as one revision. Durable when it returns Ok; unchanged, here and on disk, when it does
     /// not. Writing an object as it is counts as a change, deleting one that is not there does not; with no change
-    /// at all, the revision stays.
-    pub(crate) fn commit(&mut self, changes: Vec<Change>, author: &Author, at: UnixMs) -> io::Result<u64> {
+    /// at all, the revision stays. What is put stays for `term`.
+    pub(crate) fn commit(
+        &mut self,
+        changes: Vec<Change>,
+        author: &Author,
+        at: UnixMs,
+        term: Term,
+    ) -> io::Result<u64> {
         for change in &changes {
             check_change(change)?;
         }
-        let plan = self.plan(changes);
+        let plan = self.plan(changes, term);
         if plan.is_empty() {
             return Ok(self.revision);
         }
@@ -172,10 +187,13 @@ impl Store {
         self.write(&plan, &past, forgotten, is_kept)?;
 
         for (name, kept) in plan {
-            match kept {
-                Some(kept) => self.objects.insert(name, kept),
-                None => self.objects.remove(&name),
-            };
+            if let Some(was) = self.objects.remove(&name) {
+                self.terms.forget(&name, was.entry.term);
+            }
+            if let Some(kept) = kept {
+                self.terms.note(&name, kept.entry.term);
+                self.objects.insert(name, kept);
+            }
         }
         for past in self.history.drain(..forgotten) {
             self.history_bytes -= past.text.len();
@@ -223,6 +241,27 @@ impl Store {
         in_order(self.objects.values()).into_iter().map(|kept| (kept.kind, &kept.id, &kept.entry))
     }
 
+    /// What takes out the objects whose term is over, each with what belongs to it.
+    pub(crate) fn over(&self, now: UnixMs) -> Vec<Change> {
+        let over = self.terms.over(now).take(OVER_MAX).filter_map(|name| self.objects.get(name));
+        let changes: BTreeMap<_, _> = over
+            .flat_map(|kept| self.deletion(kept.kind, &kept.id))
+            .map(|change| (change.key(), change))
+            .collect();
+        changes.into_values().collect()
+    }
+
+    /// What takes out an object: a consumer's credentials go with it, a service's decorations as well.
+    pub(crate) fn deletion(&self, kind: Kind, id: &ObjectId) -> Vec<Change> {
+        let mut changes = vec![Change::Delete(kind, id.clone())];
+        if let Some(part) = kind.part() {
+            let home = format!("{}/{}/", id.as_str(), part.plural());
+            let own = self.list(part).into_iter().filter(|(id, _)| id.as_str().starts_with(&home));
+            changes.extend(own.map(|(id, _)| Change::Delete(part, id.clone())));
+        }
+        changes
+    }
+
     /// How many objects there are.
     pub(crate) fn len(&self) -> usize {
         self.objects.len()
@@ -264,7 +303,7 @@ impl Store {
         Ok(Some(back.collect()))
     }
 
-    fn plan(&self, changes: Vec<Change>) -> Plan {
+    fn plan(&self, changes: Vec<Change>, term: Term) -> Plan {
         let revision = self.revision + 1;
         let mut plan = Plan::new();
         for (place, change) in changes.into_iter().enumerate() {
@@ -276,7 +315,8 @@ impl Store {
                 Change::Put(Raw { kind, id, value }) => {
                     let (created, place) =
                         was.map_or((revision, place), |was| (was.entry.created, was.place));
-                    Some(Kept { kind, id, entry: Entry { value, created, modified: revision }, place })
+                    let entry = Entry { value, created, modified: revision, term };
+                    Some(Kept { kind, id, entry, place })
                 }
             };
             plan.insert(name, kept);

@@ -8,7 +8,7 @@ use crate::base::clock::UnixMs;
 use crate::control::seal::Seal;
 use crate::model::{Kind, ObjectId, object_name};
 
-use super::{Author, Changed, Entry, Revision};
+use super::{Author, Changed, Entry, Revision, Term};
 
 /// An object with its place.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,20 +26,25 @@ struct Row {
     created: u64,
     modified: u64,
     place: usize,
+    /// When it goes, where it does by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires: Option<UnixMs>,
 }
 
 impl Kept {
     pub(super) fn of_row(name: &str, text: &[u8]) -> Result<Self, String> {
         let (kind, id) = of_name(name).ok_or_else(|| format!("{name:?} is not the name of an object"))?;
         let row: Row = serde_json::from_slice(text).map_err(|error| format!("{name}: {error}"))?;
-        let Row { value, created, modified, place } = row;
-        Ok(Self { kind, id, entry: Entry { value, created, modified }, place })
+        let Row { value, created, modified, place, expires } = row;
+        let term = expires.map_or(Term::Lasting, Term::Until);
+        Ok(Self { kind, id, entry: Entry { value, created, modified, term }, place })
     }
 
     pub(super) fn to_row(&self, seal: &Seal) -> io::Result<Vec<u8>> {
-        let Entry { value, created, modified } = self.entry.clone();
+        let Entry { value, created, modified, term } = self.entry.clone();
         let value = seal.close(&object_name(self.kind, self.id.as_str()), self.kind, value);
-        serde_json::to_vec(&Row { value, created, modified, place: self.place }).map_err(io::Error::from)
+        let row = Row { value, created, modified, place: self.place, expires: term.end() };
+        serde_json::to_vec(&row).map_err(io::Error::from)
     }
 }
 

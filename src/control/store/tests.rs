@@ -107,7 +107,7 @@ fn delete(kind: Kind, id: &str) -> Change {
 }
 
 fn commit(store: &mut Store, changes: Vec<Change>) -> u64 {
-    store.commit(changes, &author(), 1_700_000_000_000).unwrap()
+    store.commit(changes, &author(), 1_700_000_000_000, Term::Lasting).unwrap()
 }
 
 /// A seed of one's own, or one that differs from run to run.
@@ -244,7 +244,7 @@ fn what_could_not_be_read_again_is_not_taken() {
     let dir = TempDir::new().unwrap();
     let mut store = Store::open(dir.path(), Seal::default()).unwrap();
     let mut refused = |change: Change| {
-        let error = store.commit(vec![route("1", ""), change], &author(), 0).unwrap_err();
+        let error = store.commit(vec![route("1", ""), change], &author(), 0, Term::Lasting).unwrap_err();
         assert_eq!((error.kind(), State::of(&store)), (io::ErrorKind::InvalidInput, State::default()));
         error.to_string()
     };

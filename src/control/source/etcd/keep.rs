@@ -41,6 +41,9 @@ pub(super) struct Object {
     /// It is served, and etcd has it no more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) is_missing: bool,
+    /// It goes with its lease.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_leased: bool,
 }
 
 impl Kept {
@@ -103,6 +106,7 @@ mod tests {
             created: 3,
             modified: 4,
             is_missing,
+            is_leased: is_missing,
         };
         Kept {
             prefix: "/apisix".to_owned(),

@@ -14,10 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::keep::{Kept, Object};
-use super::watch::{All, Changes, Item};
+use super::watch::{All, Changes, Item, term_of};
 use super::wire::Header;
 use crate::control::seal::Seal;
-use crate::control::store::{Change, Entry, Store};
+use crate::control::store::{Change, Entry, Store, Term};
 use crate::model::{Kind, ObjectId, Raw, object_name};
 
 /// A key below the prefix: written after a wipe was noticed, it says that the wipe is meant.
@@ -102,9 +102,9 @@ impl Mirror {
         self.header = Header { cluster_id: kept.cluster, revision: kept.revision };
         self.gone_at = kept.gone_at;
         let mut objects = Vec::with_capacity(kept.objects.len());
-        for Object { name, value, created, modified, is_missing } in kept.objects {
+        for Object { name, value, created, modified, is_missing, is_leased } in kept.objects {
             if let Key::Object(kind, id) = key_of(name.as_bytes()) {
-                objects.push((kind, id, Some(Entry { value, created, modified })));
+                objects.push((kind, id, Some(Entry { value, created, modified, term: term_of(is_leased) })));
                 if is_missing {
                     self.missing.insert(name);
                 }
@@ -123,6 +123,7 @@ impl Mirror {
                 created: entry.created,
                 modified: entry.modified,
                 is_missing: self.missing.contains(&name),
+                is_leased: entry.term == Term::Leased,
                 name,
             }
         });
@@ -221,8 +222,8 @@ impl Mirror {
         self.settle(turn, store)
     }
 
-    /// A change from here that etcd has taken.
-    pub(super) fn wrote(&mut self, revision: u64, changes: &[Change], store: &mut Store) {
+    /// A change from here that etcd has taken; what is put stays for `term`.
+    pub(super) fn wrote(&mut self, revision: u64, changes: &[Change], term: Term, store: &mut Store) {
         let mut objects = Vec::with_capacity(changes.len());
         for change in changes {
             let (kind, text) = change.key();
@@ -233,7 +234,7 @@ impl Mirror {
                 Change::Put(raw) => {
                     let before = store.get(kind, &text).filter(|_| !was_missing);
                     let created = before.map_or(revision, |entry| entry.created);
-                    let entry = Entry { value: raw.value.clone(), created, modified: revision };
+                    let entry = Entry { value: raw.value.clone(), created, modified: revision, term };
                     objects.push((kind, raw.id.clone(), Some(entry)));
                     self.buried.remove(&name);
                 }
@@ -284,22 +285,26 @@ impl Mirror {
     fn settle(&mut self, turn: Turn, store: &mut Store) -> Step {
         let Turn { mut step, mut puts, gone, is_accepted } = turn;
         puts.sort_by_key(|(_, _, _, item)| item.created);
-        let gone: Vec<_> =
-            gone.into_iter().filter(|(name, ..)| is_accepted || !self.missing.contains(name)).collect();
+        let gone = gone.into_iter().filter(|(name, ..)| is_accepted || !self.missing.contains(name));
+        // What was there for a time is no loss.
+        let (over, gone): (Vec<_>, Vec<_>) = gone.partition(|(_, kind, id)| {
+            store.get(*kind, id.as_str()).is_some_and(|entry| entry.term == Term::Leased)
+        });
         let had_missing = !self.missing.is_empty();
         for (name, ..) in &puts {
             self.missing.remove(name);
         }
-        let stays = store.len().saturating_sub(self.missing.len() + gone.len());
+        let stays = store.len().saturating_sub(self.missing.len() + gone.len() + over.len());
         let is_wiped = puts.is_empty() && !gone.is_empty() && stays == 0;
         let mut objects = Vec::with_capacity(puts.len() + gone.len());
+        let mut leaving: BTreeMap<String, (Kind, ObjectId)> =
+            over.into_iter().map(|(name, kind, id)| (name, (kind, id))).collect();
         if is_wiped && !is_accepted {
             self.missing.extend(gone.into_iter().map(|(name, ..)| name));
             self.gone_at = self.header.revision;
             step.told.push(Told::Wiped(self.missing.len()));
         } else {
-            let mut leaving: BTreeMap<String, (Kind, ObjectId)> =
-                gone.into_iter().map(|(name, kind, id)| (name, (kind, id))).collect();
+            leaving.extend(gone.into_iter().map(|(name, kind, id)| (name, (kind, id))));
             if is_accepted && had_missing {
                 for name in std::mem::take(&mut self.missing) {
                     if let Key::Object(kind, id) = key_of(name.as_bytes()) {
@@ -312,10 +317,10 @@ impl Mirror {
             } else if had_missing && self.missing.is_empty() {
                 step.told.push(Told::Restored);
             }
-            for (_, (kind, id)) in leaving {
-                step.changes.push(Change::Delete(kind, id.clone()));
-                objects.push((kind, id, None));
-            }
+        }
+        for (_, (kind, id)) in leaving {
+            step.changes.push(Change::Delete(kind, id.clone()));
+            objects.push((kind, id, None));
         }
         for (name, kind, id, item) in puts {
             let value = serde_json::from_slice(&item.value).unwrap_or_else(|error| {
@@ -329,7 +334,12 @@ impl Mirror {
                 step.before.extend(before.map(|before| (name, before.clone())));
                 step.changes.push(Change::Put(Raw { kind, id: id.clone(), value: value.clone() }));
             }
-            objects.push((kind, id, Some(Entry { value, created: item.created, modified: item.modified })));
+            let term = item.term();
+            objects.push((
+                kind,
+                id,
+                Some(Entry { value, created: item.created, modified: item.modified, term }),
+            ));
         }
         self.buried.retain(|_, revision| *revision > self.header.revision);
         let revision = if objects.is_empty() { store.revision() } else { self.header.revision };

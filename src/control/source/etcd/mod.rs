@@ -232,37 +232,40 @@ impl Etcd {
         std::mem::take(&mut self.on_shelf)
     }
 
-    /// Has etcd take a change, all of it or nothing, and only if nobody else has written these objects since.
+    /// Has etcd take a change, all of it or nothing, and only if nobody else has written these objects since. What is put goes
+    /// after `ttl`, if there is one: it is written under a lease.
     ///
     /// # Errors
     /// When it did not, or nobody knows whether it did: then the watch will tell.
-    pub(crate) async fn commit(&mut self, changes: &[Change], store: &Shared) -> Result<u64, Refusal> {
+    pub(crate) async fn commit(
+        &mut self,
+        changes: &[Change],
+        ttl: Option<Duration>,
+        store: &Shared,
+    ) -> Result<u64, Refusal> {
         if changes.is_empty() {
             return Ok(held(store).revision());
         }
-        let asked = self.transaction(changes, &held(store));
-        let done: wire::Done = self.writer.ask("/v3/kv/txn", &asked, Again::WhenUnheard).await.map_err(
-            |trouble| match trouble {
-                Trouble::Unreachable(why) => Refusal::new(503, format!("etcd can not be reached: {why}")),
-                Trouble::Refused(why) => Refusal::new(503, format!("etcd refuses the change: {why}")),
-                Trouble::Unanswered(why) => {
-                    let why =
-                        format!("etcd may have taken the change and did not say so: {why}; read it again");
-                    Refusal::new(504, why)
-                }
-            },
-        )?;
+        let lease = match ttl {
+            // One that nothing is written under goes by itself.
+            Some(ttl) => Some(Lease::grant(&mut self.writer, ttl.as_secs()).await.map_err(not_taken)?),
+            None => None,
+        };
+        let asked = self.transaction(changes, lease.as_ref(), &held(store));
+        let done: wire::Done =
+            self.writer.ask("/v3/kv/txn", &asked, Again::WhenUnheard).await.map_err(not_taken)?;
         if !done.succeeded {
             let why = "another has just written the same object to etcd; read it again, then try again";
             return Err(Refusal::new(409, why));
         }
-        self.mirror.wrote(done.header.revision, changes, &mut held(store));
+        let term = watch::term_of(lease.is_some());
+        self.mirror.wrote(done.header.revision, changes, term, &mut held(store));
         self.is_dirty = true;
         Ok(done.header.revision)
     }
 
     /// A change as etcd takes it: each object as it is known here, and then each as it is to be.
-    fn transaction(&self, changes: &[Change], store: &Store) -> Value {
+    fn transaction(&self, changes: &[Change], lease: Option<&Lease>, store: &Store) -> Value {
         // Of one object only the last counts; etcd takes no key twice.
         let last: BTreeMap<(Kind, String), &Change> =
             changes.iter().map(|change| (change.key(), change)).collect();
@@ -277,7 +280,11 @@ impl Etcd {
             }));
             success.push(match change {
                 Change::Put(raw) => {
-                    json!({"request_put": {"key": key, "value": Bytes::of(&raw.value.to_string())}})
+                    let mut put = json!({"key": key, "value": Bytes::of(&raw.value.to_string())});
+                    if let Some(lease) = lease {
+                        put["lease"] = json!(lease.id);
+                    }
+                    json!({"request_put": put})
                 }
                 Change::Delete(..) => json!({"request_delete_range": {"key": key}}),
             });
@@ -361,6 +368,18 @@ impl Etcd {
         }
         if let Some(keeping) = self.keeping.take() {
             let _ = keeping.await;
+        }
+    }
+}
+
+/// Why etcd has not taken a change, or may not have.
+fn not_taken(trouble: Trouble) -> Refusal {
+    match trouble {
+        Trouble::Unreachable(why) => Refusal::new(503, format!("etcd can not be reached: {why}")),
+        Trouble::Refused(why) => Refusal::new(503, format!("etcd refuses the change: {why}")),
+        Trouble::Unanswered(why) => {
+            let why = format!("etcd may have taken the change and did not say so: {why}; read it again");
+            Refusal::new(504, why)
         }
     }
 }

@@ -49,7 +49,13 @@ pub(crate) struct Shelf {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct Lease {
     #[serde(rename = "ID")]
-    id: String,
+    pub(super) id: String,
+}
+
+impl Lease {
+    pub(super) async fn grant(client: &mut Client, seconds: u64) -> Result<Self, Trouble> {
+        client.ask("/v3/lease/grant", &json!({"TTL": seconds.to_string()}), Again::Always).await
+    }
 }
 
 impl Shelf {
@@ -62,7 +68,7 @@ impl Shelf {
     }
 
     pub(crate) async fn lease(&mut self, seconds: u64) -> Result<Lease, Trouble> {
-        self.client.ask("/v3/lease/grant", &json!({"TTL": seconds.to_string()}), Again::Always).await
+        Lease::grant(&mut self.client, seconds).await
     }
 
     /// Keeps a lease for its time from now on.
@@ -116,7 +122,7 @@ mod tests {
 
     #[test]
     fn only_what_is_ours_is_told() {
-        let item = |value: &str| Item { value: value.into(), created: 1, modified: 1 };
+        let item = |value: &str| Item { value: value.into(), created: 1, modified: 1, is_leased: false };
         let items = [("routes/1", "{}"), ("ringway/accept-empty", "yes"), ("ringway/acme/lock/le", "held")];
         let items = items.map(|(key, value)| (key.as_bytes().to_vec(), item(value))).into();
         let all = News::All(All { header: Header::default(), items });

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::client::{Again, Client, Lines, Trouble};
 use super::wire::{self, Bytes, Header, KeyValue, Range, Span, Watched};
+use crate::control::store::Term;
 
 /// Objects a request for all of them.
 const PAGE: usize = 500;
@@ -35,6 +36,19 @@ pub(super) struct Item {
     pub(super) value: Vec<u8>,
     pub(super) created: u64,
     pub(super) modified: u64,
+    /// It goes with its lease.
+    pub(super) is_leased: bool,
+}
+
+impl Item {
+    pub(super) const fn term(&self) -> Term {
+        term_of(self.is_leased)
+    }
+}
+
+/// The term of an object of etcd.
+pub(super) const fn term_of(is_leased: bool) -> Term {
+    if is_leased { Term::Leased } else { Term::Lasting }
 }
 
 /// Keys without the prefix, and what they hold; `None`: no longer anything.
@@ -90,7 +104,8 @@ pub(super) async fn list(client: &mut Client, span: &Span) -> Result<All, Troubl
 }
 
 fn item_of(kv: KeyValue, span: &Span) -> (Vec<u8>, Item) {
-    let item = Item { value: kv.value.0, created: kv.create_revision, modified: kv.mod_revision };
+    let (created, modified) = (kv.create_revision, kv.mod_revision);
+    let item = Item { value: kv.value.0, created, modified, is_leased: kv.lease != 0 };
     (below(kv.key, span), item)
 }
 

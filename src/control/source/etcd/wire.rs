@@ -59,6 +59,9 @@ pub(super) struct KeyValue {
     pub(super) create_revision: u64,
     #[serde(deserialize_with = "number")]
     pub(super) mod_revision: u64,
+    /// 0: it stays until it is deleted.
+    #[serde(deserialize_with = "number")]
+    pub(super) lease: u64,
 }
 
 /// The answer to a range.

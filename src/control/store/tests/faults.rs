@@ -125,7 +125,7 @@ fn check_each_write(failures: i64, is_done: bool) {
         let mut after = before.clone();
         after.apply(&changes);
         fault.arm(until, failures, is_done);
-        let outcome = store.commit(changes, &author(), 0);
+        let outcome = store.commit(changes, &author(), 0, Term::Lasting);
         let has_struck = fault.disarm();
         if let Err(error) = &outcome {
             errors += 1;
@@ -214,7 +214,7 @@ fn a_full_disk_refuses_a_commit_until_there_is_room_again() {
     assert_eq!(full.kind(), io::ErrorKind::StorageFull);
     let large = vec![route("2", &"x".repeat(4 << 20)), delete(Kind::Route, "1")];
     for _ in 0..3 {
-        let error = store.commit(large.clone(), &author(), 0).unwrap_err();
+        let error = store.commit(large.clone(), &author(), 0, Term::Lasting).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error}");
         assert!(error.to_string().starts_with(&dir.join("store.redb").display().to_string()), "{error}");
         assert_eq!(State::of(&store), before);

@@ -14,7 +14,7 @@ struct Scene {
 }
 
 fn item(value: &str, modified: u64) -> Item {
-    Item { value: value.as_bytes().to_vec(), created: modified, modified }
+    Item { value: value.as_bytes().to_vec(), created: modified, modified, is_leased: false }
 }
 
 fn route(at: u64) -> String {
@@ -158,8 +158,8 @@ fn news_older_than_a_change_from_here_do_not_undo_it() {
     let mut scene = Scene::of(&["routes/1", "routes/2"]);
     let id = |id: &str| ObjectId::of_checked(id);
     let put = Change::Put(Raw { kind: Kind::Route, id: id("1"), value: json!({"uri": "/new"}) });
-    scene.mirror.wrote(20, &[put], &mut scene.store);
-    scene.mirror.wrote(21, &[Change::Delete(Kind::Route, id("2"))], &mut scene.store);
+    scene.mirror.wrote(20, &[put], Term::Lasting, &mut scene.store);
+    scene.mirror.wrote(21, &[Change::Delete(Kind::Route, id("2"))], Term::Lasting, &mut scene.store);
     assert!(scene.all(CLUSTER, 15, &[("routes/1", 1), ("routes/2", 2)]).changes.is_empty());
     assert!(scene.some(20, &[("routes/1", Some(r#"{"uri":"/new"}"#))]).changes.is_empty());
     assert!(scene.some(21, &[("routes/2", None)]).changes.is_empty());
@@ -197,4 +197,25 @@ fn a_change_from_here_that_leaves_nothing_is_known_as_such() {
     let delete = |id: &str| Change::Delete(Kind::Route, ObjectId::of_checked(id));
     assert!(!scene.mirror.would_be_empty(&[delete("1")], &scene.store));
     assert!(scene.mirror.would_be_empty(&[delete("1"), delete("2")], &scene.store));
+}
+
+#[test]
+fn what_was_there_for_a_time_is_no_loss_when_it_goes() {
+    let mut scene = Scene::of(&[]);
+    let leased = |value: &str, modified| Item { is_leased: true, ..item(value, modified) };
+    let put = |key: &str, at| (key.as_bytes().to_vec(), (at, Some(leased(&route(at), at))));
+    let changes = Changes { revision: 12, items: Items::from([put("routes/1", 11), put("routes/2", 12)]) };
+    scene.mirror.take_changes(changes, &mut scene.store);
+    let mut scene = scene.started_again();
+    let step = scene.some(13, &[("routes/1", None), ("routes/2", None)]);
+    assert_eq!((step.changes.len(), step.told.len(), scene.mirror.missing()), (2, 0, 0));
+    assert!(scene.served().is_empty());
+
+    // Beside one that was to stay, all that is left of a wipe is that one.
+    scene.some(14, &[("routes/3", Some(&route(3)))]);
+    let changes = Changes { revision: 15, items: Items::from([put("routes/1", 15)]) };
+    scene.mirror.take_changes(changes, &mut scene.store);
+    let step = scene.some(16, &[("routes/1", None), ("routes/3", None)]);
+    assert_eq!(step.told, [Told::Wiped(1)]);
+    assert_eq!(scene.served(), ["routes/3"]);
 }
