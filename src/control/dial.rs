@@ -168,10 +168,7 @@ impl Dialer {
             Trusted::System => None,
             Trusted::File(path) => Some(path),
         });
-        identity
-            .chain(trusted)
-            .map(|path| fs::metadata(path).and_then(|known| known.modified()).ok())
-            .collect()
+        written_at(identity.chain(trusted))
     }
 
     fn read(&self) -> io::Result<ClientConfig> {
@@ -265,13 +262,18 @@ pub(crate) fn words(error: &dyn Error) -> String {
     words
 }
 
+/// When each of these files was written, where it is there.
+pub(super) fn written_at<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Vec<Option<SystemTime>> {
+    paths.map(|path| fs::metadata(path).and_then(|known| known.modified()).ok()).collect()
+}
+
 /// All certificates of a file in PEM, of which there must be one.
-fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+pub(super) fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     let all = all.map_err(|error| named(path, error))?;
     if all.is_empty() { Err(named(path, "expected certificates in PEM, got none")) } else { Ok(all) }
 }
 
-fn named(path: &Path, error: impl fmt::Display) -> io::Error {
+pub(super) fn named(path: &Path, error: impl fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display()))
 }

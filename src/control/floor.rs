@@ -22,6 +22,7 @@ use super::export::reports::Reports;
 use super::export::shipping::Shipping;
 use super::helm::Helm;
 use super::secrets::environment;
+use super::secured::{Identity, Peer, Secured};
 use super::socket::ControlSocket;
 use super::write::Desk;
 use super::{Parts, Waiting, log, names, status};
@@ -85,7 +86,15 @@ impl Floor {
             if let (Some(path), Some(_)) = (&parts.holdings.key_file, &ports.admin) {
                 log::info(format!("the key of the Admin API is in {}", path.display()));
             }
-            admin = serve(ports.admin, admin::router(Arc::clone(&api)))?;
+            let router = admin::router(Arc::clone(&api));
+            admin = match &parts.settings.admin.tls {
+                None => serve(ports.admin, router)?,
+                Some(tls) => {
+                    let identity =
+                        Identity::open(tls).map_err(|error| named("admin.tls".to_owned(), &error))?;
+                    serve_secured(ports.admin, router, identity)?
+                }
+            };
             if let Some(listener) = listener {
                 let listener = UnixListener::from_std(listener)?;
                 let bridge = Bridge {
@@ -141,7 +150,22 @@ fn serve(port: Option<std::net::TcpListener>, router: Router) -> io::Result<Opti
     let Some(port) = port else { return Ok(None) };
     let listener = TcpListener::from_std(port)?;
     let bound = listener.local_addr()?;
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let service = router.into_make_service_with_connect_info::<Peer>();
     tokio::spawn(async move { axum::serve(listener, service).await });
+    Ok(Some(bound))
+}
+
+/// The same over TLS.
+fn serve_secured(
+    port: Option<std::net::TcpListener>,
+    router: Router,
+    identity: Identity,
+) -> io::Result<Option<SocketAddr>> {
+    let Some(port) = port else { return Ok(None) };
+    let listener = TcpListener::from_std(port)?;
+    let bound = listener.local_addr()?;
+    let secured = Secured::over(listener, identity)?;
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    tokio::spawn(async move { axum::serve(secured, service).await });
     Ok(Some(bound))
 }

@@ -45,6 +45,7 @@ mod publish;
 mod ready_file;
 mod seal;
 pub mod secrets;
+mod secured;
 mod signals;
 mod socket;
 pub mod source;

@@ -33,6 +33,7 @@ use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use serde_json::json;
 
+use super::secured::Peer;
 use super::store::{Author, Store};
 use super::write::{Desk, Refusal};
 use crate::base::cidr::{Cidr, CidrSet};
@@ -143,7 +144,7 @@ impl Call {
 
 async fn serve(
     State(admin): State<Arc<Admin>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();

@@ -16,6 +16,8 @@ pub struct AdminSettings {
     pub enabled: Option<bool>,
     /// Where, in the forms of the outer `listen`. Loopback by default: whoever may write here owns the gateway.
     pub listen: Listen,
+    /// Is TLS spoken there? Absent: it is served in clear.
+    pub tls: Option<AdminTls>,
     /// Addresses of those who may come near it at all; others get 403. Empty: everybody who reaches the port.
     pub allow: Unique<AddressRange>,
     /// Is a key asked for?
@@ -38,6 +40,7 @@ impl Default for AdminSettings {
         Self {
             enabled: None,
             listen: Listen::loopback(9180),
+            tls: None,
             allow: none(),
             key_required: true,
             keys: Vec::new(),
@@ -47,6 +50,20 @@ impl Default for AdminSettings {
             audit_log: None,
         }
     }
+}
+
+/// TLS of the Admin API. Files are read again when they change.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdminTls {
+    /// A file with the certificate, in PEM, and those that lead from it to an authority.
+    pub cert: PathBuf,
+    /// The file with its private key.
+    pub key: PathBuf,
+    /// A file with the authorities of those who may connect: who shows no certificate by one of them gets no further. Absent: nobody is
+    /// asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
 }
 
 /// A key to the Admin API.

@@ -16,6 +16,7 @@
 //! | `apisix.dns_resolver`, `.dns_resolver_valid`, `.enable_resolv_search_opt` | `dns.servers`, `.valid`, `.search` |
 //! | `discovery.consul`, `.dns`, `.eureka`, `.nacos` | the same; of other registries a warning |
 //! | `deployment.admin`: `admin_listen`, `allow_admin`, `admin_key`, `admin_key_required`, `enable_admin_cors`, `admin_api_version` | `admin` |
+//! | `deployment.admin.https_admin`, with `admin_api_mtls`: `admin_ssl_cert`, `admin_ssl_cert_key`, `admin_ssl_ca_cert` | `admin.tls` |
 //! | `deployment.etcd`: `host`, `prefix`, `timeout`, `watch_timeout`, `startup_retry`, `user`, `password`, `tls` | `etcd` |
 //! | `apisix.ssl.listen`, `enable`, `ssl_protocols`, `ssl_session_tickets`, `fallback_sni` | `ssl.listen`, `protocols`, … |
 //! | `apisix.proxy_protocol.listen_http_port`, `listen_https_port` | `proxy_protocol.listen`, `ssl_listen` |
@@ -434,8 +435,12 @@ const ADMIN: [(&str, &str); 6] = [
 impl Translated {
     fn admin(&mut self, settings: &mut Value, admin: &Value, faults: &mut Vec<ConfigError>) {
         let Value::Object(fields) = admin else { return };
+        self.admin_tls(settings, fields, faults);
         for (name, value) in fields {
             let theirs = format!("deployment.admin.{name}");
+            if ADMIN_TLS.contains(&name.as_str()) {
+                continue;
+            }
             match ADMIN.iter().find(|(theirs, _)| theirs == name) {
                 // The word of APISIX's own file for the older form.
                 Some((_, ours)) if name == "admin_api_version" && value == "default" => {
@@ -443,6 +448,48 @@ impl Translated {
                 }
                 Some((_, ours)) => self.place(settings, ours, &theirs, ip_as_address(value.clone()), faults),
                 None => self.ignore(&theirs, value),
+            }
+        }
+    }
+}
+
+/// Below `deployment.admin`, what is about TLS.
+const ADMIN_TLS: [&str; 2] = ["https_admin", "admin_api_mtls"];
+
+impl Translated {
+    /// APISIX's certificate for whoever names none is known to everybody, so one must be named here.
+    fn admin_tls(&mut self, settings: &mut Value, admin: &Map<String, Value>, faults: &mut Vec<ConfigError>) {
+        let given = |name: &str| {
+            let text = admin.get("admin_api_mtls")?.get(name)?;
+            text.as_str().is_none_or(|text| !text.is_empty()).then(|| text.clone())
+        };
+        let (cert, key, authority) =
+            (given("admin_ssl_cert"), given("admin_ssl_cert_key"), given("admin_ssl_ca_cert"));
+        match admin.get("https_admin") {
+            None | Some(Value::Bool(false) | Value::Null) => {
+                for name in ["admin_ssl_cert", "admin_ssl_cert_key", "admin_ssl_ca_cert"] {
+                    if given(name).is_some() {
+                        let path = format!("deployment.admin.admin_api_mtls.{name}");
+                        self.warnings.push(format!("{path} is ignored: https_admin is not true"));
+                    }
+                }
+            }
+            Some(Value::Bool(true)) => {
+                let (Some(cert), Some(key)) = (cert, key) else {
+                    faults.push(ConfigError::at(
+                        "deployment.admin.https_admin",
+                        "expected admin_api_mtls.admin_ssl_cert and admin_ssl_cert_key beside it",
+                    ));
+                    return;
+                };
+                let mut tls = Map::from_iter([("cert".to_owned(), cert), ("key".to_owned(), key)]);
+                tls.extend(authority.map(|authority| ("client_ca".to_owned(), authority)));
+                let theirs = "deployment.admin.admin_api_mtls";
+                self.place(settings, "admin.tls", theirs, Value::Object(tls), faults);
+            }
+            Some(other) => {
+                let problem = format!("expected true or false, got {}", shown_value(other));
+                faults.push(ConfigError::at("deployment.admin.https_admin", problem));
             }
         }
     }

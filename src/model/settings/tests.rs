@@ -111,7 +111,7 @@ const DEFAULTS: &str = r#"{
         "metrics": {"enabled": true, "listen": "127.0.0.1:9091"},
         "status": {"enabled": true, "listen": "127.0.0.1:7085"},
         "admin": {
-            "enabled": null, "listen": "127.0.0.1:9180", "allow": [], "key_required": true, "keys": [],
+            "enabled": null, "listen": "127.0.0.1:9180", "tls": null, "allow": [], "key_required": true, "keys": [],
             "cors": false, "api_version": "v3", "stream_routes": false, "audit_log": null
         },
         "control": {"enabled": null, "listen": "127.0.0.1:9090"},
@@ -312,6 +312,37 @@ fn apisix_config_yaml_means_what_it_meant_and_the_rest_is_warned_of() {
             format!("apisix.enable_admin {other}"),
             format!("apisix.router.ssl {other}"),
         ]
+    );
+}
+
+#[test]
+fn apisix_says_by_which_certificate_the_admin_api_is_known() {
+    let mtls =
+        "admin_api_mtls: {admin_ssl_cert: /a.crt, admin_ssl_cert_key: /a.key, admin_ssl_ca_cert: /ca.crt}";
+    let tls = settings(&format!("deployment: {{admin: {{https_admin: true, {mtls}}}}}")).admin.tls;
+    let tls = tls.expect("it is spoken");
+    assert_eq!(
+        [Some(tls.cert), Some(tls.key), tls.client_ca],
+        ["/a.crt", "/a.key", "/ca.crt"].map(|path| Some(path.into()))
+    );
+    let none = "admin_api_mtls: {admin_ssl_cert: '', admin_ssl_cert_key: '', admin_ssl_ca_cert: ''}";
+    let plain = settings(&format!("deployment: {{admin: {{https_admin: false, {none}}}}}"));
+    assert!(plain.admin.tls.is_none() && plain.warnings.is_empty(), "{:?}", plain.warnings);
+    let unused = settings(&format!("deployment: {{admin: {{{mtls}}}}}"));
+    assert!(unused.admin.tls.is_none());
+    assert_eq!(
+        unused.warnings[0],
+        "deployment.admin.admin_api_mtls.admin_ssl_cert is ignored: https_admin is not true"
+    );
+    assert_eq!(
+        faults(&format!("deployment: {{admin: {{https_admin: true, {none}}}}}")),
+        [
+            "deployment.admin.https_admin: expected admin_api_mtls.admin_ssl_cert and admin_ssl_cert_key beside it"
+        ]
+    );
+    assert_eq!(
+        faults("deployment: {admin: {https_admin: 'yes'}}"),
+        ["deployment.admin.https_admin: expected true or false, got \"yes\""]
     );
 }
 

@@ -9,7 +9,7 @@ use super::client::{self, Answer, Client, Raw};
 /// The Admin API of a gateway.
 pub(crate) struct Admin {
     pub(crate) address: SocketAddr,
-    pub(super) key: String,
+    pub(crate) key: String,
 }
 
 impl Admin {
