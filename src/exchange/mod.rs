@@ -214,7 +214,7 @@ impl Exchange {
     pub fn compact(&mut self, give_back: impl Fn(Vec<u8>)) {
         give_back(self.request.compact());
         give_back(self.response.compact());
-        self.stream.received.shrink_to_fit();
+        self.stream.compact();
         self.route.compact();
         self.consumer.compact();
         self.passed_over.shrink_to_fit();

@@ -64,7 +64,7 @@ impl Plugin for MqttProxy {
 
 impl MqttProxy {
     fn look<'a>(&'a self, ex: &'a mut Exchange, _: Env<'a>) -> Step<'a> {
-        let stream = &mut ex.stream;
+        let stream = &mut *ex.stream;
         match wire::read(&stream.received) {
             Ok(None) => {
                 stream.wants_more = true;

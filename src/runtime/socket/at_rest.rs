@@ -3,23 +3,24 @@
 use std::future::Future;
 use std::io;
 
-use monoio::io::AsyncWriteRent as _;
+use monoio::io::{AsyncReadRent as _, AsyncWriteRent as _};
 
-use super::{Caught, Layer, OPEN, Reader, Sending, Writer, readable, receive, send};
+use super::{Caught, Layer, OPEN, Reader, Sending, Writer, readable, send};
 use crate::runtime::buffers::Buffers;
 use crate::runtime::{sys, tls};
 
 impl Reader {
-    /// [`Self::receive`] for who may wait for long, in a small future. Into `buffer` only where the system fills it; else
-    /// nothing is held meanwhile, and what comes is in one that is lent then.
+    /// [`Self::receive`] for who may wait for long, in a small future. Into `buffer`, which is empty, only where the system fills
+    /// it; else nothing is held meanwhile, and what comes is in one that is lent then.
     // Not an `async fn`: that would hold its arguments twice, and of this each tunnel has two.
     #[allow(clippy::manual_async_fn)]
     pub fn receive_at_rest(&mut self, buffer: Vec<u8>, stock: &Buffers) -> impl Future<Output = Caught> {
         async move {
             match self.layer.as_deref() {
+                // All of its room: a slice of it would be larger, twice.
                 None => {
-                    let room = buffer.capacity();
-                    receive(self.half.as_mut().expect(OPEN), buffer, room).await
+                    debug_assert!(buffer.is_empty() && buffer.capacity() > 0, "a receive needs room");
+                    self.half.as_mut().expect(OPEN).read(buffer).await
                 }
                 Some(Layer::Tls(tls)) => {
                     let half = self.half.as_ref().expect(OPEN);
