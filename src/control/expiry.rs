@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use super::Control;
 use super::admin::held;
+use super::audit;
 use super::log;
 use super::signals::Stage;
 use super::source::file::LOOK_EVERY;
-use super::store::{Author, Store, Term};
-use super::write::How;
+use super::store::{Author, Change, Revision, Store, Term};
+use super::write::{How, changed_line};
 use crate::base::clock::{self, Moment};
+use crate::model::object_name;
 
 /// After a deletion that could not be kept, the next try.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
@@ -23,19 +25,25 @@ fn author() -> Author {
     Author { who: "ttl".to_owned(), from: "gateway".to_owned() }
 }
 
-/// Takes out of a store what went while nobody served it.
+/// Takes out of a store what went while nobody served it; each revision of that, for the audit log.
 ///
 /// # Errors
 /// When that can not be kept.
-pub(super) fn catch_up(store: &mut Store) -> io::Result<()> {
+pub(super) fn catch_up(store: &mut Store) -> io::Result<Vec<Revision>> {
+    let mut made = Vec::new();
     loop {
         let now = clock::wall();
         let over = store.over(now);
         if over.is_empty() {
-            return Ok(());
+            return Ok(made);
         }
-        let (objects, revision) = (over.len(), store.commit(over, &author(), now, Term::Lasting)?);
-        log::info(format!("objects whose time was over: {objects}; revision {revision}"));
+        let (author, names) = (author(), over.iter().map(Change::key).collect::<Vec<_>>());
+        let changes = audit::changed(store, &over);
+        let revision = store.commit(over, &author, now, Term::Lasting)?;
+        for (kind, id) in names {
+            log::info(changed_line(&object_name(kind, &id), &author, revision));
+        }
+        made.push(Revision { revision, at: now, author, changes });
     }
 }
 
@@ -47,7 +55,7 @@ impl Control {
         }
         self.done.expired_until = now.plus(LOOK_EVERY);
         let wall = clock::wall();
-        if held(&self.holdings.store).over(wall).is_empty() {
+        if !held(&self.holdings.store).has_over(wall) {
             return;
         }
         let how = How { author: author(), dry_run: false, ttl: None };

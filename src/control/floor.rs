@@ -5,8 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 
 use super::admin::bridge::{self, Bridge, Caller};
 use super::admin::{self, Admin};
@@ -21,12 +20,14 @@ use super::export::prometheus;
 use super::export::reports::Reports;
 use super::export::shipping::Shipping;
 use super::helm::Helm;
+use super::port::{Secured, serve};
 use super::secrets::environment;
-use super::secured::{Identity, Peer, Secured};
+use super::secured::Identity;
 use super::socket::ControlSocket;
 use super::write::Desk;
 use super::{Parts, Waiting, log, names, status};
 use crate::model::resources::Resources;
+use crate::model::settings::AdminTls;
 use crate::snapshot::Compiler;
 
 /// Where those who come in over HTTP bring to the control loop what they want of it.
@@ -65,8 +66,9 @@ impl Floor {
         let shipping = Shipping::new(Dialer::new(settings), Arc::clone(&board.shipped));
         let reports = Reports::start(parts.inbox.clone(), sink, Arc::clone(board), Some(shipping))?;
         let ports = std::mem::take(&mut parts.ports);
-        let status = serve(ports.status, status::router(Arc::clone(board)))?;
-        let metrics = serve(ports.metrics, prometheus::router(Arc::clone(board), settings.metrics_uri()))?;
+        let status = serve("status", ports.status, status::router(Arc::clone(board)), None)?;
+        let exported = prometheus::router(Arc::clone(board), settings.metrics_uri());
+        let metrics = serve("metrics", ports.metrics, exported, None)?;
         let store = Arc::clone(&parts.holdings.store);
         let api = Api {
             board: Arc::clone(board),
@@ -74,27 +76,23 @@ impl Floor {
             store,
             registries: settings.discovery.kinds(),
         };
-        let control = serve(ports.control, api::router(api))?;
+        let control = serve("control", ports.control, api::router(api), None)?;
         let (keys, socket) = (parts.holdings.keys.take(), parts.holdings.socket.as_mut());
         let listener = socket.and_then(ControlSocket::take_listener);
         let (mut admin, mut audit) = (None, None);
         if keys.is_some() || listener.is_some() {
             if parts.holdings.read_only.is_none() {
                 audit = Audit::open(parts.settings.admin.audit_log.as_deref(), &parts.settings.state_dir)?;
+                let went = std::mem::take(&mut parts.holdings.went);
+                went.iter().for_each(|revision| audit.iter_mut().for_each(|audit| audit.note(revision)));
             }
             let api = Arc::new(admin_of(parts, keys, desk));
             if let (Some(path), Some(_)) = (&parts.holdings.key_file, &ports.admin) {
                 log::info(format!("the key of the Admin API is in {}", path.display()));
             }
-            let router = admin::router(Arc::clone(&api));
-            admin = match &parts.settings.admin.tls {
-                None => serve(ports.admin, router)?,
-                Some(tls) => {
-                    let identity =
-                        Identity::open(tls).map_err(|error| named("admin.tls".to_owned(), &error))?;
-                    serve_secured(ports.admin, router, identity)?
-                }
-            };
+            let secured = ports.admin.as_ref().and(parts.settings.admin.tls.as_ref());
+            let secured = secured.map(|tls| secured_by(tls, &api)).transpose()?;
+            admin = serve("admin", ports.admin, admin::router(Arc::clone(&api)), secured)?;
             if let Some(listener) = listener {
                 let listener = UnixListener::from_std(listener)?;
                 let bridge = Bridge {
@@ -111,6 +109,12 @@ impl Floor {
         }
         Ok(Self { reports, metrics, status, admin, control, audit })
     }
+}
+
+/// How the Admin API speaks TLS.
+fn secured_by(tls: &AdminTls, api: &Admin) -> io::Result<Secured> {
+    let identity = Identity::open(tls).map_err(|error| named("admin.tls".to_owned(), &error))?;
+    Ok(Secured { identity, allow: api.allow().clone() })
 }
 
 /// The Admin API, wherever it is served.
@@ -143,29 +147,4 @@ fn objects_of(parts: &Parts) -> String {
 
 fn named(what: String, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
-}
-
-/// Serves a router from here to the end of the runtime, where there is a port for it.
-fn serve(port: Option<std::net::TcpListener>, router: Router) -> io::Result<Option<SocketAddr>> {
-    let Some(port) = port else { return Ok(None) };
-    let listener = TcpListener::from_std(port)?;
-    let bound = listener.local_addr()?;
-    let service = router.into_make_service_with_connect_info::<Peer>();
-    tokio::spawn(async move { axum::serve(listener, service).await });
-    Ok(Some(bound))
-}
-
-/// The same over TLS.
-fn serve_secured(
-    port: Option<std::net::TcpListener>,
-    router: Router,
-    identity: Identity,
-) -> io::Result<Option<SocketAddr>> {
-    let Some(port) = port else { return Ok(None) };
-    let listener = TcpListener::from_std(port)?;
-    let bound = listener.local_addr()?;
-    let secured = Secured::over(listener, identity)?;
-    let service = router.into_make_service_with_connect_info::<Peer>();
-    tokio::spawn(async move { axum::serve(secured, service).await });
-    Ok(Some(bound))
 }

@@ -12,7 +12,7 @@ use super::seal::Seal;
 use super::socket::ControlSocket;
 use super::source::etcd::Etcd;
 use super::source::file::Source;
-use super::store::{Author, Change, STORE_FILE, Store, Term};
+use super::store::{Author, Change, Revision, STORE_FILE, Store, Term};
 use crate::base::clock;
 use crate::model::resources::Resources;
 use crate::model::{Kind, Settings};
@@ -22,6 +22,8 @@ use crate::snapshot::compile::Outcome;
 /// The objects, and who may change them.
 pub struct Holdings {
     pub(super) store: Shared,
+    /// What was taken out at the start, as its time was over; until it is noted.
+    pub(super) went: Vec<Revision>,
     /// Who may use the Admin API; `None`: it is not offered.
     pub(super) keys: Option<Keys>,
     /// Where the key is that was made here.
@@ -67,9 +69,11 @@ impl Holdings {
             read_only.get_or_insert(why);
             Ok(store)
         });
+        let mut went = Vec::new();
         let store = store.map(|mut store| {
-            if let Err(error) = expiry::catch_up(&mut store) {
-                log::error(format!("objects whose time is over stay for now: {error}"));
+            match expiry::catch_up(&mut store) {
+                Ok(revisions) => went = revisions,
+                Err(error) => log::error(format!("objects whose time is over stay for now: {error}")),
             }
             store
         });
@@ -95,7 +99,7 @@ impl Holdings {
         };
         let (keys, key_file) = keys.map_or((None, None), |(keys, path)| (Some(keys), path));
         let is_shown = source.is_some() && (keys.is_some() || socket.is_some());
-        Ok(Self { store: Arc::new(Mutex::new(store)), keys, key_file, socket, read_only, is_shown })
+        Ok(Self { store: Arc::new(Mutex::new(store)), went, keys, key_file, socket, read_only, is_shown })
     }
 
     /// Whether the Admin API has a port.

@@ -39,6 +39,7 @@ mod mask;
 pub mod names;
 mod ocsp;
 pub mod origin;
+mod port;
 mod ports;
 mod probe;
 mod publish;

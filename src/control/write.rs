@@ -128,6 +128,11 @@ impl Desk {
     }
 }
 
+/// What the log says of an object that was changed.
+pub(super) fn changed_line(name: &str, author: &Author, revision: u64) -> String {
+    format!("{name} changed by {} from {}; revision {revision}", author.who, author.from)
+}
+
 impl Control {
     /// Makes a change, or says why not.
     pub(super) async fn on_write(&mut self, write: Write, now: Moment) {
@@ -177,7 +182,7 @@ impl Control {
         }
         for (kind, id) in changed {
             let name = object_name(kind, &id);
-            log::info(format!("{name} changed by {} from {}; revision {revision}", author.who, author.from));
+            log::info(changed_line(&name, author, revision));
         }
         let outcome = self.compiler.adopt(attempt);
         step_aside();

@@ -21,6 +21,7 @@ use crate::exchange::{Pace, ResponseBody, Source, piece_bytes_max};
 use crate::proto::h1::chunked;
 use crate::proto::h1::framing::{self, Framing};
 use crate::proto::h1::parse;
+use crate::proto::head::{HeaderId, HeaderList};
 use crate::runtime::buffers::SMALL_BYTES;
 use crate::runtime::pipe::LANE_BYTES_MAX;
 use crate::runtime::pool::Leased;
@@ -32,6 +33,13 @@ pub(super) struct Relayed {
     pub(super) reusable: bool,
     /// Both sides agreed to go on as a tunnel.
     pub(super) tunnel: bool,
+}
+
+/// Whether a body is of server-sent events.
+fn is_of_events(headers: &HeaderList) -> bool {
+    const KIND: &[u8] = b"text/event-stream";
+    let kind = headers.get_id(HeaderId::ContentType).and_then(|kind| kind.get(..KIND.len()));
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(KIND))
 }
 
 /// What becomes of the connection behind an answer. Closed while the client still sends it would be reset, and the answer lost
@@ -133,11 +141,14 @@ impl Run<'_> {
         let filters = filters && framing != Framing::None;
         let keep = self.keeps(uploading.get()) && outgoing != Outgoing::UntilClose;
         let core = &self.hall.core;
+        // Events may be far apart, and who wants them says nothing more but that it goes.
+        let may_last = matches!(framing, Framing::Chunked | Framing::UntilClose);
+        self.connection.socket.watch().set_leaves_at_end(may_last && is_of_events(&self.ex.response.headers));
         let mut head = core.buffers.small();
         self.write_head(&mut head, outgoing, keep);
         let body_at = self.ex.response.line.head.end();
         let mut buffer = self.ex.response.headers.take_received();
-        if self.view.house.keep_sent_head {
+        if self.reads_sent_head() {
             self.keep_sent_head(&head);
         }
         let mut start = body_at;
@@ -299,7 +310,7 @@ impl Run<'_> {
         self.hall.core.buffers.give_back(bytes);
     }
 
-    /// Keeps what was sent where the log asks for it: the received head is about to be written over.
+    /// Keeps what was sent where the log or a plugin asks for it: the received head is about to be written over.
     fn keep_sent_head(&mut self, head: &[u8]) {
         let mut copy = self.hall.core.buffers.small();
         copy.extend_from_slice(head);

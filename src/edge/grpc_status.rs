@@ -25,12 +25,13 @@ pub(super) fn translate(ex: &mut Exchange) {
         ResponseBody::Replace(body) => body,
         ResponseBody::AsIs | ResponseBody::Hold { .. } => Bytes::new(),
     };
+    let code = if ex.response.is_of_limit { grpc::EXHAUSTED } else { grpc::code_of(status) };
     let message = grpc::message_of(&body).unwrap_or_else(|| super::respond::phrase(status));
     let response = &mut ex.response;
     response.status = 200;
     response.headers.remove_id(HeaderId::ContentLength);
     response.headers.set_id(HeaderId::ContentType, b"application/grpc");
-    response.headers.set("grpc-status", itoa::Buffer::new().format(grpc::code_of(status)).as_bytes());
+    response.headers.set("grpc-status", itoa::Buffer::new().format(code).as_bytes());
     response.headers.set("grpc-message", &grpc::escaped(message));
     response.body = ResponseBody::Replace(Bytes::new());
 }
@@ -61,6 +62,18 @@ mod tests {
             assert_eq!(ex.response.headers.get("grpc-status"), Some(code.as_bytes()), "{status}");
             assert_eq!(ex.response.headers.get("grpc-message"), Some(&b"{\"message\":\"no%C3%A9\"}"[..]));
             assert!(matches!(&ex.response.body, ResponseBody::Replace(body) if body.is_empty()));
+        }
+    }
+
+    #[test]
+    fn what_a_limit_refuses_is_exhausted_whatever_its_status() {
+        for status in [200, 403, 429, 503] {
+            let mut ex = call("application/grpc");
+            super::super::respond::place(&mut ex, Reply::status(status).of_limit());
+            translate(&mut ex);
+            assert_eq!(ex.response.headers.get("grpc-status"), Some(&b"8"[..]), "{status}");
+            ex.response.clear();
+            assert!(!ex.response.is_of_limit);
         }
     }
 

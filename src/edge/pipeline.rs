@@ -179,6 +179,13 @@ impl<'a> Run<'a> {
                 .is_some_and(|chain| chain.hooks(Phase::BodyFilter))
     }
 
+    /// Whether the access log or any plugin reads the head of the response once it is sent.
+    pub(super) fn reads_sent_head(&self) -> bool {
+        self.view.house.keep_sent_head
+            || self.view.global.reads_sent_head()
+            || chain_of(&self.view, self.route, self.merged.as_ref()).is_some_and(Chain::reads_sent_head)
+    }
+
     /// The plugins' say in a piece of the body.
     pub(super) fn body_filter(&mut self, bytes: &mut Vec<u8>, last: bool) {
         let env = self.hall.env(&self.view);

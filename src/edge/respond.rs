@@ -237,6 +237,7 @@ pub(super) fn place(ex: &mut Exchange, reply: Reply) {
     }
     let response = &mut ex.response;
     response.status = reply.status;
+    response.is_of_limit = reply.is_of_limit;
     response.headers.clear();
     let mut content_type: &[u8] = b"text/plain; charset=utf-8";
     let body = match reply.body {

@@ -9,6 +9,8 @@ pub struct Reply {
     pub body: ReplyBody,
     /// Lines beyond those every answer has, in order; `None` is the common case.
     pub headers: Option<Box<Vec<(String, Bytes)>>>,
+    /// A limit is spent, whatever the status: clients of gRPC are told so.
+    pub is_of_limit: bool,
 }
 
 /// The body of a [`Reply`].
@@ -25,17 +27,22 @@ pub enum ReplyBody {
 impl Reply {
     /// Just a status.
     pub const fn status(status: u16) -> Self {
-        Self { status, body: ReplyBody::Default, headers: None }
+        Self { status, body: ReplyBody::Default, headers: None, is_of_limit: false }
+    }
+
+    /// A status with no body, whatever it is.
+    pub const fn empty(status: u16) -> Self {
+        Self { status, body: ReplyBody::Empty, headers: None, is_of_limit: false }
     }
 
     /// A fixed body.
     pub const fn text(status: u16, body: &'static str) -> Self {
-        Self { status, body: ReplyBody::Text(body), headers: None }
+        Self { status, body: ReplyBody::Text(body), headers: None, is_of_limit: false }
     }
 
     /// A body made when configuration was compiled, or now.
     pub fn bytes(status: u16, body: impl Into<Bytes>) -> Self {
-        Self { status, body: ReplyBody::Bytes(body.into()), headers: None }
+        Self { status, body: ReplyBody::Bytes(body.into()), headers: None, is_of_limit: false }
     }
 
     /// `{"message": …}` and a line feed, as APISIX's plugins answer.
@@ -56,6 +63,13 @@ impl Reply {
         crate::base::text::write_json_string(&mut body, text.as_bytes());
         body.extend_from_slice(b"}\n");
         Self::bytes(status, body)
+    }
+
+    /// Says that a limit is spent.
+    #[must_use]
+    pub const fn of_limit(mut self) -> Self {
+        self.is_of_limit = true;
+        self
     }
 
     /// Adds a header line.

@@ -55,6 +55,8 @@ pub struct Response {
     pub trailers: Vec<u8>,
     /// A plugin has said which pages may read the answer: nobody else is to.
     pub is_shared: bool,
+    /// It says that a limit is spent.
+    pub is_of_limit: bool,
     /// Bytes of body sent.
     pub body_bytes: u64,
 }
@@ -107,6 +109,7 @@ impl Response {
         self.is_replaced = false;
         self.trailers.clear();
         self.is_shared = false;
+        self.is_of_limit = false;
         self.body_bytes = 0;
     }
 }

@@ -196,6 +196,11 @@ impl Var {
         matches!(self, Self::PostArgPath(_))
     }
 
+    /// Whether only the head of the response can answer it.
+    pub const fn is_of_response_head(&self) -> bool {
+        matches!(self, Self::SentHeader(_) | Self::UpstreamHeader(_))
+    }
+
     /// Whether only a body that was read can answer it.
     pub const fn needs_request_body(&self) -> bool {
         matches!(

@@ -28,6 +28,11 @@ pub trait Hooks: Clone {
     fn reads_body_early(&self) -> bool {
         false
     }
+
+    /// Whether what it does once the head of the response is sent reads that head.
+    fn reads_sent_head(&self) -> bool {
+        false
+    }
 }
 
 /// Told of each hook of each plugin before it runs, where configurations are tried.
@@ -138,6 +143,7 @@ pub struct PluginChain<P> {
     bounds: [u16; PHASES + 1],
     request_body_max: Option<usize>,
     reads_body_early: bool,
+    reads_sent_head: bool,
 }
 
 impl<P> Default for PluginChain<P> {
@@ -148,6 +154,7 @@ impl<P> Default for PluginChain<P> {
             bounds: [0; PHASES + 1],
             request_body_max: None,
             reads_body_early: false,
+            reads_sent_head: false,
         }
     }
 }
@@ -165,7 +172,8 @@ impl<P: Hooks> PluginChain<P> {
         let places = places.into();
         let request_body_max = mounts.iter().filter_map(|mount| mount.request_body_max).max();
         let reads_body_early = mounts.iter().any(|mount| mount.plugin.reads_body_early());
-        Self { mounts, places, bounds, request_body_max, reads_body_early }
+        let reads_sent_head = mounts.iter().any(|mount| mount.plugin.reads_sent_head());
+        Self { mounts, places, bounds, request_body_max, reads_body_early, reads_sent_head }
     }
 
     /// The mounts, by priority.
@@ -191,6 +199,11 @@ impl<P: Hooks> PluginChain<P> {
     /// Whether the request body is to be held before `REWRITE`.
     pub const fn reads_body_early(&self) -> bool {
         self.reads_body_early
+    }
+
+    /// Whether the head of the response is to be kept once it is sent.
+    pub const fn reads_sent_head(&self) -> bool {
+        self.reads_sent_head
     }
 
     /// Whether a plugin of that name is mounted.

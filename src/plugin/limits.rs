@@ -257,8 +257,8 @@ fn push_address(address: IpAddr, out: &mut Vec<u8>) {
 /// The answer of a limit that is spent.
 pub fn refusal(status: u16, message: Option<&str>) -> Reply {
     match message {
-        Some(message) => Reply::error_msg(status, message),
-        None => Reply::status(status),
+        Some(message) => Reply::error_msg(status, message).of_limit(),
+        None => Reply::status(status).of_limit(),
     }
 }
 

@@ -141,6 +141,12 @@ pub trait Plugin: Sized + Send + Sync + 'static {
         false
     }
 
+    /// Whether `LOG`, or `BODY_FILTER`, reads the head of the response as it was sent: then it is kept, as the bytes it was received in
+    /// serve for the body.
+    fn reads_sent_head(&self) -> bool {
+        false
+    }
+
     /// What is left of limits; asked by those who look, never by a core.
     const LOOKING: Looking<Self> = None;
 }

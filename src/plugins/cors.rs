@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 use crate::base::hash::Set;
 use crate::base::text::comma_list;
-use crate::exchange::{Exchange, Reply, ReplyBody, SlotId};
+use crate::exchange::{Exchange, Reply, SlotId};
 use crate::model::field::{InRange, NonEmpty, ShortText};
 use crate::plugin::{CompileCx, ConfigError, Edit, Env, Gate, Plugin, Step};
 use crate::proto::head::{HeaderId, HeaderList, Method};
@@ -222,7 +222,7 @@ impl Cors {
             *ex.slots.of::<Asked>(self.asked) = Asked { seen: true, origin, headers };
         }
         if ex.request.method() == Method::Options {
-            return Step::Reply(Reply { status: 200, body: ReplyBody::Empty, headers: None });
+            return Step::Reply(Reply::empty(200));
         }
         Step::Next
     }

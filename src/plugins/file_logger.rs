@@ -114,6 +114,10 @@ impl Plugin for FileLogger {
         })
     }
 
+    fn reads_sent_head(&self) -> bool {
+        self.entry.reads_sent_head()
+    }
+
     fn active(&self) -> Phases {
         self.bodies.active()
     }

@@ -19,7 +19,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::base::text::escape_path;
-use crate::exchange::{Body, Chunk, Exchange, Reply, ReplyBody, Request, ResponseBody, SlotId, Source};
+use crate::exchange::{Body, Chunk, Exchange, Reply, Request, ResponseBody, SlotId, Source};
 use crate::plugin::{CompileCx, ConfigError, Edit, Env, Gate, NoMetadata, Plugin, Step, Transform};
 use crate::proto::grpc;
 use crate::proto::grpc_web::{Kind, TextEncoder, decode_text, write_trailers};
@@ -101,7 +101,7 @@ impl GrpcWeb {
         match request.method() {
             Method::Post => {}
             Method::Options => {
-                return Step::Reply(Reply { status: 204, body: ReplyBody::Empty, headers: None });
+                return Step::Reply(Reply::empty(204));
             }
             _ => return Step::Reply(Reply::status(405).with("Allow", Bytes::from_static(b"POST, OPTIONS"))),
         }

@@ -132,6 +132,10 @@ impl Plugin for HttpLogger {
         })
     }
 
+    fn reads_sent_head(&self) -> bool {
+        self.entry.reads_sent_head()
+    }
+
     fn active(&self) -> Phases {
         self.bodies.active()
     }

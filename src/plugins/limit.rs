@@ -175,6 +175,10 @@ impl Plugin for Limit {
     const LOG: Observe<Self> = Some(Self::leave);
     const LOOKING: Looking<Self> = Some(Self::standing);
 
+    fn reads_sent_head(&self) -> bool {
+        self.settle.as_ref().is_some_and(|settle| settle.vars().any(Var::is_of_response_head))
+    }
+
     fn compile(config: Config, _: NoMetadata, cx: &mut CompileCx<'_>) -> Result<Self, ConfigError> {
         let (limits, tiers) = amounts::compile(&config, cx)?;
         let cost = Number::of(&config.cost).map_err(|why| ConfigError::at("cost", why))?;

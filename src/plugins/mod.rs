@@ -141,6 +141,10 @@ macro_rules! plugins {
                 match self { $($(#[$condition])* Self::$type(plugin) => plugin.reads_body_early(),)* }
             }
 
+            fn reads_sent_head(&self) -> bool {
+                match self { $($(#[$condition])* Self::$type(plugin) => plugin.reads_sent_head(),)* }
+            }
+
             fn is_auth(&self) -> bool {
                 match self { $($(#[$condition])* Self::$type(_) => <$module::$type as Plugin>::CREDENTIAL.is_some(),)* }
             }

@@ -149,6 +149,10 @@ impl Plugin for Syslog {
 
     const LOG: Observe<Self> = Some(Self::note);
 
+    fn reads_sent_head(&self) -> bool {
+        self.entry.reads_sent_head()
+    }
+
     fn compile(config: Config, metadata: Metadata, cx: &mut CompileCx<'_>) -> Result<Self, ConfigError> {
         let carrier = match (config.sock_type, config.tls) {
             (SockType::Tcp, false) => Carrier::Tcp,

@@ -19,6 +19,9 @@ pub fn is_grpc(content_type: &[u8]) -> bool {
         && matches!(content_type.get(NAME.len()), None | Some(b'+' | b';' | b' '))
 }
 
+/// RESOURCE_EXHAUSTED: what a limit refuses, as those who offer gRPC behind limits answer.
+pub const EXHAUSTED: u16 = 8;
+
 /// The status of gRPC for one of HTTP that is not of gRPC's making (doc/http-grpc-status-mapping.md).
 pub const fn code_of(status: u16) -> u16 {
     match status {
@@ -28,8 +31,7 @@ pub const fn code_of(status: u16) -> u16 {
         401 => 16,
         403 => 7,
         404 => 12,
-        // What a limit refuses: RESOURCE_EXHAUSTED, as those who offer gRPC behind limits answer.
-        413 | 429 => 8,
+        413 | 429 => EXHAUSTED,
         408 | 504 => 4,
         499 => 1,
         502 | 503 => 14,

@@ -51,6 +51,7 @@ pub struct Watch {
     /// What the socket is the end of, if that is not a connection of the system's.
     pipe: Cell<Option<Rc<Pipe>>>,
     abandoned: Cell<bool>,
+    leaves_at_end: Cell<bool>,
 }
 
 const TICK_NS: u64 = TICK.as_nanos() as u64;
@@ -103,6 +104,11 @@ impl Watch {
         }
     }
 
+    /// Whether the peer has left when it has said all it will, rather than waits for what there is to come.
+    pub fn set_leaves_at_end(&self, leaves: bool) {
+        self.leaves_at_end.set(leaves);
+    }
+
     /// Follows nobody any more.
     pub fn unfollow(&self) {
         self.client.take();
@@ -117,6 +123,7 @@ impl Watch {
         self.is_following(|client| match client.fd.get() {
             CLOSED => false,
             PIPED => client.with_pipe(Pipe::is_broken).unwrap_or(false),
+            fd if client.leaves_at_end.get() => sys::has_left(fd),
             fd => sys::is_broken(fd),
         })
     }
@@ -249,6 +256,7 @@ impl Wheel {
             client: Cell::default(),
             pipe: Cell::new(pipe),
             abandoned: Cell::new(false),
+            leaves_at_end: Cell::new(false),
         });
         self.place(&watch, NEVER);
         watch

@@ -148,6 +148,14 @@ pub(super) fn is_broken(fd: RawFd) -> bool {
     peek(fd).is_some_and(|fault| fault != io::ErrorKind::WouldBlock)
 }
 
+/// Whether the peer has said all it will, read or not, or the connection is broken.
+pub(super) fn has_left(fd: RawFd) -> bool {
+    let mut look = libc::pollfd { fd, events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: one entry, which lives as long as the call, that waits for nothing.
+    let count = unsafe { libc::poll(&raw mut look, 1, 0) };
+    count > 0 && look.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+}
+
 /// Whether the peer has said all it will, or the connection is broken, and nothing is left to be read.
 pub(super) fn is_over(fd: RawFd) -> bool {
     match look(fd) {

@@ -431,7 +431,7 @@ fn house_of(settings: &Settings) -> House {
     };
     let keep_sent_head = matches!(&format, LogFormat::Template(template) if template
         .vars()
-        .any(|var| matches!(var, Var::SentHeader(_) | Var::UpstreamHeader(_))));
+        .any(Var::is_of_response_head));
     House {
         uri: UriOptions {
             merge_slashes: settings.router.merge_slashes,

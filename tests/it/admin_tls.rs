@@ -81,9 +81,12 @@ fn certificates_that_are_renewed_are_used_and_what_is_no_certificate_is_not() {
         asked(&certs, &admin, None).expect("what was read before stays").expect_status(200);
         gateway.said().contains("what was read before stays").then_some(())
     });
+    // One that can not be read for a moment, with the time at which it was written.
+    let written = fs::metadata(certs.path("server.crt")).unwrap().modified().unwrap();
     for file in ["", ".crt"] {
         fs::copy(certs.path(&format!("again{file}")), certs.path(&format!("server{file}"))).unwrap();
     }
+    fs::File::options().write(true).open(certs.path("server.crt")).unwrap().set_modified(written).unwrap();
     let believes_other = Caller::new(&certs, "other", None);
     eventually("the other authority's is shown", || {
         let mut raw = believes_other.call(admin.address, "here.test");
@@ -93,15 +96,20 @@ fn certificates_that_are_renewed_are_used_and_what_is_no_certificate_is_not() {
 }
 
 #[test]
-fn who_says_nothing_keeps_nobody_waiting() {
+fn who_says_nothing_keeps_nobody_waiting_and_takes_no_more_than_so_many_connections() {
     let certs = certs();
     let gateway = Gateway::managed().settings(&settings(&certs, None)).start();
     let admin = gateway.admin();
-    let silent: Vec<Raw> = (0..32).map(|_| Raw::connect(admin.address)).collect();
-    for _ in 0..10 {
+    let mut silent: Vec<Raw> = (0..200).map(|_| Raw::connect(admin.address)).collect();
+    for _ in 0..5 {
         asked(&certs, &admin, None).expect("an answer").expect_status(200);
     }
+    silent.extend((0..400).map(|_| Raw::connect(admin.address)));
+    gateway.get("/nothing").expect_status(404);
+    let files = fs::read_dir(format!("/proc/{}/fd", gateway.pid())).unwrap().count();
+    assert!(files < 580, "{files} of 600 connections and some");
     drop(silent);
+    eventually("the door is open again", || asked(&certs, &admin, None));
 }
 
 #[test]

@@ -17,6 +17,7 @@ on_both_drivers!(
     trailers_and_answers_without_length_come_through,
     plugins_answer_streams,
     a_websocket_passes_bytes_both_ways,
+    a_page_is_not_taken_for_a_websocket,
     a_stream_given_up_is_given_up_behind,
     an_answer_cut_short_resets_its_stream_and_no_other,
     a_stop_lets_streams_end_and_takes_no_more,
@@ -181,6 +182,25 @@ fn plugins_answer_streams() {
 
 const AGREE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+fn a_page_is_not_taken_for_a_websocket() {
+    let origin = Origin::replying("a page");
+    for allowed in [true, false] {
+        let gateway =
+            Gateway::routing("/*", [&origin]).route(&format!("enable_websocket: {allowed}")).start();
+        let mut client = Http2::to(&gateway);
+        client.get("/before-settings-are-known").expect(200, "a page");
+        client.run(async |sender| {
+            let sender = sender.ready().await.unwrap();
+            let mut request =
+                Request::connect("http://a.test/ws").version(http::Version::HTTP_2).body(()).unwrap();
+            request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+            request.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
+            let (answer, _stream) = sender.clone().send_request(request, false).unwrap();
+            assert_eq!(answer.await.unwrap().status(), 501, "enable_websocket: {allowed}");
+        });
+    }
+}
 
 fn a_websocket_passes_bytes_both_ways() {
     let origin = Origin::serving(|conn: &mut Conn| {

@@ -9,6 +9,7 @@ use crate::kit::{Certs, Gateway, Origin, Seen, Setup, Signal, as_node, eventuall
 on_both_drivers!(
     an_entry_alone_is_an_object_and_several_are_an_array,
     entries_may_be_a_line_each,
+    entries_tell_the_head_of_the_answer,
     the_metadata_says_what_entries_are,
     bodies_are_in_entries_as_far_as_they_may,
     a_body_that_is_logged_in_part_arrives_whole,
@@ -106,6 +107,28 @@ fn entries_may_be_a_line_each() {
         json!({"what": format!("GET /{at}"), "in": inside, "route_id": "1"})
     };
     assert_eq!(lines, [line(0), line(1)]);
+}
+
+fn entries_tell_the_head_of_the_answer() {
+    let (origin, server) =
+        (Origin::answering(|_| "HTTP/1.1 200 OK\r\nX-Cost: 7\r\nContent-Length: 2\r\n\r\nok"), collector());
+    let gateway = telling(&origin, json!({"uri": uri(&server)})).start();
+    gateway.get("/whole").expect(200, "ok");
+    server.wait_whole_requests(1);
+    let entry = said(&server.only());
+    assert_eq!(
+        (&entry["response"]["headers"]["x-cost"], &entry["response"]["status"]),
+        (&json!("7"), &json!(200)),
+        "{entry}"
+    );
+    drop(gateway);
+    server.forget();
+    let format = json!({"uri": uri(&server), "log_format": {"sent": "$sent_http_x_cost", "in": {"up": "$upstream_http_x_cost"}}});
+    let gateway = telling(&origin, format).start();
+    gateway.get("/some").expect(200, "ok");
+    server.wait_whole_requests(1);
+    let entry = said(&server.only());
+    assert_eq!((&entry["sent"], &entry["in"]["up"]), (&json!("7"), &json!("7")), "{entry}");
 }
 
 fn the_metadata_says_what_entries_are() {

@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::kit::{Gateway, Origin, Raw, connect_from, connections, eventually, ports_of_cores};
 
-on_both_drivers!(a_request_waits_for_room_and_no_more_than_may, a_limit_in_the_shadow_is_logged_and_counted,);
+on_both_drivers!(
+    a_request_waits_for_room_and_no_more_than_may,
+    a_limit_in_the_shadow_is_logged_and_counted,
+    a_request_costs_what_its_answer_says,
+);
 
 /// Tokens a second, and kept: a second's, so that a machine that is busy elsewhere for so long loses none.
 const RATE: f64 = 500.0;
@@ -229,5 +233,21 @@ fn a_limit_in_the_shadow_is_logged_and_counted() {
             format!("apisix_limit_requests_total{{plugin=\"limit\",limit=\"new\",result=\"{result}\"}}");
         let count = eventually("the series is there", || gateway.metric(&series));
         assert!((count - expect).abs() < 0.5, "{result}: {count}");
+    }
+}
+
+fn a_request_costs_what_its_answer_says() {
+    let origin = Origin::answering(|_| "HTTP/1.1 200 OK\r\nX-Cost: 7\r\nContent-Length: 2\r\n\r\nok");
+    for settle in ["$upstream_http_x_cost", "$sent_http_x_cost"] {
+        let limits = "limits: [{name: a, key: remote_addr, windows: [{count: 100, per: day}]}]";
+        let gateway = Gateway::routing("/*", [&origin])
+            .route(&format!("plugins: {{limit: {{{limits}, cost: 10, settle: {settle}}}}}"))
+            .start();
+        gateway.get("/").expect(200, "ok");
+        let left = || {
+            let told = gateway.control("GET", "/v1/limits?key=127.0.0.1&route=1").json();
+            told["list"][0]["remaining"].as_u64()
+        };
+        eventually(&format!("7 are taken by {settle}"), || (left() == Some(93)).then_some(()));
     }
 }

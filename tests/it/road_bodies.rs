@@ -29,6 +29,7 @@ on_both_drivers!(
     a_client_that_half_closes_gets_its_answer,
     requests_in_one_write_are_answered_in_order,
     events_pass_one_by_one,
+    who_leaves_while_events_are_awaited_is_noticed,
     a_large_body_passes_both_ways,
     an_origin_that_does_not_read_stops_the_client,
     a_client_that_leaves_ends_the_request_at_the_origin,
@@ -329,6 +330,26 @@ fn requests_in_one_write_are_answered_in_order() {
     }
     for (at, seen) in origin.seen().into_iter().enumerate() {
         assert_eq!((seen.target, seen.body.len()), (format!("/{at}"), at));
+    }
+}
+
+fn who_leaves_while_events_are_awaited_is_noticed() {
+    let origin = Origin::serving(|conn: &mut Conn| {
+        conn.request();
+        conn.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\ndata: 0\n\n");
+        conn.wait_for_the_end();
+    });
+    let gateway = Gateway::routing("/*", [&origin]).start();
+    for at in 1..=2 {
+        let mut raw = gateway.raw();
+        raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(raw.try_head().unwrap().status, 200);
+        // In good order, and with bytes that nobody will read.
+        if at == 2 {
+            raw.send("GET /another HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        raw.wire.stream().shutdown(std::net::Shutdown::Both).unwrap();
+        eventually("the node is left", || (origin.ended() == at).then_some(()));
     }
 }
 

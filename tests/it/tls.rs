@@ -18,6 +18,7 @@ on_both_drivers!(
     a_slow_hello_is_cut_off,
     a_client_leaves_in_the_middle_of_a_handshake,
     who_must_show_a_certificate_is_let_in_by_it_alone,
+    so_many_certificates_may_stand_between_a_clients_and_the_authority,
     a_connection_to_one_host_opens_no_other,
     a_changed_certificate_is_shown_at_once_and_open_connections_stay,
     a_ticket_is_taken_by_every_core,
@@ -266,6 +267,33 @@ fn who_must_show_a_certificate_is_let_in_by_it_alone() {
         assert_eq!(ask(own, "/open/door"), (200, "GET /open/door".to_owned()));
         // The path that rules see counts, not its spelling.
         assert_eq!(ask(own, "/open/../secret").0, 400);
+    }
+}
+
+fn so_many_certificates_may_stand_between_a_clients_and_the_authority() {
+    let (certs, origin) = (certs(), Origin::naming());
+    for (issuer, name) in [("ca", "one"), ("one", "two")] {
+        certs.between(issuer, name);
+    }
+    let (ssls, names) = (["0", "1", "2"], ["d0.test", "d1.test", "d2.test"]);
+    let asking = |at: usize| {
+        let mut ssl = asking(&certs, ssls[at], &[names[at]]);
+        ssl["client"]["depth"] = json!(at);
+        ssl
+    };
+    let gateway = serving(&origin, &[asking(0), asking(1), asking(2)]).start();
+    let pem = |name: &str| std::fs::read_to_string(certs.path(&format!("{name}.crt"))).unwrap();
+    for (between, issuer, chain) in
+        [(0, "ca", vec![]), (1, "one", vec!["one"]), (2, "two", vec!["two", "one"])]
+    {
+        let (own, _) = certs.issued(issuer, "client", "DNS:client.test");
+        let all: String = std::iter::once(own).chain(chain.iter().map(|name| pem(name))).collect();
+        std::fs::write(certs.path("client.crt"), all).unwrap();
+        for (depth, name) in names.iter().enumerate() {
+            let mut client = Caller::new(&certs, "ca", Some("client")).client(gateway.secure_address(), name);
+            let status = client.request("GET", "/", &[("host", name)], b"").status;
+            assert_eq!(status, if between <= depth { 200 } else { 400 }, "{between} between, depth {depth}");
+        }
     }
 }
 

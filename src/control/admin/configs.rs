@@ -15,7 +15,7 @@ use super::shown::without_keys;
 use super::{Admin, Call, held};
 use crate::base::clock;
 use crate::control::mask::masked;
-use crate::control::store::{Change, Store};
+use crate::control::store::{Change, Store, Term};
 use crate::control::write::{Plan, Refusal};
 use crate::model::resources::{self, Format};
 use crate::model::{ConfigError, Kind, Raw};
@@ -273,8 +273,11 @@ fn changes(store: &Store, wanted: Vec<Raw>, replaced: &[Kind]) -> Vec<Change> {
         let gone = store.list(kind).into_iter().filter(|(id, _)| !named.contains(&(kind, id.as_str())));
         changes.extend(gone.map(|(id, _)| Change::Delete(kind, id.clone())));
     }
-    let is_new =
-        |raw: &Raw| store.get(raw.kind, raw.id.as_str()).is_none_or(|entry| entry.value != raw.value);
+    // What is here for a time and is in the document is to stay.
+    let is_new = |raw: &Raw| {
+        let held = store.get(raw.kind, raw.id.as_str());
+        held.is_none_or(|entry| entry.value != raw.value || entry.term != Term::Lasting)
+    };
     changes.extend(wanted.iter().filter(|raw| is_new(raw)).cloned().map(Change::Put));
     changes
 }

@@ -24,16 +24,18 @@ mod shown;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
+use axum::{Extension, Router};
 use serde_json::json;
+use tokio::time::timeout;
 
-use super::secured::Peer;
+use super::port::Peer;
 use super::store::{Author, Store};
 use super::write::{Desk, Refusal};
 use crate::base::cidr::{Cidr, CidrSet};
@@ -49,6 +51,8 @@ pub(crate) use objects::key;
 
 /// Largest body of a request: APISIX's 1.5 MiB.
 const BODY_BYTES_MAX: usize = 1_572_864;
+/// How long one may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// What every path begins with.
 const PREFIX: &str = "/apisix/admin";
 
@@ -113,6 +117,13 @@ impl Admin {
     }
 }
 
+impl Admin {
+    /// Who may come near the port; nobody is named: everybody.
+    pub(super) const fn allow(&self) -> &CidrSet {
+        &self.allow
+    }
+}
+
 /// What the listener serves.
 pub(crate) fn router(admin: Arc<Admin>) -> Router {
     Router::new().fallback(serve).with_state(admin)
@@ -144,7 +155,7 @@ impl Call {
 
 async fn serve(
     State(admin): State<Arc<Admin>>,
-    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    Extension(Peer(peer)): Extension<Peer>,
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
@@ -237,7 +248,11 @@ async fn call(parts: Parts, body: Body, by: By) -> Result<Call, Box<Answer>> {
         .collect();
     let is_document = path.first().is_some_and(|first| first == "configs");
     let bytes_max = if is_document { configs::BYTES_MAX } else { BODY_BYTES_MAX };
-    let body = to_bytes(body, bytes_max).await.map_err(|_| {
+    let late = |_| {
+        let problem = format!("no whole body within {} seconds", BODY_TIMEOUT.as_secs());
+        Answer::json(408, json!({"error_msg": problem}))
+    };
+    let body = timeout(BODY_TIMEOUT, to_bytes(body, bytes_max)).await.map_err(late)?.map_err(|_| {
         let problem = format!("the body is larger than {bytes_max} bytes, or was broken off");
         Answer::json(400, json!({"error_msg": problem}))
     })?;

@@ -289,7 +289,13 @@ impl Carter {
                 Open::Posts(poster) => poster.post(bytes.clone()).await,
                 Open::Datagrams(socket) => {
                     for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                        socket.send(line).await?;
+                        match socket.send(line).await {
+                            // It says what became of one before.
+                            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                                socket.send(line).await?;
+                            }
+                            sent => drop(sent?),
+                        }
                     }
                     Ok(())
                 }

@@ -255,11 +255,16 @@ impl Store {
     pub(crate) fn deletion(&self, kind: Kind, id: &ObjectId) -> Vec<Change> {
         let mut changes = vec![Change::Delete(kind, id.clone())];
         if let Some(part) = kind.part() {
-            let home = format!("{}/{}/", id.as_str(), part.plural());
-            let own = self.list(part).into_iter().filter(|(id, _)| id.as_str().starts_with(&home));
-            changes.extend(own.map(|(id, _)| Change::Delete(part, id.clone())));
+            let home = format!("{}/{}/", object_name(kind, id.as_str()), part.plural());
+            let own = self.objects.range(home.clone()..).take_while(|(name, _)| name.starts_with(&home));
+            changes.extend(own.map(|(_, kept)| Change::Delete(part, kept.id.clone())));
         }
         changes
+    }
+
+    /// Whether the term of any object is over.
+    pub(crate) fn has_over(&self, now: UnixMs) -> bool {
+        self.terms.over(now).next().is_some()
     }
 
     /// How many objects there are.
@@ -293,9 +298,11 @@ impl Store {
             }
         }
         let back = was.into_iter().filter_map(|(name, Changed { kind, id, before, .. })| {
-            let is = self.objects.get(&name).map(|kept| &kept.entry.value);
+            let is = self.objects.get(&name).map(|kept| &kept.entry);
+            // What comes back is to stay, so also what only got a term since is written again.
+            let stays = is.is_none_or(|is| is.term == Term::Lasting);
             match before {
-                before if before.as_ref() == is => None,
+                before if stays && before.as_ref() == is.map(|is| &is.value) => None,
                 Some(value) => Some(Change::Put(Raw { kind, id, value })),
                 None => Some(Change::Delete(kind, id)),
             }

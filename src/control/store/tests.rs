@@ -181,6 +181,50 @@ fn random_histories_agree_with_a_model_across_reopening() {
     }
 }
 
+#[test]
+fn objects_go_when_their_last_write_said_so_across_reopening() {
+    let seed = seed();
+    let mut rng = Rng::seeded(seed);
+    let dir = TempDir::new().unwrap();
+    let mut store = Store::open(dir.path(), Seal::default()).unwrap();
+    // When each route goes; what is not there has no place.
+    let mut model: BTreeMap<String, Option<UnixMs>> = BTreeMap::new();
+    let mut now = 1_700_000_000_000;
+    for step in 0..200 {
+        let place = format!("RINGWAY_SEED={seed} step {step}");
+        now += rng.below(300);
+        let id = rng.below(8).to_string();
+        let end = (rng.below(3) > 0).then(|| now + rng.below(1000));
+        if rng.below(6) == 0 {
+            store.commit(vec![delete(Kind::Route, &id)], &author(), now, Term::Lasting).unwrap();
+            model.remove(&id);
+        } else {
+            let term = end.map_or(Term::Lasting, Term::Until);
+            store.commit(vec![route(&id, "")], &author(), now, term).unwrap();
+            model.insert(id, end);
+        }
+        if rng.below(10) == 0 {
+            drop(store);
+            store = Store::open(dir.path(), Seal::default()).unwrap();
+        }
+        let over: Vec<String> = store.over(now).iter().map(|change| change.key().1).collect();
+        let expected: Vec<&String> =
+            model.iter().filter(|(_, end)| end.is_some_and(|end| end <= now)).map(|(id, _)| id).collect();
+        assert_eq!(over.iter().collect::<Vec<_>>(), expected, "{place}");
+        if rng.below(4) == 0 {
+            let changes = store.over(now);
+            store.commit(changes, &author(), now, Term::Lasting).unwrap();
+            model.retain(|_, end| end.is_none_or(|end| end > now));
+        }
+        let ends: BTreeMap<String, Option<UnixMs>> = store
+            .list(Kind::Route)
+            .into_iter()
+            .map(|(id, entry)| (id.as_str().to_owned(), entry.term.end()))
+            .collect();
+        assert_eq!(ends, model, "{place}");
+    }
+}
+
 /// Goes back revision by revision.
 fn check_history(store: &Store, states: &[State], seed: u64) {
     let history = store.history(usize::MAX).unwrap();

@@ -456,9 +456,29 @@ impl Translated {
 /// Below `deployment.admin`, what is about TLS.
 const ADMIN_TLS: [&str; 2] = ["https_admin", "admin_api_mtls"];
 
+/// Below `deployment.admin.admin_api_mtls`, all that there is.
+const ADMIN_MTLS: [&str; 3] = ["admin_ssl_cert", "admin_ssl_cert_key", "admin_ssl_ca_cert"];
+
 impl Translated {
     /// APISIX's certificate for whoever names none is known to everybody, so one must be named here.
     fn admin_tls(&mut self, settings: &mut Value, admin: &Map<String, Value>, faults: &mut Vec<ConfigError>) {
+        match admin.get("admin_api_mtls") {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(fields)) => {
+                for name in fields.keys() {
+                    // A slip that leaves out who may connect must not pass.
+                    if !ADMIN_MTLS.contains(&name.as_str()) {
+                        let path = format!("deployment.admin.admin_api_mtls.{name}");
+                        let problem = format!("unknown field, expected one of {}", ADMIN_MTLS.join(", "));
+                        faults.push(ConfigError::at(path, problem));
+                    }
+                }
+            }
+            Some(other) => {
+                let problem = format!("expected an object, got {}", shown_value(other));
+                faults.push(ConfigError::at("deployment.admin.admin_api_mtls", problem));
+            }
+        }
         let given = |name: &str| {
             let text = admin.get("admin_api_mtls")?.get(name)?;
             text.as_str().is_none_or(|text| !text.is_empty()).then(|| text.clone())
@@ -467,7 +487,7 @@ impl Translated {
             (given("admin_ssl_cert"), given("admin_ssl_cert_key"), given("admin_ssl_ca_cert"));
         match admin.get("https_admin") {
             None | Some(Value::Bool(false) | Value::Null) => {
-                for name in ["admin_ssl_cert", "admin_ssl_cert_key", "admin_ssl_ca_cert"] {
+                for name in ADMIN_MTLS {
                     if given(name).is_some() {
                         let path = format!("deployment.admin.admin_api_mtls.{name}");
                         self.warnings.push(format!("{path} is ignored: https_admin is not true"));

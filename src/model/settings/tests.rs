@@ -334,6 +334,17 @@ fn apisix_says_by_which_certificate_the_admin_api_is_known() {
         unused.warnings[0],
         "deployment.admin.admin_api_mtls.admin_ssl_cert is ignored: https_admin is not true"
     );
+    let misspelt =
+        "admin_api_mtls: {admin_ssl_cert: /a.crt, admin_ssl_cert_key: /a.key, admin_ssl_ca: /ca.crt}";
+    assert_eq!(
+        faults(&format!("deployment: {{admin: {{https_admin: true, {misspelt}}}}}")),
+        ["deployment.admin.admin_api_mtls.admin_ssl_ca: unknown field, expected one of admin_ssl_cert, \
+             admin_ssl_cert_key, admin_ssl_ca_cert"]
+    );
+    assert_eq!(
+        faults("deployment: {admin: {admin_api_mtls: yes}}"),
+        ["deployment.admin.admin_api_mtls: expected an object, got \"yes\""]
+    );
     assert_eq!(
         faults(&format!("deployment: {{admin: {{https_admin: true, {none}}}}}")),
         [

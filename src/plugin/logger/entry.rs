@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::base::address::Shown;
 use crate::base::text::{form_decode, write_json_string};
 use crate::exchange::Exchange;
-use crate::expr::Template;
+use crate::expr::{Template, Var};
 use crate::model::ConfigError;
 use crate::proto::head::HeaderList;
 
@@ -124,6 +124,11 @@ impl Entry {
         self.asks(|field| matches!(field, Field::RequestBody))
     }
 
+    /// Whether a field tells of the head of the response.
+    pub fn reads_sent_head(&self) -> bool {
+        matches!(self.what, What::Whole { .. }) || self.asks(Field::reads_sent_head)
+    }
+
     fn asks(&self, is: fn(&Field) -> bool) -> bool {
         let (What::Fields(fields) | What::Whole { more: fields, .. }) = &self.what;
         fields.iter().any(|(_, field)| field.any(is))
@@ -159,6 +164,10 @@ impl Entry {
 }
 
 impl Field {
+    fn reads_sent_head(&self) -> bool {
+        matches!(self, Self::Text(template) if template.vars().any(Var::is_of_response_head))
+    }
+
     fn any(&self, is: fn(&Self) -> bool) -> bool {
         match self {
             Self::Fields(fields) => fields.iter().any(|(_, field)| field.any(is)),

@@ -220,6 +220,11 @@ impl Functions {
         self.reads_body && self.phase == Phase::Rewrite
     }
 
+    /// Whether they may read the head of the response once it is sent.
+    pub const fn reads_sent_head(&self) -> bool {
+        matches!(self.phase, Phase::BodyFilter | Phase::Log)
+    }
+
     /// Runs them before there is an answer.
     pub fn gate<'a>(&self, phase: Phase, ex: &mut Exchange, env: Env<'_>) -> Step<'a> {
         if phase != self.phase {

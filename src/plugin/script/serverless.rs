@@ -45,4 +45,8 @@ impl<P: Place> Plugin for Serverless<P> {
     fn reads_body_early(&self) -> bool {
         self.0.reads_body_early()
     }
+
+    fn reads_sent_head(&self) -> bool {
+        self.0.reads_sent_head()
+    }
 }

@@ -92,5 +92,5 @@ pub(super) fn problem(status: u16, message: Option<&str>, limit: &str) -> Reply 
     body.extend_from_slice(b",\"violated-policies\":[");
     write_json_string(&mut body, limit.as_bytes());
     body.extend_from_slice(b"]}\n");
-    Reply::bytes(status, body).with("Content-Type", PROBLEM)
+    Reply::bytes(status, body).with("Content-Type", PROBLEM).of_limit()
 }

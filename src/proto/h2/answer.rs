@@ -7,9 +7,17 @@ use crate::proto::head::{HeaderId, HeaderList};
 /// Names as long as any that is usual; longer ones cost an allocation.
 const NAME_BYTES: usize = 64;
 
-/// Says a head. `websocket`: what agrees to one is a plain success (RFC 8441 5).
+/// To who asks for a WebSocket where there is none.
+const NOT_IMPLEMENTED: u16 = 501;
+
+/// Says a head. `websocket`: what agrees to one is a plain success (RFC 8441 5), so whatever else would be one must not look like
+/// it: the client would take a page for frames.
 pub fn head(fields: &mut Fields<'_>, status: u16, headers: &HeaderList, websocket: bool) {
-    fields.status(if websocket && status == 101 { 200 } else { status });
+    fields.status(match status {
+        101 if websocket => 200,
+        200..300 if websocket => NOT_IMPLEMENTED,
+        status => status,
+    });
     for (id, name, value) in headers.iter() {
         let is_answer = websocket && name.eq_ignore_ascii_case(b"sec-websocket-accept");
         if is_answer || is_of_connection(id, name, headers) {

@@ -62,7 +62,7 @@ pub struct ClientRules {
     /// What that is of.
     id_text: Box<str>,
     verifier: Arc<dyn ClientCertVerifier>,
-    /// Most certificates between the client's and one that is trusted, that one counted.
+    /// Most certificates between the client's and one that is trusted, as OpenSSL counts them.
     depth: usize,
     /// Paths for which nothing is asked.
     free: RegexSet,
@@ -73,7 +73,7 @@ impl ClientRules {
     pub fn trusts(&self, chain: &[Box<[u8]>], now: UnixMs) -> bool {
         let chain: Vec<CertificateDer<'_>> = chain.iter().map(|der| CertificateDer::from(&**der)).collect();
         let Some((own, issuers)) = chain.split_first() else { return false };
-        let issuers = &issuers[..issuers.len().min(self.depth.saturating_sub(1))];
+        let issuers = &issuers[..issuers.len().min(self.depth)];
         let now = UnixTime::since_unix_epoch(Duration::from_millis(now));
         self.verifier.verify_client_cert(own, issuers, now).is_ok()
     }

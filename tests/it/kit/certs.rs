@@ -92,6 +92,29 @@ impl Certs {
         self.by_itself(name, "authority.test");
     }
 
+    /// The same between an authority and those it vouches for: its certificate is by `issuer`.
+    #[track_caller]
+    pub(crate) fn between(&self, issuer: &str, name: &str) {
+        self.key(name, &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+        let (request, extension) = (self.path("request"), self.path("extension"));
+        fs::write(&extension, "basicConstraints=critical,CA:TRUE").unwrap();
+        let (key, path) = (self.path(name), self.path(&format!("{name}.crt")));
+        openssl(&[
+            "req",
+            "-new",
+            "-key",
+            text(&key),
+            "-subj",
+            &format!("/CN={name}"),
+            "-out",
+            text(&request),
+        ]);
+        let (ca, ca_key) = (self.path(&format!("{issuer}.crt")), self.path(issuer));
+        let by = ["-CA", text(&ca), "-CAkey", text(&ca_key), "-CAcreateserial", "-days", "30"];
+        let with = ["-extfile", text(&extension), "-in", text(&request), "-out", text(&path)];
+        openssl(&[&["x509", "-req"], by.as_slice(), with.as_slice()].concat());
+    }
+
     /// A list in PEM of what an authority has revoked: the certificates of these keys.
     #[track_caller]
     pub(crate) fn revoking(&self, authority: &str, revoked: &[&str]) -> String {

@@ -160,7 +160,7 @@ impl Mirror {
         if is_other && !self.missing.is_empty() {
             self.gone_at = revision;
         }
-        let mut turn = Turn { step, puts: Vec::new(), gone: Vec::new(), is_accepted: false };
+        let mut turn = Turn { step, puts: Vec::new(), gone: Vec::new(), is_accepted: false, is_other };
         let mut present = BTreeSet::new();
         for (key, item) in all.items {
             match key_of(&key) {
@@ -193,7 +193,7 @@ impl Mirror {
     /// Goes on by what has changed.
     pub(super) fn take_changes(&mut self, changes: Changes, store: &mut Store) -> Step {
         let step = Step::default();
-        let mut turn = Turn { step, puts: Vec::new(), gone: Vec::new(), is_accepted: false };
+        let mut turn = Turn { step, puts: Vec::new(), gone: Vec::new(), is_accepted: false, is_other: false };
         for (key, (revision, item)) in changes.items {
             match (key_of(&key), item) {
                 (Key::Marker, item) => {
@@ -256,19 +256,20 @@ impl Mirror {
         store.get(kind, id).filter(|_| !is_missing).map_or(0, |entry| entry.modified)
     }
 
-    /// Whether etcd would have objects after a change from here.
-    pub(super) fn would_be_empty(&self, changes: &[Change], store: &Store) -> bool {
-        let mut left: BTreeSet<String> =
-            store.objects().map(|(kind, id, _)| object_name(kind, id.as_str())).collect();
+    /// Whether etcd would have no objects that are to stay after a change from here, of which what is put stays for `term`.
+    pub(super) fn would_be_empty(&self, changes: &[Change], term: Term, store: &Store) -> bool {
+        let stays = store.objects().filter(|(.., entry)| entry.term != Term::Leased);
+        let mut left: BTreeSet<String> = stays.map(|(kind, id, _)| object_name(kind, id.as_str())).collect();
+        let had_some = !left.is_empty();
         left.retain(|name| !self.missing.contains(name));
         for change in changes {
             let (kind, id) = change.key();
             match change {
-                Change::Put(_) => return false,
-                Change::Delete(..) => left.remove(&object_name(kind, &id)),
+                Change::Put(_) if term != Term::Leased => return false,
+                Change::Put(_) | Change::Delete(..) => left.remove(&object_name(kind, &id)),
             };
         }
-        left.is_empty()
+        had_some && left.is_empty()
     }
 
     /// Remembers what is in force for those that are set aside.
@@ -283,12 +284,12 @@ impl Mirror {
 
     /// Decides about what is gone, and makes the store what it is to be.
     fn settle(&mut self, turn: Turn, store: &mut Store) -> Step {
-        let Turn { mut step, mut puts, gone, is_accepted } = turn;
+        let Turn { mut step, mut puts, gone, is_accepted, is_other } = turn;
         puts.sort_by_key(|(_, _, _, item)| item.created);
         let gone = gone.into_iter().filter(|(name, ..)| is_accepted || !self.missing.contains(name));
-        // What was there for a time is no loss.
+        // What was there for a time is no loss, unless all is lost.
         let (over, gone): (Vec<_>, Vec<_>) = gone.partition(|(_, kind, id)| {
-            store.get(*kind, id.as_str()).is_some_and(|entry| entry.term == Term::Leased)
+            !is_other && store.get(*kind, id.as_str()).is_some_and(|entry| entry.term == Term::Leased)
         });
         let had_missing = !self.missing.is_empty();
         for (name, ..) in &puts {
@@ -354,6 +355,8 @@ struct Turn {
     puts: Vec<(String, Kind, ObjectId, Item)>,
     gone: Vec<(String, Kind, ObjectId)>,
     is_accepted: bool,
+    /// Another etcd tells.
+    is_other: bool,
 }
 
 impl Turn {

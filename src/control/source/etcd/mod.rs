@@ -246,15 +246,19 @@ impl Etcd {
         if changes.is_empty() {
             return Ok(held(store).revision());
         }
-        let lease = match ttl {
-            // One that nothing is written under goes by itself.
-            Some(ttl) => Some(Lease::grant(&mut self.writer, ttl.as_secs()).await.map_err(not_taken)?),
+        let is_any = changes.iter().any(|change| matches!(change, Change::Put(_)));
+        let lease = match ttl.filter(|_| is_any) {
+            Some(ttl) => Some(self.lease(ttl).await?),
             None => None,
         };
         let asked = self.transaction(changes, lease.as_ref(), &held(store));
         let done: wire::Done =
             self.writer.ask("/v3/kv/txn", &asked, Again::WhenUnheard).await.map_err(not_taken)?;
         if !done.succeeded {
+            if let Some(lease) = lease {
+                // Nothing was written under it; where it can not be ended, it ends by itself.
+                let _ = lease.end(&mut self.writer, Again::WhenUnheard).await;
+            }
             let why = "another has just written the same object to etcd; read it again, then try again";
             return Err(Refusal::new(409, why));
         }
@@ -262,6 +266,17 @@ impl Etcd {
         self.mirror.wrote(done.header.revision, changes, term, &mut held(store));
         self.is_dirty = true;
         Ok(done.header.revision)
+    }
+
+    /// A lease for what is about to be put.
+    async fn lease(&mut self, ttl: Duration) -> Result<Lease, Refusal> {
+        let granted = Lease::grant(&mut self.writer, ttl.as_secs(), Again::WhenUnheard).await;
+        granted.map_err(|trouble| match trouble {
+            Trouble::Unanswered(why) => {
+                Refusal::new(503, format!("etcd gives no lease, and nothing was written: {why}"))
+            }
+            other => not_taken(other),
+        })
     }
 
     /// A change as etcd takes it: each object as it is known here, and then each as it is to be.
@@ -289,7 +304,8 @@ impl Etcd {
                 Change::Delete(..) => json!({"request_delete_range": {"key": key}}),
             });
         }
-        if self.mirror.would_be_empty(changes, store) {
+        let term = watch::term_of(lease.is_some());
+        if self.mirror.would_be_empty(changes, term, store) {
             // So that the others who watch know that it is meant.
             let key = Bytes::of(&format!("{}{}", self.span.from, mirror::MARKER));
             success.push(json!({"request_put": {"key": key, "value": Bytes::of("yes")}}));

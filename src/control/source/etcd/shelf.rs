@@ -53,8 +53,13 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    pub(super) async fn grant(client: &mut Client, seconds: u64) -> Result<Self, Trouble> {
-        client.ask("/v3/lease/grant", &json!({"TTL": seconds.to_string()}), Again::Always).await
+    pub(super) async fn grant(client: &mut Client, seconds: u64, again: Again) -> Result<Self, Trouble> {
+        client.ask("/v3/lease/grant", &json!({"TTL": seconds.to_string()}), again).await
+    }
+
+    /// Has what was written under it go now.
+    pub(super) async fn end(&self, client: &mut Client, again: Again) -> Result<(), Trouble> {
+        client.ask::<Value>("/v3/lease/revoke", &json!({"ID": self.id}), again).await.map(drop)
     }
 }
 
@@ -68,7 +73,7 @@ impl Shelf {
     }
 
     pub(crate) async fn lease(&mut self, seconds: u64) -> Result<Lease, Trouble> {
-        Lease::grant(&mut self.client, seconds).await
+        Lease::grant(&mut self.client, seconds, Again::Always).await
     }
 
     /// Keeps a lease for its time from now on.
@@ -79,8 +84,7 @@ impl Shelf {
 
     /// Has what was written under a lease go now.
     pub(crate) async fn end(&mut self, lease: &Lease) -> Result<(), Trouble> {
-        let asked = json!({"ID": lease.id});
-        self.client.ask::<Value>("/v3/lease/revoke", &asked, Again::Always).await.map(drop)
+        lease.end(&mut self.client, Again::Always).await
     }
 
     /// Writes a name that nobody has written; whether nobody had.

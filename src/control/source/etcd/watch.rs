@@ -105,7 +105,7 @@ pub(super) async fn list(client: &mut Client, span: &Span) -> Result<All, Troubl
 
 fn item_of(kv: KeyValue, span: &Span) -> (Vec<u8>, Item) {
     let (created, modified) = (kv.create_revision, kv.mod_revision);
-    let item = Item { value: kv.value.0, created, modified, is_leased: kv.lease != 0 };
+    let item = Item { value: kv.value.0, created, modified, is_leased: kv.is_leased };
     (below(kv.key, span), item)
 }
 

@@ -40,6 +40,15 @@ fn number<'de, D: Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
     }
 }
 
+/// Whether there is an id, which may be any whole number but 0.
+fn is_any<'de, D: Deserializer<'de>>(input: D) -> Result<bool, D::Error> {
+    Ok(match Value::deserialize(input)? {
+        Value::Null => false,
+        Value::String(text) => !matches!(text.as_str(), "" | "0"),
+        other => other != 0,
+    })
+}
+
 /// What every answer begins with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
@@ -59,9 +68,9 @@ pub(super) struct KeyValue {
     pub(super) create_revision: u64,
     #[serde(deserialize_with = "number")]
     pub(super) mod_revision: u64,
-    /// 0: it stays until it is deleted.
-    #[serde(deserialize_with = "number")]
-    pub(super) lease: u64,
+    /// It goes with its lease.
+    #[serde(rename = "lease", deserialize_with = "is_any")]
+    pub(super) is_leased: bool,
 }
 
 /// The answer to a range.
@@ -159,6 +168,20 @@ mod tests {
         let event = &watched.events[0];
         assert_eq!((event.kind.as_str(), &event.kv.key), ("DELETE", &Bytes::of("/a/b")));
         assert!(event.kv.value.0.is_empty());
+    }
+
+    #[test]
+    fn an_object_is_leased_where_there_is_a_lease() {
+        let is_leased = |lease: &str| {
+            let text = format!(r#"{{"kvs":[{{"key":"L2E="{lease}}}]}}"#);
+            serde_json::from_str::<Range>(&text).expect("an answer").kvs[0].is_leased
+        };
+        for lease in [r#","lease":"-5""#, r#","lease":"7587877394823231233""#, r#","lease":7"#] {
+            assert!(is_leased(lease), "{lease}");
+        }
+        for lease in ["", r#","lease":"0""#, r#","lease":0"#] {
+            assert!(!is_leased(lease), "{lease}");
+        }
     }
 
     #[test]

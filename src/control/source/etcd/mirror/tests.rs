@@ -195,8 +195,8 @@ fn what_is_kept_of_an_object_set_aside_is_its_last_good_version() {
 fn a_change_from_here_that_leaves_nothing_is_known_as_such() {
     let scene = Scene::of(&["routes/1", "routes/2"]);
     let delete = |id: &str| Change::Delete(Kind::Route, ObjectId::of_checked(id));
-    assert!(!scene.mirror.would_be_empty(&[delete("1")], &scene.store));
-    assert!(scene.mirror.would_be_empty(&[delete("1"), delete("2")], &scene.store));
+    assert!(!scene.mirror.would_be_empty(&[delete("1")], Term::Lasting, &scene.store));
+    assert!(scene.mirror.would_be_empty(&[delete("1"), delete("2")], Term::Lasting, &scene.store));
 }
 
 #[test]
@@ -218,4 +218,20 @@ fn what_was_there_for_a_time_is_no_loss_when_it_goes() {
     let step = scene.some(16, &[("routes/1", None), ("routes/3", None)]);
     assert_eq!(step.told, [Told::Wiped(1)]);
     assert_eq!(scene.served(), ["routes/3"]);
+}
+
+#[test]
+fn a_deletion_from_here_is_meant_though_something_is_left_for_a_time() {
+    let mut scene = Scene::of(&["routes/1"]);
+    let leased = Item { is_leased: true, ..item(&route(2), 11) };
+    let items = Items::from([(b"routes/2".to_vec(), (11, Some(leased)))]);
+    scene.mirror.take_changes(Changes { revision: 11, items }, &mut scene.store);
+    let id = |id: &str| ObjectId::of_checked(id);
+    let deletion = [Change::Delete(Kind::Route, id("1"))];
+    assert!(scene.mirror.would_be_empty(&deletion, Term::Lasting, &scene.store));
+    let put = |term| {
+        let put = Change::Put(Raw { kind: Kind::Route, id: id("3"), value: json!({}) });
+        scene.mirror.would_be_empty(&[deletion[0].clone(), put], term, &scene.store)
+    };
+    assert!(put(Term::Leased) && !put(Term::Lasting));
 }
