@@ -214,6 +214,7 @@ struct Control {
     discovery: Discovery,
     acme: Acme,
     ocsp: ocsp::Ocsp,
+    ends: certificates::Ends,
     holdings: Holdings,
     waiting: Waiting,
     /// What was wrong with objects, and what those in force lacked, at the last compilation.
@@ -238,6 +239,7 @@ impl Control {
             publisher: Publisher::new(parts.mailboxes, &parts.stats),
             prober: Prober::new(&parts.settings, clock::wall()),
             ocsp: ocsp::Ocsp::new(&parts.settings),
+            ends: certificates::Ends::default(),
             settings: parts.settings,
             resources: parts.resources,
             etcd: parts.etcd,
@@ -323,6 +325,7 @@ impl Control {
         self.answer_writes();
         self.announce_start();
         self.look_after_certificates(now);
+        self.look_at_ends(now);
         if now.since(self.done.looked) >= LOOK_EVERY {
             self.done.looked = now;
             self.look_at_resources(now);
