@@ -58,7 +58,7 @@ impl Control {
         if !held(&self.holdings.store).has_over(wall) {
             return;
         }
-        let how = How { author: author(), dry_run: false, ttl: None };
+        let how = How { author: author(), dry_run: false, force: true, ttl: None };
         let prepare = Box::new(move |store: &Store| Ok(store.over(wall)));
         if let Err(refusal) = self.change(prepare, &how, now).await {
             log::error(format!("objects whose time is over stay for now: {}", refusal.message));

@@ -74,6 +74,8 @@ pub(crate) struct How {
     pub(crate) author: Author,
     /// Check it as if, and change nothing.
     pub(crate) dry_run: bool,
+    /// Also where others need what goes, or would not be in force any more.
+    pub(crate) force: bool,
     /// What is put goes after so long, in whole seconds; `None`: it stays.
     pub(crate) ttl: Option<Duration>,
 }
@@ -128,6 +130,13 @@ impl Desk {
     }
 }
 
+/// A change that would take the place in service from an object that it does not name.
+fn would_set_aside(fault: &ConfigError) -> Refusal {
+    let message =
+        format!("it would set {} aside: {}; force=true does it all the same", fault.object, inside(fault));
+    Refusal { status: 400, message, faults: vec![fault.clone()] }
+}
+
 /// What the log says of an object that was changed.
 pub(super) fn changed_line(name: &str, author: &Author, revision: u64) -> String {
     format!("{name} changed by {} from {}; revision {revision}", author.who, author.from)
@@ -159,6 +168,9 @@ impl Control {
         let changed: Vec<(Kind, String)> = changes.iter().map(Change::key).collect();
         let attempt = self.compiler.attempt(&changes).map_err(Refusal::invalid)?;
         step_aside();
+        if let Some(fault) = attempt.sets_aside().first().filter(|_| !how.force) {
+            return Err(would_set_aside(fault));
+        }
         let warnings = attempt.lacks().to_vec();
         if how.dry_run {
             return Ok(Done { revision: held(&shared).revision(), warnings });

@@ -27,7 +27,7 @@ pub use request::{Forward, Request};
 pub use response::{Response, ResponseBody, Source};
 pub use security::{ClientCertificate, Security, Verdict};
 pub use slots::{SlotId, Slots};
-pub use stream::Stream;
+pub use stream::{Passing, Stream};
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;

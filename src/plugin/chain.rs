@@ -111,7 +111,7 @@ impl<P: Hooks> Mount<P> {
         }
     }
 
-    /// Runs its gate; once more where it has set [`crate::exchange::Stream::wants_more`], and that has come.
+    /// Runs its gate; once more where it has set [`wants_more`](crate::exchange::Passing::wants_more), and that has come.
     pub async fn gate(&self, phase: Phase, ex: &mut Exchange, env: Env<'_>) -> Verdict {
         if !self.applies(phase, ex) {
             return Verdict::Next;

@@ -240,7 +240,13 @@ impl Compiler {
         let mut state = self.state.clone();
         self.with_tools(|tools| state.look_again_at(changed.into_iter(), tools));
         let plugins = self.plugins.clone();
-        Some(self.adopt(Attempt { state, plugins, metadata: None, lacks: Vec::new() }))
+        Some(self.adopt(Attempt {
+            state,
+            plugins,
+            metadata: None,
+            lacks: Vec::new(),
+            sets_aside: Vec::new(),
+        }))
     }
 
     /// Compiles these objects, which take the place of all others; what is as it was is not compiled again. Never
@@ -275,7 +281,28 @@ impl Compiler {
                 if counts { faults.push(fault.clone()) } else { lacks.push(fault.clone()) }
             }
         }
-        if faults.is_empty() { Ok(Attempt { lacks, ..attempt }) } else { Err(faults) }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let sets_aside = self.set_aside_by(&attempt, changes);
+        Ok(Attempt { lacks, sets_aside, ..attempt })
+    }
+
+    /// What is wrong with objects that are in force as they are written, are not changed, and would no longer be: one fault each.
+    fn set_aside_by(&self, attempt: &Attempt, changes: &[Change]) -> Vec<ConfigError> {
+        let changed: Set<Key> = changes
+            .iter()
+            .map(|change| {
+                let (kind, id) = change.key();
+                (kind, id.into())
+            })
+            .collect();
+        let is_hit = |key: &Key, held: &Held| {
+            let was_in_force = || self.state.get(key).is_some_and(|was| !was.is_set_aside);
+            held.is_set_aside && !held.is_awaiting() && !changed.contains(key) && was_in_force()
+        };
+        let hit = attempt.state.troubled().filter(|(key, held)| is_hit(key, held));
+        hit.filter_map(|(_, held)| held.faults_of_wanted().first().cloned()).collect()
     }
 
     /// Compiles what changes touch. Never fails as a whole: what can not be taken is set aside alone.
@@ -296,7 +323,7 @@ impl Compiler {
 
     /// From here on, this is what counts.
     pub fn adopt(&mut self, attempt: Attempt) -> Outcome {
-        let Attempt { state, plugins, metadata, lacks: _ } = attempt;
+        let Attempt { state, plugins, metadata, .. } = attempt;
         (self.state, self.plugins) = (state, plugins);
         if let Some(metadata) = metadata {
             self.surroundings.metadata = metadata;
@@ -330,7 +357,13 @@ impl Compiler {
     fn applied(&mut self, edits: Vec<Edit>) -> Attempt {
         let mut state = self.state.clone();
         self.with_tools(|tools| state.apply(edits, tools));
-        Attempt { state, plugins: self.plugins.clone(), metadata: None, lacks: Vec::new() }
+        Attempt {
+            state,
+            plugins: self.plugins.clone(),
+            metadata: None,
+            lacks: Vec::new(),
+            sets_aside: Vec::new(),
+        }
     }
 
     /// The state of these objects, each compiled anew.
@@ -343,7 +376,7 @@ impl Compiler {
         self.with_tools(|tools| state.rebuild(objects, parts, tools));
         let metadata = Some(std::mem::replace(&mut self.surroundings.metadata, earlier));
         let plugins = std::mem::replace(&mut self.plugins, before);
-        Attempt { state, plugins, metadata, lacks: Vec::new() }
+        Attempt { state, plugins, metadata, lacks: Vec::new(), sets_aside: Vec::new() }
     }
 
     /// Runs something with what a compilation needs.
@@ -388,9 +421,16 @@ pub struct Attempt {
     metadata: Option<Map<String, Value>>,
     /// What the changed objects ask for and do not get, though they are in force.
     lacks: Vec<ConfigError>,
+    /// What is wrong with other objects for it, that are in force and would not be.
+    sets_aside: Vec<ConfigError>,
 }
 
 impl Attempt {
+    /// What is wrong with objects that are not changed, for the change: they are in force and would no longer be.
+    pub fn sets_aside(&self) -> &[ConfigError] {
+        &self.sets_aside
+    }
+
     /// What the changed objects ask for and do not get, though they are in force.
     pub fn lacks(&self) -> &[ConfigError] {
         &self.lacks

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, Method};
 use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
-use super::objects::may_write_all;
+use super::objects::{may_be_put, may_write_all};
 use super::shown::without_keys;
 use super::{Admin, Call, held};
 use crate::base::clock;
@@ -79,6 +79,7 @@ pub(super) async fn serve(admin: &Admin, call: &Call) -> Result<Answer, Refusal>
 
 async fn show(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
     let telling = match call.query("secrets") {
+        None if call.is_viewer => Telling::Masked,
         None => Telling::AsWritten,
         Some("false") => Telling::Masked,
         Some("true") if call.is_local => Telling::All,
@@ -174,6 +175,9 @@ async fn put(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
         return Err(Refusal::new(400, "plugins: set by `plugins` in the settings of the process here"));
     }
     let objects: Vec<Raw> = parsed.objects.into_iter().map(as_kept).collect();
+    for raw in &objects {
+        may_be_put(admin.stream_routes, raw.kind)?;
+    }
     let order: Vec<(Kind, String)> = objects.iter().map(|raw| (raw.kind.home(), raw.name())).collect();
     let if_match = call.if_match.clone();
     let prepare = move |store: &Store| {

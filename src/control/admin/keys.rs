@@ -68,7 +68,12 @@ fn given(parts: &Parts) -> Option<String> {
     let of_query = parts
         .uri
         .query()
-        .and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("api_key=")).map(str::to_owned));
+        .and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("api_key=")))
+        .map(|key| {
+            let mut out = Vec::new();
+            crate::base::text::form_decode(key.as_bytes(), &mut out);
+            String::from_utf8_lossy(&out).into_owned()
+        });
     of_query.or_else(|| {
         header("cookie")?
             .split(';')
@@ -131,6 +136,7 @@ mod tests {
         let ann = Ok(("ann".to_owned(), AdminRole::Viewer));
         assert_eq!(of(Request::get("/").header("X-API-KEY", "k1")), ann);
         assert_eq!(of(Request::get("/?a=b&api_key=k1")), ann);
+        assert_eq!(of(Request::get("/?api_key=%6b1")), ann);
         assert_eq!(of(Request::get("/").header("Cookie", "a=b; x_api_key=k1")), ann);
         assert_eq!(of(Request::get("/")), Err("missing apikey"));
         assert_eq!(of(Request::get("/").header("X-API-KEY", "k")), Err("wrong apikey"));

@@ -26,7 +26,8 @@ pub(super) fn list(store: &Store, spec: &Spec, home: &str, call: &Call) -> Resul
         None => found,
         Some((page, size)) => found.into_iter().skip((page - 1).saturating_mul(size)).take(size).collect(),
     };
-    let list: Vec<Value> = page.into_iter().map(|(id, entry)| shown(spec.kind, id.as_str(), entry)).collect();
+    let item = |(id, entry): (&ObjectId, &Entry)| shown(spec.kind, id.as_str(), entry, call.is_viewer);
+    let list: Vec<Value> = page.into_iter().map(item).collect();
     Ok(json!({"total": total, "list": list}))
 }
 

@@ -139,6 +139,8 @@ struct Call {
     author: Author,
     /// Whether it came over the control socket.
     is_local: bool,
+    /// Who asks may read, and is not to learn secrets.
+    is_viewer: bool,
     if_match: Option<String>,
     headers: HeaderMap,
 }
@@ -162,14 +164,14 @@ async fn serve(
     let problem_details = answer::wants_problem_details(&parts.headers);
     let answer = match admit(&admin, peer, &parts) {
         Err(answer) => *answer,
-        Ok(author) => respond(&admin, parts, body, By::Port(author)).await,
+        Ok((author, role)) => respond(&admin, parts, body, By::Port(author, role)).await,
     };
     answer.into_response(admin.cors, problem_details, admin.version)
 }
 
 /// Who was let in, and where.
 enum By {
-    Port(Author),
+    Port(Author, AdminRole),
     Socket(Author),
 }
 
@@ -182,7 +184,7 @@ async fn respond(admin: &Arc<Admin>, parts: Parts, body: Body, by: By) -> Answer
 }
 
 /// Who asks, if they may.
-fn admit(admin: &Admin, peer: SocketAddr, parts: &Parts) -> Result<Author, Box<Answer>> {
+fn admit(admin: &Admin, peer: SocketAddr, parts: &Parts) -> Result<(Author, AdminRole), Box<Answer>> {
     let ip = peer.ip().to_canonical();
     if !admin.allow.is_empty() && !admin.allow.contains(ip) {
         return Err(Answer::json(403, json!({"error_msg": "this address is not in admin.allow"})).into());
@@ -206,7 +208,7 @@ fn admit(admin: &Admin, peer: SocketAddr, parts: &Parts) -> Result<Author, Box<A
             Answer::json(401, json!({"error_msg": "failed to check token", "description": why})).into()
         );
     }
-    Ok(Author { who: name, from: ip.to_string() })
+    Ok((Author { who: name, from: ip.to_string() }, role))
 }
 
 /// Whether a browser asks, for a page that is not served here (Fetch Metadata, and RFC 6454 7).
@@ -220,9 +222,9 @@ fn is_of_another_page(headers: &HeaderMap) -> bool {
 }
 
 async fn call(parts: Parts, body: Body, by: By) -> Result<Call, Box<Answer>> {
-    let (author, is_local) = match by {
-        By::Port(author) => (author, false),
-        By::Socket(author) => (author, true),
+    let (author, is_local, is_viewer) = match by {
+        By::Port(author, role) => (author, false, role == AdminRole::Viewer),
+        By::Socket(author) => (author, true, false),
     };
     let not_found = || Answer::json(404, json!({"error_msg": "not found"}));
     let path = parts.uri.path();
@@ -257,7 +259,17 @@ async fn call(parts: Parts, body: Body, by: By) -> Result<Call, Box<Answer>> {
         Answer::json(400, json!({"error_msg": problem}))
     })?;
     let if_match = parts.headers.get("if-match").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    Ok(Call { method: parts.method, path, query, body, author, is_local, if_match, headers: parts.headers })
+    Ok(Call {
+        method: parts.method,
+        path,
+        query,
+        body,
+        author,
+        is_local,
+        is_viewer,
+        if_match,
+        headers: parts.headers,
+    })
 }
 
 fn text_of(text: &str, decode: impl Fn(&[u8], &mut Vec<u8>)) -> String {

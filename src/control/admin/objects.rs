@@ -20,6 +20,9 @@ use crate::model::{Kind, ObjectId, Raw, object_name};
 /// Seconds of the longest `?ttl`: as long as a lease of etcd may be.
 pub(super) const TTL_MAX: f64 = 9e9;
 
+/// The kinds of stores of secrets.
+const MANAGERS: [&str; 3] = ["vault", "aws", "gcp"];
+
 /// What may be done with objects of a kind, besides reading, putting and deleting them.
 pub(super) struct Spec {
     pub(super) kind: Kind,
@@ -143,7 +146,7 @@ fn read(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal
         return Ok(Answer::json(200, list).at(store.revision()));
     };
     let entry = store.get(kind, id).ok_or_else(not_found)?;
-    Ok(Answer::json(200, shown(kind, id, entry)).at(store.revision()).tagged(entry.modified))
+    Ok(Answer::json(200, shown(kind, id, entry, call.is_viewer)).at(store.revision()).tagged(entry.modified))
 }
 
 /// How a change is to be made; refuses it where a file holds the objects.
@@ -155,7 +158,7 @@ pub(super) fn may_write(admin: &Admin, call: &Call) -> Result<How, Refusal> {
         return Err(Refusal::new(403, why.clone()));
     }
     let ttl = call.query("ttl").map(ttl_of).transpose()?;
-    Ok(How { author: call.author.clone(), dry_run, ttl })
+    Ok(How { author: call.author.clone(), dry_run, force: is_forced(call), ttl })
 }
 
 /// The same for what is not about single objects.
@@ -188,6 +191,15 @@ pub(super) fn may_be_put(streams: bool, kind: Kind) -> Result<(), Refusal> {
 /// Only this word: who misspells it does not mean to break references.
 pub(super) fn is_forced(call: &Call) -> bool {
     call.query("force") == Some("true")
+}
+
+/// Refuses a store of secrets of a kind that there is not.
+fn known_manager(kind: Kind, id: &str) -> Result<(), Refusal> {
+    let manager = id.split('/').next().unwrap_or(id);
+    if kind == Kind::Secret && !MANAGERS.contains(&manager) {
+        return Err(Refusal::new(400, format!("invalid secret manager: {manager}")));
+    }
+    Ok(())
 }
 
 /// The body as an object.
@@ -319,6 +331,7 @@ async fn put(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Re
     let fields = fields_of(call)?;
     without_times(&fields)?;
     let (kind, id) = (place.spec.kind, id_of(place, &fields)?);
+    known_manager(kind, &id)?;
     let (wanted, if_match) = (id.clone(), call.if_match.clone());
     let prepare = move |store: &Store| {
         let entry = store.get(kind, &id);

@@ -3,14 +3,18 @@
 use serde_json::{Value, json};
 
 use super::objects::key;
+use crate::control::mask::masked;
 use crate::control::store::Entry;
 use crate::model::Kind;
 use crate::model::reference::is_reference;
 use crate::snapshot::validity;
 
-/// An object as it is shown.
-pub(super) fn shown(kind: Kind, id: &str, entry: &Entry) -> Value {
+/// An object as it is shown; to a viewer without any secret.
+pub(super) fn shown(kind: Kind, id: &str, entry: &Entry, is_viewer: bool) -> Value {
     let mut value = without_keys(kind, entry.value.clone());
+    if is_viewer {
+        value = masked(kind, value);
+    }
     if kind == Kind::Ssl {
         tell_validity(&mut value);
     }

@@ -87,6 +87,7 @@ impl Compiler {
             plugins: self.plugins.clone(),
             metadata: None,
             lacks: Vec::new(),
+            sets_aside: Vec::new(),
         };
         self.adopt(attempt)
     }
