@@ -83,8 +83,9 @@ impl Floor {
         if keys.is_some() || listener.is_some() {
             if parts.holdings.read_only.is_none() {
                 audit = Audit::open(parts.settings.admin.audit_log.as_deref(), &parts.settings.state_dir)?;
-                let went = std::mem::take(&mut parts.holdings.went);
-                went.iter().for_each(|revision| audit.iter_mut().for_each(|audit| audit.note(revision)));
+                for revision in std::mem::take(&mut parts.holdings.went) {
+                    audit.iter_mut().for_each(|audit| audit.note(&revision));
+                }
             }
             let api = Arc::new(admin_of(parts, keys, desk));
             if let (Some(path), Some(_)) = (&parts.holdings.key_file, &ports.admin) {

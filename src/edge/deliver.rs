@@ -143,7 +143,9 @@ impl Run<'_> {
         let core = &self.hall.core;
         // Events may be far apart, and who wants them says nothing more but that it goes.
         let may_last = matches!(framing, Framing::Chunked | Framing::UntilClose);
-        self.connection.socket.watch().set_leaves_at_end(may_last && is_of_events(&self.ex.response.headers));
+        if may_last && is_of_events(&self.ex.response.headers) {
+            self.connection.socket.watch().take_end_for_leaving();
+        }
         let mut head = core.buffers.small();
         self.write_head(&mut head, outgoing, keep);
         let body_at = self.ex.response.line.head.end();

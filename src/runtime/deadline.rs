@@ -51,6 +51,7 @@ pub struct Watch {
     /// What the socket is the end of, if that is not a connection of the system's.
     pipe: Cell<Option<Rc<Pipe>>>,
     abandoned: Cell<bool>,
+    /// Whether the end of what the peer says is its leave.
     leaves_at_end: Cell<bool>,
 }
 
@@ -98,15 +99,17 @@ impl Watch {
 
     /// Ends this socket, within about a second, when `client` breaks while it is followed.
     pub fn follow(self: &Rc<Self>, wheel: &Wheel, client: &Rc<Self>) {
+        client.leaves_at_end.set(false);
         self.client.replace(Some(Rc::clone(client)));
         if self.visit.get() > wheel.at.get() + FOLLOW_TICKS {
             wheel.place(self, self.due.get());
         }
     }
 
-    /// Whether the peer has left when it has said all it will, rather than waits for what there is to come.
-    pub fn set_leaves_at_end(&self, leaves: bool) {
-        self.leaves_at_end.set(leaves);
+    /// From here on, until it is followed anew, the peer has left when it has said all it will, rather than waits for what there is
+    /// to come.
+    pub fn take_end_for_leaving(&self) {
+        self.leaves_at_end.set(true);
     }
 
     /// Follows nobody any more.

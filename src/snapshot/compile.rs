@@ -240,13 +240,7 @@ impl Compiler {
         let mut state = self.state.clone();
         self.with_tools(|tools| state.look_again_at(changed.into_iter(), tools));
         let plugins = self.plugins.clone();
-        Some(self.adopt(Attempt {
-            state,
-            plugins,
-            metadata: None,
-            lacks: Vec::new(),
-            sets_aside: Vec::new(),
-        }))
+        Some(self.adopt(Attempt::of(state, plugins, None)))
     }
 
     /// Compiles these objects, which take the place of all others; what is as it was is not compiled again. Never
@@ -357,13 +351,7 @@ impl Compiler {
     fn applied(&mut self, edits: Vec<Edit>) -> Attempt {
         let mut state = self.state.clone();
         self.with_tools(|tools| state.apply(edits, tools));
-        Attempt {
-            state,
-            plugins: self.plugins.clone(),
-            metadata: None,
-            lacks: Vec::new(),
-            sets_aside: Vec::new(),
-        }
+        Attempt::of(state, self.plugins.clone(), None)
     }
 
     /// The state of these objects, each compiled anew.
@@ -376,7 +364,7 @@ impl Compiler {
         self.with_tools(|tools| state.rebuild(objects, parts, tools));
         let metadata = Some(std::mem::replace(&mut self.surroundings.metadata, earlier));
         let plugins = std::mem::replace(&mut self.plugins, before);
-        Attempt { state, plugins, metadata, lacks: Vec::new(), sets_aside: Vec::new() }
+        Attempt::of(state, plugins, metadata)
     }
 
     /// Runs something with what a compilation needs.
@@ -426,6 +414,11 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// One of which nothing is known but what it came to.
+    const fn of(state: State, plugins: Option<Vec<String>>, metadata: Option<Map<String, Value>>) -> Self {
+        Self { state, plugins, metadata, lacks: Vec::new(), sets_aside: Vec::new() }
+    }
+
     /// What is wrong with objects that are not changed, for the change: they are in force and would no longer be.
     pub fn sets_aside(&self) -> &[ConfigError] {
         &self.sets_aside

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::kit::{Gateway, Origin};
+use super::kit::{Gateway, Origin, route_to};
 
 on_both_drivers!(
     an_object_is_in_force_on_every_core_when_its_answer_comes,
@@ -31,10 +31,6 @@ on_both_drivers!(
     what_stands_behind_an_id_is_for_patches_of_some_depth,
     a_page_of_another_origin_changes_nothing,
 );
-
-fn route_to(origin: &Origin, uri: &str) -> String {
-    json!({"uri": uri, "upstream": {"nodes": {origin.node(): 1}}}).to_string()
-}
 
 fn an_object_is_in_force_on_every_core_when_its_answer_comes() {
     let origin = Origin::replying("hello");

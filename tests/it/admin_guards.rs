@@ -2,17 +2,13 @@
 
 use serde_json::json;
 
-use super::kit::{Client, Gateway, Origin};
+use super::kit::{Client, Gateway, Origin, route_to};
 
 on_both_drivers!(
     a_change_takes_nothing_out_of_service_that_it_does_not_name,
     a_viewer_learns_no_secret,
     only_stores_of_secrets_that_there_are_can_be_named,
 );
-
-fn route_to(origin: &Origin, uri: &str) -> String {
-    json!({"uri": uri, "upstream": {"nodes": {origin.node(): 1}}}).to_string()
-}
 
 fn a_change_takes_nothing_out_of_service_that_it_does_not_name() {
     let origin = Origin::replying("hello");
@@ -76,6 +72,14 @@ fn only_stores_of_secrets_that_there_are_can_be_named() {
     let refused = admin.ask("PUT", "/secrets/nosuch/1", &[], "{}");
     refused.expect_status(400);
     assert_eq!(refused.json()["error_msg"], "invalid secret manager: nosuch");
+    let batch = r#"[{"method":"PUT","path":"/secrets/nosuch/1","body":{}}]"#;
+    let document = r#"{"secrets":[{"id":"nosuch/1"}]}"#;
+    let digest = [("X-Digest", "1")];
+    for (method, path, body) in [("POST", "/batch", batch), ("PUT", "/configs", document)] {
+        let refused = admin.ask(method, path, &digest, body);
+        refused.expect_status(400);
+        assert!(refused.text().contains("invalid secret manager: nosuch"), "{path}: {}", refused.text());
+    }
     let streams = r#"{"stream_routes":[{"id":"1","upstream":{"nodes":{"127.0.0.1:9":1}}}]}"#;
     let refused = admin.ask("PUT", "/configs", &[("X-Digest", "1")], streams);
     refused.expect_status(400);

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::kit::{Admin, Etcd, Gateway, Origin, eventually, within};
+use super::kit::{Admin, Etcd, Gateway, Origin, eventually, route_to, within};
 
 on_both_drivers!(
     an_object_goes_when_its_time_is_over_and_the_history_says_so,
@@ -20,10 +20,6 @@ on_both_drivers!(
 
 /// For what a busy machine does slowly, and etcd when it likes.
 const LONG: Duration = Duration::from_secs(30);
-
-fn route_to(origin: &Origin, uri: &str) -> String {
-    json!({"uri": uri, "upstream": {"nodes": {origin.node(): 1}}}).to_string()
-}
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()

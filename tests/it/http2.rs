@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request};
 use serde_json::json;
 
-use crate::kit::http2::{H2Answer, Http2, MOMENT, ask, get, post, send, whole};
+use crate::kit::http2::{H2Answer, Http2, MOMENT, ask, asks_websocket, get, post, send, whole};
 use crate::kit::{Caller, Certs, Conn, Gateway, Origin, Raw, Signal, reply};
 
 on_both_drivers!(
@@ -192,10 +192,7 @@ fn a_page_is_not_taken_for_a_websocket() {
         client.get("/before-settings-are-known").expect(200, "a page");
         client.run(async |sender| {
             let sender = sender.ready().await.unwrap();
-            let mut request =
-                Request::connect("http://a.test/ws").version(http::Version::HTTP_2).body(()).unwrap();
-            request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
-            request.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
+            let request = asks_websocket("/ws");
             let (answer, _stream) = sender.clone().send_request(request, false).unwrap();
             assert_eq!(answer.await.unwrap().status(), 501, "enable_websocket: {allowed}");
         });
@@ -218,10 +215,7 @@ fn a_websocket_passes_bytes_both_ways() {
     client.run(async |sender| {
         let sender = sender.ready().await.unwrap();
         assert!(sender.is_extended_connect_protocol_enabled());
-        let mut request =
-            Request::connect("http://a.test/ws").version(http::Version::HTTP_2).body(()).unwrap();
-        request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
-        request.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
+        let request = asks_websocket("/ws");
         let (answer, mut stream) = sender.clone().send_request(request, false).unwrap();
         let answer = answer.await.unwrap();
         assert_eq!(answer.status(), 200);

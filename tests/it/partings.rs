@@ -6,10 +6,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Request;
 use serde_json::json;
 
-use super::kit::http2::Http2;
+use super::kit::http2::{Http2, asks_websocket};
 use super::kit::{
     Caller, Certs, Conn, Ended, Gateway, Origin, PATIENCE, Raw, Signal, Wire, as_node, eventually,
 };
@@ -340,10 +339,7 @@ fn both_sides_are_told_over_http_2() {
     client.get("/before-settings-are-known");
     client.run(async |sender| {
         let sender = sender.ready().await.unwrap();
-        let mut request =
-            Request::connect("http://a.test/ws").version(http::Version::HTTP_2).body(()).unwrap();
-        request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
-        request.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
+        let request = asks_websocket("/ws");
         let (answer, mut stream) = sender.clone().send_request(request, false).unwrap();
         let answer = answer.await.unwrap();
         assert_eq!(answer.status(), 200);

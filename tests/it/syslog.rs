@@ -11,6 +11,7 @@ use crate::kit::{Certs, Gateway, Origin, PATIENCE, Raw, Setup, Signal, as_node, 
 on_both_drivers!(
     each_request_is_a_line,
     lines_are_datagrams,
+    a_datagram_that_nobody_took_costs_no_other,
     lines_go_over_tls,
     streams_are_lines_too,
     a_server_that_is_away_costs_lines_and_no_request,
@@ -128,6 +129,25 @@ fn lines_are_datagrams() {
         let line = Line::parse(std::str::from_utf8(&buffer[..size]).unwrap());
         assert_eq!(line.said, json!({"what": format!("GET /{at}"), "route_id": "1"}));
     }
+}
+
+fn a_datagram_that_nobody_took_costs_no_other() {
+    let origin = Origin::naming();
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = nobody.local_addr().unwrap();
+    let config = json!({
+        "port": address.port(), "sock_type": "udp", "log_format": {"uri": "$uri"}, "flush_limit": 1,
+    });
+    let gateway = telling(&origin, config).start();
+    drop(nobody);
+    gateway.get("/to-nobody").expect_status(200);
+    eventually("it is sent, and refused behind that", || (count(&gateway, "sent") == 1.0).then_some(()));
+    let server = UdpSocket::bind(address).unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    gateway.get("/to-somebody").expect_status(200);
+    let mut buffer = [0; 2048];
+    let size = server.recv(&mut buffer).expect("a datagram");
+    assert_eq!(Line::parse(std::str::from_utf8(&buffer[..size]).unwrap()).said["uri"], "/to-somebody");
 }
 
 fn lines_go_over_tls() {

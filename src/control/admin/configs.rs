@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, Method};
 use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
-use super::objects::{may_be_put, may_write_all};
+use super::objects::{known_manager, may_be_put, may_write_all};
 use super::shown::without_keys;
 use super::{Admin, Call, held};
 use crate::base::clock;
@@ -177,6 +177,7 @@ async fn put(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
     let objects: Vec<Raw> = parsed.objects.into_iter().map(as_kept).collect();
     for raw in &objects {
         may_be_put(admin.stream_routes, raw.kind)?;
+        known_manager(raw.kind, raw.id.as_str())?;
     }
     let order: Vec<(Kind, String)> = objects.iter().map(|raw| (raw.kind.home(), raw.name())).collect();
     let if_match = call.if_match.clone();

@@ -115,9 +115,7 @@ impl Admin {
             check,
         }
     }
-}
 
-impl Admin {
     /// Who may come near the port; nobody is named: everybody.
     pub(super) const fn allow(&self) -> &CidrSet {
         &self.allow

@@ -194,7 +194,7 @@ pub(super) fn is_forced(call: &Call) -> bool {
 }
 
 /// Refuses a store of secrets of a kind that there is not.
-fn known_manager(kind: Kind, id: &str) -> Result<(), Refusal> {
+pub(super) fn known_manager(kind: Kind, id: &str) -> Result<(), Refusal> {
     let manager = id.split('/').next().unwrap_or(id);
     if kind == Kind::Secret && !MANAGERS.contains(&manager) {
         return Err(Refusal::new(400, format!("invalid secret manager: {manager}")));
@@ -267,6 +267,7 @@ pub(super) fn put_change(
     id: &str,
     mut fields: Map<String, Value>,
 ) -> Result<(Change, Value), Refusal> {
+    known_manager(kind, id)?;
     if kind == Kind::CostDecoration {
         decorations::complete(store, id, &mut fields)?;
     }
@@ -331,7 +332,6 @@ async fn put(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Re
     let fields = fields_of(call)?;
     without_times(&fields)?;
     let (kind, id) = (place.spec.kind, id_of(place, &fields)?);
-    known_manager(kind, &id)?;
     let (wanted, if_match) = (id.clone(), call.if_match.clone());
     let prepare = move |store: &Store| {
         let entry = store.get(kind, &id);

@@ -82,13 +82,7 @@ impl Compiler {
     /// Has every core prove this to authorities from here on.
     pub fn prove(&mut self, challenges: Challenges) -> Outcome {
         self.challenges = Arc::new(challenges);
-        let attempt = super::Attempt {
-            state: self.state.clone(),
-            plugins: self.plugins.clone(),
-            metadata: None,
-            lacks: Vec::new(),
-            sets_aside: Vec::new(),
-        };
+        let attempt = super::Attempt::of(self.state.clone(), self.plugins.clone(), None);
         self.adopt(attempt)
     }
 }

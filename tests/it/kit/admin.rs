@@ -2,9 +2,10 @@
 
 use std::net::{SocketAddr, TcpStream};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::{self, Answer, Client, Raw};
+use super::origin::Origin;
 
 /// The Admin API of a gateway.
 pub(crate) struct Admin {
@@ -42,4 +43,9 @@ impl Admin {
     pub(crate) fn stranger(&self, path: &str) -> Answer {
         Client::connect(self.address).get(&format!("/apisix/admin{path}"))
     }
+}
+
+/// A route of this path to an origin, as it is put.
+pub(crate) fn route_to(origin: &Origin, uri: &str) -> String {
+    json!({"uri": uri, "upstream": {"nodes": {origin.node(): 1}}}).to_string()
 }

@@ -127,6 +127,15 @@ pub(crate) fn post(path: &str) -> Request<()> {
     Request::post(format!("http://a.test{path}")).body(()).unwrap()
 }
 
+/// A request for a WebSocket (RFC 8441).
+pub(crate) fn asks_websocket(path: &str) -> Request<()> {
+    let mut request =
+        Request::connect(format!("http://a.test{path}")).version(http::Version::HTTP_2).body(()).unwrap();
+    request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    request.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
+    request
+}
+
 /// One request, its body and trailers, and all of the answer.
 pub(crate) async fn ask(
     sender: SendRequest<Bytes>,

@@ -32,7 +32,7 @@ mod wait;
 mod wire;
 mod wrk;
 
-pub(crate) use admin::Admin;
+pub(crate) use admin::{Admin, route_to};
 pub(crate) use binary::{check, ringway, ringway_with};
 pub(crate) use certs::Certs;
 pub(crate) use client::{Answer, Client, Raw};
