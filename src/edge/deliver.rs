@@ -141,11 +141,7 @@ impl Run<'_> {
         let filters = filters && framing != Framing::None;
         let keep = self.keeps(uploading.get()) && outgoing != Outgoing::UntilClose;
         let core = &self.hall.core;
-        // Events may be far apart, and who wants them says nothing more but that it goes.
-        let may_last = matches!(framing, Framing::Chunked | Framing::UntilClose);
-        if may_last && is_of_events(&self.ex.response.headers) {
-            self.connection.socket.watch().take_end_for_leaving();
-        }
+        self.heed_leaving(framing);
         let mut head = core.buffers.small();
         self.write_head(&mut head, outgoing, keep);
         let body_at = self.ex.response.line.head.end();
@@ -310,6 +306,14 @@ impl Run<'_> {
         buffer.truncate(start);
         buffer.extend_from_slice(&bytes);
         self.hall.core.buffers.give_back(bytes);
+    }
+
+    /// Events may be far apart, and who wants them says nothing more but that it goes.
+    fn heed_leaving(&self, framing: Framing) {
+        let may_last = matches!(framing, Framing::Chunked | Framing::UntilClose);
+        if may_last && is_of_events(&self.ex.response.headers) {
+            self.connection.socket.watch().take_end_for_leaving();
+        }
     }
 
     /// Keeps what was sent where the log or a plugin asks for it: the received head is about to be written over.
