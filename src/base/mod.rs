@@ -7,6 +7,7 @@ pub mod clock;
 pub mod few;
 pub mod hash;
 pub mod pem;
+pub mod prefetch;
 pub mod rng;
 pub mod slots;
 pub mod text;

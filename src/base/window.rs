@@ -12,9 +12,10 @@
 //! | [`Leaky`] | 1 | when the last admitted request's turn was |
 //! | [`Seats`] | 1 | how many are taken |
 //!
-//! [`flow`] has bytes that pass slowly, [`quota`] has those that may outlive the process, as sliding ones may; [`long`] says what is kept of either.
+//! [`flow`] has bytes that pass slowly, [`log`] windows that count exactly wherever they begin, [`quota`] has those that may outlive the process, as sliding ones may; [`long`] says what is kept of either.
 
 pub mod flow;
+pub mod log;
 pub mod long;
 pub mod quota;
 

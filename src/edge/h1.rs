@@ -21,6 +21,7 @@ use super::stage::Stages;
 use super::tunnel::{self, Tunnel};
 use super::upload::Upload;
 use super::vouch;
+use crate::base::prefetch::Whereabouts;
 use crate::exchange::{Client, Exchange, Security};
 use crate::link::handover::Spoken;
 use crate::proto::h1::HeadFault;
@@ -39,6 +40,8 @@ pub(super) struct Connection {
     pub(super) client: Client,
     /// Requests so far.
     pub(super) requests: u32,
+    /// The account that a limit of the last one was counted in: the next is likely counted there as well.
+    pub(super) counted_at: Whereabouts,
     /// What is to come before the first request.
     pub(super) awaits: Spoken,
     /// Both sides have agreed on HTTP/2.
@@ -73,6 +76,7 @@ impl Connection {
             socket,
             client: Client::unknown(),
             requests: 0,
+            counted_at: Whereabouts::default(),
             awaits: Spoken::default(),
             is_http2: false,
             is_stream: false,
@@ -154,6 +158,8 @@ pub(super) async fn attend(hall: &Hall, connection: &mut Connection) -> Next {
     loop {
         let (buffer, start) = at_hand.take().unwrap_or_else(|| (core.buffers.small(), 0));
         let mut ex = core.exchange();
+        // It comes while the head does.
+        connection.counted_at.foresee();
         let (head, buffer) = receive_head(hall, connection, &mut ex, buffer, start).await;
         let upload = match head {
             Head::Ready => {
@@ -317,6 +323,7 @@ async fn serve_one(
         return Served::Joined(run.into_tunnel(*joined));
     }
     let Run { mut ex, upload, .. } = run;
+    connection.counted_at = ex.counted_at.get();
     core.buffers.give_back(ex.response.headers.take_received());
     let (buffer, beyond) = upload.into_leftover(&mut ex);
     core.buffers.give_back(buffer);

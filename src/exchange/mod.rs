@@ -29,12 +29,14 @@ pub use security::{ClientCertificate, Security, Verdict};
 pub use slots::{SlotId, Slots};
 pub use stream::{Passing, Stream};
 
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::base::address::Address;
 use crate::base::clock::{Moment, UnixMs};
+use crate::base::prefetch::Whereabouts;
 
 /// Who sent the request.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +141,8 @@ pub struct Exchange {
     pub paces: Paces,
     /// The request's own id once a plugin or an error needed one; empty before.
     pub request_id: Vec<u8>,
+    /// The account that a limit of it was counted in last: where it is looked for when the connection's next request comes.
+    pub counted_at: Cell<Whereabouts>,
     /// How many requests the connection has carried, this one included.
     pub connection_requests: u32,
     /// Number of the core that serves it.
@@ -176,6 +180,7 @@ impl Exchange {
             paces: Paces::default(),
             slots: Slots::default(),
             request_id: Vec::new(),
+            counted_at: Cell::default(),
             connection_requests: 0,
             core: 0,
             reason: "",
@@ -202,6 +207,7 @@ impl Exchange {
         self.slots.clear();
         self.paces.clear();
         self.request_id.clear();
+        self.counted_at = Cell::default();
         self.connection_requests = 0;
         self.reason = "";
         self.would_reject.clear();

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use crate::base::clock::Moment;
 use crate::base::few::Few;
+use crate::base::prefetch::Whereabouts;
 use crate::base::text::parse_u64;
 use crate::base::window::{Seats, Spent};
 use crate::exchange::{Exchange, Reply, SlotId};
@@ -327,6 +328,7 @@ impl Limit {
             for (measure_at, measure) in amounts.measures.iter().enumerate() {
                 let name = |name: &mut Vec<u8>| limit.write_key(ex, name);
                 let Some(account) = till.hold(case.now, (&measure.scope, measure.keep), name) else { break };
+                ex.counted_at.set(Whereabouts::of(&*account));
                 let at = Place { limit: limit_at as u8, measure: measure_at as u8 };
                 found.push(Found { at, account, spent: None });
             }

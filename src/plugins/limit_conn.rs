@@ -24,6 +24,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::base::prefetch::Whereabouts;
 use crate::base::window::Seats;
 use crate::exchange::{Exchange, Reply, SlotId};
 use crate::link::ledger::HeldAccount;
@@ -298,6 +299,7 @@ impl Limit {
         };
         let Some(account) = till.hold(env.core.now(), (&self.scope, None), name) else { return Judged::Passed };
         let Some((conn, burst)) = numbers else { return Judged::Unknown };
+        ex.counted_at.set(Whereabouts::of(&*account));
         let seats = Seats::new(conn, burst);
         match account.enter(&seats) {
             None => Judged::Refused,

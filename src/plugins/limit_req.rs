@@ -163,7 +163,11 @@ impl LimitReq {
             self.key.write(ex, name);
             true
         };
-        match till.with(now, (&self.scope, None), name, |account| account.take_turn(&self.bucket, now)) {
+        let turn = till.with(now, (&self.scope, None), name, |account| {
+            ex.counted_at.set(account.whereabouts());
+            account.take_turn(&self.bucket, now)
+        });
+        match turn {
             Some(Turn::Full { retry_in }) => {
                 Step::Reply(self.refuse(ex, retry_in, env))
             }

@@ -1,6 +1,6 @@
 //! What neither std nor monoio offers safely: calls on a descriptor we only know by number.
 //!
-//! The one file of the gateway with `unsafe`. The invariant all calls share: the number names a socket that is
+//! With `base::prefetch` the only file of the gateway with `unsafe`. The invariant all calls share: the number names a socket that is
 //! open for the whole call. Its keeper is [`super::deadline::Watch`] and [`super::socket::Socket`]: a socket
 //! closes its watch before its descriptor, on the same thread, so a number held by a live watch or borrowed from
 //! a live socket is never one the system has given to somebody else. What is asked of a thread is asked of the calling one.

@@ -10,6 +10,7 @@ on_both_drivers!(
     a_request_that_comes_early_waits_for_its_turn,
     turns_are_taken_exactly_once_over_all_cores,
     a_window_admits_its_count_and_not_one_more_over_all_cores,
+    no_stretch_of_time_has_more_than_a_log_admits,
     a_seat_is_kept_until_the_request_is_over_and_across_a_reload,
     a_seat_comes_back_when_the_client_is_gone,
     a_seat_comes_back_when_the_upstream_fails,
@@ -117,6 +118,55 @@ fn a_window_admits_its_count_and_not_one_more_over_all_cores() {
         let all = statuses(&gateway, 6, 250);
         assert_eq!((count(&all, 200), count(&all, 429)), (1000, 500), "{window}");
     }
+}
+
+fn no_stretch_of_time_has_more_than_a_log_admits() {
+    const COUNT: usize = 5;
+    const WINDOW: Duration = Duration::from_secs(2);
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::routing("/*", [&origin])
+        .cores(2)
+        .route("plugins: {limit-count: {count: 5, time_window: 2, window_type: log, rejected_code: 429}}")
+        .start();
+    // Three windows of several clients that never stop asking; when each that passed was asked, and when it was told.
+    let (until, passed) = (Instant::now() + WINDOW * 3, Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = gateway.client();
+                for request in 1.. {
+                    if Instant::now() > until {
+                        return;
+                    }
+                    // A connection carries so many requests only.
+                    if request % 500 == 0 {
+                        client = gateway.client();
+                    }
+                    let asked = Instant::now();
+                    let answer = client.get("/");
+                    if answer.status == 200 {
+                        passed.lock().unwrap().push((asked, Instant::now()));
+                    } else {
+                        let again: f64 =
+                            answer.expect_status(429).header("retry-after").unwrap().parse().unwrap();
+                        assert!((1.0..=2.0).contains(&again), "{again}");
+                    }
+                }
+            });
+        }
+    });
+    let mut passed = passed.into_inner().unwrap();
+    passed.sort_unstable();
+    assert!((COUNT * 2..=COUNT * 4).contains(&passed.len()), "{passed:?}");
+    // It was decided between asked and told.
+    for (first, next) in passed.iter().zip(&passed[COUNT..]) {
+        assert!(next.1 - first.0 >= WINDOW, "{first:?} and {next:?}");
+    }
+    let mut answer = gateway.get("/");
+    if answer.status == 200 {
+        answer = gateway.get("/");
+    }
+    assert_eq!(answer.header("x-ratelimit-limit"), Some("5"));
 }
 
 const ONE: &str =

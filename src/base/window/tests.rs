@@ -1,6 +1,7 @@
 //! Limits against models that are too simple to be wrong: shards take random turns at the same words, each step of a
 //! compare-and-swap a turn of its own, on a clock that the dice move.
 
+use super::log::Log;
 use super::*;
 use crate::base::rng::Rng;
 
@@ -186,6 +187,50 @@ fn no_interleaving_overfills_a_sliding_window() {
             }
         }
         assert!(admitted > 50 && refused > 50, "{told}: {admitted} admitted, {refused} refused");
+    });
+}
+
+#[test]
+fn no_interleaving_overfills_a_log() {
+    games(5 * MS, |mut game, steps, told| {
+        let window = Duration::from_millis(10 + game.rng.below(3000));
+        let log = Log::new(2, window).expect("it is short and small");
+        // The model: when each was admitted, by the clock of who admitted it.
+        let (mut admitted, mut refused) = (Vec::<u64>::new(), 0);
+        for step in 0..steps {
+            let shard = game.turn(window.as_nanos() as u64 / 9);
+            let Some((one, read)) = game.read(shard) else { continue };
+            let now = Moment::from_nanos(one.now);
+            let in_force = |at: &&u64| *at + window.as_nanos() as u64 > one.now;
+            match read.iter().position(|word| Log::is_free(*word, now)) {
+                Some(word) if game.swap_at(word, read[word], log.until(now)) => {
+                    let before = admitted.iter().filter(|at| **at <= one.now);
+                    let others = before.rev().take(8).filter(in_force).count();
+                    assert!(others < 2, "{told}, step {step}: {others} others in force");
+                    admitted.push(one.now);
+                    game.done(shard);
+                }
+                Some(_) => {}
+                None => {
+                    if game.words == read {
+                        let others = admitted.iter().rev().take(8).filter(in_force).count();
+                        assert!(others >= 2, "{told}, step {step}: refused beside {others}");
+                    }
+                    refused += 1;
+                    game.done(shard);
+                }
+            }
+        }
+        // Whatever stretch one looks at.
+        admitted.sort_unstable();
+        for (first, third) in admitted.iter().zip(&admitted[2..]) {
+            assert!(third - first >= window.as_nanos() as u64, "{told}: {first} and {third}");
+        }
+        assert!(
+            admitted.len() > 50 && refused > 50,
+            "{told}: {} admitted, {refused} refused",
+            admitted.len()
+        );
     });
 }
 

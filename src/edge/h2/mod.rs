@@ -22,6 +22,7 @@ use self::carry::carry;
 use super::Hall;
 use super::h1::Connection;
 use crate::base::clock::Moment;
+use crate::base::prefetch::Whereabouts;
 use crate::exchange::{Client, Security};
 use crate::link::outbox::Level;
 use crate::proto::h2::conversation::{Begun, Conversation, Fault, Listener, Scratch};
@@ -39,6 +40,8 @@ struct Session {
     /// Streams under way, and those begun so far.
     streams: Cell<u32>,
     begun: Cell<u32>,
+    /// See [`Connection::counted_at`].
+    counted_at: Cell<Whereabouts>,
     /// Since when there is none.
     idle_since: Cell<Moment>,
     /// When the client was told that no more streams are taken.
@@ -57,6 +60,7 @@ impl Session {
             conversation: RefCell::new(Conversation::new(limits, now)),
             streams: Cell::new(0),
             begun: Cell::new(0),
+            counted_at: Cell::new(connection.counted_at),
             idle_since: Cell::new(now),
             leaving: Cell::new(None),
             is_silent: Cell::new(false),

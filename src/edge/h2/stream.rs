@@ -206,6 +206,7 @@ async fn serve(hall: &Rc<Hall>, session: &Rc<Session>, before: u32, begun: Begun
     let serving = pin!(async {
         // What was served ends the pipe.
         let (mut inner, next) = Stages::serve(hall, Box::new(inner)).await;
+        session.counted_at.set(inner.counted_at);
         if let Next::Tunnel(tunnel) = next {
             Box::pin(tunnel::run(hall, &mut inner, tunnel)).await;
         }
@@ -260,6 +261,7 @@ fn inner(client: Client, session: &Session, before: u32, socket: Socket) -> Conn
         requests: before,
         security: session.security.clone(),
         is_stream: true,
+        counted_at: session.counted_at.get(),
         ..Connection::over(socket)
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Epoch, Print};
 use crate::base::clock::Moment;
+use crate::base::window::log::{Log, PLACES};
 use crate::base::window::{Fixed, Leaky, Seats, Slide, Sliding, Spent, Turn};
 
 /// Bits of a tag that say which rule holds; the others are the print's, but for the next.
@@ -165,6 +166,34 @@ impl Account {
     /// Gives a seat back.
     pub fn leave(&self) {
         self.first.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Takes one of so many places of a log from now until then, if one is free.
+    pub fn take_place(&self, places: usize, (now, until): (Moment, u64)) -> bool {
+        [&self.first, &self.second].into_iter().take(places).any(|word| {
+            let mut seen = word.load(Ordering::Relaxed);
+            while Log::is_free(seen, now) {
+                match word.compare_exchange_weak(seen, until, Ordering::Relaxed, Ordering::Relaxed) {
+                    Ok(_) => {
+                        self.matters_until(Moment::from_nanos(until));
+                        return true;
+                    }
+                    Err(other) => seen = other,
+                }
+            }
+            false
+        })
+    }
+
+    /// Gives a place back that was taken until then; whether there was one. Of two alike it does not matter which.
+    pub fn give_place_back(&self, until: u64) -> bool {
+        let mut words = [&self.first, &self.second].into_iter();
+        words.any(|word| word.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok())
+    }
+
+    /// Its places of a log.
+    pub fn places(&self) -> [u64; PLACES] {
+        self.words()
     }
 
     /// How many seats are taken.

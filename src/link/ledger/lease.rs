@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use super::account::{Account, Held};
 use crate::base::clock::Moment;
+use crate::base::prefetch::Whereabouts;
 use crate::base::window::{Fixed, Spent};
 
 /// Lines of a board. Purses beyond share lines, which is as right and less quick.
@@ -204,6 +205,12 @@ impl<'a> Hand<'a> {
     #[inline]
     pub(super) const fn of(held: &'a Held, boards: &'a Boards, purse: usize) -> Self {
         Self { account: &held.account, shelf: Some((held, boards, purse % LINES)) }
+    }
+
+    /// Where it is found just now.
+    #[inline]
+    pub fn whereabouts(&self) -> Whereabouts {
+        Whereabouts::of(self.account)
     }
 
     /// Its words, with what nobody has spent yet.

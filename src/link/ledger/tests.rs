@@ -3,6 +3,7 @@
 use super::*;
 use crate::base::hash::Map;
 use crate::base::rng::Rng;
+use crate::base::window::log::Log;
 use crate::base::window::quota::{Bucket, Quota, Span, Unit};
 use crate::base::window::{Fixed, Leaky, Seats, Sliding, Turn};
 
@@ -43,7 +44,16 @@ fn many_threads_never_spend_more_than_the_limit() {
     let ledger = Arc::new(Ledger::new());
     let bucket = Leaky::new(1.0, 999.0, Duration::from_secs(3600));
     let sliding = Sliding::new(1000, MINUTE);
-    let kinds: [&(dyn Fn(&Purse) -> bool + Sync); 3] = [
+    let log = Log::new(2, MINUTE).expect("it is short and small");
+    let kinds: [&(dyn Fn(&Purse) -> bool + Sync); 4] = [
+        // Five hundred accounts of two places.
+        &|purse| {
+            let until = log.until(at(1));
+            (0..500_u16).any(|number| {
+                let key = [&b"llog"[..], &number.to_le_bytes()].concat();
+                purse.with(at(1), name(&key), |account| account.take_place(2, (at(1), until)))
+            })
+        },
         &|purse| spend(purse, b"lfixed", 1, 1000),
         &|purse| {
             purse.with(at(1), name(b"lsliding"), |account| {

@@ -167,6 +167,9 @@ pub(super) enum WindowType {
     Fixed,
     /// It moves with time: the window before counts in proportion.
     Sliding,
+    /// It moves with time, and each request counts for exactly as long as it lasts: for a `count` of at most 16, windows below an
+    /// hour and policy `local`. Not in APISIX.
+    Log,
 }
 
 /// What `key` is.

@@ -21,6 +21,7 @@ use self::config::{KeyType, Rule, WindowType};
 mod afar;
 mod config;
 mod leased;
+mod log;
 mod standing;
 
 /// The limits of one use of a plugin.
@@ -50,6 +51,8 @@ struct Limit {
     key: LimitKey,
     /// Whether a request without a value is none of its business, rather than counted by its address.
     is_for_some: bool,
+    /// Whether it is a log: each request counts for exactly as long as the window lasts.
+    is_log: bool,
     /// What the names of its accounts begin with.
     scope: Vec<u8>,
     /// What its keys in a Redis begin with.
@@ -147,6 +150,9 @@ impl Counter {
             cx.needs_request_body(HELD_BODY_BYTES);
         }
         let sliding = matches!(config.window_type, WindowType::Sliding);
+        if let WindowType::Log = config.window_type {
+            limits = log::all(limits, config.rules.is_some(), store.is_some())?;
+        }
         if config.group.is_some() {
             // A group outlives changes of its configuration, and words of one kind of window mean nothing in another: a sliding
             // one that is longer than before would wait for a number that is years away.
@@ -186,6 +192,7 @@ impl Limit {
             window: Number::of(window).map_err(|why| ConfigError::at("time_window", why))?,
             key,
             is_for_some: false,
+            is_log: false,
             scope: scope.into_bytes(),
             keys: Vec::new(),
             name: name.to_owned(),
@@ -233,7 +240,11 @@ impl Limit {
 
     /// Has windows of another kind or length be counted apart.
     fn name_window(&mut self, sliding: bool) {
-        let kind = if sliding { "sliding" } else { "fixed" };
+        let kind = match (self.is_log, sliding) {
+            (true, _) => "log",
+            (false, true) => "sliding",
+            (false, false) => "fixed",
+        };
         let text = match self.window {
             Number::Fixed(seconds) => format!("{kind} {seconds}\n"),
             // Names have the length that the request says.
@@ -246,22 +257,29 @@ impl Limit {
         self.key.asks_for_body() || self.count.asks_for_body() || self.window.asks_for_body()
     }
 
+    /// Appends what its account for the request is named by, behind its scope; whether it is for the request.
+    fn write_name(&self, ex: &Exchange, seconds: Option<u64>, name: &mut Vec<u8>) -> bool {
+        // Windows of different lengths can not be counted in one account.
+        if let (true, Some(seconds)) = (self.window.is_asked(), seconds) {
+            name.extend_from_slice(&seconds.to_le_bytes());
+        }
+        if self.is_for_some {
+            return self.key.resolve(ex, name);
+        }
+        self.key.write(ex, name);
+        true
+    }
+
     /// Counts the request.
     fn spend(&self, ex: &Exchange, (now, sliding, cost): (Moment, bool, u64), till: &Till) -> Judged {
+        if self.is_log {
+            return self.spend_log(ex, (now, cost), till);
+        }
         let numbers = till.ask(|scratch| Some((self.count.ask(ex, scratch)?, self.window.ask(ex, scratch)?)));
-        let name = |name: &mut Vec<u8>| {
-            // Windows of different lengths can not be counted in one account.
-            if let (true, Some((_, seconds))) = (self.window.is_asked(), numbers) {
-                name.extend_from_slice(&seconds.to_le_bytes());
-            }
-            if self.is_for_some {
-                return self.key.resolve(ex, name);
-            }
-            self.key.write(ex, name);
-            true
-        };
+        let name = |name: &mut Vec<u8>| self.write_name(ex, numbers.map(|(_, seconds)| seconds), name);
         let keep = numbers.and_then(|(_, seconds)| long(seconds, sliding));
         let spent = till.with(now, (&self.scope, keep), name, |account| {
+            ex.counted_at.set(account.whereabouts());
             let (count, seconds) = numbers?;
             let window = Duration::from_secs(seconds);
             let spent = match (sliding, keep) {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Counter, Limit, long, within};
+use super::{Counter, Limit, log, long, within};
+use crate::base::window::log::Log;
 use crate::base::window::long::Long;
 use crate::base::window::quota::{Gauge, Quota};
 use crate::base::window::{Fixed, Slide, Sliding, Spent};
@@ -49,6 +50,9 @@ impl Limit {
         let words = look.ledger.words(&name);
         let window = Duration::from_secs(seconds);
         let spent = match sliding {
+            _ if self.is_log => log::look(&Log::new(count, window)?, look.now, |account| {
+                look.ledger.words(&[&*name, &[account]].concat())
+            }),
             true => slide(&Sliding::new(count, window), words, look.ledger.since_epoch().at(look.now))?,
             false => match long(seconds, false) {
                 Some(Long::Quota(span)) => {

@@ -36,7 +36,7 @@ fn a_query_costs_its_depth_and_the_answer_says_so() {
 
 #[test]
 fn windows_of_every_kind_are_charged_what_a_query_costs() {
-    for window in [r#""time_window":60,"window_type":"sliding""#, r#""time_window":7200"#, r#""time_window":60"#] {
+    for window in [r#""time_window":60,"window_type":"sliding""#, r#""time_window":60,"window_type":"log""#, r#""time_window":7200"#, r#""time_window":60"#] {
         let bench = bench(&format!(r#"{{"count":5,{window}}}"#));
         bench.request(query(FOUR)).passes();
         bench.request(query("{ a { b } }")).replies(503, "");

@@ -16,7 +16,7 @@ fn bench(config: &str) -> Bench<LimitCount> {
 
 #[test]
 fn a_window_admits_its_count_for_each_address() {
-    for window in ["fixed", "sliding"] {
+    for window in ["fixed", "sliding", "log"] {
         let bench = bench(&format!(r#"{{"count":3,"time_window":600,"window_type":"{window}"}}"#));
         assert_eq!(admitted(&bench, || Request::get("/").from("10.0.0.1")), 3, "{window}");
         assert_eq!(admitted(&bench, || Request::get("/").from("10.0.0.2")), 3, "{window}");
@@ -251,6 +251,8 @@ fn schema_and_compile_agree() {
             &format!("{{{base}}}"),
             r#"{"count":"$http_a","time_window":4294967295}"#,
             &with(r#""key":"x","key_type":"constant","group":"g","rejected_code":200,"rejected_msg":"m""#),
+            r#"{"count":16,"time_window":3599,"window_type":"log"}"#,
+            r#"{"count":"$http_a","time_window":"$http_b","window_type":"log"}"#,
             &with(r#""window_type":"sliding","policy":"local","sync_interval":-1,"allow_degradation":true"#),
             r#"{"rules":[{"count":1,"time_window":1,"key":"$a"}]}"#,
         ],
@@ -263,7 +265,7 @@ fn schema_and_compile_agree() {
             (r#"{"count":"","time_window":1}"#, "count"),
             (r#"{"count":1,"time_window":-1}"#, "time_window"),
             (r#"{"count":1,"time_window":4294967296}"#, "time_window"),
-            (&with(r#""window_type":"hopping""#), "one of fixed or sliding"),
+            (&with(r#""window_type":"hopping""#), "one of fixed, sliding or log"),
             (&with(r#""key":"""#), "key"),
             (&with(r#""key_type":"cookie""#), "one of var, var_combination or constant"),
             (&with(r#""group":"""#), "group"),
@@ -286,4 +288,13 @@ fn schema_and_compile_agree() {
     let both = "count/time_window and rules cannot be specified at the same time";
     refuses::<LimitCount>(&with(r#""rules":[{"count":1,"time_window":1,"key":"$a"}]"#), both);
     refuses::<LimitCount>(r#"{"count":"many","time_window":1}"#, "count: expected a whole number above 0");
+    let log = |count: u64, seconds: u64, more: &str| {
+        format!(r#"{{"count":{count},"time_window":{seconds},"window_type":"log"{more}}}"#)
+    };
+    refuses::<LimitCount>(&log(17, 1, ""), "count: expected at most 16 with window_type log");
+    refuses::<LimitCount>(&log(1, 3600, ""), "time_window: expected at most 3599 with window_type log");
+    let afar = r#","policy":"redis","redis_host":"127.0.0.1""#;
+    refuses::<LimitCount>(&log(1, 1, afar), "window_type: log is for policy local only");
+    let rules = r#"{"window_type":"log","rules":[{"count":1,"time_window":3600,"key":"$a"}]}"#;
+    refuses::<LimitCount>(rules, "rules[0].time_window: expected at most 3599");
 }
