@@ -1,16 +1,15 @@
 //! The file of the store: `store.redb`, in three tables, and `store.redb.bak`, a copy as of the last start.
 //!
 //! - A commit is on disk before it is anywhere else, whole or not at all.
-//! - Every commit is followed by another that changes no object, and acknowledged after that one. The head of the file
-//!   points at the last two commits, with one bit to say which is newer; so both have the same objects, and the bit does
-//!   not matter. Nor does it that redb takes a newest commit with a damaged page for one that was cut short, and goes
-//!   back to the one before: pages of objects belong to both, so damage to them is a fault of either.
+//! - The head of the file points at the last two commits, with one bit without a checksum to say which is newer; and redb takes a
+//!   newest commit with a damaged page for one that was cut short, and goes back to the one before. Either shows
+//!   in the revision, which `store.mark` remembers ([`mark`]): a file that has gone back is refused.
 //! - Opening reads every page and compares its checksum, first in memory, as redb writes while it checks. What does
 //!   not hold is refused, and the file stays as it was.
 //! - After an error the file is given up, for it is not known what has reached the disk. [`Disk::find`] opens it
 //!   again and, where it is not what memory has, writes it anew.
 //!
-//! Blocks while the disk works: twice for a commit, which is for the control thread only.
+//! Blocks while the disk works, which is for the control thread only.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
@@ -26,6 +25,7 @@ use redb::{
 
 use super::super::log;
 use super::super::step_aside::step_aside;
+use super::mark::{self, Mark};
 
 pub(crate) const FILE: &str = "store.redb";
 /// How often, and how far apart, a start looks whether a file that is in use has become free: half a second in all.
@@ -50,13 +50,14 @@ const HISTORY: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("history")
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const META_FORMAT: &str = "format";
 const META_REVISION: &str = "revision";
-/// The revision that the second commit has followed.
-const META_SEALED: &str = "sealed";
+/// How often the file was begun to be written to: see [`mark`].
+const META_LIFE: &str = "life";
 
 /// What a file holds.
 #[derive(Debug, Default)]
 pub(super) struct Content {
     pub(super) revision: u64,
+    life: u64,
     pub(super) objects: Vec<(String, Vec<u8>)>,
     /// Oldest first.
     pub(super) history: Vec<(u64, Vec<u8>)>,
@@ -91,6 +92,10 @@ pub(super) struct Disk {
     path: PathBuf,
     /// None after an error.
     database: Option<Database>,
+    /// Of the file, from [`Self::begin`] on, and the revision that it has reached.
+    life: u64,
+    reached: u64,
+    mark: Option<Mark>,
 }
 
 impl Disk {
@@ -101,24 +106,57 @@ impl Disk {
         if !path.try_exists().map_err(|error| named(&path, &error))? {
             make(dir, &path)?;
         }
-        let disk = Self { database: Some(awaited(&path)?), path };
+        let mut disk = Self { database: Some(awaited(&path)?), path, life: 0, reached: 0, mark: None };
         let content = disk.guarded(load)?;
+        (disk.life, disk.reached) = (content.life, content.revision);
         Ok((disk, content))
+    }
+
+    /// Copies the file, and begins to write to it. Where there is no room to write it is given up until [`Self::find`].
+    pub(super) fn begin(&mut self) {
+        self.keep_copy();
+        if let Err(error) = self.begin_life() {
+            log::warn(format!("{error}; changes are refused until it can be written to"));
+            self.lose();
+        }
+    }
+
+    fn begin_life(&mut self) -> io::Result<()> {
+        let life = self.life.wrapping_add(1);
+        self.guarded(|database| {
+            transact(database, |writing| {
+                writing.open_table(META)?.insert(META_LIFE, life)?;
+                Ok(())
+            })
+        })?;
+        self.life = life;
+        let mark = Mark::open(self.path.parent().unwrap_or_else(|| Path::new(".")));
+        self.mark = Some(mark.map_err(|error| named(&self.path.with_file_name(mark::FILE), &error))?);
+        self.note()
+    }
+
+    /// Notes which revision is on disk.
+    fn note(&self) -> io::Result<()> {
+        let noted = self.mark.as_ref().map_or(Ok(()), |mark| mark.write(self.life, self.reached));
+        noted.map_err(|error| named(&self.path.with_file_name(mark::FILE), &error))
     }
 
     /// What the file of a folder holds, where neither may be written.
     pub(super) fn read(dir: &Path) -> io::Result<(PathBuf, Content)> {
         let path = dir.join(FILE);
         let content = in_memory(&path)?;
+        not_gone_back(&path, &content)?;
         Ok((path, content))
     }
 
     /// Writes all of it or nothing. After an error the file is lost until found again.
     pub(super) fn write(&mut self, batch: &Batch) -> io::Result<()> {
-        let outcome = self.guarded(|database| write(database, batch));
-        step_aside();
+        let outcome = self.guarded(|database| write(database, batch, self.life));
+        if outcome.is_ok() {
+            self.reached = batch.revision;
+        }
         // Its failure takes nothing back: what is written is written.
-        if outcome.is_err() || self.guarded(|database| seal(database, batch.revision)).is_err() {
+        if outcome.is_err() || self.note().is_err() {
             self.lose();
         }
         outcome
@@ -139,12 +177,14 @@ impl Disk {
         if !self.path.try_exists().map_err(|error| named(&self.path, &error))? {
             return Err(io::Error::new(io::ErrorKind::NotFound, format!("{}: is gone", self.path.display())));
         }
-        self.database = Some(database(&self.path)?);
+        // One that has gone back is written anew.
+        self.database = Some(database(&self.path, |_, _| Ok(()))?);
         let outcome = match self.guarded(|database| Ok(load(database)?.revision)) {
             Ok(found) if found == revision => Ok(()),
             Ok(_) => whole().and_then(|batch| self.write(&batch)),
             Err(error) => Err(error),
         };
+        let outcome = outcome.and_then(|()| if self.mark.is_none() { self.begin_life() } else { Ok(()) });
         if outcome.is_err() {
             self.lose();
         }
@@ -152,7 +192,7 @@ impl Disk {
     }
 
     /// Copies the file beside itself. That it can not is no reason to stop.
-    pub(super) fn keep_copy(&self) {
+    fn keep_copy(&self) {
         if let Err(error) = copy(&self.path) {
             let copy = self.path.with_file_name(COPY);
             log::warn(format!(
@@ -200,8 +240,7 @@ fn make(dir: &Path, path: &Path) -> io::Result<()> {
     create(&new).map_err(|error| named(&new, &error))?;
     guarded(&new, || {
         let database = builder().create(&new)?;
-        write(&database, &Batch::replacing(0))?;
-        seal(&database, 0)?;
+        write(&database, &Batch::replacing(0), 0)?;
         Ok(database.close()?)
     })?;
     match fs::hard_link(&new, path) {
@@ -244,8 +283,9 @@ fn builder() -> redb::Builder {
     builder
 }
 
-fn database(path: &Path) -> io::Result<Database> {
-    in_memory(path)?;
+/// Opens a file whose content passes a look at it first.
+fn database(path: &Path, look: fn(&Path, &Content) -> io::Result<()>) -> io::Result<Database> {
+    look(path, &in_memory(path)?)?;
     guarded(path, || {
         #[cfg(test)]
         if let Some(backend) = super::tests::faults::backend(path) {
@@ -298,7 +338,8 @@ fn load(database: &Database) -> Result<Content, redb::Error> {
             ),
         )));
     }
-    let mut content = Content { revision: number(META_REVISION)?, ..Content::default() };
+    let life = meta.get(META_LIFE)?.map_or(0, |value| value.value());
+    let mut content = Content { revision: number(META_REVISION)?, life, ..Content::default() };
     for row in reading.open_table(OBJECTS)?.iter()? {
         let (name, text) = row?;
         content.objects.push((name.value().to_owned(), text.value().to_vec()));
@@ -322,7 +363,7 @@ fn transact(
     Ok(writing.commit()?)
 }
 
-fn write(database: &Database, batch: &Batch) -> Result<(), redb::Error> {
+fn write(database: &Database, batch: &Batch, life: u64) -> Result<(), redb::Error> {
     transact(database, |writing| {
         let mut meta = writing.open_table(META)?;
         let mut objects = writing.open_table(OBJECTS)?;
@@ -345,28 +386,39 @@ fn write(database: &Database, batch: &Batch) -> Result<(), redb::Error> {
             history.insert(revision, text.as_slice())?;
         }
         meta.insert(META_REVISION, batch.revision)?;
+        meta.insert(META_LIFE, life)?;
         Ok(())
     })
 }
 
-fn seal(database: &Database, revision: u64) -> Result<(), redb::Error> {
-    transact(database, |writing| {
-        writing.open_table(META)?.insert(META_SEALED, revision)?;
-        Ok(())
-    })
+/// Refuses what was further on before.
+fn not_gone_back(path: &Path, content: &Content) -> io::Result<()> {
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
+    match mark::reached(dir, content.life) {
+        Some(reached) if reached > content.revision => Err(damaged(
+            path,
+            &format!(
+                "it is at revision {}, and {} says that {reached} was reached; whoever wants to go on with the former \
+                 moves that away",
+                content.revision,
+                dir.join(mark::FILE).display()
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The file, once whoever has it is gone: a process that was just ended, or one that a process is about to become.
 fn awaited(path: &Path) -> io::Result<Database> {
     for _ in 0..BUSY_LOOKS {
-        match database(path) {
+        match database(path, not_gone_back) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 std::thread::park_timeout(BUSY_PAUSE)
             }
             outcome => return outcome,
         }
     }
-    database(path)
+    database(path, not_gone_back)
 }
 
 /// Does something with the file. A file that makes redb panic is damaged.

@@ -5,6 +5,7 @@
 //! nothing behind. A store holds what it is given: whether an object is one is for whoever commits it to know.
 
 mod disk;
+mod mark;
 mod record;
 mod terms;
 
@@ -119,10 +120,10 @@ impl Store {
     /// Opens `DIR/store.redb`, or makes it, and the folder. Refuses a file that is damaged, of an unknown format or
     /// held by another process, or of which a secret does not open; the error names the file and says how to go on.
     pub(crate) fn open(dir: &Path, seal: Seal) -> io::Result<Self> {
-        let (disk, content) = Disk::open(dir)?;
+        let (mut disk, content) = Disk::open(dir)?;
         let mut store = Self::of(content, seal).map_err(|why| why.at(disk.path()))?;
         store.seal.keep_key()?;
-        disk.keep_copy();
+        disk.begin();
         store.disk = Some(disk);
         Ok(store)
     }
