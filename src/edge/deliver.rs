@@ -10,6 +10,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::download::{Download, silence};
+use super::grpc_status;
 use super::pipeline::{After, Run};
 use super::proxy::Plan;
 use super::respond::Fault;
@@ -97,7 +98,12 @@ impl Run<'_> {
             ResponseBody::AsIs if framing != Framing::None && self.is_bodyless() => {
                 self.leave_out_body(plan, leased, download).await
             }
-            ResponseBody::AsIs => self.relay(plan, leased, download, framing, uploading).await?,
+            ResponseBody::AsIs => match self.relay(plan, leased, download, framing, uploading).await {
+                Err(fault) if self.head_sent && fault != Fault::ClientGone => {
+                    Box::pin(self.end_short(fault, framing, uploading)).await
+                }
+                relayed => relayed?,
+            },
             ResponseBody::Hold { bytes_max } => self.relay_held(plan, leased, download, bytes_max).await?,
             ResponseBody::Replace(body) => self.replace(plan, leased, download, body).await?,
         };
@@ -282,17 +288,42 @@ impl Run<'_> {
         Ok(from)
     }
 
-    /// Ends an answer that can not be finished: before its head it becomes an error; after, the connection is
-    /// closed without the end of the body, so that nobody takes it for whole.
+    /// Puts away what an answer that can not be finished came with: before its head is sent it becomes an error, after that
+    /// see [`Self::end_short`]. Who has left is told nothing more.
     fn cut_off(&mut self, fault: Fault, buffer: Vec<u8>, head: Vec<u8>) -> Result<Relayed, Fault> {
         let core = &self.hall.core;
         core.buffers.give_back(buffer);
         core.buffers.give_back(head);
-        if !self.head_sent {
+        if !self.head_sent || fault != Fault::ClientGone {
             return Err(fault);
         }
         self.ex.reason = fault.word();
         Ok(Relayed { after: After::Close, reusable: false, tunnel: false })
+    }
+
+    /// Ends an answer whose head is sent and whose rest does not come: the connection is closed without the end of the body, so
+    /// that nobody takes it for whole. A call of gRPC is told why, since its messages say themselves how long they are.
+    async fn end_short(&mut self, fault: Fault, framing: Framing, uploading: &Cell<bool>) -> Relayed {
+        self.ex.reason = fault.word();
+        let closed = Relayed { after: After::Close, reusable: false, tunnel: false };
+        let filters = self.filters_body();
+        let is_framed = self.outgoing(framing, filters) == Outgoing::Chunked;
+        if !is_framed || !grpc_status::set_trailers(&mut self.ex, fault.status()) {
+            return closed;
+        }
+        let mut buffer = self.hall.core.buffers.small();
+        buffer.resize(PIECE_HEAD, 0);
+        let mut from = PIECE_HEAD;
+        if filters {
+            self.transform(&mut buffer, PIECE_HEAD, Some(&Download::Nothing));
+            self.ex.response.body_bytes += (buffer.len() - PIECE_HEAD) as u64;
+            from = frame_piece(&mut buffer, PIECE_HEAD);
+        }
+        end_chunks(&mut buffer, chunked::fields_of(&self.ex.response.trailers));
+        match self.send(buffer, from).await {
+            Ok(()) => Relayed { after: after(false, uploading.get()), ..closed },
+            Err(()) => closed,
+        }
     }
 
     /// Lets the plugins change a piece; with the `last` one, the trailers of the body.

@@ -36,6 +36,25 @@ pub(super) fn translate(ex: &mut Exchange) {
     response.body = ResponseBody::Replace(Bytes::new());
 }
 
+/// Says in trailers why an answer ends before it is whole, where they are heard: by calls, and by those who have a plugin tell
+/// them. Whether they are.
+pub(super) fn set_trailers(ex: &mut Exchange, status: u16) -> bool {
+    if !is_call(ex) && !ex.response.tells_status {
+        return false;
+    }
+    let code = grpc::code_of(status);
+    let message =
+        if code == grpc::DEADLINE { "the time for the answer is over" } else { "the answer was cut short" };
+    let trailers = &mut ex.response.trailers;
+    trailers.clear();
+    trailers.extend_from_slice(b"grpc-status: ");
+    trailers.extend_from_slice(itoa::Buffer::new().format(code).as_bytes());
+    trailers.extend_from_slice(b"\r\ngrpc-message: ");
+    trailers.extend_from_slice(message.as_bytes());
+    trailers.extend_from_slice(b"\r\n");
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

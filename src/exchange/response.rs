@@ -57,6 +57,8 @@ pub struct Response {
     pub is_shared: bool,
     /// It says that a limit is spent.
     pub is_of_limit: bool,
+    /// A plugin says behind the messages of gRPC in the body what trailers would.
+    pub tells_status: bool,
     /// Bytes of body sent.
     pub body_bytes: u64,
 }
@@ -110,6 +112,7 @@ impl Response {
         self.trailers.clear();
         self.is_shared = false;
         self.is_of_limit = false;
+        self.tells_status = false;
         self.body_bytes = 0;
     }
 }

@@ -136,6 +136,7 @@ impl GrpcWeb {
         if response.source == Source::Upstream && is_call {
             // A status in the head is all there is of an answer, and there it stays.
             call.is_streamed = headers.get("grpc-status").is_none();
+            response.tells_status = call.is_streamed;
             response.forget_body_headers();
             return;
         }

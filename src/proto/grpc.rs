@@ -11,6 +11,9 @@ pub const MESSAGE_BYTES_MAX: usize = 256;
 /// UNKNOWN, of an answer that lacks a status.
 pub const UNKNOWN: u16 = 2;
 
+/// DEADLINE_EXCEEDED.
+pub const DEADLINE: u16 = 4;
+
 /// Whether a content type is that of a call, not of what a browser makes in its place.
 pub fn is_grpc(content_type: &[u8]) -> bool {
     const NAME: &[u8] = b"application/grpc";
@@ -32,7 +35,7 @@ pub const fn code_of(status: u16) -> u16 {
         403 => 7,
         404 => 12,
         413 | 429 => EXHAUSTED,
-        408 | 504 => 4,
+        408 | 504 => DEADLINE,
         499 => 1,
         502 | 503 => 14,
         _ => UNKNOWN,

@@ -22,6 +22,7 @@ on_both_drivers!(
     calls_that_are_given_up_leave_those_beside_them_alone,
     small_messages_wait_for_who_is_slow,
     what_the_gateway_says_to_a_call_is_of_grpc,
+    a_call_that_is_cut_short_is_told_why_in_trailers,
     a_node_over_tls_is_verified,
     clients_of_http_1_reach_nodes_of_http_2,
     large_bodies_pass_both_ways,
@@ -288,6 +289,50 @@ fn what_the_gateway_says_to_a_call_is_of_grpc() {
         // Who does not speak gRPC is told as ever.
         assert!(client.get(path).status >= 400, "{path}");
     }
+}
+
+/// Says a message, and then what its path asks for: nothing more, or that the stream is over before its end.
+async fn say_one(request: Request<RecvStream>, mut respond: Respond, _: usize) {
+    let answer = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+    let mut stream = respond.send_response(answer, false).unwrap();
+    send(&mut stream, Bytes::from_static(b"\0\0\0\0\x03abc"), false).await;
+    if request.uri().path() == "/reset" {
+        // Behind what was said: a reset overtakes what still waits.
+        tokio::time::sleep(crate::kit::http2::MOMENT).await;
+        stream.send_reset(h2::Reason::INTERNAL_ERROR);
+    }
+    let _ = std::future::poll_fn(|cx| stream.poll_reset(cx)).await;
+}
+
+fn a_call_that_is_cut_short_is_told_why_in_trailers() {
+    let origin = Http2Origin::serving(say_one);
+    let patience = "timeout: {connect: 5, send: 5, read: 0.3}";
+    let gateway = before(&[&origin], &format!(", {patience}")).cores(1).start();
+    let mut client = Http2::to(&gateway);
+    let told = |client: &mut Http2, path: &str| {
+        let answer = client.ask(call(path), b"").unwrap_or_else(|error| panic!("{path}: {error}"));
+        answer.expect(200, "\0\0\0\0\x03abc");
+        assert!(answer.trailer("grpc-message").is_some_and(|message| !message.is_empty()), "{path}");
+        answer.trailer("grpc-status").unwrap_or("none").to_owned()
+    };
+    assert_eq!(told(&mut client, "/reset"), "14");
+    assert_eq!(gateway.reason("/reset"), "upstream_closed");
+    assert_eq!(told(&mut client, "/silent"), "4");
+    assert_eq!(gateway.reason("/silent"), "upstream_read_timeout");
+    // Who does not speak gRPC could take what came for whole.
+    let error = client.ask(post("/reset"), b"").expect_err("cut short");
+    assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR), "{error}");
+    // The connection to the node breaks.
+    let gateway = before(&[&origin], "").cores(1).start();
+    Http2::to(&gateway).run(async |sender| {
+        let (answer, _) = sender.ready().await.unwrap().send_request(call("/break"), true).unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        assert!(take(&mut body).await.is_some());
+        drop(origin);
+        assert!(take(&mut body).await.is_none(), "an end in good order");
+        assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "14");
+    });
+    assert_eq!(gateway.reason("/break"), "upstream_closed");
 }
 
 fn a_node_over_tls_is_verified() {

@@ -14,6 +14,7 @@ on_both_drivers!(
     a_stream_is_passed_on_as_it_comes,
     a_message_in_text_does_not_wait_for_the_next,
     whatever_goes_wrong_is_a_status,
+    an_answer_that_is_cut_short_ends_with_a_status,
     other_requests_are_told_what_is_spoken,
     a_client_of_http_2_is_answered_alike,
     a_large_body_passes_in_both_forms,
@@ -227,6 +228,29 @@ fn whatever_goes_wrong_is_a_status() {
     }
     let silent = call(&gateway, "/silent/a.B/C", BINARY, b"");
     assert!(parsed(&silent.body).1.contains("upstream grpc status not received"));
+}
+
+fn an_answer_that_is_cut_short_ends_with_a_status() {
+    let origin = Http2Origin::serving(|_, mut respond: Respond, _| async move {
+        let answer = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        let mut stream = respond.send_response(answer, false).unwrap();
+        send(&mut stream, Bytes::from_static(b"\0\0\0\0\x03abc"), false).await;
+        // Behind what was said: a reset overtakes what still waits.
+        tokio::time::sleep(crate::kit::http2::MOMENT).await;
+        stream.send_reset(h2::Reason::INTERNAL_ERROR);
+    });
+    let gateway = before(&origin).start();
+    for kind in [BINARY, TEXT] {
+        let answer = call(&gateway, "/web/a.B/C", kind, b"\0\0\0\0\0");
+        let (messages, trailers) = parsed(&body_of(&answer, kind));
+        assert!(answer.whole && messages == [b"abc"], "{kind}: {answer:?}");
+        assert_eq!(trailers, "grpc-status:14\r\ngrpc-message:the answer was cut short\r\n");
+    }
+    let mut request = post("/web/a.B/C");
+    request.headers_mut().insert("content-type", BINARY.parse().unwrap());
+    let answer = Http2::to(&gateway).ask(request, b"\0\0\0\0\0").unwrap();
+    assert!(parsed(&answer.body).1.starts_with("grpc-status:14\r\n"), "{}", answer.text());
+    assert_eq!(gateway.reason("/web/a.B/C"), "upstream_closed");
 }
 
 fn other_requests_are_told_what_is_spoken() {

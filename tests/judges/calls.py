@@ -104,6 +104,19 @@ def grpc_cancels(channel):
         assert ask(b'%d' % at, timeout=PATIENCE) == b'%d' % at
 
 
+def grpc_cut_short(channel):
+    """A node that breaks off behind a message, and within one: what came is given, and the end is no success."""
+    wanted = {'BreakBehind': [grpc.StatusCode.UNAVAILABLE], 'BreakWithin': [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL]}
+    for method, codes in wanted.items():
+        answers = call(channel, 'unary_stream', method)(b'', timeout=PATIENCE)
+        assert next(answers) == b'abc'
+        try:
+            next(answers)
+            raise AssertionError('there is no other message')
+        except grpc.RpcError as error:
+            assert error.code() in codes, (method, error)
+
+
 def judge_grpc(plain, secure, trusted):
     """Names and cases: each has a channel of its own."""
     options = [('grpc.max_receive_message_length', 8 << 20)]
@@ -125,6 +138,7 @@ def judge_grpc(plain, secure, trusted):
     cases = [grpc_unary, grpc_many, grpc_large, grpc_compression, grpc_streams, grpc_statuses, grpc_cancels, grpc_ends]
     for case in cases:
         yield case.__name__, lambda case=case: in_clear(case)
+    yield grpc_cut_short.__name__, lambda: in_clear(grpc_cut_short)
     for case in cases[:-1]:
         yield f'{case.__name__}_over_tls', lambda case=case: over_tls(case)
     for case in cases[:-1]:

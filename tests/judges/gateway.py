@@ -37,6 +37,7 @@ def configure(folder, authority, nodes, listen):
             {'id': 'say', 'uri': '/say', 'plugins': transcode('Unary'), 'upstream': upstream(nodes['grpc'], scheme='grpc')},
             {'id': 'deny', 'uri': '/deny', 'plugins': transcode('Deny', show_status_in_body=True), 'upstream': upstream(nodes['grpc'], scheme='grpc')},
             {'id': 'grpcs', 'uri': '/judge.Judge/*', 'host': 'secure.test', 'upstream': upstream(nodes['grpcs'], scheme='grpcs')},
+            {'id': 'breaking', 'uri': '/judge.Judge/Break*', 'upstream': upstream(nodes['breaking'])},
             {'id': 'grpc', 'uri': '/judge.Judge/*', 'upstream': upstream(nodes['grpc'], scheme='grpc')},
             {'id': 'ws', 'uri': '/ws', 'enable_websocket': True, 'upstream': upstream(nodes['ws'])},
             {'id': 'page', 'uri': '/page/*', 'upstream': upstream(nodes['page'])},

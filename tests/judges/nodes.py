@@ -1,5 +1,6 @@
 """The nodes behind the gateway: servers of grpcio and of websockets, and the binary's own origin."""
 import asyncio
+import socketserver
 import subprocess
 import threading
 import time
@@ -92,6 +93,26 @@ def grpc_server(authority):
     ports = server.add_insecure_port('127.0.0.1:0'), server.add_secure_port('127.0.0.1:0', secure)
     server.start()
     return server, *ports
+
+
+class Breaking(socketserver.StreamRequestHandler):
+    """Says a message of gRPC, part of another where the path wants that, and breaks off."""
+
+    def handle(self):
+        path = self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass
+        said = b'\0\0\0\0\x03abc' + (b'\0\0\0\0\x03a' if b'Within' in path else b'')
+        head = b'HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nTransfer-Encoding: chunked\r\n\r\n'
+        self.wfile.write(head + b'%x\r\n%s\r\n' % (len(said), said))
+
+
+def start_breaking_node():
+    """Its port."""
+    server = socketserver.ThreadingTCPServer(('127.0.0.1', 0), Breaking)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_address[1]
 
 
 async def pieces():
