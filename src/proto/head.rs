@@ -75,6 +75,8 @@ pub struct HeaderList {
     added: Vec<u8>,
     lines: Vec<Line>,
     present: HeaderSet,
+    /// Of which there was one already when another came.
+    repeated: HeaderSet,
     overflowed: bool,
 }
 
@@ -86,6 +88,7 @@ impl HeaderList {
             added: Vec::new(),
             lines: Vec::new(),
             present: HeaderSet(0),
+            repeated: HeaderSet(0),
             overflowed: false,
         }
     }
@@ -96,6 +99,7 @@ impl HeaderList {
         self.added.clear();
         self.lines.clear();
         self.present = HeaderSet(0);
+        self.repeated = HeaderSet(0);
         self.overflowed = false;
     }
 
@@ -108,6 +112,7 @@ impl HeaderList {
     pub fn take_received(&mut self) -> Vec<u8> {
         self.lines.clear();
         self.present = HeaderSet(0);
+        self.repeated = HeaderSet(0);
         std::mem::take(&mut self.received)
     }
 
@@ -127,7 +132,7 @@ impl HeaderList {
 
     /// Notes a line of the received head. `plain`: it is written exactly `name: value\r\n`.
     pub fn push_received(&mut self, name: Span, value: Span, id: HeaderId, plain: bool) {
-        self.present.insert(id);
+        self.note(id);
         let home = if plain { Home::ReceivedPlain } else { Home::Received };
         self.lines.push(Line { name, value, id, home });
     }
@@ -179,6 +184,7 @@ impl HeaderList {
             }
         }
         self.present.0 &= !id.bit();
+        self.repeated.0 &= !id.bit();
         true
     }
 
@@ -217,6 +223,16 @@ impl HeaderList {
     /// Whether a line of the known name is there: one bit test.
     pub const fn has(&self, id: HeaderId) -> bool {
         self.present.contains(id)
+    }
+
+    /// Whether several lines of the known name are there: one bit test.
+    pub const fn is_repeated(&self, id: HeaderId) -> bool {
+        self.repeated.contains(id)
+    }
+
+    /// Whether several lines of any of the known names are there: one bit test.
+    pub const fn repeats_any(&self, set: HeaderSet) -> bool {
+        self.repeated.0 & set.0 & !1 != 0
     }
 
     /// Whether any of the known names is there: one bit test.
@@ -310,7 +326,7 @@ impl HeaderList {
 
     fn append(&mut self, id: HeaderId, name: &str, value: &[u8]) {
         if let Some(line) = self.store(id, name, value) {
-            self.present.insert(id);
+            self.note(id);
             self.lines.push(line);
         }
     }
@@ -333,6 +349,12 @@ impl HeaderList {
         if !placed {
             self.lines.push(stored);
         }
+        self.present.insert(id);
+        self.repeated.0 &= !id.bit();
+    }
+
+    const fn note(&mut self, id: HeaderId) {
+        self.repeated.0 |= self.present.0 & id.bit();
         self.present.insert(id);
     }
 
@@ -443,5 +465,19 @@ mod tests {
         assert!(!headers.has(HeaderId::Connection));
         headers.set_id(HeaderId::Connection, b"x");
         assert_eq!(headers.get_id(HeaderId::Connection), Some(b"x".as_slice()));
+    }
+
+    #[test]
+    fn a_name_is_repeated_while_several_lines_have_it() {
+        let mut headers = list("Host: a\r\nX: 1\r\nX: 2\r\nhost: a\r\n");
+        assert!(headers.is_repeated(HeaderId::Host) && !headers.is_repeated(HeaderId::Other));
+        assert!(!headers.repeats_any(HeaderSet::of(&[HeaderId::Other, HeaderId::Cookie])));
+        headers.set_id(HeaderId::Host, b"b");
+        assert!(!headers.is_repeated(HeaderId::Host));
+        headers.add_id(HeaderId::Host, b"c");
+        assert!(headers.repeats_any(HeaderSet::of(&[HeaderId::Cookie, HeaderId::Host])));
+        headers.remove_id(HeaderId::Host);
+        headers.add_id(HeaderId::Host, b"d");
+        assert!(!headers.is_repeated(HeaderId::Host));
     }
 }

@@ -78,6 +78,9 @@ const VOUCHING_OTHERS: [&str; 6] = [
 const IDENTITY_LIST: [HeaderId; 3] =
     [HeaderId::XConsumerUsername, HeaderId::XCredentialIdentifier, HeaderId::XConsumerCustomId];
 const IDENTITY: HeaderSet = HeaderSet::of(&IDENTITY_LIST);
+/// Headers that stand once or not at all (RFC 9110 5.3): of two, whoever is behind us may believe the other one. `Host` and
+/// what tells of the body are looked at with the framing.
+const SINGLE: HeaderSet = HeaderSet::of(&[HeaderId::Authorization, HeaderId::ContentType]);
 /// Proxies in a row that are walked to find a client.
 const HOPS_MAX: usize = 32;
 
@@ -97,6 +100,12 @@ pub fn body_ahead(ex: &mut Exchange) -> Result<BodyAhead, Refusal> {
     let line = ex.request.line;
     let headers = &ex.request.headers;
     let framing = framing::of_request(&line, headers)?;
+    if headers.repeats_any(SINGLE) {
+        let is_authorization = headers.is_repeated(HeaderId::Authorization);
+        let fault =
+            if is_authorization { HeadFault::AuthorizationRepeated } else { HeadFault::ContentTypeRepeated };
+        return Err(fault.into());
+    }
     // RFC 9110 10.1.1: an HTTP/1.0 client can not mean it.
     let awaits_continue = framing::expects_continue(headers)? && line.version == Version::Http11;
     if matches!(line.method, Method::Connect | Method::Trace) {

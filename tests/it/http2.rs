@@ -19,6 +19,7 @@ on_both_drivers!(
     a_websocket_passes_bytes_both_ways,
     a_page_is_not_taken_for_a_websocket,
     a_stream_given_up_is_given_up_behind,
+    what_may_stand_once_stands_once,
     an_answer_cut_short_resets_its_stream_and_no_other,
     a_stop_lets_streams_end_and_takes_no_more,
     a_connection_without_streams_is_told_to_go,
@@ -268,6 +269,24 @@ fn a_stream_given_up_is_given_up_behind() {
     origin.wait_ended(1);
     client.get("/next").expect(200, "hello");
     assert_eq!(gateway.metric("ringway_http2_connections"), Some(1.0));
+}
+
+fn what_may_stand_once_stands_once() {
+    let origin = Origin::replying("hello");
+    let gateway = Gateway::routing("/*", [&origin]).start();
+    let mut client = Http2::to(&gateway);
+    for (name, word) in
+        [("authorization", "authorization_repeated"), ("content-type", "content_type_repeated")]
+    {
+        let mut request = get(&format!("/{name}"));
+        for value in ["one", "other"] {
+            request.headers_mut().append(name, value.parse().unwrap());
+        }
+        assert_eq!(client.ask(request, b"").unwrap().status, 400, "{name}");
+        assert_eq!(gateway.reason(word), word);
+    }
+    client.get("/next").expect(200, "hello");
+    assert_eq!(origin.requests(), 1, "nobody saw the others");
 }
 
 fn an_answer_cut_short_resets_its_stream_and_no_other() {

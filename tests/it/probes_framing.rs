@@ -9,6 +9,7 @@ on_both_drivers!(
     two_framings_at_once_are_refused,
     a_length_is_plain_digits_and_comes_once,
     the_only_transfer_coding_is_chunked,
+    what_may_stand_once_stands_once,
     names_are_tokens_followed_by_their_colon,
     folded_and_broken_lines_are_refused,
     names_with_an_underscore_do_not_reach_the_origin_as_another,
@@ -118,6 +119,22 @@ fn the_only_transfer_coding_is_chunked() {
     }
     let old = format!("POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
     bed.refused("in HTTP/1.0", old, &[400]);
+    bed.verdict();
+}
+
+fn what_may_stand_once_stands_once() {
+    let mut bed = Bed::new();
+    let with = |lines: &str| post(&format!("{lines}\r\nContent-Length: 5"), "hello");
+    bed.served("one of each", with("Authorization: a\r\nContent-Type: text/plain"), has_body("hello"));
+    bed.served("lists in lines", with("Accept: a\r\nAccept: a\r\nX-Own: 1\r\nX-Own: 2"), has_body("hello"));
+    for lines in [
+        "Authorization: Basic YTph\r\nauthorization: Basic YjpiCg==",
+        "Authorization: same\r\nX-Between: 1\r\nAuthorization: same",
+        "Content-Type: text/plain\r\nContent-Type: application/json",
+        "content-type: text/plain\r\nCONTENT-TYPE:",
+    ] {
+        bed.refused(lines, with(lines), &[400]);
+    }
     bed.verdict();
 }
 

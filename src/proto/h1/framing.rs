@@ -39,10 +39,11 @@ pub enum Framing {
 /// The body of a request. Refuses a head that has not the one `Host` its version wants, too: what the host
 /// means is for [`crate::proto::uri::authority`].
 pub fn of_request(line: &RequestLine, headers: &HeaderList) -> Result<Framing, HeadFault> {
-    match (headers.all_id(HeaderId::Host).take(2).count(), line.version) {
-        (1, _) | (0, Version::Http10) => {}
-        (0, Version::Http11) => return Err(HeadFault::HostMissing),
-        (_, _) => return Err(HeadFault::HostRepeated),
+    if headers.is_repeated(HeaderId::Host) {
+        return Err(HeadFault::HostRepeated);
+    }
+    if !headers.has(HeaderId::Host) && line.version == Version::Http11 {
+        return Err(HeadFault::HostMissing);
     }
     Ok(stated(line.version, headers)?.unwrap_or(Framing::None))
 }

@@ -59,6 +59,8 @@ faults! {
     TooManyHeaders = 431 "too_many_headers",
     HostMissing = 400 "host_missing",
     HostRepeated = 400 "host_repeated",
+    AuthorizationRepeated = 400 "authorization_repeated",
+    ContentTypeRepeated = 400 "content_type_repeated",
     /// `Content-Length` is not one number of digits that fits 63 bits.
     LengthInvalid = 400 "length_invalid",
     LengthRepeated = 400 "length_repeated",
