@@ -47,6 +47,28 @@ pub fn read(der: &[u8]) -> Option<Certificate<'_>> {
     Some(Certificate { serial, issuer, subject, not_before, not_after, public_key })
 }
 
+/// The version of a list of revoked certificates (RFC 5280 5.1.2.1); `None`: it is none.
+pub fn list_version(der: &[u8]) -> Option<u8> {
+    let mut outer = Reader(der);
+    let mut fields = Reader(Reader(outer.take(SEQUENCE)?).take(SEQUENCE)?);
+    if !outer.0.is_empty() {
+        return None;
+    }
+    let version = match fields.0.first() {
+        Some(&INTEGER) => match fields.take(INTEGER)? {
+            [number] => number.checked_add(1)?,
+            _ => return None,
+        },
+        // The first one does not say it.
+        _ => 1,
+    };
+    // How it is signed, by whom, and when.
+    fields.take(SEQUENCE)?;
+    fields.take(SEQUENCE)?;
+    fields.time()?;
+    Some(version)
+}
+
 const OID: u8 = 0x06;
 const SET: u8 = 0x31;
 const BMP_STRING: u8 = 0x1e;

@@ -111,13 +111,20 @@ fn a_list_of_revoked_certificates_that_is_none_is_a_fault() {
     let dir = tempfile::tempdir().unwrap();
     let ca = fs::read_to_string(certs.path("ca.crt")).unwrap();
     let broken = "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n";
-    for (crl, expected) in
-        [("no PEM", "found none"), (ca.as_str(), "lists of revoked certificates only"), (broken, "crl: ")]
-    {
+    let (old, list) = (certs.revoking_as_of_old("ca", &[]), certs.revoking("ca", &[]));
+    let second = format!("{list}{old}");
+    for (crl, found) in [
+        ("no PEM", "found none"),
+        (ca.as_str(), "found CERTIFICATE as number 1"),
+        (broken, "found what is none as number 1"),
+        (second.as_str(), "found version 1 as number 2"),
+    ] {
         let mut ssl = asking(&certs, "m", "m.test");
         ssl["client"]["crl"] = json!(crl);
         fs::write(dir.path().join("r.yaml"), format!("{}\n#END\n", json!({"ssls": [ssl]}))).unwrap();
         let (code, said) = ringway(dir.path(), &["check", "--resources", "r.yaml"]);
-        assert!(code == 3 && said.contains("client") && said.contains(expected), "{code} {said}");
+        let expected =
+            "client.crl: expected lists of revoked certificates in PEM (X.509 CRL version 2, RFC 5280 5.1)";
+        assert!(code == 3 && said.contains(expected) && said.contains(found), "{code} {said}");
     }
 }

@@ -75,17 +75,31 @@ pub(crate) fn check_client(
     ca.chain(paths).collect()
 }
 
+/// What is expected of a list of revoked certificates.
+pub(super) const LIST_EXPECTED: &str =
+    "expected lists of revoked certificates in PEM (X.509 CRL version 2, RFC 5280 5.1)";
+
 /// What is wrong with lists of revoked certificates.
 fn lists_problem(text: &str) -> Option<String> {
     let blocks = match pem::read(text) {
         Ok(blocks) => blocks,
-        Err(why) => return Some(format!("expected a list of revoked certificates in PEM: {why}")),
+        Err(why) => return Some(format!("{LIST_EXPECTED}: {why}")),
     };
-    if let Some(other) = blocks.iter().find(|block| block.label != LIST) {
-        return Some(format!("expected lists of revoked certificates only, found {}", other.label));
+    for (at, block) in blocks.iter().enumerate() {
+        let number = at + 1;
+        if block.label != LIST {
+            return Some(format!("{LIST_EXPECTED}, found {} as number {number}", block.label));
+        }
+        // What else may be wrong is seen when rules are made of them.
+        match x509::list_version(&block.der) {
+            Some(2) => {}
+            Some(version) => {
+                return Some(format!("{LIST_EXPECTED}, found version {version} as number {number}"));
+            }
+            None => return Some(format!("{LIST_EXPECTED}, found what is none as number {number}")),
+        }
     }
-    // Whether each can be read is seen when rules are made of them.
-    blocks.is_empty().then(|| "expected a list of revoked certificates in PEM, found none".to_owned())
+    blocks.is_empty().then(|| format!("{LIST_EXPECTED}, found none"))
 }
 
 /// The certificates of a text, each readable; at least one.

@@ -18,7 +18,7 @@ use rustls::{
     SignatureScheme, SupportedProtocolVersion,
 };
 
-use super::check::validity;
+use super::check::{LIST_EXPECTED, validity};
 use super::identity::Identity;
 use super::tickets::Secrets;
 use crate::base::clock::UnixMs;
@@ -186,7 +186,7 @@ impl Forge {
         let versions = self.versions(ssl, lacks).map_err(at("ssl_protocols"))?;
         let client = match (&ssl.client, ca) {
             (Some(client), Some((ca, crl))) => {
-                Some(self.client_rules(client, ca, crl).map_err(at("client"))?)
+                Some(self.client_rules(client, ca, crl).map_err(|fault| vec![fault])?)
             }
             _ => None,
         };
@@ -262,22 +262,18 @@ impl Forge {
         client: &ClientCertificates,
         ca: &str,
         crl: Option<&str>,
-    ) -> Result<ClientRules, String> {
+    ) -> Result<ClientRules, ConfigError> {
+        let at = |field: &'static str| move |problem: String| ConfigError::at(field, problem);
         let mut roots = RootCertStore::empty();
-        for block in pem::read(ca)? {
-            roots.add(CertificateDer::from(block.der)).map_err(|error| format!("ca: {error}"))?;
+        for (number, block) in (1..).zip(pem::read(ca).map_err(at("client.ca"))?) {
+            roots.add(CertificateDer::from(block.der)).map_err(|error| {
+                let found = format!("found as number {number} one that can not be used: {error}");
+                ConfigError::at("client.ca", format!("expected certificates of authorities, {found}"))
+            })?;
         }
-        let blocks = crl.map(pem::read).transpose()?.unwrap_or_default();
-        let revoked = blocks.into_iter().map(|block| CertificateRevocationListDer::from(block.der));
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
-                .with_crls(revoked)
-                .allow_unknown_revocation_status()
-                .build()
-                .map_err(|error| match error {
-                    VerifierBuilderError::InvalidCrl(why) => format!("crl: {why:?}"),
-                    other => format!("ca: {other}"),
-                })?;
+        let lists = crl.map(pem::read).transpose().map_err(at("client.crl"))?.unwrap_or_default();
+        let lists = lists.into_iter().map(|block| CertificateRevocationListDer::from(block.der)).collect();
+        let verifier = self.verifier(&Arc::new(roots), lists)?;
         let free = client.skip_mtls_uri_regex.iter().flatten();
         let id_text = format!("{}\0{ca}\0{}", client.depth, crl.unwrap_or_default());
         Ok(ClientRules {
@@ -285,7 +281,31 @@ impl Forge {
             id_text: id_text.into(),
             verifier,
             depth: client.depth as usize,
-            free: RegexSet::new(free).map_err(|error| format!("skip_mtls_uri_regex: {error}"))?,
+            free: RegexSet::new(free)
+                .map_err(|error| ConfigError::at("client.skip_mtls_uri_regex", error.to_string()))?,
+        })
+    }
+
+    /// Who says whether a client's certificate is by one of those that vouch, and is not revoked.
+    fn verifier(
+        &self,
+        roots: &Arc<RootCertStore>,
+        lists: Vec<CertificateRevocationListDer<'static>>,
+    ) -> Result<Arc<dyn ClientCertVerifier>, ConfigError> {
+        let build = |lists: Vec<CertificateRevocationListDer<'static>>| {
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(&self.provider))
+                .with_crls(lists)
+                .allow_unknown_revocation_status()
+                .build()
+        };
+        build(lists.clone()).map_err(|error| match error {
+            VerifierBuilderError::InvalidCrl(why) => {
+                let fails = |list: &CertificateRevocationListDer<'static>| build(vec![list.clone()]).is_err();
+                let number = lists.iter().position(fails).map_or(1, |at| at + 1);
+                let found = format!("found as number {number} one that can not be read: {why:?}");
+                ConfigError::at("client.crl", format!("{LIST_EXPECTED}, {found}"))
+            }
+            other => ConfigError::at("client.ca", format!("expected certificates of authorities: {other}")),
         })
     }
 }

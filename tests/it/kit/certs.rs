@@ -118,12 +118,23 @@ impl Certs {
     /// A list in PEM of what an authority has revoked: the certificates of these keys.
     #[track_caller]
     pub(crate) fn revoking(&self, authority: &str, revoked: &[&str]) -> String {
+        self.list(authority, revoked, "crlnumber=")
+    }
+
+    /// The same in version 1 of such lists, which openssl writes where they have no number.
+    #[track_caller]
+    pub(crate) fn revoking_as_of_old(&self, authority: &str, revoked: &[&str]) -> String {
+        self.list(authority, revoked, "#")
+    }
+
+    #[track_caller]
+    fn list(&self, authority: &str, revoked: &[&str], number: &str) -> String {
         let (settings, index, list) = (self.path("ca.cnf"), self.path("index"), self.path("list"));
         fs::write(&index, "").unwrap();
         fs::write(self.path("crlnumber"), "01\n").unwrap();
         let folder = self.dir.path().display();
         let words = format!(
-            "[ca]\ndefault_ca=own\n[own]\ndatabase={folder}/index\ncrlnumber={folder}/crlnumber\n\
+            "[ca]\ndefault_ca=own\n[own]\ndatabase={folder}/index\n{number}{folder}/crlnumber\n\
              default_md=sha256\ndefault_crl_days=30\n"
         );
         fs::write(&settings, words).unwrap();
