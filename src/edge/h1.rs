@@ -227,7 +227,7 @@ async fn begin(hall: &Hall, connection: &mut Connection) -> Begun {
     let mut received = None;
     if spoken.is_proxied {
         match vouch::hear(hall, connection, spoken.is_tls).await {
-            Some(behind) => received = (!behind.is_empty()).then_some(behind),
+            Some(heard) => received = (!heard.behind.is_empty()).then_some(heard.behind),
             None => return Begun::Not(Next::Close),
         }
     }

@@ -14,7 +14,8 @@ use super::greet::{self, Follows, Greeted};
 use super::h1::Connection;
 use super::relay::{self, Patience, Side};
 use super::respond::Fault;
-use super::{Hall, View, access_log, health, vouch};
+use super::vouch::{self, Heard};
+use super::{Hall, View, access_log, health};
 use crate::exchange::{Exchange, Source};
 use crate::link::health::{Cell, Visit};
 use crate::plugin::{Phase, Verdict};
@@ -100,7 +101,7 @@ fn serve(hall: &Hall, connection: Box<Connection>, listener: SocketAddr) -> impl
 async fn meet(hall: &Hall, mut connection: Box<Connection>, listener: SocketAddr) -> Option<Pass<'_>> {
     let core = &hall.core;
     let received_at = core.now();
-    let early = begin(hall, &mut connection).await?;
+    let Heard { called, behind: early } = begin(hall, &mut connection).await?;
     let mut ex = core.exchange();
     ex.timing.received = received_at;
     ex.timing.received_at = core.wall(received_at);
@@ -109,6 +110,7 @@ async fn meet(hall: &Hall, mut connection: Box<Connection>, listener: SocketAddr
     ex.core = core.id;
     ex.stream.protocol = if connection.security.is_some() { "tls" } else { "tcp" };
     ex.stream.listener = Some(listener);
+    ex.stream.called = called;
     ex.stream.received = early;
     Some(Pass { hall, connection: Some(connection), ex })
 }
@@ -139,23 +141,25 @@ pub(super) fn finish(
     ex
 }
 
-/// Hears whose connection it is, and agrees on TLS, as far as either is spoken here. What came behind; `None`: nothing comes
-/// of it.
-async fn begin(hall: &Hall, connection: &mut Connection) -> Option<Vec<u8>> {
+/// Hears whose connection it is, and agrees on TLS, as far as either is spoken here. `None`: nothing comes of it.
+async fn begin(hall: &Hall, connection: &mut Connection) -> Option<Heard> {
     let core = &hall.core;
     let spoken = std::mem::take(&mut connection.awaits);
-    let mut received = Vec::new();
+    let mut heard = Heard { called: None, behind: Vec::new() };
     if spoken.is_proxied {
-        received = vouch::hear(hall, connection, spoken.is_tls).await?;
+        heard = vouch::hear(hall, connection, spoken.is_tls).await?;
     }
     if spoken.is_tls {
-        match greet::greet(hall, connection, received, Follows::Stream).await {
-            Greeted::Agreed => received = Vec::new(),
+        match greet::greet(hall, connection, std::mem::take(&mut heard.behind), Follows::Stream).await {
+            Greeted::Agreed => {}
             Greeted::InClear(_) | Greeted::Gone => return None,
         }
     }
     connection.socket.watch().disarm();
-    Some(if received.capacity() == 0 { core.buffers.small() } else { received })
+    if heard.behind.capacity() == 0 {
+        heard.behind = core.buffers.small();
+    }
+    Some(heard)
 }
 
 impl Pass<'_> {

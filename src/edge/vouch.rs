@@ -1,13 +1,23 @@
 //! A connection from a load balancer that passes bytes on begins with the word of whose it is.
 
+use std::net::SocketAddr;
+
 use super::Hall;
 use super::h1::Connection;
 use crate::base::address::{Shown, is_none};
 use crate::link::outbox::Level;
 use crate::proto::proxy_protocol::{self, HEADER_BYTES_MAX};
 
-/// Hears it, and takes the client for who it is said to be. What came behind it; `None`: nobody may be believed.
-pub(super) async fn hear(hall: &Hall, connection: &mut Connection, is_tls: bool) -> Option<Vec<u8>> {
+/// What was heard.
+pub(super) struct Heard {
+    /// What the client has called, if that was said.
+    pub(super) called: Option<SocketAddr>,
+    /// What came behind.
+    pub(super) behind: Vec<u8>,
+}
+
+/// Hears it, and takes the client for who it is said to be. `None`: nobody may be believed.
+pub(super) async fn hear(hall: &Hall, connection: &mut Connection, is_tls: bool) -> Option<Heard> {
     let core = &hall.core;
     let balancer = connection.client.peer;
     let refuse = |why: &str| {
@@ -33,7 +43,9 @@ pub(super) async fn hear(hall: &Hall, connection: &mut Connection, is_tls: bool)
         }
     };
     // Of a Unix socket the kernel tells us, and nobody else.
-    if let Some(client) = header.client.filter(|client| !is_none(client.ip())) {
+    let client = header.client.filter(|client| !is_none(client.ip()));
+    let called = header.called.filter(|_| client.is_some());
+    if let Some(client) = client {
         connection.client.peer = client;
         (connection.client.ip, connection.client.port) = (client.ip().to_canonical(), client.port());
     }
@@ -41,5 +53,5 @@ pub(super) async fn hear(hall: &Hall, connection: &mut Connection, is_tls: bool)
     if received.is_empty() && !is_tls {
         core.buffers.give_back(std::mem::take(&mut received));
     }
-    Some(received)
+    Some(Heard { called, behind: received })
 }

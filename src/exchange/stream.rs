@@ -15,6 +15,8 @@ pub struct Passing {
     pub protocol: &'static str,
     /// Where it came in, as it is listened at.
     pub listener: Option<SocketAddr>,
+    /// What the client has called, where a load balancer says so; else it is our end of the connection.
+    pub called: Option<SocketAddr>,
     /// What the client has said that nobody has passed on yet; plugins look at it before the stream goes on.
     pub received: Vec<u8>,
     /// A plugin can not decide before more of it has come: then its gate is asked again.
@@ -65,6 +67,7 @@ impl Passing {
         Self {
             protocol: "",
             listener: None,
+            called: None,
             received: Vec::new(),
             wants_more: false,
             server_name: String::new(),
@@ -80,6 +83,7 @@ impl Passing {
     fn clear(&mut self) {
         self.protocol = "";
         self.listener = None;
+        self.called = None;
         self.received = Vec::new();
         self.wants_more = false;
         self.server_name.clear();

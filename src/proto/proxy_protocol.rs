@@ -1,7 +1,7 @@
 //! The header by which a load balancer that passes bytes on says for whom: HAProxy's PROXY protocol, versions 1 and 2. It
 //! stands before everything else, TLS included.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::base::address;
 
@@ -21,6 +21,8 @@ pub const HEADER_BYTES_MAX: usize = 4096;
 pub struct Header {
     /// Whose connection it is; `None`: the sender's own, such as a check of whether we are there.
     pub client: Option<SocketAddr>,
+    /// What that one has called; there where `client` is.
+    pub called: Option<SocketAddr>,
     /// Its bytes.
     pub len: usize,
 }
@@ -34,11 +36,11 @@ pub enum Version {
     Binary,
 }
 
-/// Appends the header that says whose connection it is, and where it came in; of who has no address, that nothing is known. Addresses of two families are both told in the
+/// Appends the header that says whose connection it is, and what was called; of who has no address, that nothing is known. Addresses of two families are both told in the
 /// form of IPv6.
-pub fn write(version: Version, client: SocketAddr, local: SocketAddr, out: &mut Vec<u8>) {
+pub fn write(version: Version, client: SocketAddr, called: SocketAddr, out: &mut Vec<u8>) {
     use std::io::Write as _;
-    let (from, to) = (client.ip().to_canonical(), local.ip().to_canonical());
+    let (from, to) = (client.ip().to_canonical(), called.ip().to_canonical());
     if address::is_none(from) {
         let unknown: [&[u8]; 2] = match version {
             Version::Text => [b"PROXY UNKNOWN\r\n", b""],
@@ -46,7 +48,7 @@ pub fn write(version: Version, client: SocketAddr, local: SocketAddr, out: &mut 
         };
         return out.extend_from_slice(&unknown.concat());
     }
-    let (from_port, to_port) = (client.port(), local.port());
+    let (from_port, to_port) = (client.port(), called.port());
     let of_four = from.is_ipv4() && to.is_ipv4();
     let wide = |ip: IpAddr| match ip {
         IpAddr::V4(ip) if !of_four => IpAddr::V6(ip.to_ipv6_mapped()),
@@ -99,7 +101,7 @@ fn line(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
     let mut words = text.split(' ');
     let family = words.next().unwrap_or_default();
     if family == "UNKNOWN" {
-        return Ok(Some(Header { client: None, len }));
+        return Ok(Some(Header { client: None, called: None, len }));
     }
     let [from, to, from_port, to_port] = std::array::from_fn(|_| words.next().unwrap_or_default());
     if words.next().is_some() {
@@ -119,9 +121,8 @@ fn line(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
         word.parse::<u16>().ok().filter(|_| is_plain).ok_or(NoHeader)
     };
     let client = SocketAddr::new(address(from)?, port(from_port)?);
-    address(to)?;
-    port(to_port)?;
-    Ok(Some(Header { client: Some(client), len }))
+    let called = SocketAddr::new(address(to)?, port(to_port)?);
+    Ok(Some(Header { client: Some(client), called: Some(called), len }))
 }
 
 /// Version 2: fixed fields, addresses, and remarks, which are passed over.
@@ -137,29 +138,30 @@ fn binary(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
         1 => true,
         _ => return Err(NoHeader),
     };
-    let port = |at: usize| u16::from_be_bytes([addresses[at], addresses[at + 1]]);
-    let client = match (is_proxied, family) {
+    let ends = match (is_proxied, family) {
         (false, _) => None,
         // TCP, or what says it is, over IPv4 and IPv6.
-        (true, 0x11) => {
-            let parts: [u8; 4] = addresses.get(..4).and_then(|ip| ip.try_into().ok()).ok_or(NoHeader)?;
-            if addresses.len() < 12 {
-                return Err(NoHeader);
-            }
-            Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::from(parts)), port(8)))
-        }
-        (true, 0x21) => {
-            let parts: [u8; 16] = addresses.get(..16).and_then(|ip| ip.try_into().ok()).ok_or(NoHeader)?;
-            if addresses.len() < 36 {
-                return Err(NoHeader);
-            }
-            Some(SocketAddr::new(IpAddr::V6(Ipv6Addr::from(parts)), port(32)))
-        }
+        (true, 0x11) => Some(ends::<4>(addresses)?),
+        (true, 0x21) => Some(ends::<16>(addresses)?),
         // Nobody knows whose, or it came over a Unix socket.
         (true, 0x00 | 0x31) => None,
         _ => return Err(NoHeader),
     };
-    Ok(Some(Header { client, len }))
+    let (client, called) = ends.unzip();
+    Ok(Some(Header { client, called, len }))
+}
+
+/// Whose connection it is and what was called, in addresses of so many bytes.
+fn ends<const BYTES: usize>(addresses: &[u8]) -> Result<(SocketAddr, SocketAddr), NoHeader>
+where
+    IpAddr: From<[u8; BYTES]>,
+{
+    let (from, rest) = addresses.split_first_chunk::<BYTES>().ok_or(NoHeader)?;
+    let (to, rest) = rest.split_first_chunk::<BYTES>().ok_or(NoHeader)?;
+    let (from_port, rest) = rest.split_first_chunk().ok_or(NoHeader)?;
+    let (to_port, _) = rest.split_first_chunk().ok_or(NoHeader)?;
+    let at = |ip: &[u8; BYTES], port: &[u8; 2]| SocketAddr::new((*ip).into(), u16::from_be_bytes(*port));
+    Ok((at(from, from_port), at(to, to_port)))
 }
 
 #[cfg(test)]
@@ -196,18 +198,18 @@ mod tests {
     #[test]
     fn what_is_written_is_read_as_it_was() {
         let at = |text: &str| -> SocketAddr { text.parse().expect("an address") };
-        for (client, local, expected) in [
-            ("192.0.2.7:1234", "10.0.0.1:443", "192.0.2.7:1234"),
-            ("[2001:db8::7]:1", "[::1]:65535", "[2001:db8::7]:1"),
-            ("[::ffff:192.0.2.7]:9", "10.0.0.1:443", "192.0.2.7:9"),
-            ("192.0.2.7:9", "[::1]:443", "[::ffff:192.0.2.7]:9"),
+        for (client, called, expected, also) in [
+            ("192.0.2.7:1234", "10.0.0.1:443", "192.0.2.7:1234", "10.0.0.1:443"),
+            ("[2001:db8::7]:1", "[::1]:65535", "[2001:db8::7]:1", "[::1]:65535"),
+            ("[::ffff:192.0.2.7]:9", "10.0.0.1:443", "192.0.2.7:9", "10.0.0.1:443"),
+            ("192.0.2.7:9", "[::1]:443", "[::ffff:192.0.2.7]:9", "[::1]:443"),
         ] {
             for version in [Version::Text, Version::Binary] {
                 let mut bytes = Vec::new();
-                write(version, at(client), at(local), &mut bytes);
+                write(version, at(client), at(called), &mut bytes);
                 let len = bytes.len();
                 bytes.extend_from_slice(b"more");
-                let expected = Header { client: Some(at(expected)), len };
+                let expected = Header { client: Some(at(expected)), called: Some(at(also)), len };
                 assert_eq!(read(&bytes), Ok(Some(expected)), "{version:?} {client}");
             }
         }
@@ -218,12 +220,9 @@ mod tests {
         for (header, client) in samples() {
             let client = client.map(|text| text.parse().expect("an address"));
             let whole = [header.as_slice(), b"GET / HTTP/1.1\r\n"].concat();
-            assert_eq!(
-                read(&whole),
-                Ok(Some(Header { client, len: header.len() })),
-                "{}",
-                whole.escape_ascii()
-            );
+            let found = read(&whole).expect("a header").expect("all of it");
+            assert_eq!((found.client, found.len), (client, header.len()), "{}", whole.escape_ascii());
+            assert_eq!(found.called.is_some(), client.is_some(), "{}", whole.escape_ascii());
             for at in 0..header.len() {
                 assert_eq!(read(&header[..at]), Ok(None), "{} cut at {at}", header.escape_ascii());
             }

@@ -11,6 +11,7 @@ on_both_drivers!(
     a_stranger_is_not_believed,
     a_load_balancer_asks_for_itself,
     a_slow_header_is_cut_off,
+    a_node_is_told_what_the_load_balancer_has_said,
 );
 
 const ONE: &str = "PROXY TCP4 192.0.2.7 10.0.0.1 54321 443\r\n";
@@ -120,4 +121,37 @@ fn a_slow_header_is_cut_off() {
     let gateway = believing(&origin).settings("limits: {head_timeout: 0.3}").start();
     let (said, ended) = Raw::connect(gateway.proxied_address(false)).send("PROXY TCP4 192.0.2.7").rest();
     assert!(said.is_empty() && ended != Ended::Open);
+}
+
+fn a_node_is_told_what_the_load_balancer_has_said() {
+    const SIX: &[u8] = b"PROXY TCP6 2001:db8::7 2001:db8::1 54321 443\r\n";
+    for (version, told) in [(1, ONE.as_bytes()), (2, TWO), (1, SIX)] {
+        let origin = super::streams::echo();
+        let upstream = format!("{{nodes: {{ORIGIN: 1}}, proxy_protocol: {version}}}");
+        let objects = format!("stream_routes: [{{id: s, upstream: {upstream}}}]");
+        let gateway = Gateway::resources(&objects, &[("ORIGIN", &origin)])
+            .settings("stream_proxy: {tcp: [{address: 127.0.0.1, port: 0, proxy_protocol: true}]}")
+            .settings("proxy_protocol: {from: [127.0.0.1]}")
+            .start();
+        // Either version becomes what the node wants.
+        for heard in if told == SIX { [SIX; 2] } else { [ONE.as_bytes(), TWO] } {
+            let mut raw = Raw::connect(gateway.stream_address("proxied_tcp"));
+            raw.send(heard).send("hello").finish();
+            assert_eq!(
+                raw.rest().0.escape_ascii().to_string(),
+                [told, b"hello"].concat().escape_ascii().to_string()
+            );
+        }
+        // Of its own connection the balancer says nothing: then it is what it called.
+        let mut raw = Raw::connect(gateway.stream_address("proxied_tcp"));
+        raw.send("PROXY UNKNOWN\r\nhello").finish();
+        let port = gateway.stream_address("proxied_tcp").port();
+        let said = raw.rest().0;
+        let own = if version == 1 {
+            format!(" {port}\r\nhello").into_bytes()
+        } else {
+            [&port.to_be_bytes()[..], b"hello"].concat()
+        };
+        assert!(said.ends_with(&own), "{}", said.escape_ascii());
+    }
 }

@@ -29,7 +29,8 @@ impl Pass<'_> {
         let mut first = Vec::new();
         if let Some(version) = upstream.proxy_protocol {
             let client = SocketAddr::new(self.ex.client.ip, self.ex.client.port);
-            proxy_protocol::write(version, client, self.ex.client.local, &mut first);
+            let called = self.ex.stream.called.unwrap_or(self.ex.client.local);
+            proxy_protocol::write(version, client, called, &mut first);
         }
         let mut last = Fault::NoNodes;
         loop {
