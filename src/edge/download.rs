@@ -1,11 +1,13 @@
 //! What comes from an upstream: the head of its answer, and the body without its frame.
 
 use std::cell::Cell;
+use std::io;
 
 use super::pipeline::Run;
 use super::proxy::Plan;
 use super::respond::Fault;
 use super::upload::PIECE_TAIL;
+use crate::link::outbox::Level;
 use crate::proto::h1::chunked::Decoder;
 use crate::proto::h1::framing::{self, Framing};
 use crate::proto::h1::parse::{self, Parsed};
@@ -13,6 +15,7 @@ use crate::proto::head::{HeaderId, Version};
 use crate::runtime::Core;
 use crate::runtime::pool::Leased;
 use crate::runtime::socket::Net;
+use crate::runtime::tls;
 
 /// Room before a received head, so that a longer one fits in its place. Enough for what the gateway and a plugin or two
 /// add; a head that grows by more is sent alone. Not more, because it is written over for each answer.
@@ -147,10 +150,22 @@ impl Run<'_> {
                 return Err(if begun && !leased.socket.watch().fired() {
                     Fault::BadResponse
                 } else {
-                    silence(leased)
+                    self.objection(plan, leased, received.err()).unwrap_or_else(|| silence(leased))
                 });
             }
         }
+    }
+
+    /// What a node that has said nothing yet has against our certificate, if that is why it does not answer. It has looked at no
+    /// request.
+    fn objection(&self, plan: &Plan<'_>, leased: &Leased, error: Option<io::Error>) -> Option<Fault> {
+        let alert = error.as_ref().and_then(tls::objection).filter(|_| leased.requests == 1)?;
+        self.hall.core.stats.upstream_tls_errors.add(1);
+        let node = plan.upstream.nodes[plan.served.get()].address;
+        self.hall.note_seldom(Level::Warn, || {
+            format!("no TLS with a node at {node}: it ends the handshake with the alert {alert}, about our certificate")
+        });
+        Some(Fault::TlsRefused)
     }
 
     /// Passes an interim response on, whose lines are in the exchange: to clients that can read one, `100` only to those that

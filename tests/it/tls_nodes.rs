@@ -7,6 +7,7 @@ use crate::kit::{Caller, Certs, Conn, Gateway, Origin, Setup, as_node, reply};
 on_both_drivers!(
     a_node_is_believed_by_its_certificate_alone,
     a_node_is_shown_our_certificate,
+    what_a_node_has_against_our_certificate_is_told,
     a_connection_to_a_node_is_used_again,
     connections_under_two_names_are_two,
     a_node_that_ends_without_a_word_has_not_said_all,
@@ -96,6 +97,29 @@ fn a_node_is_shown_our_certificate() {
     let ssls = json!({"ssls": [{"id": "mine", "type": "client", "cert": cert, "key": key}]}).to_string();
     let gateway = asking(&certs, [&strict]).objects(&ssls).with("tls: {client_cert_id: mine}").start();
     gateway.get("/x").expect(200, "GET /x");
+}
+
+fn what_a_node_has_against_our_certificate_is_told() {
+    let certs = certs();
+    certs.issued("other", "stranger", "DNS:client.test");
+    let strict = Origin::serving_over(as_node(&certs, "node", Some("ca")), |conn| {
+        let _ = conn.wire().shake();
+        naming(conn);
+    });
+    let read = |file: &str| std::fs::read_to_string(certs.path(file)).unwrap();
+    let stranger = json!({"tls": {"client_cert": read("stranger.crt"), "client_key": read("stranger")}});
+    for (own, alert) in [("{}", "certificate_required"), (&stranger.to_string(), "decrypt_error")] {
+        let gateway = asking(&certs, [&strict]).with(own).start();
+        for (method, body) in [("GET", &b""[..]), ("POST", b"hello")] {
+            let path = format!("/{method}");
+            let answer = gateway.request(method, &path, &[], body);
+            answer.expect_status(502);
+            assert!(answer.header("proxy-status").is_some_and(|it| it.contains("tls_certificate_error")));
+            assert_eq!(gateway.reason(&path), "upstream_tls_failed");
+        }
+        gateway.wait_said(&["no TLS with a node at 127.0.0.1:", alert]);
+    }
+    assert_eq!(strict.requests(), 0);
 }
 
 fn a_connection_to_a_node_is_used_again() {

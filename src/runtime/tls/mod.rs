@@ -115,7 +115,13 @@ impl Tls {
 }
 
 fn broken(fault: Fault) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, fault.to_string())
+    io::Error::new(io::ErrorKind::InvalidData, fault)
+}
+
+/// What the other side has against our certificate, by the name of its alert, where that is why nothing more came. Since TLS 1.3
+/// it says so only when our side of the handshake is over.
+pub fn objection(error: &io::Error) -> Option<&'static str> {
+    error.get_ref()?.downcast_ref::<Fault>()?.objection()
 }
 
 /// The other side has left without saying so: what it sent may be cut short.

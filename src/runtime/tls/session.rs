@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
-use rustls::{ClientConfig, CommonState, ServerConfig};
+use rustls::{AlertDescription, ClientConfig, CommonState, ServerConfig};
 
 use super::conversation::{Conversation, Plain, Turn, Wish};
 use super::stock::{self, Stock};
@@ -44,6 +44,27 @@ impl std::fmt::Display for Fault {
             Self::Fragmented => f.write_str("a message in pieces after the handshake"),
             Self::TooLong => f.write_str("a message that is too long"),
         }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl Fault {
+    /// What the other side has against the certificate that we have shown, or not shown, by the name of its alert (RFC 8446 6.2).
+    pub(super) const fn objection(&self) -> Option<&'static str> {
+        let Self::Tls(rustls::Error::AlertReceived(alert)) = self else { return None };
+        Some(match alert {
+            AlertDescription::AccessDenied => "access_denied",
+            AlertDescription::BadCertificate => "bad_certificate",
+            AlertDescription::CertificateExpired => "certificate_expired",
+            AlertDescription::CertificateRequired => "certificate_required",
+            AlertDescription::CertificateRevoked => "certificate_revoked",
+            AlertDescription::CertificateUnknown => "certificate_unknown",
+            AlertDescription::DecryptError => "decrypt_error",
+            AlertDescription::UnknownCA => "unknown_ca",
+            AlertDescription::UnsupportedCertificate => "unsupported_certificate",
+            _ => return None,
+        })
     }
 }
 
