@@ -1,4 +1,4 @@
-//! What clients are shown: `/v1/certificates` of the control API tells until when, and what is awaited; the log warns in time.
+//! What clients and nodes are shown: `/v1/certificates` of the control API tells until when, and what is awaited; the log warns in time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use super::Control;
 use super::board::Board;
 use super::log::{self, Level};
 use crate::base::clock::{self, Moment, UnixMs};
+use crate::snapshot::CertificateEnd;
 
 /// Between two looks at when certificates end.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -18,17 +19,21 @@ const SOON_SECONDS: i64 = 14 * DAY_SECONDS;
 const AGAIN_SECONDS: i64 = DAY_SECONDS;
 const DAY_SECONDS: i64 = 24 * 60 * 60;
 
-/// Every certificate for clients, by id of its ssl.
+/// Every certificate that is shown, by id of its ssl.
 pub(super) fn all(board: &Board) -> Value {
     let mut told: BTreeMap<String, Value> = board
         .certificates()
         .ends()
-        .map(|(id, end)| (id.to_owned(), json!({"ssl": id, "not_after": end, "is_shown": true})))
+        .map(|end| {
+            let told =
+                json!({"ssl": end.ssl, "type": end.kind(), "not_after": end.not_after, "is_shown": true});
+            (end.ssl.to_owned(), told)
+        })
         .collect();
     for (ssl, acme) in board.acme().map(|sight| sight.all()).unwrap_or_default() {
         let entry = told
             .entry(ssl.clone())
-            .or_insert_with(|| json!({"ssl": ssl, "not_after": null, "is_shown": false}));
+            .or_insert_with(|| json!({"ssl": ssl, "type": "server", "not_after": null, "is_shown": false}));
         entry["acme"] = acme;
     }
     told.into_values().collect()
@@ -47,13 +52,14 @@ impl Ends {
     /// What is to be told at a time, in seconds since 1970. Of the `renewed`, which look after themselves, only what is over.
     fn due<'a>(
         &mut self,
-        ends: impl Iterator<Item = (&'a str, i64)>,
+        ends: impl Iterator<Item = CertificateEnd<'a>>,
         renewed: &BTreeSet<String>,
         now: i64,
     ) -> Vec<(Level, String)> {
         let mut still = BTreeMap::new();
         let mut lines = Vec::new();
-        for (id, end) in ends {
+        for shown in ends {
+            let (id, end) = (shown.ssl, shown.not_after);
             let is_over = end <= now;
             if !is_over && (renewed.contains(id) || end - now > SOON_SECONDS) {
                 continue;
@@ -63,7 +69,7 @@ impl Ends {
                 (*told, *was_over) == (end, is_over) && now - at < AGAIN_SECONDS
             });
             if known.is_none() {
-                lines.push(line(id, end, is_over));
+                lines.push(line(shown, is_over));
             }
             still.insert(id.to_owned(), known.unwrap_or((end, is_over, now)));
         }
@@ -72,12 +78,14 @@ impl Ends {
     }
 }
 
-fn line(id: &str, end: i64, is_over: bool) -> (Level, String) {
+fn line(shown: CertificateEnd<'_>, is_over: bool) -> (Level, String) {
+    let CertificateEnd { ssl: id, not_after: end, to_nodes } = shown;
     let mut date = Vec::new();
     clock::write_rfc3339(&mut date, UnixMs::try_from(end).unwrap_or(0) * 1000);
     let date = String::from_utf8_lossy(&date);
     if is_over {
-        (Level::Error, format!("ssls/{id}: its certificate has expired at {date}: clients refuse it"))
+        let who = if to_nodes { "nodes that ask for it" } else { "clients" };
+        (Level::Error, format!("ssls/{id}: its certificate has expired at {date}: {who} refuse it"))
     } else {
         (Level::Warn, format!("ssls/{id}: its certificate expires at {date}"))
     }
@@ -109,7 +117,12 @@ mod tests {
         let mut ends = Ends::default();
         let renewed = BTreeSet::from(["own".to_owned()]);
         let mut told = |all: &[(&str, i64)], now: i64| -> Vec<String> {
-            ends.due(all.iter().copied(), &renewed, now).into_iter().map(|(_, line)| line).collect()
+            let all = all.iter().map(|&(ssl, not_after)| CertificateEnd {
+                ssl,
+                not_after,
+                to_nodes: ssl == "client",
+            });
+            ends.due(all, &renewed, now).into_iter().map(|(_, line)| line).collect()
         };
         let end = 100 * DAY_SECONDS;
         let all = [("a", end), ("own", end)];
@@ -125,5 +138,7 @@ mod tests {
         assert!(told(&all, end + 1).is_empty());
         assert!(told(&[("a", end + 1000 * DAY_SECONDS)], end + 2).is_empty(), "renewed");
         assert_eq!(told(&[("a", end)], end + 3), over[..1], "and another again");
+        let to_nodes = told(&[("client", end)], end + 4);
+        assert!(to_nodes[0].ends_with("nodes that ask for it refuse it"), "{to_nodes:?}");
     }
 }

@@ -50,7 +50,7 @@ pub use sticky::Sticky;
 pub use streams::{StreamQuery, StreamRoute, Streams};
 pub use throttle::Throttle;
 pub(crate) use tls::check_pair;
-pub use tls::{Anyone, Certificates, NodeTls, ReadRoots, ServerRules, validity};
+pub use tls::{Anyone, CertificateEnd, Certificates, NodeTls, ReadRoots, ServerRules, validity};
 pub use upstream::{HashKey, Node, PassHost, SlowStart, Timeouts, Upstream};
 pub use upstreams::Upstreams;
 

@@ -8,6 +8,7 @@ on_both_drivers!(
     a_node_is_believed_by_its_certificate_alone,
     a_node_is_shown_our_certificate,
     what_a_node_has_against_our_certificate_is_told,
+    until_when_nodes_believe_us_is_told,
     a_connection_to_a_node_is_used_again,
     connections_under_two_names_are_two,
     a_node_that_ends_without_a_word_has_not_said_all,
@@ -120,6 +121,19 @@ fn what_a_node_has_against_our_certificate_is_told() {
         gateway.wait_said(&["no TLS with a node at 127.0.0.1:", alert]);
     }
     assert_eq!(strict.requests(), 0);
+}
+
+fn until_when_nodes_believe_us_is_told() {
+    let (certs, origin) = (certs(), Origin::replying("hello"));
+    let read = |file: &str| std::fs::read_to_string(certs.path(file)).unwrap();
+    let own = json!({"id": "mine", "type": "client", "cert": read("client.crt"), "key": read("client")});
+    let objects = json!({"ssls": [own]}).to_string();
+    let gateway = Gateway::routing("/*", [&origin]).objects(&objects).start();
+    let told = gateway.control("GET", "/v1/certificates").expect_status(200).json();
+    assert_eq!((&told[0]["ssl"], &told[0]["type"]), (&json!("mine"), &json!("client")), "{told}");
+    let name = "ringway_certificate_not_after_seconds{ssl=\"mine\",type=\"client\"";
+    assert_eq!(gateway.metric(name), told[0]["not_after"].as_f64());
+    gateway.reload_until("routes: []", &[], |gateway| gateway.metric(name).is_none());
 }
 
 fn a_connection_to_a_node_is_used_again() {

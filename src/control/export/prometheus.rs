@@ -247,14 +247,15 @@ fn certificates(page: &mut Page, board: &Board) {
     if ends.is_empty() {
         return;
     }
-    ends.sort_unstable_by_key(|(_, end)| *end);
+    ends.sort_unstable_by_key(|end| end.not_after);
     let mut family = page.family(
         "ringway_certificate_not_after_seconds",
         Kind::Gauge,
-        "Until when a certificate that is shown to clients holds, in seconds since 1970",
+        "Until when a certificate that is shown to clients, or to nodes (type client), holds, in seconds since 1970",
     );
-    for (id, end) in ends.into_iter().take(CERTIFICATES_MAX) {
-        family.sample(&format!("ssl=\"{}\"", escaped(id)), end);
+    for end in ends.into_iter().take(CERTIFICATES_MAX) {
+        let labels = format!("ssl=\"{}\",type=\"{}\"", escaped(end.ssl), end.kind());
+        family.sample(&labels, end.not_after);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::model::schema::check;
 use crate::model::ssl::Purpose;
 use crate::model::{ConfigError, Kind, Ssl};
 use crate::snapshot::merge::Mounts;
-use crate::snapshot::tls::{Identity, Pair, check_client, check_pair};
+use crate::snapshot::tls::{Identity, Pair, check_client, check_pair, validity};
 
 impl Work<'_> {
     /// A configuration with what its references stand for. Without it all that is wrong besides, and each reference
@@ -129,6 +129,8 @@ impl Work<'_> {
                 let identity = Identity::of(self.forge.provider(), cert, key)
                     .map_err(|problem| vec![ConfigError::at("key", problem)])?;
                 self.parts.identities.insert_mut(id.into(), Arc::new(identity));
+                let not_after = validity(cert).map_or(i64::MAX, |(_, end)| end);
+                self.parts.certificates.put_for_nodes(id, not_after);
             }
             Purpose::Server => {
                 let mut lacks = Vec::new();

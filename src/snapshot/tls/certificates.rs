@@ -20,6 +20,23 @@ struct Entry {
     rules: Arc<ServerRules>,
 }
 
+/// Until when an ssl holds.
+#[derive(Clone, Copy, Debug)]
+pub struct CertificateEnd<'a> {
+    pub ssl: &'a str,
+    /// In seconds since 1970.
+    pub not_after: i64,
+    /// Nodes are shown it, rather than clients.
+    pub to_nodes: bool,
+}
+
+impl CertificateEnd<'_> {
+    /// The `type` of such an ssl.
+    pub const fn kind(&self) -> &'static str {
+        if self.to_nodes { "client" } else { "server" }
+    }
+}
+
 /// All names.
 #[derive(Clone, Debug, Default)]
 pub struct Certificates {
@@ -29,6 +46,8 @@ pub struct Certificates {
     any: Option<Arc<[Entry]>>,
     /// By id: for which names it is, and until when it holds.
     known: HashTrieMapSync<Arc<str>, (Arc<[String]>, i64)>,
+    /// Of those that nodes are shown, by id, until when each holds.
+    for_nodes: HashTrieMapSync<Arc<str>, i64>,
     /// How many of the ssls ask clients for something.
     asking: usize,
 }
@@ -49,8 +68,14 @@ impl Certificates {
         self.known.insert_mut(id, (names, rules.not_after));
     }
 
+    /// Notes an ssl by which nodes know us.
+    pub(crate) fn put_for_nodes(&mut self, id: &str, not_after: i64) {
+        self.for_nodes.insert_mut(id.into(), not_after);
+    }
+
     /// Removes an ssl.
     pub(crate) fn remove(&mut self, id: &str) {
+        self.for_nodes.remove_mut(id);
         let Some((names, _)) = self.known.get(id).cloned() else { return };
         let mut was_asking = false;
         for name in &*names {
@@ -84,9 +109,11 @@ impl Certificates {
         }
     }
 
-    /// Until when each ssl holds, in seconds since 1970.
-    pub fn ends(&self) -> impl Iterator<Item = (&str, i64)> {
-        self.known.iter().map(|(id, (_, end))| (&**id, *end))
+    /// Until when each ssl holds.
+    pub fn ends(&self) -> impl Iterator<Item = CertificateEnd<'_>> {
+        let end = |ssl, not_after, to_nodes| CertificateEnd { ssl, not_after, to_nodes };
+        let to_clients = self.known.iter().map(move |(id, (_, not_after))| end(&**id, *not_after, false));
+        to_clients.chain(self.for_nodes.iter().map(move |(id, not_after)| end(id, *not_after, true)))
     }
 
     /// By which rules a client is answered that asks for this host, in lower case.

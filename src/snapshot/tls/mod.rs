@@ -8,7 +8,7 @@ mod identity;
 mod outward;
 mod tickets;
 
-pub use certificates::Certificates;
+pub use certificates::{CertificateEnd, Certificates};
 pub use check::validity;
 pub(crate) use check::{check_client, check_pair};
 pub use forge::ServerRules;
