@@ -165,7 +165,7 @@ impl Translated {
             }
             match (name.as_str(), value) {
                 ("node_listen", value) => {
-                    let listen = self.listen(value);
+                    let listen = self.listen("apisix.node_listen", value);
                     self.place(settings, "listen", "apisix.node_listen", listen, faults);
                 }
                 ("status", value) => {
@@ -229,7 +229,7 @@ impl Translated {
                 ("enable", _) => {}
                 ("listen", value) if is_off => self.ignore(&theirs, &value),
                 ("listen", value) => {
-                    let listen = self.listen(value);
+                    let listen = self.listen(&theirs, value);
                     self.place(settings, "ssl.listen", &theirs, listen, faults);
                 }
                 // nginx's list has spaces.
@@ -315,14 +315,14 @@ impl Translated {
     }
 
     /// A port, or a list of ports and of `{ip, port, enable_http2, …}`.
-    fn listen(&mut self, value: Value) -> Value {
+    fn listen(&mut self, theirs: &str, value: Value) -> Value {
         let Value::Array(items) = value else { return value };
         let listen = |item: Value| {
             let mut item = ip_as_address(item);
             if let Value::Object(fields) = &mut item {
                 for switch in ["enable_http2", "enable_http3", "enable_quic"] {
                     if fields.shift_remove(switch).is_some() {
-                        self.ignore(&format!("apisix.node_listen.{switch}"), &Value::Null);
+                        self.ignore(&format!("{theirs}.{switch}"), &Value::Null);
                     }
                 }
             }

@@ -316,6 +316,15 @@ fn apisix_config_yaml_means_what_it_meant_and_the_rest_is_warned_of() {
 }
 
 #[test]
+fn what_is_ignored_of_a_port_of_apisix_is_told_where_it_stands() {
+    let listen = "listen: [{port: 9443, enable_http2: true, enable_quic: true}]";
+    let settings = settings(&format!("apisix: {{ssl: {{enable: true, {listen}}}}}"));
+    assert_eq!(settings.ssl.listen[0].to_string(), "0.0.0.0:9443");
+    let told = |switch: &str| format!("apisix.ssl.listen.{switch} is ignored: it has no meaning here");
+    assert_eq!(settings.warnings, [told("enable_http2"), told("enable_quic")]);
+}
+
+#[test]
 fn apisix_says_by_which_certificate_the_admin_api_is_known() {
     let mtls =
         "admin_api_mtls: {admin_ssl_cert: /a.crt, admin_ssl_cert_key: /a.key, admin_ssl_ca_cert: /ca.crt}";
