@@ -27,8 +27,8 @@ const SLOTS: usize = 256;
 /// Watches a slot has room for from the start, so that a core with few connections asks the heap for nothing the first
 /// time round. 16 KiB a core.
 const SLOT_ROOM: usize = 8;
-/// How often a followed socket is looked at, in ticks: a second.
-const FOLLOW_TICKS: u64 = 50;
+/// How often a followed socket is looked at, in ticks: who has left is noticed within a second, whatever else there is to do.
+const FOLLOW_TICKS: u64 = 40;
 const NEVER: u64 = u64::MAX;
 const CLOSED: RawFd = -1;
 /// Of a socket that is the end of a pipe.

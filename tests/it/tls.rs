@@ -2,11 +2,12 @@
 //! in clear.
 
 use std::io::Read as _;
+use std::time::Duration;
 
 use rustls::HandshakeKind;
 use serde_json::json;
 
-use crate::kit::{Caller, Certs, Conn, Ended, Gateway, Origin, Raw, Setup, eventually};
+use crate::kit::{Caller, Certs, Conn, Ended, Gateway, Origin, Raw, Setup, eventually, within};
 
 on_both_drivers!(
     a_client_is_shown_the_certificate_of_the_name_it_asks_for,
@@ -26,6 +27,7 @@ on_both_drivers!(
     who_can_verify_none_of_the_certificates_is_told_so,
     variables_tell_what_was_agreed_on,
     an_answer_without_length_ends_as_tls_ends,
+    who_leaves_while_events_are_awaited_is_noticed,
 );
 
 /// An authority, and certificates of its making for a.test, b.test and clients.
@@ -445,4 +447,28 @@ fn an_answer_without_length_ends_as_tls_ends() {
     // rustls takes an end without a word for a fault.
     assert_eq!(raw.wire.rest(|piece| all.extend_from_slice(piece)), Ended::Closed);
     assert!(all.ends_with(b"all of it"), "{}", all.escape_ascii());
+}
+
+fn who_leaves_while_events_are_awaited_is_noticed() {
+    let origin = Origin::serving(|conn: &mut Conn| {
+        conn.request();
+        conn.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 0\n\n");
+        conn.wait_for_the_end();
+    });
+    let certs = certs();
+    let gateway = serving(&origin, &[ssl(&certs, "a", &["a.test"])]).start();
+    let caller = Caller::new(&certs, "ca", None);
+    for at in 1..=2 {
+        let mut raw = caller.call(gateway.secure_address(), "a.test");
+        raw.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        assert_eq!(raw.try_head().unwrap().status, 200);
+        // As TLS ends, and without a word.
+        if at == 1 {
+            raw.wire.tls_mut().send_close_notify();
+            raw.wire.send(b"").unwrap();
+        }
+        raw.wire.finish();
+        // Within a second, and what a busy machine adds.
+        within(Duration::from_secs(2), "the node is left", || (origin.ended() == at).then_some(()));
+    }
 }
