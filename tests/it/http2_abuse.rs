@@ -113,10 +113,59 @@ fn malformed() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     ]
 }
 
+/// The same in pseudo-headers, and behind a body.
+fn malformed_elsewhere() -> Vec<(&'static str, Vec<Vec<u8>>)> {
+    let head = |what, headers: &[(&str, &[u8])]| {
+        (what, vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(headers))])
+    };
+    let behind = |what, trailers: &[(&str, &[u8])]| {
+        let frames = [
+            frame(HEADERS, END_HEADERS, 1, &asking(&[])),
+            frame(DATA, 0, 1, b"abc"),
+            frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(trailers)),
+        ];
+        (what, frames.to_vec())
+    };
+    let at = |what, path: &'static [u8], authority: &'static [u8]| {
+        head(what, &[(":method", b"GET"), (":scheme", b"http"), (":path", path), (":authority", authority)])
+    };
+    let (method, scheme, path): ((&str, &[u8]), (&str, &[u8]), (&str, &[u8])) =
+        ((":method", b"GET"), (":scheme", b"http"), (":path", b"/x"));
+    let authority: (&str, &[u8]) = (":authority", b"a.test");
+    vec![
+        at("a user", b"/x", b"me@a.test"),
+        at("a user with a password", b"/x", b"me:secret@a.test"),
+        at("a port that is none", b"/x", b"a.test:99999"),
+        at("two hosts in one", b"/x", b"a.test,b.test"),
+        at("no authority in it", b"/x", b""),
+        at("a path with a fragment", b"/x#y", b"a.test"),
+        at("a path that is none", b"x", b"a.test"),
+        at("another form of target", b"http://a.test/x", b"a.test"),
+        at("everything but with GET", b"*", b"a.test"),
+        head("no method", &[scheme, path, authority]),
+        head("no scheme", &[method, path, authority]),
+        head("a scheme with a host", &[method, (":scheme", b"http://b.test/"), path, authority]),
+        head("no host", &[method, scheme, path]),
+        head("two paths", &[method, scheme, path, path, authority]),
+        head("a pseudo-header of answers", &[method, scheme, path, authority, (":status", b"200")]),
+        head(
+            "a protocol that is not spoken",
+            &[(":method", b"CONNECT"), (":protocol", b"x"), scheme, path, authority],
+        ),
+        head("a connection that is kept", &[method, scheme, path, authority, ("keep-alive", b"1")]),
+        head("a proxy's connection", &[method, scheme, path, authority, ("proxy-connection", b"x")]),
+        behind("a pseudo-header in trailers", &[(":path", b"/y")]),
+        behind("capitals in trailers", &[("X-Own", b"v")]),
+        behind("a line end in trailers", &[("x", b"a\r\nb: c")]),
+        behind("a connection in trailers", &[("connection", b"close")]),
+        behind("chunks in trailers", &[("transfer-encoding", b"chunked")]),
+    ]
+}
+
 fn what_is_malformed_ends_its_stream_alone() {
     let origin = Origin::replying("hello");
     let gateway = Gateway::routing("/*", [&origin]).start();
-    for (what, said_of_it) in malformed() {
+    for (what, said_of_it) in malformed().into_iter().chain(malformed_elsewhere()) {
         let mut raw = Raw::connect(gateway.address());
         raw.send(hello()).send(said_of_it.concat());
         // The same connection still serves.

@@ -286,6 +286,16 @@ pub(super) fn check(name: &[u8], value: &[u8]) -> Result<(), Malformed> {
     Ok(())
 }
 
+/// [`check`] for a line of trailers, where pseudo-headers are names that there are not (RFC 9113 8.1).
+pub(super) fn check_trailer(name: &[u8], value: &[u8]) -> Result<(), Malformed> {
+    match name {
+        b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" => {
+            Err(Malformed::Connection)
+        }
+        _ => check(name, value),
+    }
+}
+
 /// Appends a line of a head, or of trailers.
 pub(super) fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);

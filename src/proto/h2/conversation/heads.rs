@@ -196,17 +196,16 @@ impl Conversation {
         if stream.gone {
             return self.skip(block, scratch);
         }
-        let (mut lines, mut bytes, mut has_pseudo) = (Vec::new(), 0, false);
+        let (mut lines, mut bytes, mut is_malformed) = (Vec::new(), 0, false);
         let most = self.limits.header_bytes_max as usize;
         self.decoder.decode(block, bound, &mut scratch.texts, |name, value| {
             bytes += name.len() + value.len();
-            has_pseudo |= name.first() == Some(&b':');
-            // One that is malformed says nothing to anybody.
-            if bytes <= most && request::check(name, value).is_ok() {
+            is_malformed |= request::check_trailer(name, value).is_err();
+            if bytes <= most && !is_malformed {
                 request::write_line(&mut lines, name, value);
             }
         })?;
-        if !ends || has_pseudo || stream.awaited.is_some_and(|awaited| awaited > 0) {
+        if !ends || is_malformed || stream.awaited.is_some_and(|awaited| awaited > 0) {
             return self.reset_owed(key, Code::Protocol);
         }
         if bytes > most {
