@@ -179,6 +179,9 @@ pub(super) struct GetArgs {
     pub(super) kind: Kind,
     /// One of them; a credential as USER/ID, a secret as MANAGER/ID
     pub(super) id: Option<String>,
+    /// Secrets as they are, with private keys; without, *** stands for them
+    #[arg(long)]
+    pub(super) secrets: bool,
     /// How they are told
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: OutputFormat,

@@ -48,6 +48,7 @@ pub(super) fn get(args: &GetArgs, around: &Surroundings) -> Result<Told, Told> {
             format!("/{}/{}", kind.plural(), parts.join("/"))
         }
     };
+    let path = format!("{path}?secrets={}", args.secrets);
     let said = Node::find(&args.node, around)?.ask(Method::GET, &path, &[], String::new());
     let said = said.map_err(|told| match &args.id {
         Some(id) if told.text.contains("Key not found") => {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use crate::base::clock;
-use crate::control::{MASK, masked};
+use crate::control::{masked, unmask};
 use crate::model::path::{Step, render};
 use crate::model::resources::Resources;
 use crate::model::{ConfigError, Kind, Raw};
@@ -51,7 +51,7 @@ impl Plan {
         let (mut acts, mut objects, mut faults) = (Vec::new(), Vec::new(), Vec::new());
         for mut raw in wanted.objects {
             let before = known.get(&(raw.kind, raw.id.as_str())).copied();
-            let unknown = unmask(&mut raw, before.map(|raw| &raw.value));
+            let unknown = unmask(raw.kind, &mut raw.value, before.map(|raw| &raw.value));
             faults.extend(unknown.into_iter().map(|fault| fault.in_object(raw.name())));
             match before {
                 None => acts.push((raw.name(), Act::Create)),
@@ -163,71 +163,10 @@ fn walk(
     }
 }
 
-/// Puts the secrets that are held where the object says `***` for them; each that is not known is a fault.
-fn unmask(raw: &mut Raw, held: Option<&Value>) -> Vec<ConfigError> {
-    let mut probe = raw.value.clone();
-    if !replace(&mut probe, MASK, "a secret") {
-        return Vec::new();
-    }
-    // What is masked again is the place of a secret; any other text is meant as it is.
-    let places = masked(raw.kind, probe);
-    let mut faults = Vec::new();
-    fill(&mut raw.value, &places, held, &mut Vec::new(), &mut faults);
-    faults
-}
-
-/// Replaces a text wherever it is all there is. Whether it was anywhere.
-fn replace(value: &mut Value, from: &str, to: &str) -> bool {
-    let mut items: Vec<&mut Value> = match value {
-        Value::String(text) if text == from => {
-            *text = to.to_owned();
-            return true;
-        }
-        Value::Array(items) => items.iter_mut().collect(),
-        Value::Object(fields) => fields.values_mut().collect(),
-        _ => return false,
-    };
-    // All of them, not up to the first.
-    items.iter_mut().filter_map(|item| replace(item, from, to).then_some(())).count() > 0
-}
-
-fn fill(
-    value: &mut Value,
-    places: &Value,
-    held: Option<&Value>,
-    steps: &mut Vec<String>,
-    faults: &mut Vec<ConfigError>,
-) {
-    match value {
-        Value::String(text) if text == MASK && places.as_str() == Some(MASK) => match held {
-            Some(held @ Value::String(_)) => *value = held.clone(),
-            _ => {
-                let problem = format!("expected the secret, as none is held that {MASK} could stand for");
-                let path = render(steps.iter().map(|key| Step::Key(key)));
-                faults.push(ConfigError::at(path, problem));
-            }
-        },
-        Value::Array(items) => {
-            for (at, item) in items.iter_mut().enumerate() {
-                steps.push(at.to_string());
-                fill(item, &places[at], held.and_then(|held| held.get(at)), steps, faults);
-                steps.pop();
-            }
-        }
-        Value::Object(fields) => {
-            for (name, item) in fields.iter_mut() {
-                steps.push(name.clone());
-                fill(item, &places[name.as_str()], held.and_then(|held| held.get(name)), steps, faults);
-                steps.pop();
-            }
-        }
-        _ => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::MASK;
     use crate::model::resources::{Format, parse};
 
     fn resources(text: &str) -> Resources {

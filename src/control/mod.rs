@@ -53,6 +53,7 @@ pub mod source;
 mod status;
 mod step_aside;
 mod store;
+mod unmask;
 mod whole_file;
 mod write;
 
@@ -99,6 +100,7 @@ pub use ports::Ports;
 pub use seal::Seal;
 pub use signals::{Ended, Signal};
 pub use socket::pid_file;
+pub(crate) use unmask::unmask;
 
 /// Between two turns while orders are under way or cores are ending.
 const TURN_WHEN_BUSY: Duration = Duration::from_millis(10);

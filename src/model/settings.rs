@@ -42,7 +42,7 @@ use super::substitute::{Lookup, scalar, substitute};
 use super::values::{Format, read};
 
 pub use acme::{AcmeChallenge, AcmeHook, AcmeIssuer, AcmeKeyType, ExternalAccount};
-pub use admin::{AdminApiVersion, AdminKey, AdminRole, AdminSettings, AdminTls};
+pub use admin::{AdminApiVersion, AdminKey, AdminRole, AdminSecrets, AdminSettings, AdminTls};
 pub use apisix::keys_of_apisix;
 pub use cores::Cores;
 pub use discovery::DiscoverySettings;

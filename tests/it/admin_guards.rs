@@ -46,7 +46,7 @@ fn a_change_takes_nothing_out_of_service_that_it_does_not_name() {
 }
 
 fn a_viewer_learns_no_secret() {
-    let keys = "admin: {keys: [{name: a, key: admin-key}, {name: v, key: viewer-key, role: viewer}]}";
+    let keys = "admin: {secrets: shown, keys: [{name: a, key: admin-key}, {name: v, key: viewer-key, role: viewer}]}";
     let gateway = Gateway::managed().settings(keys).start();
     let address = gateway.admin().address;
     let ask = |method: &str, path: &str, key: &str, body: &str| {

@@ -65,7 +65,8 @@ fn a_file_is_applied_shown_dumped_and_taken_back() {
     let said = done(&gateway, "get routes");
     assert!(said.starts_with("routes/1 ") && said.contains("/hello key-auth"), "{said}");
     assert!(done(&gateway, "get route 1").contains("upstream_id: u"));
-    assert!(done(&gateway, "get credentials jack/c").contains("key: k1"));
+    assert!(done(&gateway, "get credentials jack/c").contains("key: '***'"));
+    assert!(done(&gateway, "get credentials jack/c --secrets").contains("key: k1"));
     assert!(done(&gateway, "get credentials jack").contains("consumers/jack/credentials/c"));
     let said: Value = serde_json::from_str(&done(&gateway, "get upstreams u --format json")).unwrap();
     assert_eq!(said["value"]["id"], "u");

@@ -148,7 +148,7 @@ fn every_object_of_the_reference_pages_is_taken_by_the_admin_api() {
         pages().into_iter().filter(|page| page.parent().is_some_and(|folder| folder.ends_with("objects")))
     {
         let gateway = Gateway::managed()
-            .settings("admin: {stream_routes: true}")
+            .settings("admin: {stream_routes: true, secrets: shown}")
             .env("SITE_CERTIFICATE", certificate)
             .env("SITE_KEY", key)
             .start();

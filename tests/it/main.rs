@@ -13,6 +13,7 @@ mod kit;
 mod acme;
 mod admin;
 mod admin_guards;
+mod admin_secrets;
 mod admin_tls;
 mod admin_whole;
 mod at_rest;

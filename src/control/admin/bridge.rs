@@ -8,7 +8,7 @@
 //! | `POST /process/reload` | reads resources again, as `HUP`; answered when every core serves them |
 //! | `POST /process/quit` | as `QUIT` |
 //! | `POST /process/stop` | ends at once, cutting what is open |
-//! | `GET /apisix/admin/configs?secrets=true` | all objects with private keys |
+//! | `/apisix/admin/…?secrets=true` | objects with their secrets, private keys and all |
 
 use std::sync::Arc;
 

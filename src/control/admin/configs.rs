@@ -11,11 +11,12 @@ use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
 use super::objects::{known_manager, may_be_put, may_write_all};
-use super::shown::without_keys;
+use super::shown::{Telling, without_keys};
 use super::{Admin, Call, held};
 use crate::base::clock;
 use crate::control::mask::masked;
 use crate::control::store::{Change, Store, Term};
+use crate::control::unmask::unmask;
 use crate::control::write::{Plan, Refusal};
 use crate::model::resources::{self, Format};
 use crate::model::{ConfigError, Kind, Raw};
@@ -78,16 +79,7 @@ pub(super) async fn serve(admin: &Admin, call: &Call) -> Result<Answer, Refusal>
 }
 
 async fn show(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
-    let telling = match call.query("secrets") {
-        None if call.is_viewer => Telling::Masked,
-        None => Telling::AsWritten,
-        Some("false") => Telling::Masked,
-        Some("true") if call.is_local => Telling::All,
-        Some("true") => return Err(Refusal::new(403, "secrets are told over the control socket only")),
-        Some(other) => {
-            return Err(Refusal::new(400, format!("secrets: expected true or false, got {other}")));
-        }
-    };
+    let telling = Telling::of(admin, call)?;
     let sheet = admin.sheet.lock().await;
     let store = held(&admin.store);
     let document = document(&store, &sheet, telling);
@@ -98,15 +90,6 @@ async fn show(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
         Answer::json(200, document)
     };
     Ok(sheet.head(answer, store.revision()))
-}
-
-/// How much of secrets is told.
-#[derive(Clone, Copy)]
-enum Telling {
-    /// As everywhere in this API: all but the private keys of certificates.
-    AsWritten,
-    Masked,
-    All,
 }
 
 fn asks_for_yaml(headers: &HeaderMap, name: &str) -> bool {
@@ -174,7 +157,7 @@ async fn put(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
     if parsed.plugins.is_some_and(|plugins| !plugins.is_empty()) {
         return Err(Refusal::new(400, "plugins: set by `plugins` in the settings of the process here"));
     }
-    let objects: Vec<Raw> = parsed.objects.into_iter().map(as_kept).collect();
+    let mut objects: Vec<Raw> = parsed.objects.into_iter().map(as_kept).collect();
     for raw in &objects {
         may_be_put(admin.stream_routes, raw.kind)?;
         known_manager(raw.kind, raw.id.as_str())?;
@@ -183,6 +166,10 @@ async fn put(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
     let if_match = call.if_match.clone();
     let prepare = move |store: &Store| {
         check_match(if_match.as_deref(), store.revision())?;
+        let unknown = unmask_all(store, &mut objects);
+        if !unknown.is_empty() {
+            return Err(Refusal::invalid(unknown));
+        }
         Ok(Plan { changes: changes(store, objects, &replaced), then: () })
     };
     let dry_run = how.dry_run;
@@ -193,6 +180,16 @@ async fn put(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
         *sheet = Sheet { versions, digest: Some(digest), written_at, revision: done.revision };
     }
     Ok(sheet.head(Answer::empty(202), done.revision).warned(&done.warnings))
+}
+
+/// Puts held secrets where objects say `***`; each that is not known is a fault.
+pub(super) fn unmask_all(store: &Store, objects: &mut [Raw]) -> Vec<ConfigError> {
+    let unmasked = |raw: &mut Raw| {
+        let held = store.get(raw.kind, raw.id.as_str()).map(|entry| &entry.value);
+        let unknown = unmask(raw.kind, &mut raw.value, held);
+        unknown.into_iter().map(|fault| fault.in_object(raw.name())).collect::<Vec<_>>()
+    };
+    objects.iter_mut().flat_map(unmasked).collect()
 }
 
 /// Refuses when the objects are not at the revision that the client knows.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::Call;
 use super::objects::Spec;
-use super::shown::shown;
+use super::shown::{Telling, shown};
 use crate::control::store::{Entry, Store};
 use crate::control::write::Refusal;
 use crate::model::ObjectId;
@@ -14,7 +14,12 @@ use crate::model::ObjectId;
 const PAGE_SIZES: std::ops::RangeInclusive<usize> = 10..=500;
 
 /// The objects of a kind that a request asks for. `home` is what their ids begin with, for credentials.
-pub(super) fn list(store: &Store, spec: &Spec, home: &str, call: &Call) -> Result<Value, Refusal> {
+pub(super) fn list(
+    store: &Store,
+    (spec, home): (&Spec, &str),
+    call: &Call,
+    telling: Telling,
+) -> Result<Value, Refusal> {
     let filter = Filter::of(call)?;
     let found: Vec<(&ObjectId, &Entry)> = store
         .list(spec.kind)
@@ -26,7 +31,7 @@ pub(super) fn list(store: &Store, spec: &Spec, home: &str, call: &Call) -> Resul
         None => found,
         Some((page, size)) => found.into_iter().skip((page - 1).saturating_mul(size)).take(size).collect(),
     };
-    let item = |(id, entry): (&ObjectId, &Entry)| shown(spec.kind, id.as_str(), entry, call.is_viewer);
+    let item = |(id, entry): (&ObjectId, &Entry)| shown(spec.kind, id.as_str(), entry, telling);
     let list: Vec<Value> = page.into_iter().map(item).collect();
     Ok(json!({"total": total, "list": list}))
 }

@@ -41,7 +41,7 @@ use super::write::{Desk, Refusal};
 use crate::base::cidr::{Cidr, CidrSet};
 use crate::model::ConfigError;
 use crate::model::resources::Resources;
-use crate::model::settings::{AdminApiVersion, AdminRole, AdminSettings};
+use crate::model::settings::{AdminApiVersion, AdminRole, AdminSecrets, AdminSettings};
 
 use answer::Answer;
 pub(crate) use catalog::all_schemas;
@@ -73,6 +73,8 @@ pub(crate) struct Admin {
     keys: Option<Keys>,
     allow: CidrSet,
     cors: bool,
+    /// Whether secrets are told at the port.
+    secrets: AdminSecrets,
     /// The form of answers on the port; on the control socket it is always the newest.
     version: AdminApiVersion,
     /// Whether stream routes are taken.
@@ -108,6 +110,7 @@ impl Admin {
             keys,
             allow,
             cors,
+            secrets: settings.secrets,
             version: settings.api_version,
             stream_routes,
             sheet: tokio::sync::Mutex::default(),

@@ -8,10 +8,11 @@ use axum::http::Method;
 use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, KEY_NOT_FOUND};
-use super::shown::{shown, written};
-use super::{Admin, Call, batch, decorations, form, held, listing, references};
+use super::shown::{Telling, shown, written};
+use super::{Admin, Call, batch, configs, decorations, form, held, listing, references};
 use crate::base::clock;
 use crate::control::store::{Change, Entry, Store};
+use crate::control::unmask::unmask;
 use crate::control::write::{How, Plan, Refusal};
 use crate::model::resources::{self, Format};
 use crate::model::settings::AdminApiVersion;
@@ -135,10 +136,11 @@ fn not_found() -> Refusal {
 }
 
 fn read(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal> {
+    let telling = Telling::of(admin, call)?;
     let store = held(&admin.store);
     let kind = place.spec.kind;
     let Some(id) = &place.id else {
-        let list = listing::list(&store, place.spec, &place.home, call)?;
+        let list = listing::list(&store, (place.spec, &place.home), call, telling)?;
         // A consumer that has none, or is none.
         if kind == Kind::Credential && list["total"] == 0 {
             return Err(not_found());
@@ -146,7 +148,7 @@ fn read(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal
         return Ok(Answer::json(200, list).at(store.revision()));
     };
     let entry = store.get(kind, id).ok_or_else(not_found)?;
-    Ok(Answer::json(200, shown(kind, id, entry, call.is_viewer)).at(store.revision()).tagged(entry.modified))
+    Ok(Answer::json(200, shown(kind, id, entry, telling)).at(store.revision()).tagged(entry.modified))
 }
 
 /// How a change is to be made; refuses it where a file holds the objects.
@@ -281,7 +283,12 @@ pub(super) fn put_change(
         fields.insert("create_time".to_owned(), created.unwrap_or_else(|| json!(now)));
         fields.insert("update_time".to_owned(), json!(now));
     }
-    let value = Value::Object(fields);
+    let mut value = Value::Object(fields);
+    let unknown = unmask(kind, &mut value, store.get(kind, id).map(|entry| &entry.value));
+    if !unknown.is_empty() {
+        let name = object_name(kind, id);
+        return Err(Refusal::invalid(unknown.into_iter().map(|fault| fault.in_object(&name)).collect()));
+    }
     let id = object_id(kind, id)?;
     Ok((Change::Put(Raw { kind, id, value: value.clone() }), value))
 }
@@ -327,7 +334,7 @@ fn check_match(if_match: Option<&str>, entry: Option<&Entry>) -> Result<(), Refu
 }
 
 async fn put(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal> {
-    let how = may_write(admin, call)?;
+    let (how, telling) = (may_write(admin, call)?, Telling::of(admin, call)?);
     may_be_put(admin.stream_routes, place.spec.kind)?;
     let fields = fields_of(call)?;
     without_times(&fields)?;
@@ -343,12 +350,12 @@ async fn put(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Re
         Ok(Plan { changes: vec![change], then: (status, value) })
     };
     let (done, (status, value)) = admin.desk.write(how, prepare).await?;
-    let body = json!({"key": key(kind, &wanted), "value": written(kind, value)});
+    let body = json!({"key": key(kind, &wanted), "value": written(kind, value, telling)});
     Ok(Answer::json(status, body).at(done.revision).tagged(done.revision).warned(&done.warnings))
 }
 
 async fn post(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal> {
-    let how = may_write(admin, call)?;
+    let (how, telling) = (may_write(admin, call)?, Telling::of(admin, call)?);
     may_be_put(admin.stream_routes, place.spec.kind)?;
     if place.id.is_some() {
         return Err(Refusal::new(400, format!("wrong {} id, do not need it", words(place.spec.kind))));
@@ -367,7 +374,7 @@ async fn post(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, R
         Ok(Plan { changes: vec![change], then: (id, value) })
     };
     let (done, (id, value)) = admin.desk.write(how, prepare).await?;
-    let body = json!({"key": key(kind, &id), "value": written(kind, value)});
+    let body = json!({"key": key(kind, &id), "value": written(kind, value, telling)});
     Ok(Answer::json(201, body).at(done.revision).tagged(done.revision).warned(&done.warnings))
 }
 
@@ -384,7 +391,7 @@ fn free_id(store: &Store, kind: Kind, home: &str) -> String {
 }
 
 async fn patch(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Refusal> {
-    let how = may_write(admin, call)?;
+    let (how, telling) = (may_write(admin, call)?, Telling::of(admin, call)?);
     let missing = || match place.spec.kind {
         Kind::Secret => Refusal::new(400, "no secret id"),
         _ => place.missing_id(),
@@ -425,7 +432,7 @@ async fn patch(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, 
         Ok(Plan { changes: vec![change], then: value })
     };
     let (done, value) = admin.desk.write(how, prepare).await?;
-    let body = json!({"key": key(kind, &wanted), "value": written(kind, value)});
+    let body = json!({"key": key(kind, &wanted), "value": written(kind, value, telling)});
     Ok(Answer::json(200, body).at(done.revision).tagged(done.revision).warned(&done.warnings))
 }
 
@@ -507,14 +514,17 @@ pub(super) fn validate_all(admin: &Admin, call: &Call) -> Result<Answer, Refusal
     let failed = |errors: Vec<Value>| {
         Answer::json(400, json!({"error_msg": "Configuration validation failed", "errors": errors}))
     };
-    let resources = match resources::parse(text, Format::Yaml, &|_| None) {
+    let mut resources = match resources::parse(text, Format::Yaml, &|_| None) {
         Ok(resources) => resources,
         Err(faults) => {
             let errors = faults.iter().map(|fault| json!({"resource_type": "", "error": fault.to_string()}));
             return Ok(failed(errors.collect()));
         }
     };
-    let faults = (admin.check)(&resources);
+    let mut faults = configs::unmask_all(&held(&admin.store), &mut resources.objects);
+    if faults.is_empty() {
+        faults = (admin.check)(&resources);
+    }
     if faults.is_empty() {
         return Ok(Answer::json(200, json!({})));
     }

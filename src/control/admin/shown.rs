@@ -1,20 +1,48 @@
-//! Objects as answers show them: without the private keys of certificates, and with the time for which these hold.
+//! Objects as answers show them: how much of their secrets is told to whom, and the time for which certificates hold.
 
 use serde_json::{Value, json};
 
 use super::objects::key;
+use super::{Admin, Call};
 use crate::control::mask::masked;
 use crate::control::store::Entry;
+use crate::control::write::Refusal;
 use crate::model::Kind;
 use crate::model::reference::is_reference;
+use crate::model::settings::AdminSecrets;
 use crate::snapshot::validity;
 
-/// An object as it is shown; to a viewer without any secret.
-pub(super) fn shown(kind: Kind, id: &str, entry: &Entry, is_viewer: bool) -> Value {
-    let mut value = without_keys(kind, entry.value.clone());
-    if is_viewer {
-        value = masked(kind, value);
+/// How much of secrets is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Telling {
+    /// `***` in their place.
+    Masked,
+    /// All but the private keys of certificates.
+    AsWritten,
+    All,
+}
+
+impl Telling {
+    /// What a request is told: all that there is only over the control socket, and only where it asks.
+    pub(super) fn of(admin: &Admin, call: &Call) -> Result<Self, Refusal> {
+        match call.query("secrets") {
+            None if call.is_local || call.is_viewer => Ok(Self::Masked),
+            None if admin.secrets == AdminSecrets::Shown => Ok(Self::AsWritten),
+            None | Some("false") => Ok(Self::Masked),
+            Some("true") if call.is_local => Ok(Self::All),
+            Some("true") => Err(Refusal::new(403, "secrets are told over the control socket only")),
+            Some(other) => Err(Refusal::new(400, format!("secrets: expected true or false, got {other}"))),
+        }
     }
+}
+
+/// An object as it is shown.
+pub(super) fn shown(kind: Kind, id: &str, entry: &Entry, telling: Telling) -> Value {
+    let mut value = match telling {
+        Telling::Masked => masked(kind, without_keys(kind, entry.value.clone())),
+        Telling::AsWritten => without_keys(kind, entry.value.clone()),
+        Telling::All => entry.value.clone(),
+    };
     if kind == Kind::Ssl {
         tell_validity(&mut value);
     }
@@ -30,7 +58,7 @@ pub(super) fn shown(kind: Kind, id: &str, entry: &Entry, is_viewer: bool) -> Val
     shown
 }
 
-/// A certificate's private key is never shown to anybody.
+/// A certificate without its private key, which no port tells.
 pub(super) fn without_keys(kind: Kind, mut value: Value) -> Value {
     if let (Kind::Ssl, Value::Object(fields)) = (kind, &mut value) {
         fields.shift_remove("key");
@@ -50,7 +78,10 @@ fn tell_validity(value: &mut Value) {
 }
 
 /// What a write has made of an object. A key that is only referred to is told: the reference is no secret.
-pub(super) fn written(kind: Kind, value: Value) -> Value {
+pub(super) fn written(kind: Kind, value: Value, telling: Telling) -> Value {
+    if telling == Telling::All {
+        return value;
+    }
     let references: Vec<(String, Value)> = match (kind, &value) {
         (Kind::Ssl, Value::Object(fields)) => ["key", "keys"]
             .iter()
@@ -64,7 +95,7 @@ pub(super) fn written(kind: Kind, value: Value) -> Value {
     if let Value::Object(fields) = &mut value {
         fields.extend(references);
     }
-    value
+    if telling == Telling::Masked { masked(kind, value) } else { value }
 }
 
 fn is_all_references(value: &Value) -> bool {

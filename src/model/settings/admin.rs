@@ -26,6 +26,9 @@ pub struct AdminSettings {
     pub keys: Vec<AdminKey>,
     /// May pages of other origins use it from a browser?
     pub cors: bool,
+    /// Are secrets told on the port: `masked`, as `***`, or `shown`, for clients that write back what they have read and know
+    /// no other way? Private keys of certificates are told in neither.
+    pub secrets: AdminSecrets,
     /// The form of answers about objects on the port: `v3`, or `v2` for tools that know no other.
     pub api_version: AdminApiVersion,
     /// Are stream routes taken where streams come in nowhere? Then they are checked and kept. With `stream_proxy` they are
@@ -45,6 +48,7 @@ impl Default for AdminSettings {
             key_required: true,
             keys: Vec::new(),
             cors: false,
+            secrets: AdminSecrets::Masked,
             api_version: AdminApiVersion::V3,
             stream_routes: false,
             audit_log: None,
@@ -89,6 +93,18 @@ pub enum AdminRole {
     Admin,
     /// Reading.
     Viewer,
+}
+
+/// Whether secrets are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum AdminSecrets {
+    /// `***` stands in their place.
+    #[default]
+    Masked,
+    /// As they are, to who may write.
+    Shown,
 }
 
 /// The form of answers about objects.

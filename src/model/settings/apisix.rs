@@ -15,7 +15,7 @@
 //! | `plugins`, `plugin_attr` | the same |
 //! | `apisix.dns_resolver`, `.dns_resolver_valid`, `.enable_resolv_search_opt` | `dns.servers`, `.valid`, `.search` |
 //! | `discovery.consul`, `.dns`, `.eureka`, `.nacos` | the same; of other registries a warning |
-//! | `deployment.admin`: `admin_listen`, `allow_admin`, `admin_key`, `admin_key_required`, `enable_admin_cors`, `admin_api_version` | `admin` |
+//! | `deployment.admin`: `admin_listen`, `allow_admin`, `admin_key`, `admin_key_required`, `enable_admin_cors`, `admin_api_version` | `admin`, with `admin.secrets: shown` |
 //! | `deployment.admin.https_admin`, with `admin_api_mtls`: `admin_ssl_cert`, `admin_ssl_cert_key`, `admin_ssl_ca_cert` | `admin.tls` |
 //! | `deployment.etcd`: `host`, `prefix`, `timeout`, `watch_timeout`, `startup_retry`, `user`, `password`, `tls` | `etcd` |
 //! | `apisix.ssl.listen`, `enable`, `ssl_protocols`, `ssl_session_tickets`, `fallback_sni` | `ssl.listen`, `protocols`, … |
@@ -435,6 +435,10 @@ const ADMIN: [(&str, &str); 6] = [
 impl Translated {
     fn admin(&mut self, settings: &mut Value, admin: &Value, faults: &mut Vec<ConfigError>) {
         let Value::Object(fields) = admin else { return };
+        // Its clients write back what they have read, secrets and all.
+        if !has(settings, "admin.secrets") {
+            put(settings, &["admin", "secrets"], Value::from("shown"));
+        }
         self.admin_tls(settings, fields, faults);
         for (name, value) in fields {
             let theirs = format!("deployment.admin.{name}");

@@ -112,7 +112,7 @@ const DEFAULTS: &str = r#"{
         "status": {"enabled": true, "listen": "127.0.0.1:7085"},
         "admin": {
             "enabled": null, "listen": "127.0.0.1:9180", "tls": null, "allow": [], "key_required": true, "keys": [],
-            "cors": false, "api_version": "v3", "stream_routes": false, "audit_log": null
+            "cors": false, "secrets": "masked", "api_version": "v3", "stream_routes": false, "audit_log": null
         },
         "control": {"enabled": null, "listen": "127.0.0.1:9090"},
         "control_socket": null,
@@ -322,6 +322,21 @@ fn what_is_ignored_of_a_port_of_apisix_is_told_where_it_stands() {
     assert_eq!(settings.ssl.listen[0].to_string(), "0.0.0.0:9443");
     let told = |switch: &str| format!("apisix.ssl.listen.{switch} is ignored: it has no meaning here");
     assert_eq!(settings.warnings, [told("enable_http2"), told("enable_quic")]);
+}
+
+#[test]
+fn clients_of_apisix_are_shown_secrets_unless_ours_says_otherwise() {
+    let secrets = |text: &str| settings(text).admin.secrets;
+    assert_eq!(secrets(""), AdminSecrets::Masked);
+    assert_eq!(secrets("deployment: {admin: {admin_key: []}}"), AdminSecrets::Shown);
+    assert_eq!(
+        secrets("{deployment: {admin: {admin_key: []}}, admin: {secrets: masked}}"),
+        AdminSecrets::Masked
+    );
+    assert_eq!(
+        faults("admin: {secrets: hidden}"),
+        ["admin.secrets: expected one of masked or shown, got \"hidden\""]
+    );
 }
 
 #[test]
