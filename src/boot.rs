@@ -13,7 +13,7 @@ use crate::base::address::{Address, UnixPath};
 use crate::cli::Launch;
 use crate::control::discovery::Discovery;
 use crate::control::names::{self, Names};
-use crate::control::secrets::{Secrets, environment};
+use crate::control::secrets::{Files, Secrets, environment};
 use crate::control::source::etcd::Etcd;
 use crate::control::{self, Acme, Ended, Holdings, Keeper, Parts, Ports, roots_of_nodes, ticket_keys};
 use crate::edge;
@@ -54,7 +54,9 @@ fn complete(
 
 /// A compiler that asks this machine.
 fn compiler(settings: &Settings, resolve: Resolve) -> io::Result<Compiler> {
-    let compiler = Compiler::new(settings, resolve).reading_env(Box::new(environment));
+    let compiler = Compiler::new(settings, resolve)
+        .reading_env(Box::new(environment))
+        .reading_files(Files::new(settings).reader());
     Ok(compiler.trusting(roots_of_nodes(settings)).sharing_tickets(&ticket_keys(settings)?))
 }
 

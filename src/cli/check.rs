@@ -11,7 +11,7 @@ use super::places::Places;
 use super::{INVALID, OK, Told, UNREADABLE, sarif, slow};
 use crate::control::names::{self, Names};
 use crate::control::roots_of_nodes;
-use crate::control::secrets::environment;
+use crate::control::secrets::{Files, environment};
 use crate::model::position::Position;
 use crate::model::{ConfigError, object_name};
 use crate::snapshot::{Compiler, is_reference_to_nothing};
@@ -206,6 +206,7 @@ fn compile(loaded: &Loaded) -> Vec<(Rule, ConfigError)> {
     let mut compiler =
         Compiler::new(&loaded.settings, Names::new(&loaded.settings).resolve_within(names::START))
             .reading_env(Box::new(environment))
+            .reading_files(Files::new(&loaded.settings).reader())
             .trusting(roots_of_nodes(&loaded.settings));
     let outcome = compiler.compile(&loaded.resources);
     let set_aside: Vec<String> =

@@ -15,7 +15,7 @@ use super::{OK, Told, USAGE};
 use crate::control::explain as question;
 use crate::control::names::{self, Names};
 use crate::control::roots_of_nodes;
-use crate::control::secrets::environment;
+use crate::control::secrets::{Files, environment};
 use crate::snapshot::Compiler;
 
 /// Asks, and tells the answer.
@@ -87,7 +87,8 @@ fn offline(
         .map_err(|trouble| Told { code: trouble.code(), text: trouble.lines().join("\n") + "\n" })?;
     let compiler = Compiler::new(&loaded.settings, Names::new(&loaded.settings).resolve_within(names::START))
         .trusting(roots_of_nodes(&loaded.settings));
-    let mut compiler = compiler.reading_env(Box::new(environment));
+    let files = Files::new(&loaded.settings).reader();
+    let mut compiler = compiler.reading_env(Box::new(environment)).reading_files(files);
     compiler.compile(&loaded.resources);
     Ok(compiler.explain(ask))
 }

@@ -19,8 +19,8 @@ use crate::snapshot::meta_schema;
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 /// Plugins that no release has.
 const FOR_TESTS: [&str; 1] = ["crash"];
-/// A text whose value comes from the environment, or from a store of secrets.
-const PUT_IN: &str = r"\$\{\{|^\$([eE][nN][vV]|[sS][eE][cC][rR][eE][tT])://";
+/// A text whose value comes from the environment, a file, or a store of secrets.
+const PUT_IN: &str = r"\$\{\{|^\$([eE][nN][vV]|[fF][iI][lL][eE]|[sS][eE][cC][rR][eE][tT])://";
 
 /// What a name stands for.
 #[derive(Clone, Copy)]

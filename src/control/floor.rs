@@ -21,7 +21,7 @@ use super::export::reports::Reports;
 use super::export::shipping::Shipping;
 use super::helm::Helm;
 use super::port::{Secured, serve};
-use super::secrets::environment;
+use super::secrets::{Files, environment};
 use super::secured::Identity;
 use super::socket::ControlSocket;
 use super::write::Desk;
@@ -126,6 +126,7 @@ fn admin_of(parts: &Parts, keys: Option<admin::Keys>, desk: Desk) -> Admin {
     let check = Box::new(move |resources: &Resources| {
         let compiler =
             Compiler::new(&own, names.resolve_within(names::CHANGE)).trusting(roots_of_nodes(&own));
+        let compiler = compiler.reading_files(Files::new(&own).reader());
         let mut faults = compiler.reading_env(Box::new(environment)).compile(resources).faults;
         // What is only awaited would be taken all the same.
         faults.retain(|fault| !fault.may_pass);

@@ -1,5 +1,5 @@
 //! Texts that refer to a value kept elsewhere, and the values in their place: `$env://NAME` in the environment,
-//! `$secret://MANAGER/ID/PATH/KEY` in a store of secrets.
+//! `$file:///PATH` in a file, `$secret://MANAGER/ID/PATH/KEY` in a store of secrets.
 //!
 //! A text is a reference as a whole or not at all. What it stands for is a secret: it is put into a copy that only a
 //! plugin reads, and a fault of that copy is told with the reference in its place, see [`Filled::discreet`].
@@ -11,6 +11,7 @@ use super::path::{Step, render};
 use super::substitute::Lookup;
 
 const ENV: &str = "$env://";
+const FILE: &str = "$file://";
 const SECRET: &str = "$secret://";
 
 /// A reference, taken apart.
@@ -18,6 +19,8 @@ const SECRET: &str = "$secret://";
 pub enum Reference<'a> {
     /// A variable, and where in it, if it is JSON.
     Env { name: &'a str, inner: &'a str },
+    /// A file, by its path from the root.
+    File { path: &'a str },
     /// A store of secrets by its id, `vault/1`; what is asked of it, and the field of the answer.
     Secret { store: &'a str, path: &'a str, key: &'a str },
 }
@@ -32,6 +35,14 @@ impl<'a> Reference<'a> {
             let (name, inner) = rest.split_once('/').unwrap_or((rest, ""));
             let named = (!name.is_empty()).then_some(Self::Env { name, inner });
             return named.ok_or_else(|| format!("expected $env://NAME, got {text}"));
+        }
+        if let Some(path) = behind(text, FILE) {
+            // A step upwards is no way to a file below a folder, and would tell what is beside it.
+            let is_whole = path.starts_with('/') && !path.ends_with('/') && !path.contains('\0');
+            let is_path = is_whole && path.split('/').all(|part| !matches!(part, "." | ".."));
+            return is_path
+                .then_some(Self::File { path })
+                .ok_or_else(|| format!("expected $file:// and a path from the root, got {text}"));
         }
         let expected = || format!("expected $secret://MANAGER/ID/PATH/KEY, got {text}");
         let rest = behind(text, SECRET).ok_or_else(expected)?;
@@ -50,7 +61,7 @@ impl<'a> Reference<'a> {
 
 /// Whether a text refers to a value kept elsewhere.
 pub fn is_reference(text: &str) -> bool {
-    behind(text, ENV).is_some() || text.starts_with(SECRET)
+    behind(text, ENV).is_some() || behind(text, FILE).is_some() || text.starts_with(SECRET)
 }
 
 /// What comes behind a prefix, in letters of either case.
@@ -223,7 +234,13 @@ mod tests {
         assert_eq!(of("$ENV://A/b/c"), Ok(Reference::Env { name: "A", inner: "b/c" }));
         let (store, path, key) = ("vault/1", "apisix/jack", "auth-key");
         assert_eq!(of("$secret://vault/1/apisix/jack/auth-key"), Ok(Reference::Secret { store, path, key }));
+        assert_eq!(of("$file:///run/secrets/a b"), Ok(Reference::File { path: "/run/secrets/a b" }));
         for bad in [
+            "$file://",
+            "$file:///",
+            "$file://run/secrets/a",
+            "$file:///run/secrets/../a",
+            "$file:///run/secrets/\0",
             "$env://",
             "$env:///a",
             "$secret://",

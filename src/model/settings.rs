@@ -25,6 +25,7 @@ mod http2;
 pub mod limits;
 mod listen;
 mod logs;
+mod secrets;
 mod ssl;
 pub mod stream;
 
@@ -53,6 +54,7 @@ pub use http2::Http2Settings;
 pub use limits::Limits;
 pub use listen::{Entrance, Listen, Listeners, OptionalListeners, ProxyProtocolSettings, UnixListen};
 pub use logs::{AccessFormat, AccessLogSettings, LogFormat, LogLevel, LogOutput, LogSettings};
+pub use secrets::SecretsSettings;
 pub use ssl::{SslSettings, Trusted, TrustedCertificates};
 pub use stream::{StreamListen, StreamSettings};
 
@@ -100,6 +102,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// How secrets of objects are kept.
     pub data_encryption: DataEncryption,
+    /// Where values that objects refer to may be read.
+    pub secrets: SecretsSettings,
     /// The process's own log.
     pub log: LogSettings,
     /// The record of every request.
@@ -153,6 +157,7 @@ impl Default for Settings {
             http2: Http2Settings::default(),
             state_dir: PathBuf::from(STATE_DIR),
             data_encryption: DataEncryption::default(),
+            secrets: SecretsSettings::default(),
             log: LogSettings::default(),
             access_log: AccessLogSettings::default(),
             metrics: MetricsSettings::default(),
@@ -358,6 +363,7 @@ impl Settings {
     fn faults(&self) -> Vec<ConfigError> {
         let mut faults = self.etcd.as_ref().map_or_else(Vec::new, EtcdSettings::faults);
         faults.extend(self.data_encryption.faults());
+        faults.extend(self.secrets.faults());
         faults.extend(self.discovery.faults());
         faults.extend(AcmeIssuer::faults(&self.acme));
         if self.etcd.is_some()

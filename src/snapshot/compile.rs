@@ -26,7 +26,7 @@ use serde_json::Value;
 use super::cells::NodeBook;
 use super::challenges::Challenges;
 use super::names::Resolve;
-use super::references::{Learnt, ReadEnv, References, Wanted};
+use super::references::{Learnt, ReadEnv, ReadFile, References, Wanted};
 use super::tls::{Forge, ReadRoots, Secrets};
 use super::{House, LogFormat, Service, Snapshot, merge};
 use crate::base::cidr::{Cidr, CidrSet};
@@ -130,6 +130,13 @@ impl Compiler {
         self
     }
 
+    /// Has references to files be read this way; without it, none is there.
+    #[must_use]
+    pub fn reading_files(mut self, files: ReadFile) -> Self {
+        self.references.read_files(files);
+        self
+    }
+
     /// Has those who vouch for nodes be read this way; without it, nobody does.
     #[must_use]
     pub fn trusting(mut self, read: ReadRoots) -> Self {
@@ -180,9 +187,15 @@ impl Compiler {
                 let store = Arc::clone(self.state.parts.secrets.get(store)?);
                 Some(Wanted { reference: text.to_owned(), store })
             }
-            Ok(Reference::Env { .. }) | Err(_) => None,
+            Ok(Reference::Env { .. } | Reference::File { .. }) | Err(_) => None,
         };
         self.state.references().filter_map(wanted).collect()
+    }
+
+    /// The references of the last snapshot that files are looked at for.
+    pub fn references_to_files(&self) -> Vec<String> {
+        let is_of_file = |text: &&str| matches!(Reference::of(text), Ok(Reference::File { .. }));
+        self.state.references().filter(is_of_file).map(str::to_owned).collect()
     }
 
     /// The host names that nodes of the last snapshot are known by.

@@ -41,7 +41,7 @@ pub use hedge::{Hedge, HedgeTally};
 pub use limits::limits_of;
 pub use merge::meta_schema;
 pub use names::{Answers, Resolve, at_once};
-pub use references::{Learnt, ReadEnv, Wanted};
+pub use references::{Learnt, ReadEnv, ReadFile, Unread, Wanted};
 pub use route::{
     Bar, Consumer, Route, Target, WebSockets, enter_route, host_for, is_new, query_of, show_consumer,
 };

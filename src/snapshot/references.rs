@@ -1,6 +1,6 @@
 //! What references in configuration stand for. Asked on the control thread only, remembered between snapshots.
 //!
-//! The environment is asked at once. A store of secrets is asked by the control plane, which brings what it has
+//! The environment is asked at once, and so is a file that is not known yet. A store of secrets is asked by the control plane, which brings what it has
 //! [learnt](Learnt): until then a reference has no value, and a value stays while the store fails.
 
 use std::sync::Arc;
@@ -20,6 +20,20 @@ pub(super) const STAPLE: &str = "staple:";
 
 /// How the environment is asked; the control plane brings it.
 pub type ReadEnv = Box<dyn Fn(&str) -> Option<String> + Send>;
+
+/// How a file is asked by its path; the control plane brings it, and what it finds there later.
+pub type ReadFile = Box<dyn Fn(&str) -> Result<String, Unread> + Send>;
+
+/// Why a file says nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// It is not there.
+    Missing(String),
+    /// It is there, and not what it should be.
+    Failed(String),
+    /// It may never be read.
+    Outside(String),
+}
 
 /// A reference that a store is to be asked about.
 #[derive(Clone, Debug)]
@@ -47,9 +61,13 @@ impl std::fmt::Debug for Learnt {
     }
 }
 
+/// What is wrong with a value that has nothing in it.
+const EMPTY: &str = "its value is empty";
+
 /// See the module. `Debug` tells no values.
 pub(super) struct References {
     env: ReadEnv,
+    files: ReadFile,
     known: Map<String, Value>,
     /// Why there is no value; never for one that is known.
     troubles: Map<String, String>,
@@ -60,10 +78,11 @@ pub(super) struct References {
 }
 
 impl References {
-    /// Without an environment.
+    /// Without an environment, and without files.
     pub(super) fn new() -> Self {
         Self {
             env: Box::new(|_| None),
+            files: Box::new(|_| Err(Unread::Missing("no file is read here".to_owned()))),
             known: Map::default(),
             troubles: Map::default(),
             asked: Vec::new(),
@@ -73,6 +92,10 @@ impl References {
 
     pub(super) fn read_env(&mut self, env: ReadEnv) {
         self.env = env;
+    }
+
+    pub(super) fn read_files(&mut self, files: ReadFile) {
+        self.files = files;
     }
 
     /// What a reference stands for; `store` has the stores of secrets that are in force.
@@ -86,6 +109,7 @@ impl References {
                 return of_env(name, inner, &*self.env)
                     .map_err(|why| ConfigError::new(format!("{text}: {why}")).that_may_pass());
             }
+            Reference::File { path } => return self.of_file(text, path),
             Reference::Secret { store, .. } => store,
         };
         self.asked.push(text.to_owned());
@@ -103,6 +127,26 @@ impl References {
                 .unwrap_or_else(|| format!("secrets/{store} has not answered yet"))
         };
         Err(ConfigError::new(format!("{text}: {why}")).that_may_pass())
+    }
+
+    /// What a file says; of one that is known, what it said when it was last looked at.
+    fn of_file(&mut self, text: &str, path: &str) -> Result<Value, ConfigError> {
+        self.asked.push(text.to_owned());
+        if let Some(value) = self.known.get(text) {
+            return Ok(value.clone());
+        }
+        let why = match (self.files)(path).map(|content| usable(Value::String(content))) {
+            Ok(Some(value)) => {
+                self.know(text, value.clone());
+                return Ok(value);
+            }
+            Ok(None) => EMPTY.to_owned(),
+            Err(Unread::Missing(why) | Unread::Failed(why)) => why,
+            Err(Unread::Outside(why)) => return Err(ConfigError::new(format!("{text}: {why}"))),
+        };
+        let fault = ConfigError::new(format!("{text}: {why}")).that_may_pass();
+        self.troubles.insert(text.to_owned(), why);
+        Err(fault)
     }
 
     /// The certificate with its key that an authority has issued for an ssl.
@@ -139,7 +183,7 @@ impl References {
             let is_news = match learnt {
                 Learnt::Value(value) => match usable(value) {
                     Some(value) => self.know(&reference, value),
-                    None => self.miss(&reference, "its value is empty".to_owned()),
+                    None => self.miss(&reference, EMPTY.to_owned()),
                 },
                 Learnt::Absent(why) => self.miss(&reference, why),
                 Learnt::Failed(_) if self.known.contains_key(&reference) => false,
@@ -213,6 +257,28 @@ mod tests {
         assert_eq!(ask(&mut references), Err(format!("{KEY}: has none")));
         assert_eq!(learn(&mut references, Learnt::Value(json!(""))), 1);
         assert_eq!(ask(&mut references), Err(format!("{KEY}: its value is empty")));
+    }
+
+    #[test]
+    fn a_file_is_read_when_it_is_not_known_and_outside_of_its_folders_never_may_be() {
+        const FILE: &str = "$file:///run/secrets/key";
+        let mut references = References::new();
+        references.read_files(Box::new(|path| match path {
+            "/run/secrets/key" => Ok("first".to_owned()),
+            "/run/secrets/empty" => Ok(String::new()),
+            "/run/secrets/none" => Err(Unread::Missing("not there".to_owned())),
+            _ => Err(Unread::Outside("not there either".to_owned())),
+        }));
+        let mut ask = |text: &str| references.value(text, |_| false).map_err(|fault| fault.may_pass);
+        assert_eq!(ask(FILE), Ok(json!("first")));
+        assert_eq!(ask("$file:///run/secrets/empty"), Err(true));
+        assert_eq!(ask("$file:///run/secrets/none"), Err(true));
+        assert_eq!(ask("$file:///etc/shadow"), Err(false));
+        let learnt = |value: &str| vec![(FILE.to_owned(), Learnt::Value(json!(value)))];
+        assert!(references.learn(learnt("first")).is_empty(), "no news");
+        assert_eq!(references.learn(learnt("second")), [FILE]);
+        assert_eq!(references.value(FILE, |_| false).ok(), Some(json!("second")));
+        assert_eq!(references.take_asked().len(), 5);
     }
 
     #[test]

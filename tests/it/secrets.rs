@@ -216,3 +216,94 @@ fn vault_is_asked_over_tls_and_only_if_its_certificate_is_vouched_for() {
     assert!(vault.asked().is_empty(), "its token was sent to a stranger");
     assert_eq!(status_with(&gateway, JACK), 401);
 }
+
+/// A gateway with a folder of secrets, and that folder.
+fn with_files() -> (Gateway, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let directories = json!({"secrets": {"directories": [folder.path()]}}).to_string();
+    (Gateway::managed().settings(&directories).start(), folder)
+}
+
+/// Puts a file in the place of another at once, as orchestrators do.
+fn replace(path: &std::path::Path, content: &str) {
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, content).unwrap();
+    std::fs::rename(beside, path).unwrap();
+}
+
+#[test]
+fn a_key_in_a_file_opens_and_the_file_that_takes_its_place_is_followed() {
+    let origin = Origin::replying("hello");
+    let (gateway, folder) = with_files();
+    let path = folder.path().join("jack");
+    std::fs::write(&path, format!("{JACK}\n")).unwrap();
+    let reference = format!("$file://{}", path.display());
+    assert_eq!(guarded(&gateway, &origin, &reference), [""; 0]);
+    assert_eq!((status_with(&gateway, JACK), status_with(&gateway, &reference)), (200, 401));
+    let kept: Value = gateway.admin().ask("GET", "/consumers/jack", &[], "").json();
+    assert_eq!(kept["value"]["plugins"]["key-auth"]["key"], reference);
+
+    replace(&path, "another-of-jack");
+    opens(&gateway, "another-of-jack");
+    assert_eq!(status_with(&gateway, JACK), 401);
+
+    // What can not be read takes nothing away; what is gone does, and comes back.
+    replace(&path, &"x".repeat(64 * 1024 + 1));
+    gateway.wait_said(&["is larger than 65536 bytes"]);
+    assert_eq!(status_with(&gateway, "another-of-jack"), 200);
+    std::fs::remove_file(&path).unwrap();
+    opens_no_more(&gateway, "another-of-jack");
+    gateway.wait_said(&[&format!("{reference}: the file {} is not there", path.display())]);
+    replace(&path, "third-of-jack");
+    opens(&gateway, "third-of-jack");
+    gateway.wait_said(&["it is over"]);
+    never_shown(&gateway, &[JACK, "another-of-jack", "third-of-jack"]);
+}
+
+#[test]
+fn a_file_that_is_not_there_yet_is_awaited_as_other_values_are() {
+    let origin = Origin::replying("hello");
+    let (gateway, folder) = with_files();
+    let path = folder.path().join("origin");
+    let told = guarded(&gateway, &origin, &format!("$file://{}", path.display()));
+    assert!(told[0].contains(&format!("the file {} is not there", path.display())), "{told:?}");
+    let plugins = json!({"cors": {"allow_origins": format!("$file://{}", path.display())}});
+    let route = json!({"uri": "/r", "plugins": plugins, "upstream": {"nodes": {origin.node(): 1}}});
+    gateway.admin().put("/routes/2", &route.to_string());
+    gateway.get("/r").expect_status(503);
+    std::fs::write(&path, "http://a.test\n").unwrap();
+    eventually("the route serves", || (gateway.get("/r").status == 200).then_some(()));
+}
+
+#[test]
+fn a_file_outside_of_the_folders_of_secrets_is_refused_wherever_a_link_leads() {
+    let (gateway, folder) = with_files();
+    std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link")).unwrap();
+    let link = folder.path().join("link").display().to_string();
+    let upwards = format!("{}/../passwd", folder.path().display());
+    for (path, expected) in [
+        ("/etc/passwd", "secrets.directories"),
+        ("/etc/no-such-file", "secrets.directories"),
+        (&*link, "secrets.directories"),
+        (&*upwards, "expected $file:// and a path from the root"),
+    ] {
+        let key = format!("$file://{path}");
+        let jack = json!({"username": "jack", "plugins": {"key-auth": {"key": key}}}).to_string();
+        let answer = gateway.admin().ask("PUT", "/consumers", &[], &jack);
+        assert_eq!(answer.status, 400, "{path}: {}", answer.text());
+        assert!(answer.text().contains(expected), "{path}: {}", answer.text());
+        assert!(!answer.text().contains("root:"), "{path}: {}", answer.text());
+    }
+}
+
+#[test]
+fn the_token_of_a_store_may_be_in_a_file() {
+    let (vault, origin) = (Vault::start(), Origin::replying("hello"));
+    vault.keep("jack", json!({"key": JACK}));
+    let (gateway, folder) = with_files();
+    let path = folder.path().join("token");
+    std::fs::write(&path, TOKEN).unwrap();
+    gateway.admin().put("/secrets/vault/1", &vault.store("kv", &format!("$file://{}", path.display())));
+    guarded(&gateway, &origin, "$secret://vault/1/jack/key");
+    opens(&gateway, JACK);
+}

@@ -10,6 +10,7 @@ use super::form::TestFile;
 use crate::base::address::Address;
 use crate::cli::load::{Surroundings, in_file};
 use crate::control::roots_of_nodes;
+use crate::control::secrets::Files;
 use crate::control::source::file::{LoadError, read_all};
 use crate::model::resources::{self, Resources};
 use crate::model::settings::{AccessFormat, LogOutput};
@@ -122,6 +123,7 @@ impl Ground {
         let mut compiler = Compiler::new(&self.settings, at_once(move |name| names.address(name)))
             .trusting(roots_of_nodes(&self.settings))
             .reading_env(Box::new(read_env))
+            .reading_files(Files::new(&self.settings).reader())
             .witnessed_by(witness);
         compiler.compile(&self.resources)
     }

@@ -1,8 +1,10 @@
-//! What `$secret://` references stand for: stores of secrets are asked, and asked again over time.
+//! What `$secret://` and `$file://` references stand for: stores of secrets are asked, and asked again over time; files are
+//! read when they change.
 //!
 //! One round at a time, in the background. A store that fails takes nothing away: its values stay, the failure is
 //! logged once, and so is its end. No value is ever logged.
 
+mod files;
 mod vault;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,9 +18,13 @@ use super::dial::Dialer;
 use super::log;
 use crate::base::clock::{self, Moment};
 use crate::model::SecretStore;
+use crate::model::reference::Reference;
 use crate::model::settings::Settings;
 use crate::snapshot::compile::Outcome;
 use crate::snapshot::{Compiler, Learnt, Wanted};
+
+pub use files::Files;
+use files::Stamp;
 
 /// How long a value is taken to be true: a secret that is changed is in force after a minute. `HUP` asks at once.
 const EVERY: Duration = Duration::from_secs(60);
@@ -39,6 +45,11 @@ pub fn environment(name: &str) -> Option<String> {
 #[derive(Debug)]
 pub struct Secrets {
     dialer: Dialer,
+    files: Files,
+    /// References to files, each with the file as it was when it was last read.
+    stamps: BTreeMap<String, Option<Stamp>>,
+    /// What is wrong with files, by reference.
+    unread: BTreeMap<String, String>,
     /// What configuration refers to, and of which snapshot that is true.
     wanted: Vec<Wanted>,
     wanted_at: u64,
@@ -69,6 +80,9 @@ impl Secrets {
     pub fn new(settings: &Settings) -> Self {
         Self {
             dialer: Dialer::new(settings),
+            files: Files::new(settings),
+            stamps: BTreeMap::new(),
+            unread: BTreeMap::new(),
             wanted: Vec::new(),
             wanted_at: 0,
             seen: BTreeMap::new(),
@@ -87,8 +101,9 @@ impl Secrets {
             return Ok(None);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let asked = runtime
-            .block_on(async { tokio::time::timeout(START, vault::ask(due, self.dialer.clone())).await });
+        let asked = runtime.block_on(async {
+            tokio::time::timeout(START, vault::ask(due, self.dialer.clone(), self.files.clone())).await
+        });
         // A name may still be looked up: that is not waited for.
         runtime.shutdown_background();
         let Ok(answers) = asked else {
@@ -102,6 +117,10 @@ impl Secrets {
 
     /// Answers that have come in, if any. Starts the next round for what is due. Needs a tokio runtime.
     pub fn advance(&mut self, now: Moment, compiler: &Compiler) -> Option<Answers> {
+        let read = self.look_at_files(compiler);
+        if !read.is_empty() {
+            return Some(read);
+        }
         if let Some(answers) = &mut self.under_way {
             match answers.try_recv() {
                 Err(oneshot::error::TryRecvError::Empty) => return None,
@@ -116,8 +135,8 @@ impl Secrets {
         let due = self.due(now, compiler);
         if !due.is_empty() {
             let (tell, hear) = oneshot::channel();
-            let dialer = self.dialer.clone();
-            tokio::spawn(async move { tell.send(vault::ask(due, dialer).await) });
+            let (dialer, files) = (self.dialer.clone(), self.files.clone());
+            tokio::spawn(async move { tell.send(vault::ask(due, dialer, files).await) });
             self.under_way = Some(hear);
         }
         None
@@ -126,7 +145,38 @@ impl Secrets {
     /// Has everything be due; whether there is anything.
     pub fn ask_all_again(&mut self) -> bool {
         self.seen.clear();
+        self.stamps.clear();
         !self.wanted.is_empty()
+    }
+
+    /// What files say that were written or replaced since they were last read, or are newly referred to.
+    fn look_at_files(&mut self, compiler: &Compiler) -> Answers {
+        let wanted = compiler.references_to_files();
+        let (had, mut answers) = (std::mem::take(&mut self.stamps), Answers::new());
+        for reference in wanted {
+            let Ok(Reference::File { path }) = Reference::of(&reference) else { continue };
+            // Looked at before it is read: what is written in between is read once more.
+            let stamp = Stamp::of(path);
+            if had.get(&reference) != Some(&stamp) {
+                answers.push((reference.clone(), self.files.learn(path)));
+            }
+            self.stamps.insert(reference, stamp);
+        }
+        let is_wanted = |reference: &String, _: &mut String| self.stamps.contains_key(reference);
+        let had_trouble = self.unread.len();
+        self.unread.retain(is_wanted);
+        for (reference, learnt) in &answers {
+            match learnt {
+                Learnt::Value(_) => self.unread.remove(reference),
+                Learnt::Absent(why) | Learnt::Failed(why) => {
+                    self.unread.insert(reference.clone(), format!("{reference}: {why}"))
+                }
+            };
+        }
+        if !answers.is_empty() || self.unread.len() != had_trouble {
+            self.tell_troubles();
+        }
+        answers
     }
 
     /// What is to be asked now; it is taken to have been.
@@ -158,7 +208,13 @@ impl Secrets {
                 Learnt::Absent(why) | Learnt::Failed(why) => Some(why.clone()),
             };
         }
-        let troubles: BTreeSet<String> = self.seen.values().filter_map(|seen| seen.trouble.clone()).collect();
+        self.tell_troubles();
+    }
+
+    /// Logs what is new about what is wrong.
+    fn tell_troubles(&mut self) {
+        let of_stores = self.seen.values().filter_map(|seen| seen.trouble.clone());
+        let troubles: BTreeSet<String> = of_stores.chain(self.unread.values().cloned()).collect();
         for trouble in troubles.difference(&self.told) {
             log::warn(trouble.clone());
         }

@@ -18,11 +18,11 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{Answers, environment};
+use super::{Answers, Files, environment};
 use crate::control::dial::{Dialer, words};
 use crate::model::SecretStore;
 use crate::model::reference::{Reference, is_reference, of_env};
-use crate::snapshot::{Learnt, Wanted};
+use crate::snapshot::{Learnt, Unread, Wanted};
 
 /// One request, from the connection to the end of the answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -41,7 +41,7 @@ enum Trouble {
 }
 
 /// Asks every store that is wanted, one path after the other.
-pub(super) async fn ask(wanted: Vec<Wanted>, mut dialer: Dialer) -> Answers {
+pub(super) async fn ask(wanted: Vec<Wanted>, mut dialer: Dialer, files: Files) -> Answers {
     let mut answers = Vec::new();
     // By store, then by path: which references, and the field of each.
     let mut stores: BTreeMap<String, (Arc<SecretStore>, BTreeMap<String, Vec<(String, String)>>)> =
@@ -58,7 +58,10 @@ pub(super) async fn ask(wanted: Vec<Wanted>, mut dialer: Dialer) -> Answers {
         for (path, asked) in paths {
             let fields = match &unreachable {
                 Some(why) => Err(Trouble::Unreachable(why.clone())),
-                None => read(&store, &path, &mut dialer).await,
+                None => match token_of(&store, &files) {
+                    Ok(token) => read(&store, &token, &path, &mut dialer).await,
+                    Err(why) => Err(Trouble::Unreachable(format!("{}: token: {why}", address_of(&store)))),
+                },
             };
             if let Err(Trouble::Unreachable(why)) = &fields {
                 unreachable = Some(why.clone());
@@ -86,8 +89,8 @@ fn learnt(id: &str, path: &str, key: &str, fields: &Result<Value, Trouble>) -> L
 }
 
 /// The fields at a path.
-async fn read(store: &SecretStore, path: &str, dialer: &mut Dialer) -> Result<Value, Trouble> {
-    let answered = timeout(PATIENCE, get(store, path, dialer)).await;
+async fn read(store: &SecretStore, token: &str, path: &str, dialer: &mut Dialer) -> Result<Value, Trouble> {
+    let answered = timeout(PATIENCE, get(store, token, path, dialer)).await;
     let (status, body) = answered
         .unwrap_or_else(|_| Err(Trouble::Unreachable(format!("no whole answer within {PATIENCE:?}"))))?;
     let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -112,8 +115,13 @@ fn fields_of(mut answer: Value) -> Option<Value> {
     }
 }
 
-async fn get(store: &SecretStore, path: &str, dialer: &mut Dialer) -> Result<(StatusCode, Chunk), Trouble> {
-    let base = store.uri.as_deref().unwrap_or_default();
+async fn get(
+    store: &SecretStore,
+    token: &str,
+    path: &str,
+    dialer: &mut Dialer,
+) -> Result<(StatusCode, Chunk), Trouble> {
+    let base = address_of(store);
     let failed = Trouble::Failed;
     let unreachable = |why: String| Trouble::Unreachable(format!("{base}: {why}"));
     let uri: Uri = base
@@ -126,7 +134,6 @@ async fn get(store: &SecretStore, path: &str, dialer: &mut Dialer) -> Result<(St
     };
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(usual));
-    let token = token_of(store).map_err(|why| unreachable(format!("token: {why}")))?;
 
     // Brackets are the URL's, not the address's. A connection a question, as to etcd.
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -149,7 +156,11 @@ async fn get(store: &SecretStore, path: &str, dialer: &mut Dialer) -> Result<(St
     Ok((status, body.to_bytes()))
 }
 
-fn token_of(store: &SecretStore) -> Result<String, String> {
+fn address_of(store: &SecretStore) -> &str {
+    store.uri.as_deref().unwrap_or_default()
+}
+
+fn token_of(store: &SecretStore, files: &Files) -> Result<String, String> {
     let token = store.token.as_ref().map_or("", |token| token.expose());
     if !is_reference(token) {
         return Ok(token.to_owned());
@@ -159,8 +170,13 @@ fn token_of(store: &SecretStore) -> Result<String, String> {
             Value::String(token) => Ok(token),
             _ => Err(format!("{token} is not text")),
         },
+        Reference::File { path } => match files.read(path) {
+            Ok(token) if !token.is_empty() => Ok(token),
+            Ok(_) => Err(format!("the file {path} is empty")),
+            Err(Unread::Missing(why) | Unread::Failed(why) | Unread::Outside(why)) => Err(why),
+        },
         Reference::Secret { .. } => {
-            Err("expected a token or $env://NAME, got a reference to a secret".to_owned())
+            Err("expected a token, $env://NAME or $file:///PATH, got a reference to a secret".to_owned())
         }
     }
 }

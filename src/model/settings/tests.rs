@@ -104,6 +104,7 @@ const DEFAULTS: &str = r#"{
         },
         "state_dir": "/var/lib/ringway",
             "data_encryption": {"enable": true, "keyring": []},
+        "secrets": {"directories": ["/run/secrets"]},
         "log": {"level": "info", "format": "text", "output": "stderr"},
         "access_log": {
             "enabled": true, "output": "stdout", "format": "json", "buffer_bytes": 65536, "flush_interval": 1
@@ -235,6 +236,16 @@ fn faults_are_all_told_with_the_nearest_name() {
             "access_log.output: expected stdout, stderr, off or the path of a file, got \"stdot\"",
             "access_log.format: expected json, combined or a text with $variables, got \"plain\"",
         ]
+    );
+}
+
+#[test]
+fn folders_of_secrets_are_named_from_the_root() {
+    assert_eq!(settings("").secrets.directories, [std::path::PathBuf::from("/run/secrets")]);
+    assert!(settings("secrets: {directories: []}").secrets.directories.is_empty());
+    assert_eq!(
+        faults("secrets: {directories: [/a, keys]}"),
+        ["secrets.directories[1]: expected a path from the root, such as /run/secrets, got keys"]
     );
 }
 
