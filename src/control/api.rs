@@ -234,6 +234,7 @@ fn quarantine(board: &Board) -> Value {
             "faults": object.faults.iter().map(fault).collect::<Vec<_>>(),
             "since": object.since,
             "last_good": object.last_good,
+            "refuses": object.refuses,
         })
     };
     let list: Vec<Value> = board.quarantined().iter().map(set_aside).collect();

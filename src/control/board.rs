@@ -55,6 +55,8 @@ pub(crate) struct SetAside {
     pub(crate) since: u64,
     /// The last generation in which it was in force as wanted; what was in force then still is. None: it is left out.
     pub(crate) last_good: Option<u64>,
+    /// Whether requests that it may have guarded are answered 503.
+    pub(crate) refuses: bool,
 }
 
 /// Share of time each core was on its processor between the last two looks.
@@ -112,7 +114,7 @@ impl Board {
             let earlier = before.get(&name);
             let since = earlier.map_or(generation, |earlier| earlier.since);
             let last_good = object.last_good.then(|| since.saturating_sub(1));
-            SetAside { name, faults: object.faults.clone(), since, last_good }
+            SetAside { name, faults: object.faults.clone(), since, last_good, refuses: object.refuses }
         }));
     }
 
@@ -275,8 +277,13 @@ mod tests {
     #[test]
     fn an_object_set_aside_keeps_the_generation_in_which_it_was() {
         let board = Board::new(Vec::new(), &[]);
-        let object =
-            |last_good| Quarantined { kind: Kind::Route, id: "1".to_owned(), faults: Vec::new(), last_good };
+        let object = |last_good| Quarantined {
+            kind: Kind::Route,
+            id: "1".to_owned(),
+            faults: Vec::new(),
+            last_good,
+            refuses: false,
+        };
         let told =
             || board.quarantined().iter().map(|object| (object.since, object.last_good)).collect::<Vec<_>>();
         board.reloaded(0, 1, &[object(false)], Vec::new());

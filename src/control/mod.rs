@@ -70,7 +70,7 @@ use crate::base::clock::{self, Moment};
 use crate::link::mailbox::Mailbox;
 use crate::link::outbox::Inbox;
 use crate::link::stats::CoreStats;
-use crate::model::{ConfigError, Settings, object_name};
+use crate::model::{ConfigError, Kind, Settings, object_name};
 use crate::snapshot::compile::Outcome;
 use crate::snapshot::{Compiler, Order};
 
@@ -456,7 +456,12 @@ impl Control {
         let wrong = faults.iter().chain(&limits).map(|fault| (log::Level::Error, fault.to_string()));
         let aside = outcome.quarantined.iter().map(|object| {
             let name = object_name(object.kind, &object.id);
-            let instead = if object.last_good { "its last good version stays" } else { "it is left out" };
+            let instead = match (object.last_good, object.refuses, object.kind) {
+                (true, ..) => "its last good version stays",
+                (false, true, Kind::GlobalRule) => "all requests are answered 503 until it can be taken",
+                (false, true, _) => "its requests are answered 503",
+                (false, false, _) => "it is left out",
+            };
             (log::Level::Warn, format!("{name}: set aside; {instead}"))
         });
         // Once: it is true of every configuration until somebody changes the object.

@@ -127,7 +127,7 @@ impl<'a> Run<'a> {
         let view = self.view.clone();
         let (env, global) = (self.hall.env(&view), &view.global);
         let route = self.route.map(|at| &view.routes[at]);
-        if let Some(reply) = route.and_then(|route| respond::to_broken(&mut self.ex, route)) {
+        if let Some(reply) = respond::to_broken(&mut self.ex, &view, route) {
             return Verdict::Reply(reply);
         }
         if global.reads_body_early() || route.is_some_and(|route| route.chain.reads_body_early()) {

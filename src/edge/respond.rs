@@ -130,8 +130,15 @@ impl Fault {
 }
 
 /// Words of the other answers that are ours.
-const OTHER_WORDS: [&str; 6] =
-    ["bad_request", "route_not_found", "plugin", "route_broken", "fallback", "acme_challenge"];
+const OTHER_WORDS: [&str; 7] = [
+    "bad_request",
+    "route_not_found",
+    "plugin",
+    "route_broken",
+    "global_rule_broken",
+    "fallback",
+    "acme_challenge",
+];
 
 /// All reasons that are counted, in the order of `CoreStats::reasons`.
 pub const REASONS: &[&str] = &{
@@ -214,10 +221,14 @@ pub(super) fn no_route(ex: &mut Exchange) -> Reply {
         .with("content-type", Bytes::from_static(b"text/plain; charset=utf-8"))
 }
 
-/// The answer of a route that refers to something that is gone.
-pub(super) fn to_broken(ex: &mut Exchange, route: &Route) -> Option<Reply> {
-    let status = route.broken?;
-    ex.reason = "route_broken";
+/// The answer of a route that refers to something that is gone, or of any where a guard of all is missing.
+pub(super) fn to_broken(ex: &mut Exchange, view: &Snapshot, route: Option<&Route>) -> Option<Reply> {
+    let (status, reason) = match route.and_then(|route| route.broken) {
+        _ if view.is_unguarded => (503, "global_rule_broken"),
+        Some(status) => (status, "route_broken"),
+        None => return None,
+    };
+    ex.reason = reason;
     Some(Reply::status(status))
 }
 

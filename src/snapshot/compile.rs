@@ -10,6 +10,7 @@ mod decorations;
 mod diff;
 mod explain;
 mod fill;
+mod guard;
 mod parts;
 mod plugin_upstreams;
 mod staples;
@@ -62,6 +63,8 @@ pub struct Quarantined {
     pub faults: Vec<ConfigError>,
     /// Whether an earlier version of it is in force.
     pub last_good: bool,
+    /// Whether requests that it may have guarded are refused: those of a route, or, for a global rule, all.
+    pub refuses: bool,
 }
 
 /// What a compilation came to.
@@ -335,6 +338,7 @@ impl Compiler {
         if let Some(metadata) = metadata {
             self.surroundings.metadata = metadata;
         }
+        self.state.has_begun = true;
         self.generation += 1;
         let used: Set<&str> = self.state.names().collect();
         self.book.names.forget_unused(|name| used.contains(name));
@@ -353,10 +357,12 @@ impl Compiler {
         for ((kind, id), held) in self.state.troubled() {
             faults.extend(held.faults.iter().cloned());
             if held.is_set_aside {
-                let (id, last_good) = (id.to_string(), held.has_last_good());
-                quarantined.push(Quarantined { kind: *kind, id, faults: held.faults.clone(), last_good });
+                let (id, last_good, refuses) = (id.to_string(), held.has_last_good(), held.refuses(*kind));
+                let faults = held.faults.clone();
+                quarantined.push(Quarantined { kind: *kind, id, faults, last_good, refuses });
             }
         }
+        snapshot.is_unguarded = self.state.is_unguarded();
         Outcome { snapshot: Arc::new(snapshot), faults, quarantined }
     }
 

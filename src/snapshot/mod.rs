@@ -150,6 +150,8 @@ pub struct Snapshot {
     pub challenges: Arc<Challenges>,
     /// Plugins of all global rules.
     pub global: Arc<Chain>,
+    /// Whether a global rule that may turn requests away is not among them: none is let through then.
+    pub is_unguarded: bool,
     /// Ids of the per-core state its plugins and upstreams use.
     pub live: HashTrieSetSync<LocalId>,
     /// Those that went out of use lately; not all of them, if there were many.

@@ -43,6 +43,8 @@ fn a_change_takes_nothing_out_of_service_that_it_does_not_name() {
     // Who says so may.
     admin.ask("DELETE", "/plugin_metadata/file-logger?force=true", &[], "").expect_status(200);
     assert_eq!(gateway.metric("ringway_quarantined_objects"), Some(1.0));
+    // What the rule guarded is not open for that.
+    gateway.get("/guard").expect_status(503);
 }
 
 fn a_viewer_learns_no_secret() {

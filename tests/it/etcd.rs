@@ -92,6 +92,46 @@ fn a_bad_value_is_set_aside_alone_and_its_last_good_version_outlives_the_process
 }
 
 #[test]
+fn what_depends_on_a_bad_value_is_served_on_over_a_restart_too() {
+    let (mut etcd, origin) = (Etcd::start(), Origin::replying("hello"));
+    let upstream = |retries: &str| format!(r#"{{"nodes":{{"{}":1}},"retries":{retries}}}"#, origin.node());
+    etcd.put("upstreams/u", &upstream("1"));
+    etcd.put("plugin_configs/p", r#"{"plugins":{"key-auth":{}}}"#);
+    etcd.put("global_rules/g", r#"{"plugins":{"ip-restriction":{"blacklist":["10.0.0.1"]}}}"#);
+    etcd.put("routes/1", r#"{"uri":"/keyed","upstream_id":"u","plugin_config_id":"p"}"#);
+    etcd.put("routes/2", r#"{"uri":"/open","upstream_id":"u"}"#);
+    let mut gateway = following(&etcd).start();
+    serves(&gateway, "/open", 200);
+    etcd.put("upstreams/u", &upstream("\"many\""));
+    etcd.put("plugin_configs/p", r#"{"plugins":{"key-auth":{"header":5}}}"#);
+    etcd.put("global_rules/g", r#"{"plugins":{"ip-restriction":{"blocklist":["10.0.0.1"]}}}"#);
+    etcd.put("routes/3", r#"{"uri":"/later","upstream_id":"u"}"#);
+    serves(&gateway, "/later", 200);
+    keeps(&gateway, "routes/3");
+    for _ in 0..2 {
+        gateway.get("/keyed").expect_status(401);
+        gateway.get("/open").expect(200, "hello");
+        assert_eq!(gateway.metric("ringway_quarantined_objects"), Some(3.0));
+        gateway.kill_and_start_again();
+    }
+    etcd.stop();
+    gateway.kill_and_start_again();
+    gateway.get("/keyed").expect_status(401);
+    gateway.get("/open").expect(200, "hello");
+}
+
+#[test]
+fn a_global_rule_that_was_never_good_lets_nobody_past() {
+    let (etcd, origin) = (Etcd::start(), Origin::replying("hello"));
+    etcd.put("routes/1", &route("/one", &origin));
+    etcd.put("global_rules/g", r#"{"plugins":{"key-auth":{"header":5}}}"#);
+    let gateway = following(&etcd).start();
+    gateway.get("/one").expect_status(503);
+    etcd.put("global_rules/g", r#"{"plugins":{"key-auth":{}}}"#);
+    serves(&gateway, "/one", 401);
+}
+
+#[test]
 fn an_etcd_that_goes_and_comes_back_is_followed_on() {
     let (mut etcd, origin) = (Etcd::start(), Origin::replying("hello"));
     etcd.put("routes/1", &route("/one", &origin));

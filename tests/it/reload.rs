@@ -13,6 +13,9 @@ on_both_drivers!(
     a_bad_object_is_set_aside_and_the_rest_applies,
     what_is_wrong_with_an_object_is_said_once,
     a_bad_object_keeps_its_last_good_version,
+    what_depends_on_a_bad_object_goes_on_with_its_last_good_version,
+    a_guard_that_was_never_good_lets_nobody_past,
+    a_new_global_rule_that_is_bad_changes_nothing_for_requests,
     a_file_that_is_no_yaml_changes_nothing,
     an_object_taken_away_is_gone,
     a_half_written_file_changes_nothing,
@@ -52,7 +55,8 @@ fn a_bad_object_is_set_aside_and_the_rest_applies() {
 
     gateway.get("/good").expect_status(200);
     gateway.get("/late").expect_status(200);
-    gateway.get("/bad").expect_status(404);
+    // Left out, it would leave what it was to guard to other routes.
+    gateway.get("/bad").expect_status(503);
     // The object, the field, what was expected and what was found.
     gateway.wait_said(&["routes/7", "limit-count.count", "expected", "ten"]);
 }
@@ -90,6 +94,97 @@ fn a_bad_object_keeps_its_last_good_version() {
     let repaired = bad.replace("count: ten", "count: 5").replace("/bad", "/repaired");
     gateway.reload_until(&repaired, &[("ORIGIN", &origin)], |gateway| gateway.get("/repaired").status == 200);
     gateway.get("/bad").expect_status(404);
+}
+
+/// A route for each kind of object that one can depend on; `KEY` and `RETRIES` are good or bad.
+const DEPENDENTS: &str = "
+upstreams: [{id: u, nodes: {ORIGIN: 1}, retries: RETRIES}]
+plugin_configs: [{id: p, plugins: {key-auth: {header: KEY}}}]
+services: [{id: s, plugins: {key-auth: {header: KEY}}, upstream: {nodes: {ORIGIN: 1}, retries: RETRIES}}]
+global_rules: [{id: g, plugins: {referer-restriction: {blacklist: KEYS}}}]
+routes:
+  - {id: upstream, uri: /upstream, upstream_id: u}
+  - {id: config, uri: /config, plugin_config_id: p, upstream_id: u}
+  - {id: service, uri: /service, service_id: s}
+  - {id: name, uri: NAME, upstream_id: u}
+";
+
+fn dependents(name: &str, is_good: bool) -> String {
+    let (key, retries, keys) = if is_good { ("apikey", "1", "[a.example]") } else { ("5", "many", "5") };
+    let text = DEPENDENTS.replace("NAME", name).replace("RETRIES", retries);
+    text.replace("KEYS", keys).replace("KEY", key)
+}
+
+fn what_depends_on_a_bad_object_goes_on_with_its_last_good_version() {
+    let origin = Origin::naming();
+    let gateway = Gateway::resources(&dependents("/first", true), &[("ORIGIN", &origin)]).start();
+    // Twice, and with routes that are new: what is last good outlives a second bad version.
+    for name in ["/first", "/second", "/third"] {
+        let text = dependents(name, name == "/first");
+        gateway.reload_until(&text, &[("ORIGIN", &origin)], |gateway| gateway.get(name).status == 200);
+        gateway.get("/upstream").expect_status(200);
+        gateway.get("/config").expect_status(401);
+        gateway.get("/service").expect_status(401);
+        let referred = gateway.request("GET", "/upstream", &[("Referer", "http://a.example/")], b"");
+        referred.expect_status(403);
+    }
+    assert_eq!(gateway.metric("ringway_quarantined_objects"), Some(4.0));
+    let told = gateway.control("GET", "/v1/quarantine").json();
+    let list = told["list"].as_array().expect("a list");
+    let names: Vec<&str> = list.iter().filter_map(|object| object["object"].as_str()).collect();
+    assert_eq!(names, ["upstreams/u", "plugin_configs/p", "services/s", "global_rules/g"], "{told}");
+    for object in list {
+        assert!(object["last_good"].is_u64() && object["refuses"] == false, "{told}");
+        assert!(object["reason"].as_str().is_some_and(|reason| reason.contains("expected")), "{told}");
+    }
+}
+
+fn a_guard_that_was_never_good_lets_nobody_past() {
+    let origin = Origin::naming();
+    let text = |header: &str, rule: &str| {
+        format!(
+            "
+            global_rules: [{{id: g, plugins: {{ip-restriction: {{{rule}: ['10.0.0.1']}}}}}}]
+            routes:
+              - {{id: guarded, uri: /guarded, plugins: {{key-auth: {{header: {header}}}}}, upstream: {{nodes: {{ORIGIN: 1}}}}}}
+              - {{id: rest, uri: /*, upstream: {{nodes: {{ORIGIN: 1}}}}}}
+            "
+        )
+    };
+    let gateway = Gateway::resources(&text("5", "blacklist"), &[("ORIGIN", &origin)]).start();
+    gateway.get("/guarded").expect_status(503);
+    assert_eq!(gateway.reason("/guarded"), "route_broken");
+    gateway.get("/rest").expect_status(200);
+    gateway.wait_said(&["routes/guarded: set aside; its requests are answered 503"]);
+    assert_eq!(gateway.control("GET", "/v1/quarantine").json()["list"][0]["refuses"], true);
+    let mended = text("apikey", "blacklist");
+    gateway.reload_until(&mended, &[("ORIGIN", &origin)], |gateway| gateway.get("/guarded").status == 401);
+
+    let gateway = Gateway::resources(&text("apikey", "blocklist"), &[("ORIGIN", &origin)]).start();
+    for path in ["/guarded", "/rest"] {
+        gateway.get(path).expect_status(503);
+        assert_eq!(gateway.reason(path), "global_rule_broken");
+    }
+    gateway.wait_said(&["global_rules/g: set aside; all requests are answered 503"]);
+    let told = gateway.control("GET", "/v1/explain?uri=/rest").json();
+    assert_eq!(
+        (&told["outcome"]["status"], &told["outcome"]["reason"]),
+        (&503.into(), &"global_rule_broken".into())
+    );
+    gateway.reload_until(&mended, &[("ORIGIN", &origin)], |gateway| gateway.get("/rest").status == 200);
+    gateway.get("/guarded").expect_status(401);
+}
+
+fn a_new_global_rule_that_is_bad_changes_nothing_for_requests() {
+    let origin = Origin::naming();
+    let routes = "routes: [{id: 1, uri: NAME, upstream: {nodes: {ORIGIN: 1}}}]\n";
+    let gateway = Gateway::resources(&routes.replace("NAME", "/old"), &[("ORIGIN", &origin)]).start();
+    gateway.get("/old").expect_status(200);
+    let bad =
+        format!("{}global_rules: [{{id: g, plugins: {{key-auth: 5}}}}]\n", routes.replace("NAME", "/new"));
+    gateway.reload_until(&bad, &[("ORIGIN", &origin)], |gateway| gateway.get("/new").status == 200);
+    gateway.wait_said(&["global_rules/g: set aside; it is left out"]);
+    assert_eq!(gateway.metric("ringway_quarantined_objects"), Some(1.0));
 }
 
 fn a_file_that_is_no_yaml_changes_nothing() {

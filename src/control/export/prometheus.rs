@@ -366,6 +366,7 @@ mod tests {
             id: "9".to_owned(),
             faults: Vec::new(),
             last_good: false,
+            refuses: false,
         };
         board.reloaded(784_111_777_500, 7, &[object], Vec::new());
         board

@@ -24,7 +24,10 @@ impl Compiler {
     pub(in crate::snapshot) fn last_snapshot(&self) -> Snapshot {
         let house = std::sync::Arc::clone(&self.house);
         let state = &self.state;
-        state.parts.snapshot(self.generation, house, &state.registry, std::sync::Arc::default())
+        let mut last =
+            state.parts.snapshot(self.generation, house, &state.registry, std::sync::Arc::default());
+        last.is_unguarded = state.is_unguarded();
+        last
     }
 }
 

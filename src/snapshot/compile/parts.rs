@@ -116,6 +116,7 @@ impl Parts {
             certificates: self.certificates.clone(),
             challenges: Arc::default(),
             global: Arc::clone(&self.global_chain),
+            is_unguarded: false,
             live: registry.live().clone(),
             retired,
         }

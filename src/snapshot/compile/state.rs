@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync, RedBlackTreeSetSync};
 
+use super::guard;
 use super::parts::{Made, Parts};
 use super::work::Work;
 use crate::model::{ConfigError, Kind, ObjectId, Raw, object_name};
@@ -76,6 +77,10 @@ pub(super) struct Held {
     pub(super) wanted: Arc<str>,
     /// As it is in force.
     in_force: Option<(Arc<str>, Made)>,
+    /// What refuses in its place, where nothing of it is in force and something else might let pass.
+    stand_in: Option<(Arc<str>, Made)>,
+    /// Whether it has ever been in force, or came with the first objects of all, and may have been before.
+    is_relied_on: bool,
     /// Why it is not in force as wanted, or what it lacks though it is.
     pub(super) faults: Vec<ConfigError>,
     /// How many of the faults are of the wanted version; those of the last good one come behind.
@@ -90,6 +95,8 @@ impl Held {
             seat,
             wanted,
             in_force: None,
+            stand_in: None,
+            is_relied_on: false,
             faults: Vec::new(),
             wanted_faults: 0,
             is_set_aside: false,
@@ -119,7 +126,13 @@ impl Held {
 
     /// The place of what was made of it in the snapshot, if it has one.
     pub(super) fn place(&self) -> Option<u32> {
-        self.in_force.as_ref()?.1.place
+        self.in_force.as_ref().or(self.stand_in.as_ref())?.1.place
+    }
+
+    /// Whether requests that it may have guarded are refused while it is set aside.
+    pub(super) fn refuses(&self, kind: Kind) -> bool {
+        let is_missed = || kind == Kind::GlobalRule && self.is_relied_on && guard::is_in_rule(&self.wanted);
+        self.is_set_aside && self.in_force.is_none() && (self.stand_in.is_some() || is_missed())
     }
 
     /// Whether an earlier version is in force.
@@ -145,6 +158,8 @@ pub(super) struct State {
     troubled: RedBlackTreeMapSync<Seat, Key>,
     /// The age of the youngest object.
     youngest: u64,
+    /// Whether objects were served before.
+    pub(super) has_begun: bool,
     pub(super) registry: Registry,
     pub(super) parts: Parts,
 }
@@ -173,6 +188,7 @@ impl State {
             needed: HashTrieMapSync::default(),
             troubled: RedBlackTreeMapSync::default(),
             youngest: 0,
+            has_begun: false,
             registry: Registry::default(),
             parts,
         }
@@ -223,6 +239,11 @@ impl State {
     /// Objects with faults, in their order.
     pub(super) fn troubled(&self) -> impl Iterator<Item = (&Key, &Held)> {
         self.troubled.values().filter_map(|key| Some((key, self.get(key)?)))
+    }
+
+    /// Whether a global rule that may guard anything is not in force in any version.
+    pub(super) fn is_unguarded(&self) -> bool {
+        self.troubled().any(|((kind, _), held)| *kind == Kind::GlobalRule && held.refuses(*kind))
     }
 
     /// The hosts that nodes are known by.
@@ -280,10 +301,13 @@ impl State {
             }
         }
         self.registry = old.registry;
+        self.has_begun = old.has_begun;
         let mut agenda = Agenda::default();
         for (key, wanted) in objects {
             let mut held = Held::new(self.seat_for(key.0), wanted);
-            let earlier = old.objects.get(&key).and_then(|held| held.in_force.as_ref());
+            let earlier = old.objects.get(&key);
+            held.is_relied_on = earlier.map_or(!self.has_begun, |earlier| earlier.is_relied_on);
+            let earlier = earlier.and_then(|held| held.in_force.as_ref());
             held.in_force = earlier.map(|(text, _)| (Arc::clone(text), Made::default()));
             agenda.add(held.seat, key.clone());
             self.objects.insert_mut(key, Arc::new(held));
@@ -301,10 +325,14 @@ impl State {
     fn put(&mut self, key: Key, wanted: Arc<str>, agenda: &mut Agenda) {
         let mut now = Held::new((0, 0), wanted);
         match self.objects.get(&key).cloned() {
-            None => now.seat = self.seat_for(key.0),
+            None => {
+                now.seat = self.seat_for(key.0);
+                now.is_relied_on = !self.has_begun;
+            }
             Some(held) => {
                 self.withdraw(&key, &held, agenda);
                 now.seat = held.seat;
+                now.is_relied_on = held.is_relied_on;
                 now.in_force = held.in_force.as_ref().map(|(text, _)| (Arc::clone(text), Made::default()));
                 now.needs.clone_from(&held.needs);
             }
@@ -367,6 +395,11 @@ impl State {
                 })
             }
         };
+        let stand_in = match &in_force {
+            None if key.0 == Kind::Route => self.stand_in_for(key, &held, &mut needs, tools),
+            _ => None,
+        };
+        let is_relied_on = held.is_relied_on || in_force.is_some();
         let is_new = held.in_force.is_some() != in_force.is_some();
         if in_force.is_none() && key.0 == Kind::Upstream {
             self.parts.remove_upstream(&key.1);
@@ -381,7 +414,17 @@ impl State {
         }
         let needs = needs.into_iter().collect();
         let (seat, wanted) = (held.seat, Arc::clone(&held.wanted));
-        let now = Held { seat, wanted, in_force, faults, wanted_faults, is_set_aside, needs };
+        let now = Held {
+            seat,
+            wanted,
+            in_force,
+            stand_in,
+            is_relied_on,
+            faults,
+            wanted_faults,
+            is_set_aside,
+            needs,
+        };
         self.objects.insert_mut(key.clone(), Arc::new(now));
         // Whoever sends to an upstream knows its place, which stays.
         if key.0 != Kind::Upstream || is_new {
@@ -408,9 +451,26 @@ impl State {
         added
     }
 
+    /// Has a route of which nothing is in force take its requests and refuse them, if it may guard something.
+    fn stand_in_for(
+        &mut self,
+        key: &Key,
+        held: &Held,
+        needs: &mut BTreeSet<Need>,
+        tools: &mut Tools<'_>,
+    ) -> Option<(Arc<str>, Made)> {
+        let text: Arc<str> = guard::stand_in_for(&held.wanted)?.into();
+        let raw = raw_of(key.0, &key.1, &text).ok()?;
+        let mut work = Work::new(&mut self.registry, &mut self.parts, tools, held.seat.1);
+        work.is_stand_in = true;
+        let added = work.add(&raw);
+        needs.extend(work.take_needs());
+        added.ok().map(|(made, _)| (text, made))
+    }
+
     /// Takes out what was made of an object.
     fn withdraw(&mut self, key: &Key, held: &Held, agenda: &mut Agenda) {
-        let Some((text, made)) = &held.in_force else { return };
+        let Some((text, made)) = held.in_force.as_ref().or(held.stand_in.as_ref()) else { return };
         let Ok(raw) = raw_of(key.0, &key.1, text) else { return };
         self.parts.withdraw(&raw, made);
         for topic in self.registry.release(made.holds.clone()) {

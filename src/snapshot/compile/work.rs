@@ -31,6 +31,8 @@ pub(super) struct Work<'a> {
     pub(super) age: u64,
     /// Whether no other version of the object is in force that could stay.
     pub(super) is_alone: bool,
+    /// Whether it is a route that refuses what it takes.
+    pub(super) is_stand_in: bool,
     pub(super) made: Made,
     /// Faults that do not keep the object out of force, such as a reference to nothing.
     pub(super) lacks: Vec<ConfigError>,
@@ -54,6 +56,7 @@ impl<'a> Work<'a> {
             forge,
             age,
             is_alone: true,
+            is_stand_in: false,
             made: Made::default(),
             lacks: Vec::new(),
             needs: Vec::new(),
@@ -274,7 +277,7 @@ impl<'a> Work<'a> {
                 .or_else(|| service.as_ref().map(|service| service.websocket))
                 .unwrap_or(false),
             websockets: websockets_of(route, service.as_deref()),
-            broken: without_service.or(without_config).or(awaited),
+            broken: self.is_stand_in.then_some(503).or(without_service).or(without_config).or(awaited),
         };
         let place = self.parts.put_route(self.age, route, &hosts, compiled);
         self.made.place = Some(place);

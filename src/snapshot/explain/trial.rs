@@ -80,10 +80,16 @@ fn by_gateway(status: u16, reason: &str) -> Value {
 impl Run<'_> {
     fn go(&mut self, route: Option<&Route>) {
         let global = Rc::new((*self.grounds.snapshot.global).clone());
-        if let Some(status) = route.and_then(|route| route.broken) {
+        if self.grounds.snapshot.is_unguarded {
+            self.told.answer = Some(by_gateway(503, "global_rule_broken"));
+            self.told.notes.push(
+                "a global rule is set aside and was not in force before, so nothing is let through".into(),
+            );
+        } else if let Some(status) = route.and_then(|route| route.broken) {
             self.told.answer = Some(by_gateway(status, "route_broken"));
             self.told.notes.push(
-                "what the route refers to is not there, so it takes requests and answers them itself".into(),
+                "the route is set aside, or what it refers to is not there: it takes requests and answers them itself"
+                    .into(),
             );
         }
         self.gates(Phase::Rewrite, &global, Scope::Global, |_| true);

@@ -1,0 +1,91 @@
+//! What is left of an object that can not be taken and may guard something: enough to refuse in its place.
+//!
+//! A route that is left out leaves its requests to another, which may ask for less; a global rule that is left out leaves
+//! all requests open. Where an earlier version is in force, none of this is needed.
+
+use serde_json::{Map, Value, json};
+
+use crate::plugin::Phase;
+use crate::plugins::Card;
+
+/// What says which requests a route takes.
+const FRAME: [&str; 12] = [
+    "uri",
+    "uris",
+    "host",
+    "hosts",
+    "remote_addr",
+    "remote_addrs",
+    "methods",
+    "priority",
+    "vars",
+    "filter_func",
+    "status",
+    "service_id",
+];
+
+/// A route that takes the same requests and has nothing to do with them; none if no plugin can have been meant to guard them.
+pub(super) fn stand_in_for(wanted: &str) -> Option<String> {
+    let Ok(Value::Object(mut written)) = serde_json::from_str(wanted) else { return None };
+    let has_plugins = written.get("plugins").is_some_and(|plugins| !is_nothing(plugins));
+    let takes_over = ["plugin_config_id", "service_id"].iter().any(|field| written.contains_key(*field));
+    if !has_plugins && !takes_over {
+        return None;
+    }
+    let frame = FRAME.iter().filter_map(|field| Some(((*field).to_owned(), written.remove(*field)?)));
+    let mut frame: Map<String, Value> = frame.collect();
+    frame.insert("plugins".to_owned(), json!({}));
+    Some(Value::Object(frame).to_string())
+}
+
+/// Whether a global rule has a plugin that may turn requests away, or one that nobody here can judge.
+pub(super) fn is_in_rule(wanted: &str) -> bool {
+    let Ok(Value::Object(written)) = serde_json::from_str(wanted) else { return true };
+    match written.get("plugins") {
+        Some(Value::Object(plugins)) => plugins.iter().any(|(name, config)| may_guard(name, config)),
+        Some(plugins) => !is_nothing(plugins),
+        None => false,
+    }
+}
+
+fn may_guard(name: &str, config: &Value) -> bool {
+    let is_off = config.pointer("/_meta/disable") == Some(&Value::Bool(true));
+    let gates = [Phase::Rewrite, Phase::Access, Phase::BeforeProxy];
+    !is_off && Card::of(name).is_none_or(|card| gates.iter().any(|phase| card.phases.contains(*phase)))
+}
+
+fn is_nothing(plugins: &Value) -> bool {
+    plugins.is_null() || plugins.as_object().is_some_and(Map::is_empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plugins_that_may_turn_requests_away_are_missed() {
+        for (rule, expect) in [
+            (r#"{"plugins":{"key-auth":{"header":5}}}"#, true),
+            (r#"{"plugins":{"no-such-plugin":{}}}"#, true),
+            (r#"{"plugins":{"file-logger":{"path":5}}}"#, false),
+            (r#"{"plugins":{"file-logger":{"path":5},"ip-restriction":{}}}"#, true),
+            (r#"{"plugins":{"key-auth":{"_meta":{"disable":true},"x":1}}}"#, false),
+            (r#"{"plugins":{}}"#, false),
+            (r#"{"plugins":[]}"#, true),
+            (r#""{not json""#, true),
+        ] {
+            assert_eq!(is_in_rule(rule), expect, "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_stand_in_takes_what_the_route_takes_and_has_nothing_else_of_it() {
+        let route =
+            r#"{"id":"1","uri":"/a","vars":[["arg_a","==","b"]],"plugins":{"key-auth":7},"upstream":{}}"#;
+        let expect = r#"{"uri":"/a","vars":[["arg_a","==","b"]],"plugins":{}}"#;
+        assert_eq!(stand_in_for(route).as_deref(), Some(expect));
+        for open in [r#"{"uri":"/a","upstream":{}}"#, r#"{"uri":"/a","plugins":{}}"#, r#""text""#] {
+            assert_eq!(stand_in_for(open), None, "{open}");
+        }
+    }
+}
