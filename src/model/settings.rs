@@ -366,6 +366,7 @@ impl Settings {
         faults.extend(self.secrets.faults());
         faults.extend(self.discovery.faults());
         faults.extend(AcmeIssuer::faults(&self.acme));
+        faults.extend(self.shared_entrances());
         if self.etcd.is_some()
             && let Some(path) = &self.resources
         {
@@ -378,6 +379,35 @@ impl Settings {
                 "limits.line_bytes",
                 format!("expected at most limits.head_bytes, which is {head}, got {line}"),
             ));
+        }
+        faults
+    }
+
+    /// Places where clients would come in that are for two kinds of them: the system would deal connections out among both.
+    fn shared_entrances(&self) -> Vec<ConfigError> {
+        let proxied = &self.proxy_protocol;
+        let of_requests: [(&str, &[Entrance]); 4] = [
+            ("listen", &self.listen),
+            ("ssl.listen", &self.ssl.listen),
+            ("proxy_protocol.listen", &proxied.listen),
+            ("proxy_protocol.ssl_listen", &proxied.ssl_listen),
+        ];
+        let of_requests = of_requests.into_iter().flat_map(|(field, entrances)| {
+            entrances.iter().map(move |entrance| ((field, false, false), entrance))
+        });
+        let of_streams = self
+            .stream_proxy
+            .tcp
+            .iter()
+            .map(|listen| (("stream_proxy.tcp", listen.tls, listen.proxy_protocol), &listen.entrance));
+        let all: Vec<_> = of_requests.chain(of_streams).collect();
+        let mut faults = Vec::new();
+        for (at, (kind, entrance)) in all.iter().enumerate() {
+            let taken = all[..at].iter().find(|(other, one)| other != kind && one.is_same_place(entrance));
+            if let Some(((field, ..), _)) = taken {
+                let problem = format!("expected a place of its own, got {entrance}, which is one of {field}");
+                faults.push(ConfigError::at(kind.0, problem));
+            }
         }
         faults
     }

@@ -73,6 +73,17 @@ pub struct UnixListen {
     pub mode: u32,
 }
 
+impl Entrance {
+    /// Whether the same clients come in at both. Each place of port 0 is another one.
+    pub(super) fn is_same_place(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Ip(one), Self::Ip(other)) => one == other && one.0.port() != 0,
+            (Self::Unix(one), Self::Unix(other)) => one.name == other.name,
+            (Self::Ip(_), Self::Unix(_)) | (Self::Unix(_), Self::Ip(_)) => false,
+        }
+    }
+}
+
 impl fmt::Display for Entrance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -327,6 +327,23 @@ fn apisix_config_yaml_means_what_it_meant_and_the_rest_is_warned_of() {
 }
 
 #[test]
+fn where_clients_of_one_kind_come_in_no_others_do() {
+    let own = |field: &str, at: &str, of: &str| {
+        vec![format!("{field}: expected a place of its own, got {at}, which is one of {of}")]
+    };
+    assert_eq!(faults("stream_proxy: {tcp: [9080]}"), own("stream_proxy.tcp", "0.0.0.0:9080", "listen"));
+    assert_eq!(
+        faults("ssl: {listen: ['unix:/a']}\nproxy_protocol: {listen: ['unix:/a']}"),
+        own("proxy_protocol.listen", "unix:/a", "ssl.listen")
+    );
+    let twice = "stream_proxy: {tcp: [5432, {port: 5432, tls: true}]}";
+    assert_eq!(faults(twice), own("stream_proxy.tcp", "0.0.0.0:5432", "stream_proxy.tcp"));
+    // Each is another one, and an address is not all of them.
+    settings("listen: 127.0.0.1:0\nssl: {listen: '127.0.0.1:0'}\nstream_proxy: {tcp: ['127.0.0.1:9080']}");
+    settings("listen: 127.0.0.1:9443\nstream_proxy: {udp: [9443]}");
+}
+
+#[test]
 fn what_is_ignored_of_a_port_of_apisix_is_told_where_it_stands() {
     let listen = "listen: [{port: 9443, enable_http2: true, enable_quic: true}]";
     let settings = settings(&format!("apisix: {{ssl: {{enable: true, {listen}}}}}"));
