@@ -32,7 +32,15 @@ pub(super) async fn hear(hall: &Hall, connection: &mut Connection, is_tls: bool)
     // What follows is received on into the same buffer.
     let mut received = if is_tls { Vec::new() } else { core.buffers.small() };
     let header = loop {
-        received = connection.socket.receive_in_clear(received, &core.tls_buffers).await.ok()?;
+        received = match connection.socket.receive_in_clear(received, &core.tls_buffers).await {
+            Ok(received) => received,
+            Err(_) => {
+                if connection.socket.watch().fired() {
+                    refuse("expected a PROXY header within limits.head_timeout");
+                }
+                return None;
+            }
+        };
         match proxy_protocol::read(&received) {
             Ok(Some(header)) => break header,
             Ok(None) if received.len() <= HEADER_BYTES_MAX => {}

@@ -121,6 +121,8 @@ fn a_slow_header_is_cut_off() {
     let gateway = believing(&origin).settings("limits: {head_timeout: 0.3}").start();
     let (said, ended) = Raw::connect(gateway.proxied_address(false)).send("PROXY TCP4 192.0.2.7").rest();
     assert!(said.is_empty() && ended != Ended::Open);
+    gateway.wait_said(&["closed a connection of 127.0.0.1", "a PROXY header within limits.head_timeout"]);
+    assert_eq!(gateway.metric("ringway_connections_refused_total"), Some(1.0));
 }
 
 fn a_node_is_told_what_the_load_balancer_has_said() {
