@@ -240,9 +240,11 @@ impl Side {
     }
 }
 
-/// Whether the peer has broken the connection, rather than ended it.
+/// Whether the peer has broken the connection, or the rules of TLS over it, rather than ended it. An end without the last word of
+/// TLS is one: many leave so.
 fn is_break(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted)
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, InvalidData};
+    matches!(error.kind(), ConnectionReset | ConnectionAborted | InvalidData)
 }
 
 /// The size of the next buffer, where so many bytes came in one of this size: the next larger where it was full, a smaller one

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::kit::{Caller, Certs, Conn, Gateway, Origin, Raw, as_node};
+use super::kit::{Caller, Certs, Conn, Ended, Gateway, Origin, Raw, as_node};
 use super::streams::{expect_bytes, named, passing};
 
 on_both_drivers!(
@@ -12,6 +12,7 @@ on_both_drivers!(
     tls_is_ended_here_and_routed_by_name,
     who_must_show_a_certificate_is_let_in_by_it_alone,
     nodes_are_spoken_to_over_tls,
+    who_breaks_the_rules_of_tls_breaks_the_stream,
 );
 
 fn certs() -> Certs {
@@ -181,4 +182,35 @@ fn nodes_are_spoken_to_over_tls() {
             .start();
     Raw::connect(gateway.stream_address("tcp")).expect_closed();
     assert_eq!(gateway.reason("\"protocol\":\"tcp\""), "upstream_tls_failed");
+}
+
+fn who_breaks_the_rules_of_tls_breaks_the_stream() {
+    let (certs, plain) = (certs(), named("plain"));
+    certs.issued("ca", "node", "DNS:node.test");
+    // A node that wants a certificate, and is shown none.
+    let strict = Origin::serving_over(as_node(&certs, "node", Some("ca")), |conn: &mut Conn| {
+        let _ = conn.wire().shake();
+    });
+    let (cert, key) = certs.issued("ca", "here", "DNS:a.test");
+    let gateway = passing(
+        "stream_routes:
+           - {id: '1', sni: a.test, upstream: {nodes: {PLAIN: 1}}}
+           - id: '2'
+             upstream: {nodes: {STRICT: 1}, scheme: tls, pass_host: rewrite, upstream_host: node.test}",
+        &[("PLAIN", &plain), ("STRICT", &strict)],
+    )
+    .settings("stream_proxy: {tcp: [{address: 127.0.0.1, port: 0, tls: true}]}")
+    .settings(&json!({"ssl": {"trusted_certificate": certs.path("ca.crt")}}).to_string())
+    .objects(&json!({"ssls": [{"id": "1", "sni": "a.test", "cert": cert, "key": key}]}).to_string())
+    .start();
+    let mut raw = Raw::connect(gateway.stream_address("tcp"));
+    raw.send("hello");
+    assert_eq!(raw.rest(), (Vec::new(), Ended::Reset));
+    assert_eq!(gateway.reason("\"status\":502"), "upstream_reset");
+
+    let mut raw = Caller::new(&certs, "ca", None).call(gateway.stream_address("tls"), "a.test");
+    expect_bytes(&mut raw, b"plain");
+    // A record that nobody has encrypted.
+    raw.wire.send_in_clear(b"\x17\x03\x03\x00\x14and not so many bytes");
+    assert_eq!(gateway.reason("\"status\":499"), "client_reset");
 }
