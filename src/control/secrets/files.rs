@@ -166,8 +166,7 @@ mod tests {
         let read = |files: &Files, path: PathBuf| files.read(path.to_str().expect("text"));
         let files = below(&inside);
         assert_eq!(read(&files, inside.join("in")).ok().as_deref(), Some("k"));
-        for path in
-            [outside.clone(), inside.join("out"), inside.join("../outside"), folder.path().join("inside2/x")]
+        for path in [outside, inside.join("out"), inside.join("../outside"), folder.path().join("inside2/x")]
         {
             match read(&files, path.clone()) {
                 Err(Unread::Outside(why)) => assert!(why.contains("secrets.directories"), "{why}"),
