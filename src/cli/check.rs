@@ -10,8 +10,8 @@ use super::load::{self, Loaded, Overrides, Surroundings, Trouble, in_file};
 use super::places::Places;
 use super::{INVALID, OK, Told, UNREADABLE, sarif, slow};
 use crate::control::names::{self, Names};
-use crate::control::roots_of_nodes;
 use crate::control::secrets::{Files, environment};
+use crate::control::{fault_of_tls, roots_of_nodes};
 use crate::model::position::Position;
 use crate::model::{ConfigError, object_name};
 use crate::snapshot::{Compiler, is_reference_to_nothing};
@@ -183,6 +183,8 @@ fn findings(args: &CheckArgs, overrides: &Overrides, around: &Surroundings) -> (
             let file = name(&loaded.resources_path);
             found.extend(compile(&loaded).into_iter().map(|(rule, fault)| (rule, file.clone(), fault)));
             let settings = name(&loaded.config_path);
+            let fault = loaded.settings.admin.tls.as_ref().and_then(fault_of_tls);
+            found.extend(fault.map(|why| (Rule::Fault, settings.clone(), ConfigError::at("admin.tls", why))));
             for warning in &loaded.settings.warnings {
                 found.push((Rule::Ignored, settings.clone(), of_warning(warning)));
             }

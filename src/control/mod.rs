@@ -98,6 +98,7 @@ pub use keeper::Keeper;
 pub(crate) use mask::{MASK, masked};
 pub use ports::Ports;
 pub use seal::Seal;
+pub(crate) use secured::fault_of as fault_of_tls;
 pub use signals::{Ended, Signal};
 pub use socket::pid_file;
 pub(crate) use unmask::unmask;

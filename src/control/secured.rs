@@ -77,6 +77,11 @@ impl Identity {
     }
 }
 
+/// What is wrong with the files, which the message names; nothing, if they can be used.
+pub(crate) fn fault_of(files: &AdminTls) -> Option<String> {
+    read(files).err().map(|error| error.to_string())
+}
+
 fn paths(files: &AdminTls) -> impl Iterator<Item = &PathBuf> {
     [&files.cert, &files.key].into_iter().chain(&files.client_ca)
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::kit::{Admin, Answer, Caller, Certs, Gateway, Raw, eventually};
+use super::kit::{Admin, Answer, Caller, Certs, Gateway, Raw, check, eventually};
 
 const SCHEMA: &str = "/apisix/admin/plugins/list";
 
@@ -120,4 +120,32 @@ fn a_start_without_its_files_fails_and_names_them() {
     assert_ne!(code, 0);
     let path = certs.path("server").display().to_string();
     assert!(said.contains("admin.tls") && said.contains(&path), "{said}");
+}
+
+#[test]
+fn a_check_tells_of_the_files_what_a_start_would() {
+    let certs = certs();
+    let folder = tempfile::tempdir().unwrap();
+    let (config, objects) = (folder.path().join("config.yaml"), folder.path().join("resources.yaml"));
+    fs::write(&objects, "routes: []\n#END\n").unwrap();
+    let checked = |settings: &str| {
+        fs::write(&config, settings).unwrap();
+        let (config, objects) = (config.display().to_string(), objects.display().to_string());
+        check(&["--config", &config, "--resources", &objects])
+    };
+    assert_eq!(checked(&settings(&certs, Some("ca"))).0, 0);
+    let good = settings(&certs, None);
+    let key = certs.path("server").display().to_string();
+    let stranger = certs.path("stranger").display().to_string();
+    for (bad, expected) in [
+        (settings(&certs, Some("none")), "none.crt"),
+        (good.replace("server.crt", "none.crt"), "none.crt"),
+        (good.replace(&key, &format!("{key}.none")), "server.none"),
+        // The key of another certificate.
+        (good.replace(&format!("{key}\""), &format!("{stranger}\"")), "stranger"),
+    ] {
+        let (code, said) = checked(&bad);
+        assert_eq!(code, 3, "{said}");
+        assert!(said.contains("admin.tls: ") && said.contains(expected), "{expected}: {said}");
+    }
 }

@@ -72,6 +72,9 @@ fn every_example_of_the_documentation_passes_the_check() {
         path.display().to_string()
     };
     let none = write("none.yaml", &json!({"routes": []}));
+    let certs = Certs::new();
+    certs.authority("ca");
+    certs.here("ca", "server");
     let mut count = 0;
     for page in pages() {
         if page.ends_with("docs/plugins/crash.md") && !cfg!(feature = "test-plugins") {
@@ -82,7 +85,8 @@ fn every_example_of_the_documentation_passes_the_check() {
                 Example::Objects(objects) => check(&["--resources", &write("objects.yaml", &objects)]),
                 // A page's tests are of the objects that it shows before.
                 Example::Tests(tests) => ringway(dir.path(), &["test", &write("tests.yaml", &tests)]),
-                Example::Settings(settings) => {
+                Example::Settings(mut settings) => {
+                    name_files_of(&mut settings, &certs);
                     check(&["--config", &write("config.yaml", &settings), "--resources", &none])
                 }
             };
@@ -91,6 +95,19 @@ fn every_example_of_the_documentation_passes_the_check() {
         }
     }
     assert!(count > 25, "only {count} examples were found");
+}
+
+/// Files that are there, in the place of those that an example names and a check reads.
+fn name_files_of(settings: &mut Value, certs: &Certs) {
+    let tls = settings.pointer_mut("/admin/tls").and_then(Value::as_object_mut);
+    for (name, path) in tls.into_iter().flatten() {
+        let ours = match name.as_str() {
+            "cert" => "server.crt",
+            "key" => "server",
+            _ => "ca.crt",
+        };
+        *path = json!(certs.path(ours));
+    }
 }
 
 /// A schema of `docs/schema`.
