@@ -13,7 +13,8 @@
 //! [`parse`] sees to the file: names of kinds, ids, doubles, the environment. What an object says is read by
 //! [`super::typed`]. `#END` is not asked for; a reader that polls may want to (see [`ends_with_marker`]).
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use serde_json::{Map, Value, json};
 
@@ -93,7 +94,8 @@ fn of_value(value: Value, faults: &mut Vec<ConfigError>) -> Resources {
         }
     };
     let mut resources = Resources::default();
-    let mut seen = BTreeSet::new();
+    // Of each object the place in its list.
+    let mut seen: BTreeMap<(Kind, ObjectId), usize> = BTreeMap::new();
     for (name, value) in fields {
         if name == "plugins" {
             resources.plugins = plugins(&value, faults);
@@ -113,11 +115,17 @@ fn of_value(value: Value, faults: &mut Vec<ConfigError>) -> Resources {
             (Some(kind), Value::Array(items)) => {
                 for (index, item) in items.into_iter().enumerate() {
                     match object(kind, index, item) {
-                        Ok(raw) if !seen.insert((raw.kind, raw.id.clone())) => {
-                            let fault = ConfigError::new(format!("the id {} is taken by another", raw.id));
-                            faults.push(fault.under(&place(kind, index)));
-                        }
-                        Ok(raw) => resources.objects.push(raw),
+                        Ok(raw) => match seen.entry((raw.kind, raw.id.clone())) {
+                            Entry::Occupied(first) => {
+                                let first = place(kind, *first.get());
+                                let problem = format!("the id {} is taken by {first}", raw.id);
+                                faults.push(ConfigError::at(place(kind, index), problem));
+                            }
+                            Entry::Vacant(free) => {
+                                free.insert(index);
+                                resources.objects.push(raw);
+                            }
+                        },
                         Err(fault) => faults.push(fault.under(&place(kind, index))),
                     }
                 }

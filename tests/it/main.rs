@@ -12,6 +12,7 @@ mod kit;
 
 mod acme;
 mod admin;
+mod admin_answers;
 mod admin_guards;
 mod admin_secrets;
 mod admin_tls;

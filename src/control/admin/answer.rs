@@ -75,6 +75,11 @@ impl Answer {
         // What is not there is told in another form than what is wrong.
         let name = if refusal.message == KEY_NOT_FOUND { "message" } else { "error_msg" };
         let body = json!({ name: refusal.message });
+        Self::refused_as(refusal, body)
+    }
+
+    /// A refusal that APISIX tells in a form of its own.
+    pub(super) fn refused_as(refusal: Refusal, body: Value) -> Self {
         Self { refusal: Some(refusal.clone()), ..Self::json(refusal.status, body) }
     }
 
@@ -171,6 +176,8 @@ fn problem(refusal: &Refusal) -> Value {
         .collect();
     let title = match refusal.status {
         400 => "The request can not be followed",
+        401 => "It is not known who asks",
+        403 => "Not for whoever asks",
         404 => "Nothing here",
         405 => "Not with this method",
         409 | 412 => "The object has changed",

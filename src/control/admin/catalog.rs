@@ -15,10 +15,10 @@ pub(super) fn schema(call: &Call, path: &[&str]) -> Answer {
         (Method::GET, ["plugins", name]) => of_plugin(call, name),
         (Method::GET, [kind]) => match of_singular(kind) {
             Some(kind) => Answer::json(200, (*kind.schema()).clone()),
-            None => Answer::json(404, json!({"error_msg": format!("not found schema: {kind}")})),
+            None => Answer::refused(Refusal::new(404, format!("not found schema: {kind}"))),
         },
         (Method::POST, ["validate", kind]) => validate(call, kind),
-        _ => Answer::json(404, json!({"error_msg": "not found"})),
+        _ => Answer::refused(Refusal::new(404, "not found")),
     }
 }
 
@@ -29,7 +29,7 @@ fn of_singular(name: &str) -> Option<Kind> {
 /// Whether an object would be taken, as far as can be said of it alone.
 fn validate(call: &Call, kind: &str) -> Answer {
     let Some(kind) = of_singular(kind) else {
-        return Answer::json(404, json!({"error_msg": format!("not found schema: {kind}")}));
+        return Answer::refused(Refusal::new(404, format!("not found schema: {kind}")));
     };
     let value: Value = match serde_json::from_slice(&call.body) {
         Ok(value) => value,
@@ -46,10 +46,10 @@ fn validate(call: &Call, kind: &str) -> Answer {
 pub(super) fn plugins(call: &Call, path: &[&str]) -> Answer {
     match (call.method.clone(), path) {
         (Method::PUT, ["reload"]) => Answer::text(200, "done"),
-        (_, ["reload"]) => Answer::json(
-            405,
-            json!({"error_msg": format!("please use PUT method to reload the plugins, {} method is not allowed.", call.method)}),
-        ),
+        (method, ["reload"]) => {
+            let why = format!("please use PUT method to reload the plugins, {method} method is not allowed.");
+            Answer::refused(Refusal::new(405, why))
+        }
         (Method::GET, ["list"]) => {
             let of_streams = call.query("subsystem") == Some("stream");
             let names: Vec<&str> =
@@ -63,7 +63,7 @@ pub(super) fn plugins(call: &Call, path: &[&str]) -> Answer {
             Answer::json(200, Value::Object(all.collect::<Map<_, _>>()))
         }
         (Method::GET, [name]) => of_plugin(call, name),
-        _ => Answer::json(404, json!({"error_msg": "not found"})),
+        _ => Answer::refused(Refusal::new(404, "not found")),
     }
 }
 
@@ -129,7 +129,8 @@ fn of_plugin(call: &Call, name: &str) -> Answer {
     let card = Card::of(name).filter(|card| is_of(card, of_streams));
     let Some(card) = card else {
         let subsystem = call.query("subsystem").unwrap_or("http");
-        return Answer::json(404, json!({"error_msg": format!("plugin not found in subsystem {subsystem}")}));
+        let why = format!("plugin not found in subsystem {subsystem}");
+        return Answer::refused(Refusal::new(404, why));
     };
     Answer::json(
         200,

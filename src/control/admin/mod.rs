@@ -21,6 +21,7 @@ mod objects;
 mod openapi;
 mod references;
 mod shown;
+mod validate;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -188,7 +189,7 @@ async fn respond(admin: &Arc<Admin>, parts: Parts, body: Body, by: By) -> Answer
 fn admit(admin: &Admin, peer: SocketAddr, parts: &Parts) -> Result<(Author, AdminRole), Box<Answer>> {
     let ip = peer.ip().to_canonical();
     if !admin.allow.is_empty() && !admin.allow.contains(ip) {
-        return Err(Answer::json(403, json!({"error_msg": "this address is not in admin.allow"})).into());
+        return Err(Answer::refused(Refusal::new(403, "this address is not in admin.allow")).into());
     }
     if admin.cors && parts.method == Method::OPTIONS {
         return Err(Answer::empty(200).into());
@@ -197,17 +198,16 @@ fn admit(admin: &Admin, peer: SocketAddr, parts: &Parts) -> Result<(Author, Admi
     let reads = parts.method == Method::GET || parts.method == Method::HEAD;
     if !admin.cors && !reads && is_of_another_page(&parts.headers) {
         let why = "asked for by a page of another origin; see admin.cors";
-        return Err(Answer::json(403, json!({"error_msg": why})).into());
+        return Err(Answer::refused(Refusal::new(403, why)).into());
     }
     let known = admin.keys.as_ref().map_or(Err("there are no keys"), |keys| keys.of(parts));
-    let (name, role) = known.map_err(|why| {
-        Answer::json(401, json!({"error_msg": "failed to check token", "description": why})).without_version()
-    })?;
+    let unchecked = |why: &str| {
+        let body = json!({"error_msg": "failed to check token", "description": why});
+        Answer::refused_as(Refusal::new(401, format!("failed to check token: {why}")), body)
+    };
+    let (name, role) = known.map_err(|why| unchecked(why).without_version())?;
     if role == AdminRole::Viewer && parts.method != Method::GET && parts.method != Method::HEAD {
-        let why = "invalid method for role viewer";
-        return Err(
-            Answer::json(401, json!({"error_msg": "failed to check token", "description": why})).into()
-        );
+        return Err(unchecked("invalid method for role viewer").into());
     }
     Ok((Author { who: name, from: ip.to_string() }, role))
 }
@@ -227,7 +227,7 @@ async fn call(parts: Parts, body: Body, by: By) -> Result<Call, Box<Answer>> {
         By::Port(author, role) => (author, false, role == AdminRole::Viewer),
         By::Socket(author) => (author, true, false),
     };
-    let not_found = || Answer::json(404, json!({"error_msg": "not found"}));
+    let not_found = || Answer::refused(Refusal::new(404, "not found"));
     let path = parts.uri.path();
     // Where tools look for it.
     let below = path.strip_prefix(PREFIX).filter(|rest| rest.is_empty() || rest.starts_with('/'));
@@ -253,24 +253,16 @@ async fn call(parts: Parts, body: Body, by: By) -> Result<Call, Box<Answer>> {
     let bytes_max = if is_document { configs::BYTES_MAX } else { BODY_BYTES_MAX };
     let late = |_| {
         let problem = format!("no whole body within {} seconds", BODY_TIMEOUT.as_secs());
-        Answer::json(408, json!({"error_msg": problem}))
+        Answer::refused(Refusal::new(408, problem))
     };
     let body = timeout(BODY_TIMEOUT, to_bytes(body, bytes_max)).await.map_err(late)?.map_err(|_| {
         let problem = format!("the body is larger than {bytes_max} bytes, or was broken off");
-        Answer::json(400, json!({"error_msg": problem}))
+        Answer::refused(Refusal::new(400, problem))
     })?;
     let if_match = parts.headers.get("if-match").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    Ok(Call {
-        method: parts.method,
-        path,
-        query,
-        body,
-        author,
-        is_local,
-        is_viewer,
-        if_match,
-        headers: parts.headers,
-    })
+    // Whoever answers leaves out the body (RFC 9110 9.3.2).
+    let method = if parts.method == Method::HEAD { Method::GET } else { parts.method };
+    Ok(Call { method, path, query, body, author, is_local, is_viewer, if_match, headers: parts.headers })
 }
 
 fn text_of(text: &str, decode: impl Fn(&[u8], &mut Vec<u8>)) -> String {
@@ -282,13 +274,13 @@ fn text_of(text: &str, decode: impl Fn(&[u8], &mut Vec<u8>)) -> String {
 async fn dispatch(admin: &Arc<Admin>, call: Call) -> Answer {
     let path: Vec<&str> = call.path.iter().map(String::as_str).collect();
     match path.as_slice() {
-        [] if call.method == Method::HEAD || call.method == Method::GET => Answer::empty(200),
+        [] if call.method == Method::GET => Answer::empty(200),
         ["schema", rest @ ..] => catalog::schema(&call, rest),
         ["plugins", rest @ ..] => catalog::plugins(&call, rest),
         ["openapi.json"] if call.method == Method::GET => Answer::json(200, openapi::document().clone()),
         ["configs"] => configs::serve(admin, &call).await.unwrap_or_else(Answer::refused),
         ["configs", "validate"] if call.method == Method::POST => {
-            objects::validate_all(admin, &call).unwrap_or_else(Answer::refused)
+            validate::all(admin, &call).unwrap_or_else(Answer::refused)
         }
         ["history"] => history::tell(admin, &call).unwrap_or_else(Answer::refused),
         ["rollback", revision] => {

@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, KEY_NOT_FOUND};
 use super::shown::{Telling, shown, written};
-use super::{Admin, Call, batch, configs, decorations, form, held, listing, references};
+use super::{Admin, Call, batch, decorations, form, held, listing, references};
 use crate::base::clock;
 use crate::control::store::{Change, Entry, Store};
 use crate::control::unmask::unmask;
 use crate::control::write::{How, Plan, Refusal};
-use crate::model::resources::{self, Format};
+use crate::model::resources;
 use crate::model::settings::AdminApiVersion;
 use crate::model::{Kind, ObjectId, Raw, object_name};
 
@@ -115,7 +115,7 @@ pub(super) async fn serve(admin: &Arc<Admin>, call: &Call) -> Result<Answer, Ref
     let not_supported =
         |method: &str| Refusal::new(405, format!("not supported `{method}` method for {singular}"));
     let answer = match call.method.clone() {
-        Method::GET | Method::HEAD => read(admin, call, &place),
+        Method::GET => read(admin, call, &place),
         Method::PUT => put(admin, call, &place).await,
         Method::POST if !place.spec.post => Err(not_supported("POST")),
         Method::POST => post(admin, call, &place).await,
@@ -293,18 +293,13 @@ pub(super) fn put_change(
     Ok((Change::Put(Raw { kind, id, value: value.clone() }), value))
 }
 
-/// Refuses a part of what is not there. A batch may bring that along; there the compiler tells.
+/// Refuses a part of what is not there. A batch may bring that along, and what it refers to; there the compiler tells.
 fn has_owner(store: &Store, kind: Kind, id: &str) -> Result<(), Refusal> {
     let (home, owner) = (kind.home(), id.split('/').next().unwrap_or(""));
     if home == kind || store.get(home, owner).is_some() {
         return Ok(());
     }
     Err(Refusal::new(404, format!("{} not found", words(home))))
-}
-
-/// A batch may bring what it refers to; there the compiler tells.
-fn check_references(store: &Store, kind: Kind, value: &Value) -> Result<(), Refusal> {
-    references::missing(store, kind, value).map_or(Ok(()), |why| Err(Refusal::new(400, why)))
 }
 
 fn object_id(kind: Kind, id: &str) -> Result<ObjectId, Refusal> {
@@ -346,7 +341,7 @@ async fn put(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, Re
         has_owner(store, kind, &id)?;
         let status = if entry.is_some() { 200 } else { 201 };
         let (change, value) = put_change(store, kind, &id, fields)?;
-        check_references(store, kind, &value)?;
+        references::check(store, (kind, &id), &value)?;
         Ok(Plan { changes: vec![change], then: (status, value) })
     };
     let (done, (status, value)) = admin.desk.write(how, prepare).await?;
@@ -370,7 +365,7 @@ async fn post(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, R
         let id = free_id(store, kind, &home);
         has_owner(store, kind, &id)?;
         let (change, value) = put_change(store, kind, &id, fields)?;
-        check_references(store, kind, &value)?;
+        references::check(store, (kind, &id), &value)?;
         Ok(Plan { changes: vec![change], then: (id, value) })
     };
     let (done, (id, value)) = admin.desk.write(how, prepare).await?;
@@ -415,6 +410,15 @@ async fn patch(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, 
     if place.spec.kind == Kind::CostDecoration {
         decorations::may_be_patched(place.inner, &patch)?;
     }
+    // An object keeps its id, whether a patch says it in the whole or by itself.
+    let said = match place.inner {
+        [] => patch.get("id").cloned(),
+        [field] if field == "id" => Some(patch.clone()),
+        _ => None,
+    };
+    if let Some(said) = said.filter(|said| !said.is_null()) {
+        id_of(place, &Map::from_iter([("id".to_owned(), said)]))?;
+    }
     let (kind, inner, if_match) = (place.spec.kind, place.inner.to_vec(), call.if_match.clone());
     let wanted = id.clone();
     let prepare = move |store: &Store| {
@@ -428,7 +432,7 @@ async fn patch(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer, 
         }
         let Value::Object(fields) = value else { return Err(not_found()) };
         let (change, value) = put_change(store, kind, &id, fields)?;
-        check_references(store, kind, &value)?;
+        references::check(store, (kind, &id), &value)?;
         Ok(Plan { changes: vec![change], then: value })
     };
     let (done, value) = admin.desk.write(how, prepare).await?;
@@ -505,35 +509,4 @@ async fn delete(admin: &Admin, call: &Call, place: &Place<'_>) -> Result<Answer,
     Ok(Answer::json(200, json!({"deleted": "1", "key": key(kind, &wanted)}))
         .at(done.revision)
         .warned(&done.warnings))
-}
-
-/// `POST /configs/validate`: everything at once, as a file would have it; nothing is changed.
-pub(super) fn validate_all(admin: &Admin, call: &Call) -> Result<Answer, Refusal> {
-    let text =
-        std::str::from_utf8(&call.body).map_err(|_| Refusal::new(400, "invalid request body: not UTF-8"))?;
-    let failed = |errors: Vec<Value>| {
-        Answer::json(400, json!({"error_msg": "Configuration validation failed", "errors": errors}))
-    };
-    let mut resources = match resources::parse(text, Format::Yaml, &|_| None) {
-        Ok(resources) => resources,
-        Err(faults) => {
-            let errors = faults.iter().map(|fault| json!({"resource_type": "", "error": fault.to_string()}));
-            return Ok(failed(errors.collect()));
-        }
-    };
-    let mut faults = configs::unmask_all(&held(&admin.store), &mut resources.objects);
-    if faults.is_empty() {
-        faults = (admin.check)(&resources);
-    }
-    if faults.is_empty() {
-        return Ok(Answer::json(200, json!({})));
-    }
-    let errors = faults.iter().map(|fault| {
-        let (plural, id) = fault.object.split_once('/').unwrap_or((&fault.object, ""));
-        let of_kind = |raw: &&Raw| raw.name().split('/').next() == Some(plural);
-        let index = resources.objects.iter().filter(of_kind).position(|raw| raw.name() == fault.object);
-        let inside = crate::model::ConfigError { object: String::new(), ..fault.clone() };
-        json!({"resource_type": plural, "resource_id": id, "index": index, "error": inside.to_string()})
-    });
-    Ok(failed(errors.collect()))
 }

@@ -137,8 +137,8 @@ fn every_object_has_an_id() {
         "routes: [{id: 0}]",
         "routes[0].id: expected an id: 1 to 64 letters, digits, -, _ and ., or a whole number above 0, got 0",
     );
-    check("routes: [{id: 1}, {id: '1'}]", "routes[1]: the id 1 is taken by another");
-    check("consumers: [{username: a}, {username: a}]", "consumers[1]: the id a is taken by another");
+    check("routes: [{id: 1}, {id: '1'}]", "routes[1]: the id 1 is taken by routes[0]");
+    check("consumers: [{username: a}, {username: a}]", "consumers[1]: the id a is taken by consumers[0]");
     assert_eq!(faults("routes: [{id: 1}]\nservices: [{id: 1}]"), [""; 0]);
 }
 
