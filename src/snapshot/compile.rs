@@ -338,7 +338,8 @@ impl Compiler {
         if let Some(metadata) = metadata {
             self.surroundings.metadata = metadata;
         }
-        self.state.has_begun = true;
+        let has_objects = self.state.keys().next().is_some();
+        self.state.has_begun |= has_objects;
         self.generation += 1;
         let used: Set<&str> = self.state.names().collect();
         self.book.names.forget_unused(|name| used.contains(name));

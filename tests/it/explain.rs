@@ -94,7 +94,7 @@ fn routes_that_are_not_come_to_are_told_as_far_as_there_is_room() {
     let mut routes = String::from(
         "routes:
           - {id: off, uri: /x, status: 0, upstream_id: u}
-          - {id: bad, uri: /x, upstream_id: u, plugins: {cors: {max_age: soon}}}
+          - {id: bad, uri: /x, upstream_id: u, filter_func: 'function(vars) return ngx.now() > 1 end'}
           - {id: hosted, uri: /x, service_id: s}\n",
     );
     for at in 0..150 {

@@ -101,7 +101,7 @@ const DEPENDENTS: &str = "
 upstreams: [{id: u, nodes: {ORIGIN: 1}, retries: RETRIES}]
 plugin_configs: [{id: p, plugins: {key-auth: {header: KEY}}}]
 services: [{id: s, plugins: {key-auth: {header: KEY}}, upstream: {nodes: {ORIGIN: 1}, retries: RETRIES}}]
-global_rules: [{id: g, plugins: {referer-restriction: {blacklist: KEYS}}}]
+global_rules: [{id: g, plugins: {referer-restriction: {blacklist: KEYS, bypass_missing: true}}}]
 routes:
   - {id: upstream, uri: /upstream, upstream_id: u}
   - {id: config, uri: /config, plugin_config_id: p, upstream_id: u}

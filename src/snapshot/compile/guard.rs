@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::link::lines::LOGGERS;
 use crate::plugin::Phase;
 use crate::plugins::Card;
 
@@ -51,7 +52,11 @@ pub(super) fn is_in_rule(wanted: &str) -> bool {
 fn may_guard(name: &str, config: &Value) -> bool {
     let is_off = config.pointer("/_meta/disable") == Some(&Value::Bool(true));
     let gates = [Phase::Rewrite, Phase::Access, Phase::BeforeProxy];
-    !is_off && Card::of(name).is_none_or(|card| gates.iter().any(|phase| card.phases.contains(*phase)))
+    // These have gates for bodies, and let everybody pass.
+    let only_tells = LOGGERS.contains(&name);
+    !is_off
+        && !only_tells
+        && Card::of(name).is_none_or(|card| gates.iter().any(|phase| card.phases.contains(*phase)))
 }
 
 fn is_nothing(plugins: &Value) -> bool {
