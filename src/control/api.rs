@@ -7,6 +7,7 @@
 //! Objects are shown as they are in force, with defaults: for one that was set aside, its last good version.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
@@ -22,9 +23,11 @@ use super::board::{Board, SetAside};
 use super::certificates;
 use super::concurrency;
 use super::explain;
+use super::export::process;
 use super::health;
 use super::limits;
 use super::mask::masked;
+use crate::base::hash;
 use crate::model::{ConfigError, Kind, Object, ObjectId, Raw, typed};
 use crate::snapshot::Compiler;
 
@@ -35,6 +38,8 @@ pub(crate) struct Api {
     pub(crate) store: Shared,
     /// The registries that are asked after services.
     pub(crate) registries: Vec<&'static str>,
+    /// What tells this gateway from others.
+    pub(crate) id: String,
 }
 
 /// What the listener serves.
@@ -51,6 +56,7 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response {
     let told = match (&parts.method, path.as_slice()) {
         (&Method::GET, ["v1", "schema"]) => Ok(admin::all_schemas()),
         (&Method::GET, ["v1", "quarantine"]) => Ok(quarantine(&api.board)),
+        (&Method::GET, ["v1", "server_info"]) => Ok(server_info(&api)),
         (&Method::GET, ["v1", "concurrency"]) => Ok(concurrency::all(&api.board)),
         (&Method::GET, ["v1", "certificates"]) => Ok(certificates::all(&api.board)),
         (&Method::GET, ["v1", "explain"]) => explain::answer(&api.booth, parts.uri.query()).await,
@@ -101,6 +107,32 @@ const SHOWN: [Kind; 3] = [Kind::Route, Kind::Service, Kind::Upstream];
 
 fn listed(name: &str) -> Option<Kind> {
     SHOWN.into_iter().find(|kind| kind.plural() == name)
+}
+
+/// Who answers, in the form of APISIX's server-info.
+fn server_info(api: &Api) -> Value {
+    json!({
+        "id": api.id,
+        "hostname": process::hostname(),
+        "version": concat!("ringway/", env!("CARGO_PKG_VERSION")),
+        "boot_time": api.board.started_at / 1000,
+        // Nobody asks etcd for it.
+        "etcd_version": "unknown",
+    })
+}
+
+/// The id of a gateway: the same as long as it runs on this machine with this folder for its state.
+pub(super) fn id_of(state_dir: &Path) -> String {
+    let whole = format!("{}\0{}", process::hostname(), state_dir.display());
+    let (one, other) = (hash::stable(whole.as_bytes()), hash::stable(format!("{whole}\0").as_bytes()));
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        one >> 32,
+        one >> 16 & 0xffff,
+        one & 0xffff,
+        other >> 48,
+        other & 0xffff_ffff_ffff
+    )
 }
 
 fn ended() -> (u16, String) {
@@ -180,6 +212,10 @@ fn with_defaults(kind: Kind, id: &str, written: Value) -> Value {
     Value::Object(fields)
 }
 
+/// Objects inside objects that have defaults of their own. Others have names that users give, such as `nodes` and `labels`.
+const WITH_DEFAULTS: [&str; 8] =
+    ["upstream", "checks", "active", "passive", "healthy", "unhealthy", "keepalive_pool", "tls"];
+
 /// What is written stays as it is, whatever a typed form would make of it.
 fn complete(written: &mut Map<String, Value>, filled: Map<String, Value>) {
     for (name, value) in filled {
@@ -188,7 +224,7 @@ fn complete(written: &mut Map<String, Value>, filled: Map<String, Value>) {
             (None, value) => {
                 written.insert(name, without_nulls(value));
             }
-            (Some(Value::Object(inner)), Value::Object(value)) if name == "upstream" || name == "checks" => {
+            (Some(Value::Object(inner)), Value::Object(value)) if WITH_DEFAULTS.contains(&name.as_str()) => {
                 complete(inner, value);
             }
             (Some(_), _) => {}

@@ -75,6 +75,7 @@ impl Floor {
             booth: booth.clone(),
             store,
             registries: settings.discovery.kinds(),
+            id: api::id_of(&settings.state_dir),
         };
         let control = serve("control", ports.control, api::router(api), None)?;
         let (keys, socket) = (parts.holdings.keys.take(), parts.holdings.socket.as_mut());

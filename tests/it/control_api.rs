@@ -6,6 +6,7 @@ use super::kit::{Gateway, Origin, eventually};
 
 on_both_drivers!(
     objects_are_shown_as_they_are_in_force,
+    what_is_written_in_part_is_shown_with_its_defaults,
     what_is_set_aside_is_told_with_its_reason_and_what_stays,
     checks_are_listed_for_whoever_looks_after_health,
     schemas_of_everything_are_told_without_a_key,
@@ -35,9 +36,47 @@ fn objects_are_shown_as_they_are_in_force() {
     assert_eq!(json_of(&gateway, "/v1/services"), json!([]));
     let missing = gateway.control("GET", "/v1/service/9");
     missing.expect(404, "{\"error_msg\":\"service[9] not found\"}\n");
+    let who = json_of(&gateway, "/v1/server_info");
+    assert_eq!(who["version"], format!("ringway/{}", env!("CARGO_PKG_VERSION")));
+    assert!(who["boot_time"].as_u64().is_some_and(|at| at > 1_700_000_000), "{who}");
+    assert_eq!(
+        (who["id"].as_str().map(str::len), &who["id"]),
+        (Some(36), &json_of(&gateway, "/v1/server_info")["id"])
+    );
     gateway.control("PUT", "/v1/plugins/reload").expect(200, "done");
     gateway.control("POST", "/v1/gc").expect_status(200);
     gateway.control("GET", "/v1/nothing").expect_status(404);
+}
+
+fn what_is_written_in_part_is_shown_with_its_defaults() {
+    let gateway = Gateway::managed().start();
+    let written = json!({
+        "nodes": {"127.0.0.1:9": 1},
+        "checks": {"active": {"http_path": "/up", "unhealthy": {"interval": 3600}, "healthy": {"interval": 3600}}, "passive": {}},
+        "keepalive_pool": {"size": 5},
+        "tls": {"verify": false},
+        "labels": {"size": "big"},
+    });
+    gateway.admin().put("/upstreams/u", &written.to_string());
+    let value = &json_of(&gateway, "/v1/upstream/u")["value"];
+    let (active, passive) = (&value["checks"]["active"], &value["checks"]["passive"]);
+    assert_eq!((&active["type"], &active["http_path"]), (&json!("http"), &json!("/up")), "{value}");
+    assert_eq!((&active["concurrency"], &active["http_method"]), (&json!(10), &json!("GET")), "{value}");
+    let healthy = json!({"interval": 3600, "http_statuses": [200, 302], "successes": 2});
+    assert_eq!(active["healthy"], healthy, "{value}");
+    assert_eq!(
+        (&active["unhealthy"]["timeouts"], &active["unhealthy"]["interval"]),
+        (&json!(3), &json!(3600))
+    );
+    assert_eq!(
+        (&passive["healthy"]["successes"], &passive["unhealthy"]["timeouts"]),
+        (&json!(5), &json!(7)),
+        "{value}"
+    );
+    let pool = &value["keepalive_pool"];
+    assert_eq!((&pool["size"], &pool["requests"]), (&json!(5), &json!(1000)), "{value}");
+    assert!(pool["idle_timeout"] == 60 || pool["idle_timeout"] == 60.0, "{value}");
+    assert_eq!(value["labels"], json!({"size": "big"}));
 }
 
 fn what_is_set_aside_is_told_with_its_reason_and_what_stays() {
