@@ -7,6 +7,7 @@ use crate::kit::{Caller, Certs, Conn, Gateway, Origin, Setup, as_node, reply};
 on_both_drivers!(
     a_node_is_believed_by_its_certificate_alone,
     a_node_is_shown_our_certificate,
+    a_certificate_of_the_environment_is_shown_and_one_that_is_missing_is_not_replaced,
     what_a_node_has_against_our_certificate_is_told,
     until_when_nodes_believe_us_is_told,
     a_connection_to_a_node_is_used_again,
@@ -98,6 +99,22 @@ fn a_node_is_shown_our_certificate() {
     let ssls = json!({"ssls": [{"id": "mine", "type": "client", "cert": cert, "key": key}]}).to_string();
     let gateway = asking(&certs, [&strict]).objects(&ssls).with("tls: {client_cert_id: mine}").start();
     gateway.get("/x").expect(200, "GET /x");
+}
+
+fn a_certificate_of_the_environment_is_shown_and_one_that_is_missing_is_not_replaced() {
+    let certs = certs();
+    let strict = Origin::serving_over(as_node(&certs, "node", Some("ca")), |conn| {
+        let _ = conn.wire().shake();
+        naming(conn);
+    });
+    let read = |file: &str| &*std::fs::read_to_string(certs.path(file)).unwrap().leak();
+    let own = "tls: {client_cert: $env://NODE_CERT, client_key: $env://NODE_KEY}";
+    let set = asking(&certs, [&strict]).with(own).env("NODE_CERT", read("client.crt"));
+    set.clone().env("NODE_KEY", read("client")).start().get("/x").expect(200, "GET /x");
+    let gateway = set.start();
+    gateway.get("/x").expect_status(503);
+    let told = gateway.control("GET", "/v1/quarantine").text();
+    assert!(told.contains("upstream.tls.client_key") && told.contains("NODE_KEY"), "{told}");
 }
 
 fn what_a_node_has_against_our_certificate_is_told() {

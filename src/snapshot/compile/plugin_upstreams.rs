@@ -4,15 +4,19 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use super::parts::{Made, Parts};
 use super::state::Need;
 use super::work::dangling;
+use crate::model::reference::{Reference, fill, has_reference};
 use crate::model::{self, ConfigError, Kind, ObjectId};
 use crate::plugin::{Holds, Registry, Upstreams};
 use crate::proto::protobuf::Types;
 use crate::runtime::dialogue::Tls;
 use crate::snapshot::Upstream;
 use crate::snapshot::cells::NodeBook;
+use crate::snapshot::references::References;
 use crate::snapshot::tls::{Identity, check_pair};
 use crate::snapshot::upstream::{Own, compile};
 
@@ -68,7 +72,8 @@ impl Upstreams for PluginUpstreams<'_> {
         upstream: &model::Upstream,
     ) -> Result<u32, Vec<ConfigError>> {
         let name = format!("{}#{field}", self.owner);
-        let own = Shown { parts: self.parts, needs: self.needs };
+        // References in plugins are filled in before they are compiled.
+        let own = Shown { parts: self.parts, needs: self.needs, references: None };
         let (compiled, lacks) = upstream_of(holder, &name, upstream, self.book, own)?;
         self.lacks.extend(lacks);
         let place = self.parts.upstreams.add(compiled);
@@ -81,6 +86,8 @@ impl Upstreams for PluginUpstreams<'_> {
 pub(super) struct Shown<'w> {
     pub(super) parts: &'w Parts,
     pub(super) needs: &'w mut Vec<Need>,
+    /// What references stand for.
+    pub(super) references: Option<&'w mut References>,
 }
 
 impl Shown<'_> {
@@ -96,10 +103,41 @@ impl Shown<'_> {
             };
         }
         let (Some(cert), Some(key)) = (&tls.client_cert, &tls.client_key) else { return Ok(Ok(None)) };
-        check_pair(("tls.client_cert", cert.as_str()), ("tls.client_key", key.expose()))?;
-        let own = Identity::of(book.outward.provider(), cert.as_str(), key.expose());
+        let written = json!({"client_cert": cert.as_str(), "client_key": key.expose()});
+        let filled = match self.filled(written) {
+            Ok(filled) => filled,
+            // Nobody is shown another certificate, or none, instead.
+            Err(fault) => {
+                let fault = fault.under("tls");
+                return if fault.may_pass { Ok(Err(fault)) } else { Err(vec![fault]) };
+            }
+        };
+        let text = |field: &str| filled[field].as_str().unwrap_or_default();
+        let (cert, key) = (text("client_cert"), text("client_key"));
+        check_pair(("tls.client_cert", cert), ("tls.client_key", key))?;
+        let own = Identity::of(book.outward.provider(), cert, key);
         own.map(|own| Ok(Some(Arc::new(own))))
             .map_err(|problem| vec![ConfigError::at("tls.client_key", problem)])
+    }
+
+    /// Texts with what their references stand for, or the first that has no value.
+    fn filled(self, written: Value) -> Result<Value, ConfigError> {
+        let Some(references) = self.references.filter(|_| has_reference(&written)) else {
+            return Ok(written);
+        };
+        let secrets = &self.parts.secrets;
+        let mut stores = Vec::new();
+        let filled = fill(&written, &mut |text| {
+            if let Ok(Reference::Secret { store, .. }) = Reference::of(text) {
+                stores.push(store.to_owned());
+            }
+            references.value(text, |store| secrets.contains_key(store))
+        });
+        self.needs.extend(stores.into_iter().map(|store| Need::Object((Kind::Secret, store.into()))));
+        match filled {
+            Ok(mut filled) => Ok(std::mem::take(&mut filled.value)),
+            Err(faults) => Err(faults.into_iter().next().unwrap_or_else(|| ConfigError::new("no value"))),
+        }
     }
 }
 

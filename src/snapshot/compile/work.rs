@@ -139,7 +139,8 @@ impl<'a> Work<'a> {
         upstream: &model::Upstream,
     ) -> Result<crate::snapshot::Upstream, Vec<ConfigError>> {
         let holder = (&mut *self.bench.registry, &mut self.bench.holds);
-        let own = Shown { parts: self.parts, needs: &mut self.needs };
+        let references = Some(&mut *self.references);
+        let own = Shown { parts: self.parts, needs: &mut self.needs, references };
         let (compiled, lacks) = upstream_of(holder, name, upstream, self.book, own)?;
         self.lacks.extend(lacks);
         Ok(compiled)
