@@ -30,7 +30,7 @@ pub struct Node {
     pub host: Text<1, 256>,
     /// The node's port; a Unix socket has none. Absent: the scheme's own, 80 for http.
     pub port: Option<Port>,
-    /// Its share against the other nodes'; 0 takes it out.
+    /// Its share against the other nodes'; 0 takes it out, whatever `type` says, unless it is the only node there is.
     pub weight: Weight,
     /// Nodes of a lower priority are used when none of a higher one is left.
     #[serde(default)]
