@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 use super::field::Username;
 use super::nearest::hint;
 use super::path::{Step, render};
-use super::schema::{check, schema_of, shown_value};
+use super::schema::{check, schema_of, shown_value, whole};
 use super::substitute::{Lookup, substitute};
 use super::values::read;
 use super::{ConfigError, Kind, ObjectId, Raw};
@@ -209,7 +209,11 @@ fn id_of(kind: Kind, index: usize, fields: &Map<String, Value>) -> Result<Object
     first(check(&schema_of::<ObjectId>(), id)).map_err(|fault| fault.under("id"))?;
     Ok(match id {
         Value::String(text) => ObjectId::of_checked(text),
-        number => ObjectId::of_checked(&number.to_string()),
+        Value::Number(number) => match whole(number) {
+            Some(whole) => ObjectId::of_checked(&whole.to_string()),
+            None => ObjectId::of_checked(&number.to_string()),
+        },
+        other => ObjectId::of_checked(&other.to_string()),
     })
 }
 

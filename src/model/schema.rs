@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::ConfigError;
 use super::path::{Step, render};
@@ -39,15 +39,38 @@ pub fn schema_of<T: JsonSchema + 'static>() -> Arc<Value> {
 }
 
 /// Reads a value as a type, or tells all that is wrong with it.
-pub fn parse<T: DeserializeOwned + JsonSchema + 'static>(value: Value) -> Result<T, Vec<ConfigError>> {
+pub fn parse<T: DeserializeOwned + JsonSchema + 'static>(mut value: Value) -> Result<T, Vec<ConfigError>> {
     let faults = check(&schema_of::<T>(), &value);
     if !faults.is_empty() {
         return Err(faults);
     }
+    make_whole(&mut value);
     serde_path_to_error::deserialize(value).map_err(|error| {
         let steps: Vec<Step<'_>> = error.path().iter().filter_map(step).collect();
         vec![ConfigError::at(render(steps), error.inner().to_string())]
     })
+}
+
+/// The whole number that a number such as `10.0` is, which is one by JSON Schema and for serde is not.
+pub(super) fn whole(number: &Number) -> Option<i64> {
+    // Beyond, neighbours are not told apart.
+    const MAX: f64 = 9_007_199_254_740_992.0;
+    let is_whole = |number: &f64| number.fract() == 0.0 && number.abs() < MAX;
+    number.as_f64().filter(|_| number.is_f64()).filter(is_whole).map(|number| number as i64)
+}
+
+/// Writes whole numbers as such, wherever they stand.
+fn make_whole(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            if let Some(whole) = whole(number) {
+                *number = whole.into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(make_whole),
+        Value::Object(fields) => fields.values_mut().for_each(make_whole),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
 }
 
 fn step(segment: &serde_path_to_error::Segment) -> Option<Step<'_>> {

@@ -16,6 +16,7 @@ on_both_drivers!(
     what_depends_on_a_bad_object_goes_on_with_its_last_good_version,
     a_guard_that_was_never_good_lets_nobody_past,
     a_new_global_rule_that_is_bad_changes_nothing_for_requests,
+    numbers_and_nulls_mean_the_same_in_a_file_and_over_the_api,
     a_file_that_is_no_yaml_changes_nothing,
     an_object_taken_away_is_gone,
     a_half_written_file_changes_nothing,
@@ -185,6 +186,44 @@ fn a_new_global_rule_that_is_bad_changes_nothing_for_requests() {
     gateway.reload_until(&bad, &[("ORIGIN", &origin)], |gateway| gateway.get("/new").status == 200);
     gateway.wait_said(&["global_rules/g: set aside; it is left out"]);
     assert_eq!(gateway.metric("ringway_quarantined_objects"), Some(1.0));
+}
+
+fn numbers_and_nulls_mean_the_same_in_a_file_and_over_the_api() {
+    let origin = Origin::naming();
+    let route = |fields: &str| {
+        format!(
+            r#"{{"id":"1","uri":"/a","upstream":{{"nodes":{{"{}":1.0}},"retries":null}},{fields}}}"#,
+            origin.node()
+        )
+    };
+    let limit =
+        r#""priority":2.0,"plugins":{"limit-count":{"count":9.0,"time_window":60.0,"rejected_code":429.0}}"#;
+    let cases = [
+        (limit, ""),
+        (r#""name":null"#, ""),
+        (r#""priority":1.5"#, "priority: expected a whole number from -2147483648 to 2147483647, got 1.5"),
+        (r#""priority":null"#, "priority: expected a whole number from -2147483648 to 2147483647, got null"),
+        (r#""uris":null"#, ""),
+    ];
+    let managed = Gateway::managed().start();
+    for (fields, fault) in cases {
+        let file = format!("{{\"routes\":[{}]}}", route(fields));
+        let gateway = Gateway::resources(&file, &[]).start();
+        let answer = managed.admin().ask("PUT", "/routes/1", &[], &route(fields));
+        if fault.is_empty() {
+            gateway.get("/a").expect_status(200);
+            assert!(answer.status < 300, "{fields}: {}", answer.text());
+            managed.get("/a").expect_status(200);
+        } else {
+            gateway.wait_said(&["routes/1", fault]);
+            answer.expect_status(400);
+            assert!(
+                answer.json()["error_msg"].as_str().is_some_and(|told| told.contains(fault)),
+                "{}",
+                answer.text()
+            );
+        }
+    }
 }
 
 fn a_file_that_is_no_yaml_changes_nothing() {

@@ -7,6 +7,7 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::bounds::Bounds;
+use super::whole;
 use super::words::{both, branches, choices, expected, shown, types};
 use crate::base::address;
 use crate::base::hash::Set;
@@ -410,8 +411,7 @@ fn sketch(keywords: &Map<String, Value>, kept: &[&str], name: &str) -> Value {
 fn is_type(name: &str, instance: &Value) -> bool {
     match name {
         "string" => instance.is_string(),
-        // Not 10.0: serde would refuse it for an integer.
-        "integer" => instance.is_i64() || instance.is_u64(),
+        "integer" => instance.as_number().is_some_and(|number| !number.is_f64() || whole(number).is_some()),
         "number" => instance.is_number(),
         "boolean" => instance.is_boolean(),
         "array" => instance.is_array(),

@@ -22,7 +22,8 @@ fn scalars_say_all_that_was_expected_in_one_fault() {
     let whole = json!({"type": "integer", "minimum": 1});
     pair(whole.clone(), json!(1), json!(0), "expected a whole number above 0, got 0");
     pair(whole.clone(), json!(1), json!("ten"), "expected a whole number above 0, got \"ten\"");
-    pair(whole, json!(1), json!(1.5), "expected a whole number above 0, got 1.5");
+    pair(whole.clone(), json!(1.0), json!(1.5), "expected a whole number above 0, got 1.5");
+    pair(whole, json!(7.0), json!(1e300), "expected a whole number above 0, got 1e+300");
     pair(
         json!({"type": "integer", "minimum": 0, "maximum": 65535}),
         json!(65535),
@@ -340,6 +341,7 @@ fn a_type_is_read_or_every_fault_of_it_told() {
             "additional properties forbidden, found cuont; did you mean \"count\"?",
         ]
     );
+    assert!(parse::<Sample>(json!({"count": 1.0, "inner": {"even": 2.0}})).is_ok());
     // What the schema does not know, the type says, with its place.
     assert_eq!(told(json!({"count": 1, "inner": {"even": 3}})), ["inner.even: expected an even number"]);
 }
