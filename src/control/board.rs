@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::base::clock::{self, Moment, UnixMs};
 use crate::link::stats::{CoreStats, Series};
+use crate::model::settings::exported::METRIC_PREFIX;
 use crate::model::{ConfigError, object_name};
 use crate::snapshot::compile::Quarantined;
 use crate::snapshot::{Certificates, Upstream};
@@ -39,6 +40,7 @@ pub(crate) struct Board {
     limits: Mutex<Vec<ConfigError>>,
     busy: Mutex<Busy>,
     etcd: Mutex<Option<Sight>>,
+    metric_prefix: OnceLock<String>,
     names: OnceLock<Arc<Tally>>,
     watched: Mutex<Vec<Arc<Upstream>>>,
     certificates: Mutex<Certificates>,
@@ -86,6 +88,7 @@ impl Board {
             limits: Mutex::default(),
             busy: Mutex::default(),
             etcd: Mutex::default(),
+            metric_prefix: OnceLock::new(),
             names: OnceLock::new(),
             watched: Mutex::default(),
             certificates: Mutex::default(),
@@ -122,6 +125,16 @@ impl Board {
     pub(crate) fn refused(&self) {
         self.reload_ok.store(false, Ordering::Relaxed);
         self.reloads_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What names of metrics begin with that APISIX has as well; for good.
+    pub(crate) fn begin_metrics_with(&self, prefix: &str) {
+        let _ = self.metric_prefix.set(prefix.to_owned());
+    }
+
+    /// The same.
+    pub(crate) fn metric_prefix(&self) -> &str {
+        self.metric_prefix.get().map_or(METRIC_PREFIX, String::as_str)
     }
 
     /// Where it is counted what becomes of names; for good.

@@ -67,6 +67,7 @@ impl Floor {
         let reports = Reports::start(parts.inbox.clone(), sink, Arc::clone(board), Some(shipping))?;
         let ports = std::mem::take(&mut parts.ports);
         let status = serve("status", ports.status, status::router(Arc::clone(board)), None)?;
+        board.begin_metrics_with(settings.metric_prefix());
         let exported = prometheus::router(Arc::clone(board), settings.metrics_uri());
         let metrics = serve("metrics", ports.metrics, exported, None)?;
         let store = Arc::clone(&parts.holdings.store);

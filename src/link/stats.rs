@@ -3,6 +3,7 @@
 //! Each has exactly one writer, so adding is a load and a store, not a locked instruction; readers may be a
 //! moment behind but never see a torn value.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -38,21 +39,33 @@ impl Cell {
 pub const LATENCY_BOUNDS_MS: [u64; 15] =
     [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000];
 
+/// The same in microseconds, for histograms of nobody who says otherwise.
+pub fn latency_bounds() -> Arc<[u64]> {
+    LATENCY_BOUNDS_MS.iter().map(|bound| bound * 1000).collect()
+}
+
 /// A histogram of times.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Latency {
+    /// Upper bounds in microseconds, rising.
+    pub bounds_us: Arc<[u64]>,
     /// One per bound and one beyond; not cumulative.
-    pub buckets: [Cell; LATENCY_BOUNDS_MS.len() + 1],
+    pub buckets: Box<[Cell]>,
     pub sum_us: Cell,
     pub count: Cell,
 }
 
 impl Latency {
+    /// An empty one.
+    pub fn new(bounds_us: Arc<[u64]>) -> Self {
+        let buckets = (0..=bounds_us.len()).map(|_| Cell::default()).collect();
+        Self { bounds_us, buckets, sum_us: Cell::default(), count: Cell::default() }
+    }
+
     /// Notes one time.
     pub fn observe(&self, time: Duration) {
         let us = time.as_micros() as u64;
-        let at =
-            LATENCY_BOUNDS_MS.iter().position(|bound| us <= bound * 1000).unwrap_or(LATENCY_BOUNDS_MS.len());
+        let at = self.bounds_us.iter().position(|bound| us <= *bound).unwrap_or(self.bounds_us.len());
         self.buckets[at].add(1);
         self.sum_us.add(us);
         self.count.add(1);
@@ -105,9 +118,10 @@ impl Series {
         Self { family, labels, value: SeriesValue::Count(Cell::default()) }
     }
 
-    /// An empty histogram.
-    pub fn latency(family: &'static str, labels: String) -> Self {
-        Self { family, labels, value: SeriesValue::Latency(Box::default()) }
+    /// An empty histogram; bounds are in microseconds.
+    pub fn latency(family: &'static str, labels: String, bounds_us: &Arc<[u64]>) -> Self {
+        let latency = Latency::new(Arc::clone(bounds_us));
+        Self { family, labels, value: SeriesValue::Latency(Box::new(latency)) }
     }
 
     /// Adds to a counter; does nothing to a histogram.
@@ -264,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_time_falls_in_the_bucket_whose_bound_it_does_not_exceed() {
-        let latency = Latency::default();
+        let latency = Latency::new(latency_bounds());
         for micros in [1000, 1001, 60_000_000, 60_000_001] {
             latency.observe(Duration::from_micros(micros));
         }

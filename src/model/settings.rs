@@ -21,6 +21,7 @@ pub mod discovery;
 mod dns;
 mod encryption;
 mod etcd;
+pub mod exported;
 mod http2;
 pub mod limits;
 mod listen;
@@ -129,6 +130,8 @@ pub struct Settings {
     pub via: bool,
     /// Does the `Server` header tell the version?
     pub server_tokens: bool,
+    /// Is the status that the node answered with told in `X-APISIX-Upstream-Status` of every answer, rather than of those from 500 on alone?
+    pub show_upstream_status: bool,
     /// What plugins are told once for the process, by name of plugin.
     pub plugin_attr: Map<String, Value>,
     /// Names of the plugins that may be used. Empty: all there are.
@@ -170,6 +173,7 @@ impl Default for Settings {
             router: RouterSettings::default(),
             via: false,
             server_tokens: false,
+            show_upstream_status: false,
             plugin_attr: Map::new(),
             plugins: none(),
             limits: Limits::default(),
@@ -192,25 +196,6 @@ pub enum Driver {
     /// epoll.
     #[serde(rename = "epoll")]
     Epoll,
-}
-
-/// Where metrics are read, if nobody says otherwise.
-pub const METRICS_URI: &str = "/apisix/prometheus/metrics";
-
-impl Settings {
-    /// `plugin_attr.prometheus.export_uri`.
-    pub fn metrics_uri(&self) -> &str {
-        self.of_prometheus("export_uri").and_then(Value::as_str).unwrap_or(METRICS_URI)
-    }
-
-    /// `plugin_attr.prometheus.enable_export_server`: whether metrics have a port of their own.
-    pub fn exports_metrics(&self) -> bool {
-        self.of_prometheus("enable_export_server") != Some(&Value::Bool(false))
-    }
-
-    fn of_prometheus(&self, name: &str) -> Option<&Value> {
-        self.plugin_attr.get("prometheus")?.get(name)
-    }
 }
 
 /// Where metrics are read.
@@ -333,7 +318,8 @@ impl Settings {
         }
         let mut faults = substitute(&mut value, env);
         apply_env(&mut value, vars);
-        let translated = apisix::translate(&mut value, &mut faults);
+        let mut translated = apisix::translate(&mut value, &mut faults);
+        translated.prometheus(&mut value, &mut faults);
         match parse::<Self>(value) {
             Ok(mut settings) if faults.is_empty() => {
                 settings.warnings = translated.warnings;

@@ -31,14 +31,19 @@ use serde::Deserialize;
 use crate::base::address::Address;
 use crate::base::clock::Moment;
 use crate::base::hash::{Map, stable};
+use crate::expr::Var;
 use crate::exchange::{Exchange, SlotId, Source};
-use crate::link::stats::Series;
+use crate::link::stats::{Series, latency_bounds};
+use crate::model::settings::exported::bounds_us;
 use crate::plugin::{CompileCx, ConfigError, Env, Gate, Observe, Plugin};
 use crate::runtime::{Core, LocalId};
 
+#[path = "prometheus/extra.rs"]
+mod extra;
 #[path = "prometheus/streams.rs"]
 mod streams;
 
+use extra::Extra;
 use streams::StreamMeters;
 
 /// Kinds of request a core remembers the series of; beyond, it starts over. A kind takes some 200 bytes.
@@ -94,6 +99,10 @@ pub struct Prometheus {
     prefer_name: bool,
     /// By family, a bit for each label that stays empty.
     disabled: [u16; FAMILIES.len()],
+    /// Labels that the settings add, by family.
+    extra: [Vec<Extra>; FAMILIES.len()],
+    /// Bounds of histograms, in microseconds.
+    bounds: Arc<[u64]>,
     /// Tells uses apart that label otherwise.
     shape: u64,
     meters: LocalId,
@@ -132,6 +141,8 @@ struct Labels<'e> {
     consumer: &'e str,
     node: Option<Address>,
     source: Source,
+    /// Of labels that the settings add, in the order of families: empty where there are none.
+    extra: Vec<String>,
 }
 
 impl Plugin for Prometheus {
@@ -160,8 +171,19 @@ impl Plugin for Prometheus {
             }
         }
         let shape = stable(format!("{}{disabled:?}", config.prefer_name).as_bytes());
+        let extra = extra::of_settings(cx.attribute("metrics"))?;
+        let bounds = match cx.attribute("default_buckets") {
+            Some(written) => bounds_us(written)
+                .map_err(|problem| ConfigError::new(format!("plugin_attr.prometheus.default_buckets: {problem}")))?
+                .into(),
+            None => latency_bounds(),
+        };
         let (meters, active) = (cx.local_of_all_uses(), cx.slot());
-        Ok(Self { prefer_name: config.prefer_name, disabled, shape, meters, active })
+        Ok(Self { prefer_name: config.prefer_name, disabled, extra, bounds, shape, meters, active })
+    }
+
+    fn reads_sent_head(&self) -> bool {
+        self.extra.iter().flatten().any(|extra| extra.value.vars().any(Var::is_of_response_head))
     }
 }
 
@@ -187,7 +209,7 @@ impl Prometheus {
     }
 
     fn meters(&self, core: &Core) -> Rc<Meters> {
-        core.local(self.meters, || Meters::new(core))
+        core.local(self.meters, || Meters::new(core, self))
     }
 
     fn labels<'e>(&self, ex: &'e Exchange) -> Labels<'e> {
@@ -201,6 +223,7 @@ impl Prometheus {
             consumer: ex.consumer.name(),
             node: ex.last_attempt().map(|attempt| attempt.node),
             source: ex.response.source,
+            extra: extra::values(&self.extra, ex),
         }
     }
 
@@ -237,6 +260,10 @@ impl Labels<'_> {
             }
         }
         for text in [self.route, self.matched_uri, self.matched_host, self.service, self.consumer] {
+            out.extend_from_slice(&(text.len() as u32).to_ne_bytes());
+            out.extend_from_slice(text.as_bytes());
+        }
+        for text in &self.extra {
             out.extend_from_slice(&(text.len() as u32).to_ne_bytes());
             out.extend_from_slice(text.as_bytes());
         }
@@ -281,16 +308,20 @@ const BANDWIDTH: usize = 2;
 
 impl Meters {
     /// The series for the rest are announced first, so that there is always room for them.
-    fn new(core: &Core) -> Self {
+    fn new(core: &Core, plugin: &Prometheus) -> Self {
         let series = |family: usize, flow: &str| {
             let mut text = String::new();
             for label in FAMILIES[family].1 {
                 let value = if *label == "type" { flow } else { "" };
                 let _ = write!(text, "{label}=\"{value}\",");
             }
+            for extra in &plugin.extra[family] {
+                let _ = write!(text, "{}=\"\",", extra.name);
+            }
             text.push_str("overflow=\"true\"");
             // Two of the same labels are summed when printed, so the second serves for counting.
-            core.announce(make(family, text.clone())).unwrap_or_else(|| Arc::new(make(family, text)))
+            let make = |text| make(family, text, &plugin.bounds);
+            core.announce(make(text.clone())).unwrap_or_else(|| Arc::new(make(text)))
         };
         let overflow = Kind {
             status: series(STATUS, ""),
@@ -365,20 +396,26 @@ impl Meters {
             }
             text.push('"');
         }
+        let before: usize = plugin.extra[..family].iter().map(Vec::len).sum();
+        for (extra, value) in plugin.extra[family].iter().zip(labels.extra.iter().skip(before)) {
+            let _ = write!(text, ",{}=\"", extra.name);
+            let _ = escape(value, &mut text);
+            text.push('"');
+        }
         let name = format!("{}{{{text}}}", FAMILIES[family].0);
         let mut announced = self.announced.borrow_mut();
         if let Some(series) = announced.get(&name) {
             return Some(Arc::clone(series));
         }
-        let series = core.announce(make(family, text))?;
+        let series = core.announce(make(family, text, &plugin.bounds))?;
         announced.insert(name, Arc::clone(&series));
         Some(series)
     }
 }
 
-fn make(family: usize, labels: String) -> Series {
+fn make(family: usize, labels: String, bounds: &Arc<[u64]>) -> Series {
     let name = FAMILIES[family].0;
-    if family == LATENCY { Series::latency(name, labels) } else { Series::count(name, labels) }
+    if family == LATENCY { Series::latency(name, labels, bounds) } else { Series::count(name, labels) }
 }
 
 #[cfg(test)]

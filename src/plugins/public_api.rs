@@ -16,7 +16,7 @@ use serde::Deserialize;
 use crate::exchange::{Exchange, Reply};
 use crate::link::inquiry::Subject;
 use crate::model::field::Text;
-use crate::model::settings::METRICS_URI;
+use crate::model::settings::exported::METRICS_URI;
 use crate::plugin::{CompileCx, ConfigError, Env, Gate, NoMetadata, Plugin, Step, Verdict};
 use crate::proto::head::Method;
 use crate::runtime::inquiry::ask;

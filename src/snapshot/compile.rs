@@ -499,7 +499,7 @@ fn house_of(settings: &Settings) -> House {
             own => set_of(own.iter()),
         },
         via: settings.via,
-        show_upstream_status: false,
+        show_upstream_status: settings.show_upstream_status,
         log_format: format,
         keep_sent_head,
         fallback_sni: settings.ssl.fallback_sni.as_deref().map(|name| name.to_ascii_lowercase().into()),

@@ -61,6 +61,10 @@ fn objects_that_others_write_to_etcd_are_served_changed_and_gone() {
     etcd.delete("routes/1");
     serves(&gateway, "/new", 404);
     assert_eq!(gateway.metric("apisix_etcd_reachable"), Some(1.0));
+    let index = |key: &str| gateway.metric(&format!("apisix_etcd_modify_indexes{{key=\"{key}\"}}"));
+    let (consumers, max) = (index("consumers").expect("told"), index("max_modify_index").expect("told"));
+    assert!(consumers > 0.0 && max > consumers && index("x_etcd_index") > Some(max), "{}", gateway.metrics());
+    assert!(index("prev_index").is_some_and(|before| before < max) && index("protos") == Some(0.0));
 }
 
 #[test]

@@ -20,7 +20,18 @@ on_both_drivers!(
     a_server_that_closes_gets_all_the_same,
     a_certificate_is_checked_where_it_is_asked_for,
     who_has_no_route_is_told_as_well,
+    entries_that_wait_are_told,
 );
+
+fn entries_that_wait_are_told() {
+    let (origin, stalled) = (Origin::naming(), Origin::that_stalls());
+    let gateway = telling(&origin, json!({"uri": uri(&stalled)})).start();
+    gateway.get("/waits").expect_status(200);
+    let place = format!("http://{}", stalled.address());
+    let name =
+        format!("apisix_batch_process_entries{{name=\"http-logger\",route_id=\"\",server_addr=\"{place}\"}}");
+    eventually("one waits", || (gateway.metric(&name)? == 1.0).then_some(()));
+}
 
 fn collector() -> Origin {
     Origin::replying("taken")

@@ -59,6 +59,7 @@ mod limits_exact;
 mod limits_kept;
 mod made_up;
 mod memory;
+mod metric_attributes;
 mod mirror;
 mod mishaps;
 mod mutants;

@@ -11,12 +11,23 @@ pub(crate) enum Kind {
 }
 
 /// A page being written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Page {
     text: String,
+    /// What names begin with that APISIX has as well.
+    prefix: String,
 }
 
 impl Page {
+    pub(crate) fn new(prefix: &str) -> Self {
+        Self { text: String::new(), prefix: prefix.to_owned() }
+    }
+
+    /// The name of a family that APISIX has as well.
+    pub(crate) fn prefixed(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
     /// Opens a family. Its samples follow before the next family is opened.
     pub(crate) fn family<'a>(&'a mut self, name: &'a str, kind: Kind, help: &str) -> Family<'a> {
         let kind = match kind {
@@ -100,7 +111,7 @@ mod tests {
 
     #[test]
     fn buckets_are_cumulative_and_end_with_infinity() {
-        let mut page = Page::default();
+        let mut page = Page::new("apisix_");
         page.family("lag_seconds", Kind::Histogram, "How late.").histogram(
             "core=\"0\"",
             &[100, 250_000],
@@ -121,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_sample_without_labels_has_no_braces() {
-        let mut page = Page::default();
+        let mut page = Page::new("apisix_");
         page.single("up", Kind::Gauge, "Whether.", 1);
         assert_eq!(page.finish(), "# HELP up Whether.\n# TYPE up gauge\nup 1\n");
     }

@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::base::clock;
-use crate::link::stats::{LATENCY_BOUNDS_MS, Latency, Series, SeriesValue};
+use crate::link::stats::{Latency, Series, SeriesValue};
 
 use super::super::board::Board;
 use super::super::health::name_of;
@@ -41,7 +41,7 @@ async fn answer(State(board): State<Arc<Board>>) -> Response {
 
 /// The whole page.
 pub(super) fn page(board: &Board) -> String {
-    let mut page = Page::default();
+    let mut page = Page::new(board.metric_prefix());
     series(&mut page, &board.registry.all());
     compatible(&mut page, board);
     configuration(&mut page, board);
@@ -83,7 +83,9 @@ fn help_of(family: &str) -> &'static str {
 #[derive(Default)]
 struct Sum {
     count: u64,
-    buckets: [u64; LATENCY_BOUNDS_MS.len() + 1],
+    /// The same in all series of a family.
+    bounds_us: Arc<[u64]>,
+    buckets: Vec<u64>,
     sum_us: u64,
 }
 
@@ -96,7 +98,11 @@ impl Sum {
     }
 
     fn add_latency(&mut self, latency: &Latency) {
-        for (sum, bucket) in self.buckets.iter_mut().zip(&latency.buckets) {
+        if self.buckets.is_empty() {
+            self.bounds_us = Arc::clone(&latency.bounds_us);
+            self.buckets = vec![0; latency.buckets.len()];
+        }
+        for (sum, bucket) in self.buckets.iter_mut().zip(&*latency.buckets) {
             *sum += bucket.get();
         }
         self.sum_us += latency.sum_us.get();
@@ -112,7 +118,7 @@ fn series(page: &mut Page, all: &[Arc<Series>]) {
         family.entry(&one.labels).or_default().add(&one.value);
     }
     for ((name, is_latency), sums) in families {
-        let full_name = format!("apisix_{name}");
+        let full_name = page.prefixed(name);
         let kind = match name {
             _ if is_latency => Kind::Histogram,
             "stream_active_connections" => Kind::Gauge,
@@ -122,7 +128,7 @@ fn series(page: &mut Page, all: &[Arc<Series>]) {
         for (labels, sum) in sums {
             if is_latency {
                 let sum_ms = sum.sum_us as f64 / 1000.0;
-                family.histogram(labels, &LATENCY_BOUNDS_MS, 1, &sum.buckets, sum_ms);
+                family.histogram(labels, &sum.bounds_us, 1000, &sum.buckets, sum_ms);
             } else {
                 family.sample(labels, sum.count);
             }
@@ -133,8 +139,9 @@ fn series(page: &mut Page, all: &[Arc<Series>]) {
 /// The rest of APISIX's names.
 fn compatible(page: &mut Page, board: &Board) {
     let requests = board.sum(|core| core.requests.get());
+    let name = page.prefixed("http_requests_total");
     page.single(
-        "apisix_http_requests_total",
+        &name,
         Kind::Gauge,
         "The total number of client requests since the gateway started",
         requests,
@@ -144,7 +151,8 @@ fn compatible(page: &mut Page, board: &Board) {
     let writing = board.sum(|core| core.requests_active.get());
     let waiting = board.sum(|core| core.connections_idle.get());
     let reading = active.saturating_sub(writing).saturating_sub(waiting);
-    page.family("apisix_nginx_http_current_connections", Kind::Gauge, "Number of HTTP connections")
+    let name = page.prefixed("nginx_http_current_connections");
+    page.family(&name, Kind::Gauge, "Number of HTTP connections")
         .sample("state=\"accepted\"", accepted)
         .sample("state=\"active\"", active)
         .sample("state=\"handled\"", accepted)
@@ -153,8 +161,29 @@ fn compatible(page: &mut Page, board: &Board) {
         .sample("state=\"writing\"", writing);
     let labels =
         format!("hostname=\"{}\",version=\"{}\"", escaped(&process::hostname()), env!("CARGO_PKG_VERSION"));
-    page.family("apisix_node_info", Kind::Gauge, "Info of the gateway node").sample(&labels, 1);
+    let name = page.prefixed("node_info");
+    page.family(&name, Kind::Gauge, "Info of the gateway node").sample(&labels, 1);
+    let name = page.prefixed("nginx_metric_errors_total");
+    let help = "Series of metrics that found no room, and reports of them";
+    let errors = board.sum(|core| core.series_overflow.get() + core.report_drops.get());
+    page.single(&name, Kind::Counter, help, errors);
+    waiting_entries(page, board);
     health(page, board);
+}
+
+/// Entries of logs that wait to be sent.
+fn waiting_entries(page: &mut Page, board: &Board) {
+    let waiting = board.shipped.waiting();
+    if waiting.is_empty() {
+        return;
+    }
+    let name = page.prefixed("batch_process_entries");
+    let mut family = page.family(&name, Kind::Gauge, "Entries of logs that wait to be sent");
+    for ((logger, place), entries) in waiting {
+        // Batches of several routes travel together.
+        let labels = format!("name=\"{logger}\",route_id=\"\",server_addr=\"{}\"", escaped(&place));
+        family.sample(&labels, entries);
+    }
 }
 
 /// Which nodes get requests, of the upstreams whose nodes are checked or may be ejected.
@@ -165,7 +194,8 @@ fn health(page: &mut Page, board: &Board) {
     if watched.is_empty() {
         return;
     }
-    let mut family = page.family("apisix_upstream_status", Kind::Gauge, help_of("upstream_status"));
+    let name = page.prefixed("upstream_status");
+    let mut family = page.family(&name, Kind::Gauge, help_of("upstream_status"));
     let now = clock::now();
     for upstream in &watched {
         let name = escaped(&name_of(upstream));
@@ -228,7 +258,14 @@ fn configuration(page: &mut Page, board: &Board) {
     acme(page, board);
     let Some(etcd) = board.etcd() else { return };
     let reachable = "Whether the etcd that holds the objects answers";
-    page.single("apisix_etcd_reachable", Kind::Gauge, reachable, u8::from(etcd.is_reachable));
+    let name = page.prefixed("etcd_reachable");
+    page.single(&name, Kind::Gauge, reachable, u8::from(etcd.is_reachable));
+    let name = page.prefixed("etcd_modify_indexes");
+    let mut family = page.family(&name, Kind::Gauge, "Revisions of etcd at which objects were last written");
+    for (key, index) in etcd.indexes.told() {
+        family.sample(&format!("key=\"{key}\""), index);
+    }
+    family.sample("key=\"x_etcd_index\"", etcd.revision);
     page.single("ringway_etcd_revision", Kind::Gauge, "Revision of etcd that is served", etcd.revision);
     page.single(
         "ringway_etcd_missing_objects",
@@ -341,7 +378,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::link::stats::CoreStats;
+    use crate::link::stats::{CoreStats, latency_bounds};
     use crate::snapshot::compile::Quarantined;
 
     fn board() -> Board {
@@ -356,7 +393,7 @@ mod tests {
             let status = Series::count("http_status", "code=\"200\",route=\"1\"".to_owned());
             status.add(3);
             board.registry.add(Arc::new(status));
-            let latency = Series::latency("http_latency", "type=\"request\"".to_owned());
+            let latency = Series::latency("http_latency", "type=\"request\"".to_owned(), &latency_bounds());
             latency.observe(Duration::from_micros(1500));
             latency.observe(Duration::from_secs(90));
             board.registry.add(Arc::new(latency));
@@ -387,7 +424,7 @@ mod tests {
 
     #[test]
     fn latencies_are_cumulative_buckets_in_milliseconds() {
-        let mut page = Page::default();
+        let mut page = Page::new("apisix_");
         series(&mut page, &board().registry.all()[1..2]);
         let expected = "\
 # HELP apisix_http_latency HTTP request latency in milliseconds per service in the gateway

@@ -3,11 +3,12 @@
 //! What waits for one that is slow or away is bounded by its own limit, in bytes; what finds no room, and what was given up, is
 //! counted. A task ends when nothing came for a while, and with it its connection.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::body::Bytes;
@@ -52,6 +53,8 @@ pub(crate) struct Fate {
 pub(crate) struct Shipped {
     /// By whose they are.
     pub(crate) of: [Fate; LOGGERS.len()],
+    /// What waits for each destination that is being sent to.
+    waiting: Mutex<Vec<(Arc<Destination>, Arc<Waiting>)>>,
     /// Tasks under way.
     tasks: AtomicUsize,
     /// The process is about to end: nobody waits before a try any more, which is the last.
@@ -60,6 +63,19 @@ pub(crate) struct Shipped {
 }
 
 impl Shipped {
+    /// How many entries wait, by whose they are and where they go.
+    pub(crate) fn waiting(&self) -> BTreeMap<(&'static str, String), u64> {
+        let mut all = BTreeMap::new();
+        for (to, waiting) in &*self.roads() {
+            *all.entry((to.logger.name(), place(to))).or_default() += waiting.lines.load(Relaxed);
+        }
+        all
+    }
+
+    fn roads(&self) -> MutexGuard<'_, Vec<(Arc<Destination>, Arc<Waiting>)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits, but not for ever, until all that was taken is sent or given up.
     pub(crate) async fn settle(&self, within: Duration) {
         self.is_ending.store(true, Relaxed);
@@ -175,6 +191,7 @@ impl Shipping {
             is_told: false,
         };
         self.shipped.tasks.fetch_add(1, Relaxed);
+        self.shipped.roads().push((Arc::clone(to), Arc::clone(&waiting)));
         self.runtime.spawn(carter.work(coming));
         self.roads.insert(Arc::clone(to), Road { batches, waiting });
         true
@@ -210,6 +227,7 @@ struct Carter {
 impl Drop for Carter {
     fn drop(&mut self) {
         self.shipped.tasks.fetch_sub(1, Relaxed);
+        self.shipped.roads().retain(|(_, waiting)| !Arc::ptr_eq(waiting, &self.waiting));
     }
 }
 

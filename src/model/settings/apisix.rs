@@ -8,11 +8,11 @@
 //! | `apisix.trusted_addresses` | `trusted_addresses`; without it `forwarded_for: append` |
 //! | `apisix.status` (`{ip, port}`) | `status.listen` |
 //! | `apisix.enable_control`, `apisix.control` (`{ip, port}`) | `control.enabled`, `control.listen` |
-//! | `apisix.enable_server_tokens` | `server_tokens` |
+//! | `apisix.enable_server_tokens`, `.show_upstream_status_in_response_header` | `server_tokens`, `show_upstream_status` |
 //! | `apisix.data_encryption`: `enable_encrypt_fields`, `keyring` (a key, or a list) | `data_encryption` |
 //! | `apisix.proxy_mode` with `stream` in it | `admin.stream_routes` |
 //! | `apisix.stream_proxy.tcp`, `.udp`, `apisix.proxy_protocol.enable_tcp_pp` | `stream_proxy.tcp`, `.udp` |
-//! | `plugins`, `plugin_attr` | the same |
+//! | `plugins`, `plugin_attr` | the same; `plugin_attr.prometheus.export_addr` is `metrics.listen` |
 //! | `apisix.dns_resolver`, `.dns_resolver_valid`, `.enable_resolv_search_opt` | `dns.servers`, `.valid`, `.search` |
 //! | `discovery.consul`, `.dns`, `.eureka`, `.nacos` | the same; of other registries a warning |
 //! | `deployment.admin`: `admin_listen`, `allow_admin`, `admin_key`, `admin_key_required`, `enable_admin_cors`, `admin_api_version` | `admin`, with `admin.secrets: shown` |
@@ -61,13 +61,14 @@ const OF_REGISTRIES: [&str; 8] = [
 ];
 
 /// Keys below `apisix` that mean the same here.
-const SAME: [(&str, &str); 9] = [
+const SAME: [(&str, &str); 10] = [
     ("enable_http2", "http2.enabled"),
     ("delete_uri_tail_slash", "router.delete_uri_tail_slash"),
     ("normalize_uri_like_servlet", "router.normalize_uri_like_servlet"),
     ("match_uri_encoded_slash", "router.match_uri_encoded_slash"),
     ("trusted_addresses", "trusted_addresses"),
     ("enable_server_tokens", "server_tokens"),
+    ("show_upstream_status_in_response_header", "show_upstream_status"),
     ("dns_resolver", "dns.servers"),
     ("dns_resolver_valid", "dns.valid"),
     ("enable_resolv_search_opt", "dns.search"),

@@ -125,6 +125,7 @@ const DEFAULTS: &str = r#"{
         },
         "via": false,
         "server_tokens": false,
+        "show_upstream_status": false,
         "plugin_attr": {},
         "plugins": [],
         "limits": {
@@ -288,7 +289,7 @@ deployment:
 discovery: {dns: {servers: ['127.0.0.1:8600'], order: [last, SRV]}, kubernetes: {}}
 plugins: [cors, key-auth]
 stream_plugins: [mqtt-proxy]
-plugin_attr: {prometheus: {export_addr: {ip: 127.0.0.1, port: 9091}}}
+plugin_attr: {prometheus: {export_addr: {ip: 127.0.0.1, port: 9191}}}
 ";
 
 #[test]
@@ -305,7 +306,7 @@ fn apisix_config_yaml_means_what_it_meant_and_the_rest_is_warned_of() {
     assert_eq!(settings.dns.valid.map(|valid| valid.get().as_secs()), Some(30));
     assert!(!settings.dns.search);
     assert_eq!(settings.discovery.kinds(), ["dns"]);
-    assert_eq!(settings.plugin_attr["prometheus"]["export_addr"]["port"], 9091);
+    assert_eq!(settings.metrics.listen.address(), "127.0.0.1:9191".parse::<SocketAddr>().unwrap());
     let nginx = "is ignored: it speaks to nginx, which is not here";
     let other = "is ignored: it has no meaning here";
     assert_eq!(

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::indexes::Indexes;
 use super::keep::{Kept, Object};
 use super::watch::{All, Changes, Item, term_of};
 use super::wire::Header;
@@ -53,6 +54,7 @@ pub(super) enum Told {
 #[derive(Debug, Default)]
 pub(super) struct Mirror {
     pub(super) header: Header,
+    pub(super) indexes: Indexes,
     missing: BTreeSet<String>,
     /// When they were noticed.
     gone_at: u64,
@@ -110,6 +112,7 @@ impl Mirror {
                 }
             }
         }
+        self.indexes.note(&objects);
         store.follow(kept.revision, objects);
     }
 
@@ -247,6 +250,7 @@ impl Mirror {
                 }
             }
         }
+        self.indexes.note(&objects);
         store.follow(revision, objects);
     }
 
@@ -344,6 +348,7 @@ impl Mirror {
         }
         self.buried.retain(|_, revision| *revision > self.header.revision);
         let revision = if objects.is_empty() { store.revision() } else { self.header.revision };
+        self.indexes.note(&objects);
         store.follow(revision, objects);
         step
     }

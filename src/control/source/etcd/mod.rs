@@ -10,6 +10,7 @@
 //! there even when the process is new.
 
 mod client;
+mod indexes;
 mod keep;
 mod mirror;
 mod shelf;
@@ -39,6 +40,7 @@ use crate::snapshot::Compiler;
 use crate::snapshot::compile::Outcome;
 
 use client::{Again, Client, Trouble};
+use indexes::Indexes;
 use keep::Kept;
 use mirror::{Mirror, Step, Told};
 use watch::{All, NEWS_MAX, Watcher};
@@ -87,6 +89,7 @@ pub(crate) struct Sight {
     pub(crate) is_reachable: bool,
     pub(crate) revision: u64,
     pub(crate) missing: usize,
+    pub(crate) indexes: Indexes,
 }
 
 impl Etcd {
@@ -351,7 +354,12 @@ impl Etcd {
     /// What is to be seen.
     pub(crate) fn sight(&self) -> Sight {
         let revision = self.mirror.header.revision;
-        Sight { is_reachable: self.is_reachable, revision, missing: self.mirror.missing() }
+        Sight {
+            is_reachable: self.is_reachable,
+            revision,
+            missing: self.mirror.missing(),
+            indexes: self.mirror.indexes,
+        }
     }
 
     /// Writes what is served to the disk, when it is another than before and the last time is a while ago. Needs a
