@@ -2,10 +2,11 @@
 //!
 //! One file, `limits.bin` in the state's folder, written whole beside its place and moved there, so that it is never half.
 //! A thread of its own does it: neither cores nor the control loop wait for the disk. Where nothing long is counted, no
-//! file is made; where nothing can be kept, that is told once and limits count all the same.
+//! file is made; where nothing can be kept, that is told once and limits count all the same. Of two processes with one folder,
+//! the old one that drains and the new one, whoever lives longer has the last word: nothing is added up.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -50,6 +51,36 @@ impl Keeper {
     /// # Errors
     /// When there is no thread to be had.
     pub fn start(folder: &Path, ledger: &Arc<Ledger>) -> io::Result<Self> {
+        let mut desk = Desk::open(folder, ledger)?;
+        let (end, ended) = bounded(1);
+        let thread = thread::Builder::new().name("limits".to_owned()).spawn(move || desk.work(&ended))?;
+        Ok(Self { end, thread })
+    }
+
+    /// Saves once more, and ends. To be called when nobody spends any more.
+    pub fn end(self) {
+        drop(self.end);
+        if self.thread.join().is_err() {
+            log::error("what was spent of long windows is not kept: the thread that keeps it has failed");
+        }
+    }
+}
+
+struct Desk {
+    path: PathBuf,
+    ledger: Arc<Ledger>,
+    /// Of the accounts as they were saved last.
+    saved: u32,
+    /// How the file ended when it was read or written last here; `None` where there was none.
+    tail: Option<[u8; TAIL_BYTES]>,
+    is_failing: bool,
+    /// Whether it was told that another process writes the file.
+    is_shared: bool,
+}
+
+impl Desk {
+    /// Reads what is there.
+    fn open(folder: &Path, ledger: &Arc<Ledger>) -> io::Result<Self> {
         let path = folder.join(FILE);
         let keepsake = read(&path).unwrap_or_else(|error| {
             log::error(format!("{}: {error}; limits of long windows begin anew", path.display()));
@@ -70,30 +101,10 @@ impl Keeper {
         };
         let saved = checksum(&keepsake);
         ledger.keep(keepsake);
-        let (end, ended) = bounded(1);
-        let mut desk = Desk { path, ledger: Arc::clone(ledger), saved, is_failing: false };
-        let thread = thread::Builder::new().name("limits".to_owned()).spawn(move || desk.work(&ended))?;
-        Ok(Self { end, thread })
+        let tail = tail(&path);
+        Ok(Self { path, ledger: Arc::clone(ledger), saved, tail, is_failing: false, is_shared: false })
     }
 
-    /// Saves once more, and ends. To be called when nobody spends any more.
-    pub fn end(self) {
-        drop(self.end);
-        if self.thread.join().is_err() {
-            log::error("what was spent of long windows is not kept: the thread that keeps it has failed");
-        }
-    }
-}
-
-struct Desk {
-    path: PathBuf,
-    ledger: Arc<Ledger>,
-    /// Of the accounts as they were saved last.
-    saved: u32,
-    is_failing: bool,
-}
-
-impl Desk {
     fn work(&mut self, ended: &Receiver<()>) {
         let mut pause = SAVE_EVERY;
         while matches!(ended.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
@@ -107,12 +118,19 @@ impl Desk {
     fn save(&mut self) {
         let Some(keepsake) = self.ledger.keepsake(clock::now()) else { return };
         let sum = checksum(&keepsake);
-        if sum == self.saved {
+        let is_anothers = self.is_anothers();
+        if sum == self.saved && !is_anothers {
             return;
+        }
+        if is_anothers && !std::mem::replace(&mut self.is_shared, true) {
+            log::warn(format!(
+                "{}: another process writes it, too; what that has counted since this one began is not kept",
+                self.path.display()
+            ));
         }
         match write(&self.path, &keepsake) {
             Ok(()) => {
-                self.saved = sum;
+                (self.saved, self.tail) = (sum, tail(&self.path));
                 if std::mem::take(&mut self.is_failing) {
                     log::info(format!("{}: limits are kept again", self.path.display()));
                 }
@@ -127,6 +145,23 @@ impl Desk {
             Err(_) => {}
         }
     }
+}
+
+impl Desk {
+    /// Whether another process has written the file since this one did.
+    fn is_anothers(&self) -> bool {
+        let found = tail(&self.path);
+        found.is_some() && found != self.tail
+    }
+}
+
+/// How a file ends, which no two that differ do alike.
+fn tail(path: &Path) -> Option<[u8; TAIL_BYTES]> {
+    let mut file = File::open(path).ok()?;
+    let mut tail = [0; TAIL_BYTES];
+    file.seek(SeekFrom::End(-(TAIL_BYTES as i64))).ok()?;
+    file.read_exact(&mut tail).ok()?;
+    Some(tail)
 }
 
 /// Of the accounts alone: that time goes by is no change.

@@ -47,6 +47,27 @@ fn what_is_spent_goes_from_one_ledger_to_the_next() {
 }
 
 #[test]
+fn of_two_processes_with_one_folder_the_one_that_stays_has_the_last_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = Arc::new(Ledger::new());
+    let mut old_desk = Desk::open(folder.path(), &old).unwrap();
+    spend(&old, "a", 10);
+    old_desk.save();
+    let new = Arc::new(Ledger::new());
+    let mut new_desk = Desk::open(folder.path(), &new).unwrap();
+    spend(&new, "a", 5);
+    new_desk.save();
+    // The old one ends, and says what it has counted, which is not what the new one has.
+    spend(&old, "a", 7);
+    old_desk.save();
+    // Nobody has asked the new one since.
+    new_desk.save();
+    let next = Arc::new(Ledger::new());
+    drop(Desk::open(folder.path(), &next).unwrap());
+    assert_eq!((left(&new, "a"), left(&next, "a")), (85, 85));
+}
+
+#[test]
 fn a_file_is_made_only_when_there_is_something_to_keep() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Arc::new(Ledger::new());
