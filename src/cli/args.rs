@@ -329,6 +329,9 @@ pub(super) struct LimitsArgs {
     /// With the plugins and the tier of this consumer
     #[arg(long, value_name = "NAME")]
     pub(super) consumer: Option<String>,
+    /// Look at this stream route only
+    #[arg(long, value_name = "ID", conflicts_with = "route")]
+    pub(super) stream_route: Option<String>,
     /// How it is told
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: OutputFormat,

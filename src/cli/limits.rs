@@ -12,7 +12,12 @@ use super::{OK, Told};
 
 pub(super) fn limits(args: &LimitsArgs, around: &Surroundings) -> Result<Told, Told> {
     let node = Node::find(&args.node, around)?;
-    let said = [("key", &args.key), ("route", &args.route), ("consumer", &args.consumer)];
+    let said = [
+        ("key", &args.key),
+        ("route", &args.route),
+        ("consumer", &args.consumer),
+        ("stream_route", &args.stream_route),
+    ];
     let query =
         said.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", encode(value.as_deref()?))));
     let told = node.look(&format!("/v1/limits?{}", query.collect::<Vec<_>>().join("&")))?.json();
@@ -30,10 +35,11 @@ fn text(told: &Value) -> String {
             other => other.to_string(),
         };
         let name = if limit["limit"].is_null() { word("plugin") } else { word("limit") };
+        let kind = limit["as"].as_str().map_or_else(String::new, |kind| format!(", as {kind}"));
         // Writing to a String cannot fail.
         let _ = writeln!(
             out,
-            "{name:<24} {:<24} {:>12} {:>12} {:>12}  {}",
+            "{name:<24} {:<24} {:>12} {:>12} {:>12}  {}{kind}",
             word("per"),
             word("count"),
             word("remaining"),

@@ -9,7 +9,7 @@ use crate::snapshot::Compiler;
 use crate::snapshot::standing::Sought;
 
 /// What may be said.
-const PARAMETERS: [&str; 3] = ["key", "route", "consumer"];
+const PARAMETERS: [&str; 4] = ["key", "route", "consumer", "stream_route"];
 
 /// The answer, or a status and why there is none.
 pub(crate) async fn answer(booth: &Booth, query: Option<&str>) -> Result<Value, (u16, String)> {
@@ -26,6 +26,7 @@ fn sought_of(query: &str) -> Result<Sought, String> {
             "key" => &mut sought.key,
             "route" => &mut sought.route,
             "consumer" => &mut sought.consumer,
+            "stream_route" => &mut sought.stream_route,
             _ => {
                 let hint = hint(name, PARAMETERS);
                 return Err(format!("expected one of {}, got {name}{hint}", PARAMETERS.join(", ")));
@@ -54,7 +55,7 @@ mod tests {
         );
         assert_eq!(sought_of("").unwrap(), Sought::default());
         for (query, expect) in [
-            ("kye=a", "expected one of key, route, consumer, got kye; did you mean \"key\"?"),
+            ("kye=a", "expected one of key, route, consumer, stream_route, got kye; did you mean \"key\"?"),
             ("key=a&key=b", "key: expected once, got several"),
         ] {
             assert_eq!(sought_of(query).unwrap_err(), expect);

@@ -15,8 +15,9 @@ use super::limits::LimitKey;
 pub enum Whose<'a> {
     /// Those of a request.
     Request(&'a Exchange),
-    /// Those of a key as it is written, of a consumer of a group.
-    Key { key: &'a str, consumer: &'a str, group: &'a str },
+    /// Those of a key as it is written, of a consumer of a group; or those of the clients at that address whose requests
+    /// have no key.
+    Key { key: &'a str, consumer: &'a str, group: &'a str, is_keyless: bool },
 }
 
 /// A look at limits.
@@ -43,6 +44,7 @@ impl<'a> Whose<'a> {
     pub fn resolve(&self, key: &LimitKey, out: &mut Vec<u8>) -> bool {
         match self {
             Self::Request(ex) => key.resolve(ex, out),
+            Self::Key { is_keyless: true, .. } => false,
             Self::Key { key: text, .. } => match (key, text.parse::<IpAddr>()) {
                 (LimitKey::Constant, _) => key.write_given(b"", out),
                 (LimitKey::Address, Ok(address)) => key.write_given_address(address, out),
@@ -60,6 +62,13 @@ impl<'a> Whose<'a> {
                 key.write(ex, out);
                 true
             }
+            // Limits by address have told of it as of any key.
+            Self::Key { key: text, is_keyless: true, .. } => match (key, text.parse()) {
+                (LimitKey::Address | LimitKey::Constant, _) | (_, Err(_)) => false,
+                (LimitKey::Var(_) | LimitKey::Template(_), Ok(address)) => {
+                    key.write_given_address(address, out)
+                }
+            },
             Self::Key { .. } => self.resolve(key, out),
         }
     }

@@ -213,7 +213,7 @@ impl LimitReq {
     fn standing(&self, look: Look<'_>) -> Vec<Value> {
         let mut name = self.scope.clone();
         if self.afar.is_some() || !look.whose.write(&self.key, &mut name) {
-            return Vec::new();
+            return vec![Value::Null];
         }
         let left = self.bucket.left(look.ledger.words(&name)[0], look.now);
         vec![json!({

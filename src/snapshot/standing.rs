@@ -1,8 +1,11 @@
 //! What is left of limits for somebody, without a request: which of them are in force, asked of the plugins themselves.
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 
 use super::compile::Compiler;
+use super::route::Consumer as Brings;
 use super::{Chain, Snapshot};
 use crate::base::clock;
 use crate::base::hash::Set;
@@ -19,6 +22,8 @@ pub struct Sought {
     /// The route to look at; all if none is given.
     pub route: Option<String>,
     pub consumer: Option<String>,
+    /// The stream route to look at, in place of routes.
+    pub stream_route: Option<String>,
 }
 
 impl Compiler {
@@ -40,23 +45,20 @@ impl Compiler {
         let (consumer, group) =
             known.map_or(("", ""), |known| (known.labels.name(), known.labels.group_id()));
         let key = sought.key.as_deref().unwrap_or(consumer);
-        let look = Look { ledger, now: clock::now(), whose: Whose::Key { key, consumer, group } };
-        let mut list = List { look, known: Set::default(), told: Vec::new(), left_off: 0 };
-        list.add(&snapshot.global);
-        let brings = known.and_then(|known| snapshot.consumers.get(known.consumer));
-        let mut found = false;
-        for route in snapshot.routes.iter() {
-            if sought.route.as_deref().is_some_and(|wanted| wanted != route.labels.route_id()) {
-                continue;
-            }
-            found = true;
-            match brings.filter(|brings| !brings.changes_nothing()) {
-                Some(brings) => list.add(&brings.over(&route.chain)),
-                None => list.add(&route.chain),
-            }
+        let look = |is_keyless| {
+            let whose = Whose::Key { key, consumer, group, is_keyless };
+            Look { ledger, now: clock::now(), whose }
+        };
+        let keyless = key.parse::<IpAddr>().is_ok().then(|| look(true));
+        let mut list =
+            List { look: look(false), keyless, known: Set::default(), told: Vec::new(), left_off: 0 };
+        if sought.stream_route.is_none() {
+            list.add(&snapshot.global);
+            let brings = known.and_then(|known| snapshot.consumers.get(known.consumer));
+            list.add_routes(&snapshot, (sought.route.as_deref(), brings))?;
         }
-        if let (Some(route), false) = (&sought.route, found) {
-            return Err(format!("route[{route}] not found"));
+        if sought.route.is_none() {
+            list.add_stream_routes(&snapshot, sought.stream_route.as_deref())?;
         }
         Ok(list.json(&snapshot, key))
     }
@@ -65,6 +67,8 @@ impl Compiler {
 /// What was found.
 struct List<'a> {
     look: Look<'a>,
+    /// How requests from the key are looked at that have none, where it is an address.
+    keyless: Option<Look<'a>>,
     /// Uses that were looked at: those of a service are those of all its routes.
     known: Set<(String, &'static str)>,
     told: Vec<Value>,
@@ -77,15 +81,61 @@ impl List<'_> {
             if !self.known.insert((mount.owner.to_string(), mount.plugin.name())) {
                 continue;
             }
-            for mut told in mount.plugin.standing(self.look).into_iter().filter(|told| !told.is_null()) {
-                if self.told.len() >= LIMITS_MAX {
-                    self.left_off += 1;
-                    continue;
+            let look = |look| mount.plugin.standing(look).into_iter().filter(|told: &Value| !told.is_null());
+            let mut keyless: Vec<Value> = self.keyless.into_iter().flat_map(look).collect();
+            for mut told in look(self.look) {
+                let is_same = |other: &Value| ["limit", "per"].iter().all(|name| other[name] == told[name]);
+                let other = keyless.iter().position(is_same).map(|at| keyless.remove(at));
+                if other.is_some() {
+                    told["as"] = "value".into();
                 }
-                told["from"] = (*mount.owner).into();
-                self.told.push(told);
+                self.tell(told, &mount.owner);
+                if let Some(mut other) = other {
+                    other["as"] = "address".into();
+                    self.tell(other, &mount.owner);
+                }
             }
         }
+    }
+
+    fn tell(&mut self, mut told: Value, owner: &str) {
+        if self.told.len() >= LIMITS_MAX {
+            self.left_off += 1;
+            return;
+        }
+        told["from"] = owner.into();
+        self.told.push(told);
+    }
+
+    fn add_routes(
+        &mut self,
+        snapshot: &Snapshot,
+        (wanted, brings): (Option<&str>, Option<&Brings>),
+    ) -> Result<(), String> {
+        let brings = brings.filter(|brings| !brings.changes_nothing());
+        let mut found = wanted.is_none();
+        for route in snapshot.routes.iter() {
+            if wanted.is_some_and(|wanted| wanted != route.labels.route_id()) {
+                continue;
+            }
+            found = true;
+            match brings {
+                Some(brings) => self.add(&brings.over(&route.chain)),
+                None => self.add(&route.chain),
+            }
+        }
+        if found { Ok(()) } else { Err(format!("route[{}] not found", wanted.unwrap_or_default())) }
+    }
+
+    fn add_stream_routes(&mut self, snapshot: &Snapshot, wanted: Option<&str>) -> Result<(), String> {
+        let mut found = wanted.is_none();
+        for route in snapshot.streams.iter() {
+            if wanted.is_none_or(|wanted| wanted == route.labels.route_id()) {
+                found = true;
+                self.add(&route.chain);
+            }
+        }
+        if found { Ok(()) } else { Err(format!("stream_route[{}] not found", wanted.unwrap_or_default())) }
     }
 
     fn json(self, snapshot: &Snapshot, key: &str) -> Value {

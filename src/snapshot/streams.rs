@@ -70,6 +70,11 @@ impl Streams {
         self.routes.get(place)
     }
 
+    /// All routes, in no order that means anything.
+    pub fn iter(&self) -> impl Iterator<Item = &StreamRoute> {
+        self.routes.iter()
+    }
+
     /// Whether the name that a client asks for, which nobody knows yet, may decide its route.
     pub fn asks_for_name(&self, query: &StreamQuery<'_>) -> bool {
         !self.named.is_empty() && self.place(&self.named, query).is_some()

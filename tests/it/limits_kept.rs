@@ -68,7 +68,7 @@ fn what_is_left_is_told_to_those_who_look() {
     assert!(first["reset_in"].as_f64().is_some_and(|seconds| seconds > 0.0 && seconds <= 31.0 * 86400.0));
     assert_eq!(left(&gateway, "other"), [10, 9], "nobody was counted there");
     // An address is that of all limits by address.
-    assert_eq!(left(&gateway, "127.0.0.1"), [47, 10, 9, 5]);
+    assert_eq!(left(&gateway, "127.0.0.1"), [47, 10, 10, 9, 9, 5]);
     let jack = json_of(&gateway, "/v1/limits?consumer=jack&route=s");
     let per: Vec<&str> =
         jack["list"].as_array().unwrap().iter().map(|limit| limit["per"].as_str().unwrap()).collect();

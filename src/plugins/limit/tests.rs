@@ -20,7 +20,7 @@ fn by(name: &'static str, value: &'static str) -> impl Fn() -> Request {
 
 /// What is left of each measure, by what is told to those who look.
 fn left(bench: &Bench<Limit>, key: &str) -> Vec<u64> {
-    let whose = Whose::Key { key, consumer: "", group: "" };
+    let whose = Whose::Key { key, consumer: "", group: "", is_keyless: false };
     let look = Look { ledger: &bench.core().ledger, now: bench.core().now(), whose };
     bench.plugin.standing(look).iter().map(|told| told["remaining"].as_u64().unwrap()).collect()
 }
@@ -265,7 +265,7 @@ fn bodies_wait_for_what_their_keys_have_passed_together() {
     assert_eq!(pass("o", 4000), [300, 0]);
     assert_eq!(pass("p", 5000), [0, 0], "another key");
     assert_eq!(pass("p", 100_000), [10_000, 50]);
-    let whose = Whose::Key { key: "o", consumer: "", group: "" };
+    let whose = Whose::Key { key: "o", consumer: "", group: "", is_keyless: false };
     let told = bench.plugin.standing(Look { ledger: &bench.core().ledger, now, whose });
     let of = |at: usize| (told[at]["per"].as_str().unwrap(), told[at]["remaining"].as_u64().unwrap());
     assert_eq!((of(0), of(1)), (("bytes up", 0), ("bytes down", 92_000)));
