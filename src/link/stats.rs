@@ -264,6 +264,8 @@ core_stats! {
     limit_waits,
     /// Requests on which a limit of a Redis decided without asking it.
     limit_leased,
+    /// Times a limit of a Redis decided by a count of this process, because there was no reply.
+    limit_local,
     /// Times a Redis that keeps counters gave no reply that could be used.
     redis_failures,
     /// Times a directory did not say whether a password is right.

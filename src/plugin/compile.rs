@@ -224,6 +224,11 @@ impl<'a> CompileCx<'a> {
         self.owner
     }
 
+    /// The name of the plugin that is compiled.
+    pub const fn plugin(&self) -> &'static str {
+        self.plugin
+    }
+
     /// A number that is the same as long as the configuration is.
     pub const fn fingerprint(&self) -> u64 {
         self.fingerprint

@@ -22,6 +22,7 @@ pub mod redis;
 pub mod regex_uri;
 pub mod script;
 pub mod standing;
+pub mod tally;
 #[cfg(test)]
 pub mod testing;
 

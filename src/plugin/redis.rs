@@ -2,7 +2,7 @@
 //!
 //! A counter is changed by a script, so that looking and counting are one step for all gateways. Scripts are called by
 //! their digest; a Redis that has not seen one is sent its text. Where there is no reply in time the plugin decides, by
-//! its `allow_degradation`.
+//! its `without_redis` and `allow_degradation`.
 //!
 //! There may be one Redis, one of several that sentinels watch, or a cluster: plugins do not notice which.
 
@@ -67,9 +67,17 @@ macro_rules! with_redis {
             /// Are the certificates of the cluster checked?
             #[serde(default)]
             redis_cluster_ssl_verify: bool,
+            /// What becomes of requests while Redis gives no answer. Absent: as `allow_degradation` says. Not in APISIX.
+            without_redis: Option<$crate::plugin::redis::WithoutRedis>,
         }
 
         impl $name {
+            /// What becomes of requests while it gives no answer, if nothing is written but that they may pass.
+            #[allow(dead_code)] // A plugin may count here only.
+            pub(crate) fn without_redis(&self, degrade: bool) -> $crate::plugin::redis::WithoutRedis {
+                $crate::plugin::redis::WithoutRedis::of(self.without_redis, degrade)
+            }
+
             /// What was written of a Redis.
             #[allow(dead_code)] // A plugin may count here only.
             pub(crate) fn redis(&self) -> $crate::plugin::redis::Written<'_> {
@@ -93,6 +101,26 @@ macro_rules! with_redis {
     };
 }
 pub(crate) use with_redis;
+
+/// What becomes of requests while Redis gives no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum WithoutRedis {
+    /// They fail with 500.
+    Fail,
+    /// They pass, uncounted.
+    Pass,
+    /// This process decides by a count of its own.
+    Local,
+}
+
+impl WithoutRedis {
+    /// What was written, else what `allow_degradation` says.
+    pub fn of(written: Option<Self>, degrade: bool) -> Self {
+        written.unwrap_or(if degrade { Self::Pass } else { Self::Fail })
+    }
+}
 
 /// A positive number, of milliseconds as a rule.
 pub type Millis = crate::model::field::InRange<1, { super::limits::AMOUNT_MAX }>;

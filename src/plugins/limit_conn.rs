@@ -31,6 +31,7 @@ use crate::link::ledger::HeldAccount;
 use crate::model::field::{InRange, NonEmpty, Seconds, Text};
 use crate::plugin::limits::{AMOUNT_MAX, Amount, KeyType, LimitKey, Number, Till, refusal};
 use crate::plugin::redis::{Borrowed, Policy, with_redis};
+use crate::plugin::tally::{Outcome, Tally};
 use crate::plugin::{
     CompileCx, ConfigError, Env, Gate, Look, Looking, NoMetadata, Observe, Plugin, Step, Verdict, Whose,
 };
@@ -79,7 +80,8 @@ pub struct Config {
     /// Where counters are kept.
     #[serde(default)]
     policy: Policy,
-    /// Do requests pass whose numbers do not come to any, and when Redis gives no answer?
+    /// Do requests pass whose numbers do not come to any, and, unless `without_redis` says otherwise, when Redis gives no
+    /// answer?
     #[serde(default)]
     allow_degradation: bool,
     /// Seconds after which a seat that nobody gave back is free. For policies other than `local`.
@@ -121,6 +123,7 @@ pub struct LimitConn {
     degrade: bool,
     /// Where seats are taken outside of this process.
     afar: Option<afar::Afar>,
+    tally: Tally,
     till: LocalId,
     /// Tells this use from others in the slot they share; names what it has learnt on a core as well.
     me: LocalId,
@@ -231,7 +234,11 @@ impl Plugin for LimitConn {
             learns: !config.only_use_default_delay,
             refusal: refusal(config.rejected_code.u16(), config.rejected_msg.as_deref()),
             degrade: config.allow_degradation,
-            afar: store.map(|store| afar::Afar::new(store, config.key_ttl, cx)),
+            afar: store.map(|store| {
+                let without = config.without_redis(config.allow_degradation);
+                afar::Afar::new(store, (config.key_ttl, without), cx)
+            }),
+            tally: Tally::new(cx),
             till: cx.local_of_all_uses(),
             me: cx.local(),
             seats: cx.slot(),
@@ -314,7 +321,7 @@ impl LimitConn {
             return Step::Wait(Box::pin(self.enter_afar(afar, ex, env)));
         }
         let till = env.core.local(self.till, || Till::new(&env.core.ledger));
-        let mut judged = false;
+        let (mut judged, mut seated) = (false, false);
         let mut wait = Duration::ZERO;
         for limit in &self.limits {
             let (account, waits) = match limit.enter(ex, &till, env) {
@@ -325,14 +332,12 @@ impl LimitConn {
                     continue;
                 }
                 Judged::Unknown => return Step::Reply(Reply::status(500)),
-                Judged::Refused => {
-                    env.core.stats.limit_refusals.add(1);
-                    return Step::Reply(self.refusal.clone());
-                }
+                Judged::Refused => return Step::Reply(self.refuse(env)),
             };
-            judged = true;
+            (judged, seated) = (true, true);
             wait += self.sit(ex, Place::Here(account), waits, env);
         }
+        self.note_admitted(seated, env);
         // Rules of which none is for the request: whoever wrote them thought of all there are.
         if !judged && !self.degrade {
             return Step::Reply(Reply::status(500));
@@ -345,6 +350,19 @@ impl LimitConn {
             env.core.sleep(wait.min(WAIT_MAX)).await;
             Verdict::Next
         }))
+    }
+
+    /// Takes note that the request was let in, if it has any seat.
+    fn note_admitted(&self, seated: bool, env: Env<'_>) {
+        if seated {
+            self.tally.count(Outcome::Admitted, env.core);
+        }
+    }
+
+    fn refuse(&self, env: Env<'_>) -> Reply {
+        env.core.stats.limit_refusals.add(1);
+        self.tally.count(Outcome::Rejected, env.core);
+        self.refusal.clone()
     }
 
     /// Keeps a seat for the request; how long it waits for it.
@@ -384,7 +402,10 @@ impl LimitConn {
             seat.leave();
             if self.learns {
                 let took = if ex.attempts.is_empty() {
-                    ex.timing.finished.since(ex.timing.received).saturating_sub(seat.waits)
+                    let here = ex.timing.finished.since(ex.timing.received);
+                    // Whose client left while it waited has taken no time that says anything.
+                    let Some(took) = here.checked_sub(seat.waits) else { continue };
+                    took
                 } else {
                     ex.timing.upstream
                 };

@@ -26,7 +26,8 @@ use crate::base::window::{Leaky, Turn};
 use crate::exchange::{Exchange, Reply, SlotId};
 use crate::model::field::{InRange, Text};
 use crate::plugin::limits::{KeyType, LimitKey, Till, refusal};
-use crate::plugin::redis::{Call, Policy, Script, Store, with_redis};
+use crate::plugin::redis::{Call, Policy, Script, Store, WithoutRedis, with_redis};
+use crate::plugin::tally::{Outcome, Tally};
 use crate::plugin::{CompileCx, ConfigError, Edit, Env, Gate, Look, Looking, NoMetadata, Plugin, Step, Verdict};
 use crate::runtime::LocalId;
 use crate::runtime::limits::HELD_BODY_BYTES;
@@ -79,7 +80,7 @@ pub struct Config {
     /// Where counters are kept.
     #[serde(default)]
     policy: Policy,
-    /// Do requests pass when Redis gives no answer?
+    /// Do requests pass when Redis gives no answer, unless `without_redis` says otherwise?
     #[serde(default)]
     allow_degradation: bool,
 }
@@ -99,10 +100,10 @@ pub struct LimitReq {
     keys: Vec<u8>,
     refusal: Reply,
     nodelay: bool,
-    /// Whether requests pass when Redis gives no answer.
-    degrade: bool,
+    without: WithoutRedis,
     /// Where turns are taken outside of this process.
     afar: Option<(Arc<Store>, Script)>,
+    tally: Tally,
     till: LocalId,
     /// Tells this use from others in the slot they share.
     me: LocalId,
@@ -143,8 +144,9 @@ impl Plugin for LimitReq {
             keys: format!("{PREFIX}{}:{:x}:", cx.owner().replace('\n', ":"), cx.fingerprint()).into_bytes(),
             refusal: refusal(config.rejected_code.u16(), config.rejected_msg.as_deref()),
             nodelay: config.nodelay,
-            degrade: config.allow_degradation,
+            without: config.without_redis(config.allow_degradation),
             afar: store.map(|store| (store, Script::new(TAKE_TURN))),
+            tally: Tally::new(cx),
             till: cx.local_of_all_uses(),
             me: cx.local(),
             seen: cx.slot(),
@@ -157,6 +159,11 @@ impl LimitReq {
         if let Some((store, script)) = &self.afar {
             return Step::Wait(Box::pin(self.take_turn_afar(store, script, ex, env)));
         }
+        self.take_turn_here(ex, env)
+    }
+
+    /// Takes a turn from the count of this process.
+    fn take_turn_here<'a>(&'a self, ex: &mut Exchange, env: Env<'a>) -> Step<'a> {
         let till = env.core.local(self.till, || Till::new(&env.core.ledger));
         let now = env.core.now();
         let name = |name: &mut Vec<u8>| {
@@ -171,19 +178,24 @@ impl LimitReq {
             Some(Turn::Full { retry_in }) => {
                 Step::Reply(self.refuse(ex, retry_in, env))
             }
-            Some(Turn::Mine { after, .. }) if after >= WAIT_MIN && !self.nodelay => {
+            Some(Turn::Mine { after, .. }) => {
+                self.tally.count(Outcome::Admitted, env.core);
+                if after < WAIT_MIN || self.nodelay {
+                    return Step::Next;
+                }
                 env.core.stats.limit_waits.add(1);
                 Step::Wait(Box::pin(async move {
                     env.core.sleep(after).await;
                     Verdict::Next
                 }))
             }
-            Some(Turn::Mine { .. }) | None => Step::Next,
+            None => Step::Next,
         }
     }
 
     fn refuse(&self, ex: &mut Exchange, retry_in: Duration, env: Env<'_>) -> Reply {
         env.core.stats.limit_refusals.add(1);
+        self.tally.count(Outcome::Rejected, env.core);
         ex.slots.of::<Refused>(self.seen).0 = Some((self.me, retry_in.as_millis().div_ceil(1000) as u64));
         self.refusal.clone()
     }
@@ -194,14 +206,28 @@ impl LimitReq {
         self.key.write_text(ex, false, &mut key);
         let numbers = self.bucket.micros();
         let call = Call { key: &key, numbers: &numbers, text: None };
-        let told = store.run(env.core, (script, call), store.patience(env.core)).await;
+        let (begun, until) = (env.core.now(), store.patience_of(env.core, ex));
+        let told = store.run(env.core, (script, call), until).await;
+        store.note_wait(env.core, ex, begun);
         let Some([is_mine, micros]) = told.ok().and_then(|told| <[i64; 2]>::try_from(told).ok()) else {
-            return if self.degrade { Verdict::Next } else { Verdict::Reply(Reply::status(500)) };
+            return match self.without {
+                WithoutRedis::Fail => Verdict::Reply(Reply::status(500)),
+                WithoutRedis::Pass => Verdict::Next,
+                WithoutRedis::Local => {
+                    env.core.stats.limit_local.add(1);
+                    match self.take_turn_here(ex, env) {
+                        Step::Next => Verdict::Next,
+                        Step::Reply(reply) => Verdict::Reply(reply),
+                        Step::Wait(turn) => turn.await,
+                    }
+                }
+            };
         };
         let time = Duration::from_micros(micros.max(0) as u64);
         if is_mine != 1 {
             return Verdict::Reply(self.refuse(ex, time, env));
         }
+        self.tally.count(Outcome::Admitted, env.core);
         if time >= WAIT_MIN && !self.nodelay {
             env.core.stats.limit_waits.add(1);
             env.core.sleep(time.min(WAIT_MAX)).await;

@@ -80,6 +80,7 @@ mod probes_trust;
 mod proxied;
 mod public_api;
 mod redis;
+mod redis_away;
 mod redis_fleet;
 mod redis_leases;
 mod redis_mishaps;

@@ -186,6 +186,9 @@ const COUNTERS: &[(&str, &str, Kind, Of)] = &[
     ("ringway_limit_leased_total", "Requests decided without asking Redis", Kind::Counter, |c| {
         &c.limit_leased
     }),
+    ("ringway_limit_local_total", "Decisions by a count of our own for want of Redis", Kind::Counter, |c| {
+        &c.limit_local
+    }),
     ("ringway_redis_failures_total", "Times a Redis with counters gave no reply", Kind::Counter, |c| {
         &c.redis_failures
     }),

@@ -13,7 +13,7 @@ use crate::base::clock::Moment;
 use crate::base::window::Spent;
 use crate::exchange::{Exchange, Reply};
 use crate::plugin::limits::Till;
-use crate::plugin::redis::{Call, Script, Store};
+use crate::plugin::redis::{Call, Script, Store, WithoutRedis};
 use crate::plugin::{Env, Step, Verdict};
 use crate::runtime::LocalId;
 
@@ -62,13 +62,18 @@ pub(super) struct Afar {
     store: Arc<Store>,
     script: Script,
     leasing: Option<Leasing>,
+    without: WithoutRedis,
 }
 
 impl Afar {
     /// Counts there; `interval` says for how long a core holds what it took, if it takes more than it needs at once.
-    pub(super) fn new(store: Arc<Store>, (sliding, interval): (bool, Option<Duration>), me: LocalId) -> Self {
+    pub(super) fn new(
+        store: Arc<Store>,
+        (sliding, interval): (bool, Option<Duration>),
+        (me, without): (LocalId, WithoutRedis),
+    ) -> Self {
         let script = Script::new(if sliding { SLIDING } else { FIXED });
-        Self { store, script, leasing: interval.map(|interval| Leasing::new(sliding, interval, me)) }
+        Self { store, script, leasing: interval.map(|interval| Leasing::new(sliding, interval, me)), without }
     }
 
     /// How this limit is leased: not where each request says how much there is, nor for what costs more than one.
@@ -93,7 +98,9 @@ impl Counter {
             let (count, _) = limit.ask_afar(ex, key).ok()?;
             leasing.spend_held(env.core, key, count).map(|spent| (count, spent))
         })?;
-        Some(self.note(ex, 0, spent, env).map_or(Step::Next, Step::Reply))
+        let refusal = self.note(ex, 0, spent, env);
+        self.note_admitted(refusal.is_none(), env);
+        Some(refusal.map_or(Step::Next, Step::Reply))
     }
 
     /// Counts the request, rule by rule.
@@ -103,25 +110,50 @@ impl Counter {
         ex: &mut Exchange,
         (env, cost): (Env<'_>, u64),
     ) -> Verdict {
-        let until = afar.store.patience(env.core);
-        let mut judged = false;
+        let (mut judged, mut counted) = (false, false);
         for (limit_at, limit) in self.limits.iter().enumerate() {
-            let (count, spent) = match limit.spend_afar(afar, ex, (until, env, cost)).await {
-                Some(Judged::Spent(count, spent)) => (count, spent),
-                Some(Judged::Passed) => continue,
-                Some(Judged::Unknown) | None if self.degrade => {
+            let (begun, until) = (env.core.now(), afar.store.patience_of(env.core, ex));
+            let asked = limit.spend_afar(afar, ex, (until, env, cost)).await;
+            afar.store.note_wait(env.core, ex, begun);
+            let (count, spent) = match (asked, afar.without) {
+                (Some(Judged::Spent(count, spent)), _) => (count, spent),
+                (Some(Judged::Passed), _) => continue,
+                (Some(Judged::Unknown), _) if !self.degrade => return Verdict::Reply(Reply::status(500)),
+                (Some(Judged::Unknown), _) | (None, WithoutRedis::Pass) => {
                     judged = true;
                     continue;
                 }
-                Some(Judged::Unknown) => return Verdict::Reply(Reply::status(500)),
-                None => return Verdict::Reply(Reply::error_msg(500, "failed to limit count")),
+                (None, WithoutRedis::Local) => match self.spend_instead(limit, ex, (env, cost)) {
+                    Some(told) => told,
+                    None => continue,
+                },
+                (None, WithoutRedis::Fail) => {
+                    return Verdict::Reply(Reply::error_msg(500, "failed to limit count"));
+                }
             };
-            judged = true;
+            (judged, counted) = (true, true);
             if let Some(refusal) = self.note(ex, limit_at, (count, spent), env) {
                 return Verdict::Reply(refusal);
             }
         }
+        self.note_admitted(counted, env);
         if judged || self.degrade { Verdict::Next } else { Verdict::Reply(Reply::status(500)) }
+    }
+
+    /// Counts the request here, as `policy: local` does, because Redis gave no answer; what it was held against.
+    fn spend_instead(
+        &self,
+        limit: &Limit,
+        ex: &Exchange,
+        (env, cost): (Env<'_>, u64),
+    ) -> Option<(u64, Spent)> {
+        env.core.stats.limit_local.add(1);
+        let till = env.core.local(self.till, || Till::new(&env.core.ledger));
+        match limit.spend(ex, (env.core.now(), self.sliding, cost), &till) {
+            Judged::Spent(count, spent) => Some((count, spent)),
+            // Redis would not have been asked for it.
+            Judged::Passed | Judged::Unknown => None,
+        }
     }
 }
 

@@ -46,7 +46,8 @@ pub struct Config {
     /// Where counters are kept.
     #[serde(default)]
     pub(super) policy: Policy,
-    /// Do requests pass whose count or window does not come to a number, and when Redis gives no answer?
+    /// Do requests pass whose count or window does not come to a number, and, unless `without_redis` says otherwise, when
+    /// Redis gives no answer?
     #[serde(default)]
     pub(super) allow_degradation: bool,
     /// Do answers say what is left?

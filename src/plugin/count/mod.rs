@@ -11,6 +11,7 @@ use crate::base::window::{Fixed, Sliding, Spent};
 use crate::exchange::{Exchange, Reply, SlotId};
 use crate::model::field::HeaderName;
 use crate::plugin::limits::{Amount, Begun, LimitKey, Number, Till, refusal, write_rate_limit};
+use crate::plugin::tally::{Outcome, Tally};
 use crate::plugin::{CompileCx, ConfigError, Env, Step, limits};
 use crate::runtime::LocalId;
 use crate::runtime::limits::HELD_BODY_BYTES;
@@ -37,6 +38,7 @@ pub struct Counter {
     ietf: bool,
     /// Where counters are kept outside of this process.
     afar: Option<afar::Afar>,
+    tally: Tally,
     till: LocalId,
     /// Tells this use from others in the slot they share.
     me: LocalId,
@@ -169,7 +171,11 @@ impl Counter {
             degrade: config.allow_degradation,
             tell: config.show_limit_quota_header,
             ietf: config.ietf_headers,
-            afar: store.map(|store| afar::Afar::new(store, (sliding, interval), me)),
+            afar: store.map(|store| {
+                let without = config.without_redis(config.allow_degradation);
+                afar::Afar::new(store, (sliding, interval), (me, without))
+            }),
+            tally: Tally::new(cx),
             till: cx.local_of_all_uses(),
             me,
             // All that count tell together.
@@ -327,7 +333,7 @@ impl Counter {
         }
         let till = env.core.local(self.till, || Till::new(&env.core.ledger));
         let now = env.core.now();
-        let mut judged = false;
+        let (mut judged, mut counted) = (false, false);
         for (limit_at, limit) in self.limits.iter().enumerate() {
             let (count, spent) = match limit.spend(ex, (now, self.sliding, cost), &till) {
                 Judged::Spent(count, spent) => (count, spent),
@@ -338,13 +344,21 @@ impl Counter {
                 }
                 Judged::Unknown => return Step::Reply(Reply::status(500)),
             };
-            judged = true;
+            (judged, counted) = (true, true);
             if let Some(refusal) = self.note(ex, limit_at, (count, spent), env) {
                 return Step::Reply(refusal);
             }
         }
+        self.note_admitted(counted, env);
         // Rules of which none is for the request: whoever wrote them thought of all there are.
         if judged || self.degrade { Step::Next } else { Step::Reply(Reply::status(500)) }
+    }
+
+    /// Takes note that no limit refused, if any has counted.
+    fn note_admitted(&self, counted: bool, env: Env<'_>) {
+        if counted {
+            self.tally.count(Outcome::Admitted, env.core);
+        }
     }
 
     /// Keeps what a limit said for the head of the response; the answer, if it was a refusal.
@@ -368,6 +382,7 @@ impl Counter {
             return None;
         }
         env.core.stats.limit_refusals.add(1);
+        self.tally.count(Outcome::Rejected, env.core);
         Some(self.refusal.clone())
     }
 

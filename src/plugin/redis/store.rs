@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{Call, CompileCx, Script};
 use crate::base::clock::Moment;
 use crate::base::hash::stable;
+use crate::exchange::{Exchange, SlotId};
 use crate::proto::resp::Reply;
 use crate::runtime::chore::{Chore, Chores};
 use crate::runtime::redis::{Answer, Ask, Cluster, Failure, Line, Seeds, Target};
@@ -25,7 +26,12 @@ pub struct Store {
     /// The line, or the cluster, on each core.
     state: LocalId,
     within: Duration,
+    waited: SlotId,
 }
+
+/// How long a request has waited for answers so far, of whatever Redis.
+#[derive(Debug, Default)]
+struct Waited(Duration);
 
 #[derive(Debug)]
 enum Way {
@@ -36,17 +42,28 @@ enum Way {
 impl Store {
     pub(super) fn single(target: Target, within: Duration, cx: &mut CompileCx<'_>) -> Self {
         let state = cx.local_of("redis", stable(format!("{target:?}").as_bytes()));
-        Self { way: Way::Single(target), state, within }
+        Self { way: Way::Single(target), state, within, waited: cx.slot_of("redis") }
     }
 
     pub(super) fn of_many(seeds: Seeds, within: Duration, cx: &mut CompileCx<'_>) -> Self {
         let state = cx.local_of("redis-cluster", stable(format!("{seeds:?}").as_bytes()));
-        Self { way: Way::Cluster(seeds), state, within }
+        Self { way: Way::Cluster(seeds), state, within, waited: cx.slot_of("redis") }
     }
 
-    /// Until when a request that comes now is ready to wait, for all that it asks.
+    /// Until when somebody is ready to wait for an answer who has waited for none before.
     pub fn patience(&self, core: &Core) -> Moment {
         core.now().plus(self.within)
+    }
+
+    /// Until when a request is, after all that it has waited for answers: several plugins together wait no longer than
+    /// one alone.
+    pub fn patience_of(&self, core: &Core, ex: &mut Exchange) -> Moment {
+        core.now().plus(self.within.saturating_sub(ex.slots.of::<Waited>(self.waited).0))
+    }
+
+    /// Takes note that a request has waited for an answer.
+    pub fn note_wait(&self, core: &Core, ex: &mut Exchange, since: Moment) {
+        ex.slots.of::<Waited>(self.waited).0 += core.now().since(since);
     }
 
     /// Runs a script on one key; the numbers it says. It may run twice, where it is not known what became of the first

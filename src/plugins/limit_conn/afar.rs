@@ -15,8 +15,8 @@ use crate::base::rng::Rng;
 use crate::base::window::Seats;
 use crate::exchange::{Exchange, Reply};
 use crate::model::field::InRange;
-use crate::plugin::limits::AMOUNT_MAX;
-use crate::plugin::redis::{Borrowed, Call, Script, Store};
+use crate::plugin::limits::{AMOUNT_MAX, Till};
+use crate::plugin::redis::{Borrowed, Call, Script, Store, WithoutRedis};
 use crate::plugin::{CompileCx, Env, Verdict};
 use crate::runtime::{Core, LocalId};
 
@@ -56,6 +56,7 @@ pub(super) struct Afar {
     /// After so long a seat is free, whether it came back or not.
     kept: Duration,
     names: LocalId,
+    without: WithoutRedis,
 }
 
 /// What a core calls those who sit: no two of all gateways have the same name.
@@ -82,13 +83,18 @@ impl Names {
 }
 
 impl Afar {
-    pub(super) fn new(store: Arc<Store>, kept: InRange<1, AMOUNT_MAX>, cx: &mut CompileCx<'_>) -> Self {
+    pub(super) fn new(
+        store: Arc<Store>,
+        (kept, without): (InRange<1, AMOUNT_MAX>, WithoutRedis),
+        cx: &mut CompileCx<'_>,
+    ) -> Self {
         Self {
             store,
             enter: Script::new(ENTER),
             leave: Arc::new(Script::new(LEAVE)),
             kept: Duration::from_secs(kept.u64()),
             names: cx.local_of("limit-conn names", 0),
+            without,
         }
     }
 }
@@ -112,23 +118,36 @@ enum Come {
 impl LimitConn {
     /// Takes a seat for the request, rule by rule, and has it wait if it must.
     pub(super) async fn enter_afar(&self, afar: &Afar, ex: &mut Exchange, env: Env<'_>) -> Verdict {
-        let until = afar.store.patience(env.core);
-        let mut judged = false;
+        let (mut judged, mut seated) = (false, false);
         let mut wait = Duration::ZERO;
         for limit in &self.limits {
-            match limit.enter_afar(afar, ex, (until, env)).await {
-                Come::Seated(borrowed, waits) => wait += self.sit(ex, Place::Afar(borrowed), waits, env),
-                Come::Judged(Judged::Passed) => continue,
-                Come::Judged(Judged::Refused) => {
-                    env.core.stats.limit_refusals.add(1);
-                    return Verdict::Reply(self.refusal.clone());
+            let (begun, until) = (env.core.now(), afar.store.patience_of(env.core, ex));
+            let mut come = limit.enter_afar(afar, ex, (until, env)).await;
+            afar.store.note_wait(env.core, ex, begun);
+            if let (Come::Unanswered, WithoutRedis::Local) = (&come, afar.without) {
+                env.core.stats.limit_local.add(1);
+                let till = env.core.local(self.till, || Till::new(&env.core.ledger));
+                come = Come::Judged(limit.enter(ex, &till, env));
+            }
+            match come {
+                Come::Seated(borrowed, waits) => {
+                    seated = true;
+                    wait += self.sit(ex, Place::Afar(borrowed), waits, env);
                 }
-                _ if self.degrade => {}
-                Come::Judged(_) => return Verdict::Reply(Reply::status(500)),
+                Come::Judged(Judged::Seated(account, waits)) => {
+                    seated = true;
+                    wait += self.sit(ex, Place::Here(account), waits, env);
+                }
+                Come::Judged(Judged::Passed) => continue,
+                Come::Judged(Judged::Refused) => return Verdict::Reply(self.refuse(env)),
+                Come::Judged(Judged::Unknown) if self.degrade => {}
+                Come::Judged(Judged::Unknown) => return Verdict::Reply(Reply::status(500)),
+                Come::Unanswered if afar.without == WithoutRedis::Pass => {}
                 Come::Unanswered => return Verdict::Reply(Reply::error_msg(500, "failed to limit conn")),
             }
             judged = true;
         }
+        self.note_admitted(seated, env);
         if !judged && !self.degrade {
             return Verdict::Reply(Reply::status(500));
         }

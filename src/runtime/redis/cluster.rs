@@ -102,7 +102,8 @@ impl Cluster {
                 Err(failure) => {
                     self.is_fresh.set(false);
                     let is_sure = !matches!(failure, Failure::Broken | Failure::Garbage) || !ask.once;
-                    if has_failed || !is_sure || matches!(failure, Failure::Late | Failure::Crowded) {
+                    let is_busy = matches!(failure, Failure::Late | Failure::Crowded | Failure::Resting);
+                    if has_failed || !is_sure || is_busy {
                         return Err(failure);
                     }
                     // Somebody else may have its keys by now.

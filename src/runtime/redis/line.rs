@@ -4,7 +4,8 @@
 //! go, reads the replies in their order and hands them out; what is queued meanwhile is the next batch, sent by one of
 //! those who wait for it. So there is no task beside those who ask, and none of them waits for longer than the time
 //! they have: whoever is late leaves, and a line on which a reply is late is cut, because what comes on it later would be
-//! taken for the reply to something else. The next to ask connects anew.
+//! taken for the reply to something else. The next to ask connects anew. But one who waited in vain spares the others that:
+//! for a moment whoever asks fails at once, and then one at a time finds out whether replies come again.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -31,6 +32,9 @@ pub const BATCH_MAX: usize = 128;
 const UNREAD_BYTES_MAX: usize = 256 * 1024;
 /// Comes before a command for a node that has the key for now only.
 const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+/// Longest that a line rests on which a reply was late: nobody waits meanwhile. It never rests for longer than somebody
+/// had waited, so that little patience here costs others little.
+const REST_MAX: Duration = Duration::from_millis(250);
 /// Least time between two lines in the log that say that a Redis fails.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
 
@@ -63,6 +67,19 @@ pub struct Line {
     turn: Cell<usize>,
     /// When the log was last told that it fails; zero while it does not.
     failing: Cell<Moment>,
+    /// Until when it rests; zero while replies come in time.
+    rests_until: Cell<Moment>,
+    /// Whether somebody finds out if they do again.
+    is_tried: Cell<bool>,
+}
+
+/// That somebody finds out whether replies come again, whatever comes of it.
+struct Trial<'a>(&'a Cell<bool>);
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
 }
 
 /// What somebody who waits comes to.
@@ -154,12 +171,40 @@ impl Line {
     /// # Errors
     /// Why there is none, when `until` is over at the latest.
     pub async fn ask(&self, core: &Core, target: &Target, ask: Ask, until: Moment) -> Answer {
+        let begun = core.now();
+        let Ok(_trial) = self.let_in(begun) else {
+            core.stats.redis_failures.add(1);
+            return Err(Failure::Resting);
+        };
+        if until <= begun {
+            core.stats.redis_failures.add(1);
+            return Err(Failure::Late);
+        }
         let answer = self.ask_quietly(core, target, ask, until).await;
+        let rests_until = match &answer {
+            Err(Failure::Late) => core.now().plus(core.now().since(begun).min(REST_MAX)),
+            Err(Failure::Crowded) => self.rests_until.get(),
+            // Whatever it is, it does not take long to find out.
+            _ => Moment::ZERO,
+        };
+        self.rests_until.set(rests_until);
         match &answer {
             Ok(_) => self.note_reply(core, target),
             Err(failure) => self.note_failure(core, target, failure),
         }
         answer
+    }
+
+    /// Whether somebody may wait for a reply: while it is not known whether there are any, one at a time.
+    fn let_in(&self, now: Moment) -> Result<Option<Trial<'_>>, ()> {
+        let rests_until = self.rests_until.get();
+        if rests_until == Moment::ZERO {
+            return Ok(None);
+        }
+        if now < rests_until || self.is_tried.replace(true) {
+            return Err(());
+        }
+        Ok(Some(Trial(&self.is_tried)))
     }
 
     async fn ask_quietly(&self, core: &Core, target: &Target, ask: Ask, until: Moment) -> Answer {

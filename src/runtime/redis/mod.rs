@@ -89,6 +89,8 @@ pub enum Failure {
     Refused(String),
     /// Too many wait already.
     Crowded,
+    /// A reply was late a moment ago, so nobody waits for another.
+    Resting,
 }
 
 impl From<Unopened> for Failure {
@@ -111,6 +113,7 @@ impl fmt::Display for Failure {
             Self::Garbage => f.write_str("what it says is not Redis's protocol"),
             Self::Refused(why) => write!(f, "it says: {why}"),
             Self::Crowded => write!(f, "{QUEUE_MAX} commands wait already"),
+            Self::Resting => f.write_str("a reply was late a moment ago"),
         }
     }
 }

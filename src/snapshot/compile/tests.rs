@@ -737,14 +737,15 @@ fn ids_of_state_stay_with_owner_and_configuration_and_are_never_used_again() {
             }
             assert!(snapshot.live.contains(id), "{told}");
         }
-        // Plugins' ids show in their number only: one for each limit, and one that all share.
+        // Plugins' ids show in their number only: one for each limit as it is, one for its counters, and one that all share.
         let (limits, shared) = (world.limits.len(), usize::from(!world.limits.is_empty()));
-        assert_eq!(snapshot.live.size(), now.len() + limits + shared, "{told}");
+        assert_eq!(snapshot.live.size(), now.len() + 2 * limits + shared, "{told}");
         let same = |one: &BTreeMap<u64, u64>, other: &BTreeMap<u64, u64>| {
             one.iter().filter(|(id, count)| other.get(id) == Some(count)).count()
         };
         let kept = before.keys().filter(|owner| now.contains_key(owner)).count()
             + same(&limits_before, &world.limits)
+            + limits_before.keys().filter(|id| world.limits.contains_key(id)).count()
             + usize::from(!limits_before.is_empty() && !world.limits.is_empty());
         let live: Set<LocalId> = snapshot.live.iter().copied().collect();
         assert_eq!(live_before.intersection(&live).count(), kept, "{told}");
