@@ -138,6 +138,18 @@ impl Template {
         })
     }
 
+    /// What stands in it beside its references, without blanks at both ends.
+    pub fn texts_within(&self) -> impl Iterator<Item = &str> {
+        let last = self.pieces.len().saturating_sub(1);
+        self.pieces.iter().enumerate().filter_map(move |(at, piece)| match piece {
+            Piece::Text(text) => {
+                let text = if at == 0 { text.trim_ascii_start() } else { text };
+                Some(if at == last { text.trim_ascii_end() } else { text })
+            }
+            Piece::Var(..) | Piece::Capture(..) => None,
+        })
+    }
+
     /// The highest capture it asks for.
     pub fn capture_max(&self) -> Option<usize> {
         let captures = self.pieces.iter().filter_map(|piece| match piece {

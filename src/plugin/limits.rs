@@ -90,7 +90,10 @@ impl Number {
             Amount::Template(text) => {
                 let template = Template::parse(text.as_str());
                 match template.as_constant() {
-                    None => Ok(Self::Asked(template, least)),
+                    None => match never_a_number(&template) {
+                        None => Ok(Self::Asked(template, least)),
+                        Some(why) => Err(format!("expected {}, {why}", Amount::<MIN>::EXPECTED)),
+                    },
                     Some(constant) => whole(constant.as_bytes(), least)
                         .map(Self::Fixed)
                         .ok_or_else(|| format!("expected {}, got {constant:?}", Amount::<MIN>::EXPECTED)),
@@ -123,6 +126,12 @@ impl Number {
             Self::Asked(template, _) => template.vars().any(Var::needs_request_body),
         }
     }
+}
+
+/// Why a template never comes to a whole number, whatever it is answered: what stands beside its references is no digits.
+pub fn never_a_number(template: &Template) -> Option<String> {
+    let text = template.texts_within().find(|text| !text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    Some(format!("but {text:?} beside what it asks for is never a number, and nothing is reckoned"))
 }
 
 fn whole(text: &[u8], least: u64) -> Option<u64> {
@@ -267,7 +276,7 @@ pub const fn whole_seconds(time: Duration) -> u64 {
     (time.as_nanos() as u64).div_ceil(1_000_000_000)
 }
 
-/// Appends an item of a `RateLimit` field (draft-ietf-httpapi-ratelimit-headers-10): what is left under a name that needs
+/// Appends an item of a `RateLimit` field (draft-ietf-httpapi-ratelimit-headers-11): what is left under a name that needs
 /// no escapes, and when that changes, if it does.
 pub fn write_rate_limit(name: &str, remaining: u64, resets: Option<Duration>, out: &mut Vec<u8>) {
     let mut digits = itoa::Buffer::new();

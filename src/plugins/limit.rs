@@ -28,7 +28,7 @@ use crate::base::window::{Seats, Spent};
 use crate::exchange::{Exchange, Reply, SlotId};
 use crate::expr::{Template, Var};
 use crate::link::ledger::{HeldAccount, Mark};
-use crate::plugin::limits::{AMOUNT_MAX, Begun, Number, Till, refusal};
+use crate::plugin::limits::{AMOUNT_MAX, Begun, Number, Till, never_a_number, refusal};
 use crate::plugin::{
     CompileCx, ConfigError, Edit, Env, Gate, Looking, NoMetadata, Observe, Plugin, Step, Verdict,
 };
@@ -37,7 +37,8 @@ use crate::runtime::limits::HELD_BODY_BYTES;
 
 use self::amounts::{Amounts, Limit as Compiled, Tiers};
 use self::config::{Config, Headers};
-use self::meters::{Desk, Meters, Outcome};
+use self::meters::{Desk, Meters};
+use crate::plugin::tally::Outcome;
 
 #[path = "limit/amounts.rs"]
 mod amounts;
@@ -61,6 +62,8 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 pub struct Limit {
     limits: Vec<Compiled>,
     tiers: Tiers,
+    /// Whose plugin it is.
+    owner: String,
     cost: Number,
     cost_default: u64,
     settle: Option<Template>,
@@ -187,6 +190,9 @@ impl Plugin for Limit {
         if settle.as_ref().is_some_and(Template::is_constant) {
             return Err(ConfigError::at("settle", "expected a template that asks for something"));
         }
+        if let Some(text) = settle.as_ref().and_then(never_a_number) {
+            return Err(ConfigError::at("settle", format!("expected a template that can be a whole number, {text}")));
+        }
         let wait = config.wait.as_ref().map(|wait| Queue {
             time: wait.time.get().min(WAIT_MAX),
             seats: Seats::new(wait.at_most.u64(), 0),
@@ -205,6 +211,7 @@ impl Plugin for Limit {
             has_shadow: limits.iter().any(|limit| limit.is_shadow),
             has_enforced: limits.iter().any(|limit| !limit.is_shadow),
             has_bandwidth: tiers.all.iter().flat_map(|tier| &tier.amounts).any(|amounts| amounts.streams.iter().any(Option::is_some)),
+            owner: cx.owner().replace('\n', ":"),
             limits,
             tiers,
             cost,
@@ -226,7 +233,7 @@ impl Limit {
         let desk = env.core.local(self.desk, || Desk::new(env.core));
         let case = Case {
             tier: self.tiers.of(ex.consumer.name(), ex.consumer.group_id()),
-            cost: desk.till.ask(|scratch| self.cost.ask(ex, scratch)).unwrap_or(self.cost_default),
+            cost: self.cost_of(ex, &desk, env),
             now: env.core.now(),
             shadow: false,
         };
@@ -244,6 +251,24 @@ impl Limit {
         Step::Next
     }
 
+    fn cost_of(&self, ex: &Exchange, desk: &Desk, env: Env<'_>) -> u64 {
+        desk.till.ask(|scratch| {
+            if let Some(cost) = self.cost.ask(ex, scratch) {
+                return cost;
+            }
+            // Who says nothing means the default.
+            if !scratch.trim_ascii().is_empty() {
+                let instead = format!("{} is taken, cost_default", self.cost_default);
+                self.meters(env).note_no_number((&self.owner, "cost", scratch), &instead, env.core);
+            }
+            self.cost_default
+        })
+    }
+
+    fn meters(&self, env: Env<'_>) -> std::rc::Rc<Meters> {
+        env.core.local(self.me, || Meters::new(self.limits.len()))
+    }
+
     /// Notes that a request is within all limits that are enforced, and looks what the others say of it.
     fn admit(&self, case: Case, ex: &mut Exchange, env: Env<'_>) {
         if self.has_bandwidth {
@@ -252,18 +277,19 @@ impl Limit {
         let desk = env.core.local(self.desk, || Desk::new(env.core));
         let meters = env.core.local(self.me, || Meters::new(self.limits.len()));
         let count = |limit: usize, outcome| meters.count(&self.limits[limit].name, (limit, outcome), &desk, env.core);
-        for limit in (0..self.limits.len()).filter(|limit| !self.limits[*limit].is_shadow) {
-            count(limit, Outcome::Admitted);
-        }
+        let count_all = |is_shadow, ex: &Exchange| {
+            for (at, limit) in self.limits.iter().enumerate().filter(|(_, limit)| limit.is_shadow == is_shadow) {
+                if limit.is_for(ex, &desk.till) {
+                    count(at, Outcome::Admitted);
+                }
+            }
+        };
+        count_all(false, ex);
         if !self.has_shadow {
             return;
         }
         match self.judge(Case { shadow: true, ..case }, ex, &desk.till) {
-            Ok(()) => {
-                for limit in (0..self.limits.len()).filter(|limit| self.limits[*limit].is_shadow) {
-                    count(limit, Outcome::Admitted);
-                }
-            }
+            Ok(()) => count_all(true, ex),
             Err(refused) => {
                 let limit = usize::from(refused.limit);
                 ex.would_reject.clear();
@@ -459,7 +485,12 @@ impl Limit {
         let cost = desk.till.ask(|scratch| {
             scratch.clear();
             settle.render(ex, scratch);
-            parse_u64(scratch.trim_ascii()).filter(|cost| *cost <= AMOUNT_MAX as u64)
+            let cost = parse_u64(scratch.trim_ascii()).filter(|cost| *cost <= AMOUNT_MAX as u64);
+            if cost.is_none() && !scratch.trim_ascii().is_empty() {
+                let what = (&*self.owner, "settle", &**scratch);
+                self.meters(env).note_no_number(what, "its cost stands", env.core);
+            }
+            cost
         });
         let Some(cost) = cost else { return };
         let when = desk.till.when(env.core.now());

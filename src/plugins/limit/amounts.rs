@@ -9,7 +9,7 @@ use crate::base::window::long::Long;
 use crate::base::window::quota::{Bucket, Gauge, Quota, Span};
 use crate::exchange::Exchange;
 use crate::model::field::NonEmpty;
-use crate::plugin::limits::{self, LimitKey};
+use crate::plugin::limits::{self, LimitKey, Till};
 use crate::plugin::{CompileCx, ConfigError};
 
 /// Limits of one use: each is asked for every request.
@@ -103,6 +103,15 @@ impl Limit {
         }
         self.key.write(ex, name);
         true
+    }
+
+    /// Whether the limit is for the request.
+    pub(super) fn is_for(&self, ex: &Exchange, till: &Till) -> bool {
+        !self.is_for_some
+            || till.ask(|scratch| {
+                scratch.clear();
+                self.key.resolve(ex, scratch)
+            })
     }
 }
 

@@ -1,36 +1,24 @@
 //! What a core keeps for all uses of `limit`, and the counters of one use.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::bandwidth::Way;
+use crate::base::clock::Moment;
 use crate::base::hash::Map;
+use crate::link::outbox::Level;
 use crate::link::stats::Series;
-use crate::plugin::limits::Till;
+use crate::plugin::limits::{AMOUNT_MAX, Till};
+use crate::plugin::tally::{FAMILY, Meter, Outcome};
 use crate::runtime::Core;
 
-/// The family of all series.
-const FAMILY: &str = "limit_requests_total";
 /// Limits whose counters a core remembers beyond a change of configuration; others make theirs anew.
 const NAMES_MAX: usize = 1024;
-
-/// What a limit makes of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Outcome {
-    Admitted,
-    Rejected,
-    WouldReject,
-}
-
-impl Outcome {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Admitted => "admitted",
-            Self::Rejected => "rejected",
-            Self::WouldReject => "would_reject",
-        }
-    }
-}
+/// Least time between two lines in the log about costs that are no numbers: clients may say what they like.
+const NOTE_EVERY: Duration = Duration::from_secs(10);
+/// Bytes of such a cost that the log shows.
+const SHOWN_BYTES: usize = 32;
 
 /// What is told of bodies that pass slowly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -96,14 +84,13 @@ impl Desk {
     }
 }
 
-/// A counter, or there was no room for it.
-type Meter = OnceCell<Option<Arc<Series>>>;
-
 /// The counters of one use on a core, made as they are needed.
 pub(super) struct Meters {
     outcomes: Vec<[Meter; 3]>,
     /// By direction, and what is told.
     slowness: Vec<[[Meter; 2]; 2]>,
+    /// When the log was last told of a cost that is no number; zero if never.
+    noted: Cell<Moment>,
 }
 
 impl Meters {
@@ -112,7 +99,22 @@ impl Meters {
         Self {
             outcomes: each.clone().map(|_| Default::default()).collect(),
             slowness: each.map(|_| Default::default()).collect(),
+            noted: Cell::new(Moment::ZERO),
         }
+    }
+
+    /// Tells the log of a cost that is no number, unless it was told of another a moment ago.
+    pub(super) fn note_no_number(&self, (owner, field, what): (&str, &str, &[u8]), instead: &str, core: &Core) {
+        let (now, noted) = (core.now(), self.noted.get());
+        if noted != Moment::ZERO && now.since(noted) < NOTE_EVERY {
+            return;
+        }
+        self.noted.set(now);
+        let shown = String::from_utf8_lossy(&what[..what.len().min(SHOWN_BYTES)]);
+        let text = format!(
+            "{owner}: plugins.limit.{field}: expected a whole number from 0 to {AMOUNT_MAX}, got {shown:?}; {instead}"
+        );
+        core.note(Level::Warn, text);
     }
 
     /// Counts what the limit at that place made of a request.

@@ -334,6 +334,13 @@ fn schema_and_compile_agree() {
     refuses::<Limit>(r#"{"limits": [{"name": "a"}]}"#, "at least one of windows, rate, concurrency and bandwidth");
     refuses::<Limit>(&format!(r#"{{"limits": [{limit}, {limit}]}}"#), "got a again");
     refuses::<Limit>(&with(r#""settle": "3""#), "settle: expected a template");
+    for cost in ["$http_x_a + 1", "1 + $http_x_a", "2*$http_x_a", "-$http_x_a", "${http_x_a}.5", "$http_x_a $http_x_b"] {
+        refuses::<Limit>(&with(&format!(r#""cost": "{cost}""#)), "cost: expected a whole number or a template, but \"");
+        refuses::<Limit>(&with(&format!(r#""settle": "{cost}""#)), "settle: expected a template that can be a whole number");
+    }
+    for cost in [" $http_x_a ", "$http_x_a$http_x_b", "1${http_x_a ?? 0}", "${http_x_a ?? none}0"] {
+        check::<Limit>(&with(&format!(r#""cost": "{cost}""#))).unwrap();
+    }
     refuses::<Limit>(&with(r#""cost": "many""#), "cost: expected a whole number");
     refuses::<Limit>(
         &with(r#""tiers": {"consumers": {"jack": {"b": {"concurrency": 1}}}}"#),

@@ -1,5 +1,5 @@
 //! What clients are told of limits: `RateLimit` and `RateLimit-Policy` as in the draft of the IETF
-//! (draft-ietf-httpapi-ratelimit-headers-10), the older `X-RateLimit-*`, and problem details.
+//! (draft-ietf-httpapi-ratelimit-headers-11), the older `X-RateLimit-*`, and problem details.
 
 use std::time::Duration;
 
