@@ -9,6 +9,7 @@
 mod accept;
 mod access_log;
 mod admit;
+mod attend;
 mod consumer;
 mod datagram;
 mod deadline;

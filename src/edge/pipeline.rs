@@ -4,9 +4,10 @@ use std::rc::Rc;
 
 use super::admit::Refusal;
 use super::h1::Connection;
+use super::respond::Fault;
 use super::tunnel::Joined;
 use super::upload::Upload;
-use super::{Hall, View, access_log, consumer, grpc_status, respond};
+use super::{Hall, View, access_log, attend, consumer, grpc_status, respond};
 use crate::base::clock::Moment;
 use crate::exchange::{Body, Exchange, Reply};
 use crate::plugin::{Env, Hooks as _, Phase, Verdict};
@@ -57,6 +58,19 @@ macro_rules! pass {
         match $verdict {
             Verdict::Next => {}
             reply @ Verdict::Reply(_) => return reply,
+        }
+    };
+}
+
+/// The same for gates that may have the request wait for its turn: whose client has left is not let go on.
+macro_rules! pass_attended {
+    ($self:ident, $chain:expr, $phase:expr, $env:ident) => {
+        if $chain.hooks($phase) {
+            let gates = $chain.gate($phase, &mut $self.ex, $env);
+            match attend::gates(&$self.hall.core, &$self.connection.socket, gates).await {
+                Some(verdict) => pass!(verdict),
+                None => return Verdict::Reply(respond::to_fault(&mut $self.ex, Fault::ClientGone)),
+            }
         }
     };
 }
@@ -145,11 +159,11 @@ impl<'a> Run<'a> {
         }
         // Only now: nobody who is turned away above makes the gateway hold a body.
         pass!(self.hold_body().await);
-        pass!(self, global, Phase::Access, env);
+        pass_attended!(self, global, Phase::Access, env);
         let Some(chain) = chain_of(&view, self.route, self.merged.as_ref()) else {
             return Verdict::Reply(respond::no_route(&mut self.ex));
         };
-        pass!(self, chain, Phase::Access, env);
+        pass_attended!(self, chain, Phase::Access, env);
         Verdict::Next
     }
 

@@ -326,7 +326,7 @@ impl Limit {
         loop {
             let waited = now.since(case.now);
             match refused.retry_in {
-                Some(time) if waited + time <= queue.time => env.core.sleep(time.max(PAUSE_MIN)).await,
+                Some(time) if waited + time <= queue.time => env.core.wait_for_turn(time.max(PAUSE_MIN)).await,
                 _ => return Verdict::Reply(self.refuse(refused, ex, env)),
             }
             now = env.core.now();

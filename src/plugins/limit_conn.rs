@@ -347,7 +347,7 @@ impl LimitConn {
         }
         env.core.stats.limit_waits.add(1);
         Step::Wait(Box::pin(async move {
-            env.core.sleep(wait.min(WAIT_MAX)).await;
+            env.core.wait_for_turn(wait.min(WAIT_MAX)).await;
             Verdict::Next
         }))
     }

@@ -185,7 +185,7 @@ impl LimitReq {
                 }
                 env.core.stats.limit_waits.add(1);
                 Step::Wait(Box::pin(async move {
-                    env.core.sleep(after).await;
+                    env.core.wait_for_turn(after).await;
                     Verdict::Next
                 }))
             }
@@ -230,7 +230,7 @@ impl LimitReq {
         self.tally.count(Outcome::Admitted, env.core);
         if time >= WAIT_MIN && !self.nodelay {
             env.core.stats.limit_waits.add(1);
-            env.core.sleep(time.min(WAIT_MAX)).await;
+            env.core.wait_for_turn(time.min(WAIT_MAX)).await;
         }
         Verdict::Next
     }

@@ -23,6 +23,7 @@ use super::local::{LocalId, Locals};
 use super::pool::Pool;
 use super::socket::Sending;
 use super::tls::{Aside, Stock, Turnstile};
+use super::turn::Turns;
 
 /// With so many requests under way a core is quiet: see [`Sending`].
 const QUIET_MAX: u64 = 4;
@@ -72,6 +73,7 @@ pub struct Core {
     pub pool: Pool,
     pub errands: Errands,
     pub chores: Rc<Chores>,
+    pub turns: Turns,
     pub tls_buffers: Rc<Stock>,
     pub turnstile: Turnstile,
     /// For handshakes that are made beside the core.
@@ -108,6 +110,7 @@ impl Core {
             pool: Pool::new(id, hatches.shelves),
             errands: Errands::default(),
             chores: Rc::default(),
+            turns: Turns::default(),
             tls_buffers: Rc::default(),
             turnstile: Turnstile::new(waiting_max, Arc::clone(&stats)),
             turnstile_beside: Turnstile::beside(hatches.aside, waiting_max, stats),

@@ -131,6 +131,16 @@ impl Watch {
         })
     }
 
+    /// Whether the peer has left. Over TLS it says so in bytes that nobody has read yet.
+    pub(super) fn has_left(&self, is_secure: bool) -> bool {
+        match self.fd.get() {
+            CLOSED => true,
+            PIPED => self.with_pipe(Pipe::is_broken).unwrap_or(true),
+            fd if is_secure => sys::has_left(fd),
+            fd => sys::is_over(fd),
+        }
+    }
+
     fn with_pipe<R>(&self, act: impl FnOnce(&Pipe) -> R) -> Option<R> {
         let pipe = self.pipe.take();
         let result = pipe.as_deref().map(act);

@@ -23,6 +23,7 @@ pub mod redis;
 pub mod socket;
 pub mod sys;
 pub mod tls;
+pub mod turn;
 pub mod udp;
 pub mod unix;
 

@@ -202,6 +202,12 @@ impl Socket {
         &self.watch
     }
 
+    /// Whether the peer has left: said all it will, and nothing of that is left to be read, or broke the connection. Whoever
+    /// waits for nothing but an answer may have said all as well; so this is asked only where that would be long in coming.
+    pub fn has_left(&self) -> bool {
+        self.watch.has_left(self.is_secure())
+    }
+
     pub(super) fn fd(&self) -> RawFd {
         self.watch.fd()
     }

@@ -57,6 +57,7 @@ mod limiting;
 mod limits;
 mod limits_exact;
 mod limits_kept;
+mod limits_left;
 mod limits_seen;
 mod made_up;
 mod memory;

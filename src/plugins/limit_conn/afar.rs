@@ -153,7 +153,7 @@ impl LimitConn {
         }
         if wait >= WAIT_MIN {
             env.core.stats.limit_waits.add(1);
-            env.core.sleep(wait.min(WAIT_MAX)).await;
+            env.core.wait_for_turn(wait.min(WAIT_MAX)).await;
         }
         Verdict::Next
     }
