@@ -10,6 +10,7 @@ on_both_drivers!(
     what_was_written_of_a_missing_redis_is_what_becomes_of_requests,
     however_many_plugins_ask_a_request_waits_for_one_timeout,
     one_at_a_time_waits_for_a_redis_that_hangs_until_it_answers_again,
+    a_redis_that_was_not_asked_for_a_seat_is_given_none_back,
 );
 
 /// So soon Redis is asked again once it answers.
@@ -202,4 +203,24 @@ fn one_at_a_time_waits_for_a_redis_that_hangs_until_it_answers_again() {
     });
     eprintln!("it is asked again after {:?}", begun.elapsed());
     assert!(begun.elapsed() < RECOVERY * 4, "{:?}", begun.elapsed());
+}
+
+fn a_redis_that_was_not_asked_for_a_seat_is_given_none_back() {
+    let (origin, redis) = (Origin::replying("hello"), Redis::start());
+    let plugin = format!(
+        "limit-conn: {{conn: 100, burst: 0, default_conn_delay: 0.1, key: remote_addr, without_redis: pass, \
+         redis_timeout: 500, {}}}",
+        redis.fields()
+    );
+    let gateway = gateway(&origin, &plugin);
+    let mut client = gateway.client();
+    client.get("/").expect(200, "hello");
+    redis.pause();
+    for _ in 0..300 {
+        client.get("/").expect(200, "hello");
+    }
+    // Each request fails once; what is given back is tried again and again, and fails as often.
+    let failures = metric(&gateway, "ringway_redis_failures_total");
+    assert!((300.0..450.0).contains(&failures), "{failures}");
+    redis.go_on();
 }

@@ -18,6 +18,7 @@ use crate::model::field::InRange;
 use crate::plugin::limits::{AMOUNT_MAX, Till};
 use crate::plugin::redis::{Borrowed, Call, Script, Store, WithoutRedis};
 use crate::plugin::{CompileCx, Env, Verdict};
+use crate::runtime::redis::Failure;
 use crate::runtime::{Core, LocalId};
 
 /// What the keys begin with.
@@ -175,6 +176,10 @@ impl Limit {
             Borrowed::new(env.core, (&afar.store, &afar.leave), (key.clone(), name.clone()), afar.kept);
         let call = Call { key: &key, numbers: &numbers, text: Some(&name) };
         let told = afar.store.run(env.core, (&afar.enter, call), until).await;
+        if let Err(Failure::Resting | Failure::Crowded) = told {
+            // It was not even asked, so there is nothing to give back.
+            borrowed.is_not();
+        }
         match told.ok().and_then(|told| <[i64; 2]>::try_from(told).ok()) {
             Some([1, taken]) => {
                 borrowed.is_certain();

@@ -103,6 +103,10 @@ impl Cluster {
                     self.is_fresh.set(false);
                     let is_sure = !matches!(failure, Failure::Broken | Failure::Garbage) || !ask.once;
                     let is_busy = matches!(failure, Failure::Late | Failure::Crowded | Failure::Resting);
+                    if has_failed && is_busy {
+                        // What became of it the first time is not known: it may have been heard.
+                        return Err(Failure::Broken);
+                    }
                     if has_failed || !is_sure || is_busy {
                         return Err(failure);
                     }
