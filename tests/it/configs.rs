@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::kit::{Gateway, Origin, check, yaml};
+use super::examples::name_files_of;
+use super::kit::{Certs, Gateway, Origin, check, yaml};
 
 /// Files directly in `configs/` whose name ends so: `NAME.resources.yaml` are objects, `NAME.config.yaml` settings.
 /// What lies in folders below is for other programs.
@@ -32,9 +33,20 @@ fn every_configuration_passes_the_check() {
     let dir = tempfile::tempdir().unwrap();
     let objects = dir.path().join("apisix.yaml");
     fs::write(&objects, "routes: []\n#END\n").unwrap();
+    let certs = Certs::new();
+    certs.authority("ca");
+    certs.here("ca", "server");
+    let config = dir.path().join("config.yaml");
     for path in files(".config.yaml") {
-        let (code, said) =
-            check(&["--config", &path.display().to_string(), "--resources", &objects.display().to_string()]);
+        let mut settings = yaml(&fs::read_to_string(&path).unwrap());
+        name_files_of(&mut settings, &certs);
+        fs::write(&config, settings.to_string()).unwrap();
+        let (code, said) = check(&[
+            "--config",
+            &config.display().to_string(),
+            "--resources",
+            &objects.display().to_string(),
+        ]);
         assert_eq!(code, 0, "{}: {said}", path.display());
     }
 }

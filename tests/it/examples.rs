@@ -98,7 +98,7 @@ fn every_example_of_the_documentation_passes_the_check() {
 }
 
 /// Files that are there, in the place of those that an example names and a check reads.
-fn name_files_of(settings: &mut Value, certs: &Certs) {
+pub(crate) fn name_files_of(settings: &mut Value, certs: &Certs) {
     let tls = settings.pointer_mut("/admin/tls").and_then(Value::as_object_mut);
     for (name, path) in tls.into_iter().flatten() {
         let ours = match name.as_str() {

@@ -77,6 +77,7 @@ fn requests_are_answered_while_hundreds_of_handshakes_come() {
     // Answered by the gateway, so that nothing but its core is waited for.
     let gateway = serving(&certs, &origin)
         .route("plugins: {fault-injection: {abort: {http_status: 200, body: hello}}}")
+        .settings("limits: {keepalive_requests: 10000000}")
         .start();
     let mut client = gateway.client();
     client.get("/").expect(200, "hello");

@@ -105,10 +105,13 @@ fn a_damaged_store_is_refused_in_words_or_whole_and_never_empty() {
     }
     gateway.cut_power();
     let file = gateway.path("state/store.redb");
-    let whole = fs::read(&file).unwrap();
+    let mark = gateway.path("state/store.mark");
+    let (whole, marked) = (fs::read(&file).unwrap(), fs::read(&mark).unwrap());
     let mut refused = 0;
     for damage in 0..DAMAGES {
+        // Both as the cut has left them.
         fs::write(&file, &whole).unwrap();
+        fs::write(&mark, &marked).unwrap();
         let at = dice.below(whole.len() as u64);
         let store = OpenOptions::new().write(true).open(&file).unwrap();
         if damage % 2 == 0 {
