@@ -113,9 +113,12 @@ impl Boards {
         Some(Board { head: self.heads.get()?.get(number)?, lines })
     }
 
-    /// A line of the board of that number, with one more.
+    /// A line of the board of that number, with one more: zero is none.
     #[inline]
     fn line(&self, board: u32, line: usize) -> Option<&Line> {
+        if board == 0 {
+            return None;
+        }
         self.lines.get()?.get((board as usize).wrapping_sub(1).wrapping_mul(LINES) + line)
     }
 
@@ -226,30 +229,27 @@ impl<'a> Hand<'a> {
     /// Spends `cost` in a window that starts with its first use.
     #[inline]
     pub fn spend_fixed(&self, fixed: &Fixed, window: Duration, now: Moment, cost: u64) -> Spent {
-        let own = match self.shelf {
-            Some((held, boards, line)) if held.board() != 0 => boards.line(held.board(), line),
-            _ => None,
+        let asked = || Asked { fixed: *fixed, window, now, cost };
+        let line = self.shelf.and_then(|(held, boards, line)| boards.line(held.board(), line));
+        let Some(line) = line else {
+            let word = &self.account.first;
+            let seen = word.load(Ordering::Acquire);
+            let (told, next) = fixed.spend(seen, now, cost);
+            let is_done = match next {
+                // Unless it is given a board just now, and others have some of what is gone.
+                None => !self.has_board(),
+                Some(next) => !begins(seen, next) && swap(word, seen, next),
+            };
+            return if is_done { told } else { self.spend_slowly(&asked()) };
         };
-        let word = own.map_or(&self.account.first, |line| &line.word);
-        let seen = word.load(Ordering::Acquire);
+        let seen = line.word.load(Ordering::Acquire);
         let (told, next) = fixed.spend(seen, now, cost);
-        let is_done = match next {
-            // Unless it is given a board just now, and others have some of what is gone.
-            None => !self.has_board(),
-            Some(next) => {
-                !begins(seen, next)
-                    && own.is_none_or(|line| line.limit.load(Ordering::Relaxed) == fixed.limit())
-                    && word.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-            }
-        };
-        match own {
-            None if is_done => told,
-            Some(_) if is_done => {
-                let (_, spent) = unpack(self.account.first.load(Ordering::Relaxed));
-                Spent { remaining: told.remaining + fixed.limit().saturating_sub(spent), ..told }
-            }
-            _ => self.spend_slowly(&Asked { fixed: *fixed, window, now, cost }),
+        let is_own = |next: u64| !begins(seen, next) && line.limit.load(Ordering::Relaxed) == fixed.limit();
+        if next.is_some_and(|next| is_own(next) && swap(&line.word, seen, next)) {
+            let (_, spent) = unpack(self.account.first.load(Ordering::Relaxed));
+            return Spent { remaining: told.remaining + fixed.limit().saturating_sub(spent), ..told };
         }
+        self.spend_slowly(&asked())
     }
 
     /// The same where a window begins, others come in between, or there are portions and none here.
@@ -264,6 +264,10 @@ impl<'a> Hand<'a> {
         }
         let first = &self.account.first;
         let mut seen = first.load(Ordering::Acquire);
+        // Whoever comes here and no window begins has lost a swap before.
+        if asked.ask(seen).1.is_some_and(|next| !begins(seen, next)) {
+            held.fought();
+        }
         loop {
             let (told, next) = asked.ask(seen);
             let Some(next) = next else { return told };
@@ -280,6 +284,11 @@ impl<'a> Hand<'a> {
             }
         }
     }
+}
+
+#[inline]
+fn swap(word: &AtomicU64, seen: u64, next: u64) -> bool {
+    word.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Relaxed).is_ok()
 }
 
 /// What is asked of a window.
