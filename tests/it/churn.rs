@@ -237,7 +237,9 @@ fn objects(nodes: (&Origin, &Http2Origin), turn: usize) -> String {
 }
 
 fn serving(nodes: (&Origin, &Http2Origin)) -> Setup {
-    Gateway::resources(&objects(nodes, 0), &[]).settings("{access_log: {enabled: false}, log: {level: warn}}")
+    Gateway::resources(&objects(nodes, 0), &[]).settings(
+        "{access_log: {enabled: false}, log: {level: warn}, limits: {keepalive_requests: 1000000000}}",
+    )
 }
 
 fn routes_change_under_streams_and_cost_none() {

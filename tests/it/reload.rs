@@ -295,7 +295,8 @@ fn fifty_reloads_under_load_fail_no_request() {
             "
         )
     };
-    let gateway = Gateway::resources(&text(0), &[("ORIGIN", &origin)]).cores(2).start();
+    let settings = "limits: {keepalive_requests: 1000000000}";
+    let gateway = Gateway::resources(&text(0), &[("ORIGIN", &origin)]).cores(2).settings(settings).start();
 
     let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let address = gateway.address();
