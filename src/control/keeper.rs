@@ -1,12 +1,16 @@
 //! Keeps accounts of long windows beyond the process: reads them at the start, saves them every few seconds, and at the end.
 //!
 //! One file, `limits.bin` in the state's folder, written whole beside its place and moved there, so that it is never half.
-//! A thread of its own does it: neither cores nor the control loop wait for the disk. Where nothing long is counted, no
-//! file is made; where nothing can be kept, that is told once and limits count all the same. Of two processes with one folder,
-//! the old one that drains and the new one, whoever lives longer has the last word: nothing is added up.
+//! A thread of its own does it: neither cores nor the control loop wait for the disk. It is there from the first start on,
+//! so that all who come name accounts by its key; where nothing can be kept, that is told once and limits count all the same.
+//!
+//! Two processes may have one folder: the old one that drains, and the new one. Each adds what the other has counted. The file as
+//! a process has last read or written it stays open when another takes its place, so what has come since is the difference
+//! of the two, and nothing has to be remembered. One at a time does so, by a lock on the folder.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -23,6 +27,14 @@ use crate::link::ledger::{Keepsake, KeptAccount, Ledger};
 const FILE: &str = "limits.bin";
 /// Between two saves, if anything changed: what is lost at most when the process is killed.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
+/// The same while another process counts, too: what each of the two may admit that the other has spent.
+const SAVE_SHARED_EVERY: Duration = Duration::from_secs(1);
+/// Saves at that pace after another process has written.
+const QUICK_SAVES: u32 = 60;
+/// How long another process may have the folder for itself, at the start and at the end.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks whether it has let go.
+const ASK_AGAIN: Duration = Duration::from_millis(2);
 /// Saving takes no more than one part in so many of a thread's time: with very many accounts it is done less often.
 const SAVE_SHARE: u32 = 20;
 /// What a file begins with: the form, and its version.
@@ -69,10 +81,14 @@ impl Keeper {
 struct Desk {
     path: PathBuf,
     ledger: Arc<Ledger>,
+    /// What accounts are named with.
+    key: [u8; 32],
     /// Of the accounts as they were saved last.
     saved: u32,
-    /// How the file ended when it was read or written last here; `None` where there was none.
-    tail: Option<[u8; TAIL_BYTES]>,
+    /// The file as it was read or written last here: what it says, the ledger knows. `None` where there was none.
+    known: Option<File>,
+    /// Saves to come at the quicker pace.
+    quick: u32,
     is_failing: bool,
     /// Whether it was told that another process writes the file.
     is_shared: bool,
@@ -82,59 +98,72 @@ impl Desk {
     /// Reads what is there.
     fn open(folder: &Path, ledger: &Arc<Ledger>) -> io::Result<Self> {
         let path = folder.join(FILE);
-        let keepsake = read(&path).unwrap_or_else(|error| {
-            log::error(format!("{}: {error}; limits of long windows begin anew", path.display()));
-            // What nobody can read is somebody's to look at.
-            let _ = fs::rename(&path, path.with_extension("damaged"));
-            None
-        });
-        let keepsake = match keepsake {
-            Some(keepsake) => {
+        // Where there is none, the first save will say why.
+        let alone = lock(folder, PATIENCE);
+        let (keepsake, mut known) = match read(&path) {
+            Ok(Some((keepsake, file))) => {
                 log::info(format!("accounts of limits in {}: {}", path.display(), keepsake.accounts.len()));
-                keepsake
+                (keepsake, Some(file))
             }
-            None => {
-                let mut key = [0; 32];
-                getrandom::fill(&mut key).map_err(io::Error::other)?;
-                Keepsake { key, at: 0, accounts: Vec::new() }
+            Ok(None) => (Keepsake::new()?, None),
+            Err(error) => {
+                log::error(format!("{}: {error}; limits of long windows begin anew", path.display()));
+                set_aside(&path);
+                (Keepsake::new()?, None)
             }
         };
-        let saved = checksum(&keepsake);
+        if alone.is_ok() && known.is_none() && write(&path, &keepsake).is_ok() {
+            known = File::open(&path).ok();
+        }
+        let (key, saved) = (keepsake.key, checksum(&keepsake));
         ledger.keep(keepsake);
-        let tail = tail(&path);
-        Ok(Self { path, ledger: Arc::clone(ledger), saved, tail, is_failing: false, is_shared: false })
+        let ledger = Arc::clone(ledger);
+        Ok(Self { path, ledger, key, saved, known, quick: 0, is_failing: false, is_shared: false })
     }
 
     fn work(&mut self, ended: &Receiver<()>) {
         let mut pause = SAVE_EVERY;
         while matches!(ended.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
             let since = clock::now();
-            self.save();
-            pause = SAVE_EVERY.max(clock::now().since(since) * SAVE_SHARE);
+            self.save(Duration::ZERO);
+            let every = if self.quick > 0 { SAVE_SHARED_EVERY } else { SAVE_EVERY };
+            pause = every.max(clock::now().since(since) * SAVE_SHARE);
         }
-        self.save();
+        self.save(PATIENCE);
     }
 
-    fn save(&mut self) {
-        let Some(keepsake) = self.ledger.keepsake(clock::now()) else { return };
-        let sum = checksum(&keepsake);
-        let is_anothers = self.is_anothers();
-        if sum == self.saved && !is_anothers {
+    /// Adds what others have written, and writes what has changed. Where another is about to do so and takes longer than
+    /// that, it is left to the next time.
+    fn save(&mut self, patience: Duration) {
+        self.quick = self.quick.saturating_sub(1);
+        let Some(mut keepsake) = self.ledger.keepsake(clock::now()) else { return };
+        if checksum(&keepsake) == self.saved && !self.is_anothers() {
             return;
         }
-        if is_anothers && !std::mem::replace(&mut self.is_shared, true) {
-            log::warn(format!(
-                "{}: another process writes it, too; what that has counted since this one began is not kept",
-                self.path.display()
-            ));
-        }
-        match write(&self.path, &keepsake) {
+        let folder = self.path.parent().unwrap_or_else(|| Path::new("."));
+        let done = lock(folder, patience).and_then(|_alone| {
+            let mut written = None;
+            if self.is_anothers() {
+                written = self.join();
+                if let Some(joined) = self.ledger.keepsake(clock::now()) {
+                    keepsake = joined;
+                }
+            }
+            // Two who know the same do not tell each other so for ever.
+            if written != Some(checksum(&keepsake)) {
+                write(&self.path, &keepsake)?;
+                self.known = File::open(&self.path).ok();
+            }
+            Ok(())
+        });
+        match done {
             Ok(()) => {
-                (self.saved, self.tail) = (sum, tail(&self.path));
+                self.saved = checksum(&keepsake);
                 if std::mem::take(&mut self.is_failing) {
                     log::info(format!("{}: limits are kept again", self.path.display()));
                 }
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && patience.is_zero() => {}
             Err(error) if !self.is_failing => {
                 self.is_failing = true;
                 let path = self.path.display();
@@ -145,23 +174,73 @@ impl Desk {
             Err(_) => {}
         }
     }
-}
 
-impl Desk {
     /// Whether another process has written the file since this one did.
     fn is_anothers(&self) -> bool {
-        let found = tail(&self.path);
-        found.is_some() && found != self.tail
+        // No other has the number of a file that is open.
+        let number = |told: fs::Metadata| (told.dev(), told.ino());
+        let found = fs::metadata(&self.path).map(number).ok();
+        let known = self.known.as_ref().and_then(|file| file.metadata().map(number).ok());
+        found.is_some() && found != known
+    }
+
+    /// Adds what another process has counted since it and this one knew the same; the checksum of what it has written.
+    fn join(&mut self) -> Option<u32> {
+        self.quick = QUICK_SAVES;
+        let path = self.path.display();
+        let (theirs, file) = match read(&self.path) {
+            Ok(Some(found)) => found,
+            Ok(None) => return None,
+            Err(error) => {
+                log::error(format!("{path}: {error}; what another process has counted is lost"));
+                set_aside(&self.path);
+                return None;
+            }
+        };
+        if theirs.key != self.key {
+            log::warn(format!(
+                "{path}: another process has begun it anew; what that has counted is not known here"
+            ));
+            return None;
+        }
+        if !std::mem::replace(&mut self.is_shared, true) {
+            log::info(format!("{path}: another process counts, too; each adds what the other has counted"));
+        }
+        let nothing = Keepsake { key: self.key, at: theirs.at, accounts: Vec::new() };
+        let before = self.known.as_ref().and_then(|file| parse(&whole(file).ok()?)).unwrap_or(nothing);
+        self.ledger.join(&theirs, &before, clock::now());
+        self.known = Some(file);
+        Some(checksum(&theirs))
     }
 }
 
-/// How a file ends, which no two that differ do alike.
-fn tail(path: &Path) -> Option<[u8; TAIL_BYTES]> {
-    let mut file = File::open(path).ok()?;
-    let mut tail = [0; TAIL_BYTES];
-    file.seek(SeekFrom::End(-(TAIL_BYTES as i64))).ok()?;
-    file.read_exact(&mut tail).ok()?;
-    Some(tail)
+/// The right to change what is in the folder, until it is dropped; the folder is made where it is not there.
+///
+/// # Errors
+/// That it would have to wait longer than that, or what the system says of the folder.
+fn lock(folder: &Path, patience: Duration) -> io::Result<Option<File>> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let file = File::open(folder)?;
+    let since = clock::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            // There are file systems that lock no folders, and no other way then than not to.
+            Err(TryLockError::Error(_)) => return Ok(None),
+            Err(TryLockError::WouldBlock) if clock::now().since(since) >= patience => {
+                return Err(io::Error::new(
+                    io::ErrorKind::WouldBlock,
+                    "another process does not let go of it",
+                ));
+            }
+            Err(TryLockError::WouldBlock) => thread::sleep(ASK_AGAIN),
+        }
+    }
+}
+
+/// What nobody can read is somebody's to look at.
+fn set_aside(path: &Path) {
+    let _ = fs::rename(path, path.with_extension("damaged"));
 }
 
 /// Of the accounts alone: that time goes by is no change.
@@ -192,15 +271,24 @@ fn write(path: &Path, keepsake: &Keepsake) -> io::Result<()> {
     whole_file::replace(path, &bytes)
 }
 
-/// What a file says; `None` where there is none.
-fn read(path: &Path) -> io::Result<Option<Keepsake>> {
-    match fs::read(path) {
-        Ok(bytes) => {
-            parse(&bytes).map(Some).ok_or_else(|| io::Error::other("it is damaged, or of another version"))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+/// What a file says, and the file; `None` where there is none.
+fn read(path: &Path) -> io::Result<Option<(Keepsake, File)>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let keepsake = parse(&bytes).ok_or_else(|| io::Error::other("it is damaged, or of another version"))?;
+    Ok(Some((keepsake, file)))
+}
+
+/// All bytes of a file that may have been read already.
+fn whole(file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 fn parse(bytes: &[u8]) -> Option<Keepsake> {

@@ -1,6 +1,7 @@
 //! Accounts from one ledger to the next, over a file, clocks that went back, and files that are no such files.
 
 use super::*;
+use crate::base::rng::Rng;
 use crate::base::window::quota::{Gauge, Quota, Span, Unit};
 use crate::link::ledger::{Name, Purse};
 
@@ -46,33 +47,130 @@ fn what_is_spent_goes_from_one_ledger_to_the_next() {
     );
 }
 
-#[test]
-fn of_two_processes_with_one_folder_the_one_that_stays_has_the_last_word() {
-    let folder = tempfile::tempdir().unwrap();
-    let old = Arc::new(Ledger::new());
-    let mut old_desk = Desk::open(folder.path(), &old).unwrap();
-    spend(&old, "a", 10);
-    old_desk.save();
-    let new = Arc::new(Ledger::new());
-    let mut new_desk = Desk::open(folder.path(), &new).unwrap();
-    spend(&new, "a", 5);
-    new_desk.save();
-    // The old one ends, and says what it has counted, which is not what the new one has.
-    spend(&old, "a", 7);
-    old_desk.save();
-    // Nobody has asked the new one since.
-    new_desk.save();
-    let next = Arc::new(Ledger::new());
-    drop(Desk::open(folder.path(), &next).unwrap());
-    assert_eq!((left(&new, "a"), left(&next, "a")), (85, 85));
+/// Its ledger, and what keeps it.
+fn process(folder: &Path) -> (Arc<Ledger>, Desk) {
+    let ledger = Arc::new(Ledger::new());
+    let desk = Desk::open(folder, &ledger).unwrap();
+    (ledger, desk)
+}
+
+fn save(desk: &mut Desk) {
+    desk.save(PATIENCE);
+    assert!(!desk.is_failing);
 }
 
 #[test]
-fn a_file_is_made_only_when_there_is_something_to_keep() {
+fn of_two_processes_with_one_folder_each_adds_what_the_other_has_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, mut old_desk) = process(folder.path());
+    spend(&old, "a", 10);
+    save(&mut old_desk);
+    // Of this the new one knows nothing when it starts.
+    spend(&old, "a", 3);
+    spend(&old, "only there", 4);
+    let (new, mut new_desk) = process(folder.path());
+    spend(&new, "a", 5);
+    save(&mut new_desk);
+    // The old one ends.
+    spend(&old, "a", 7);
+    save(&mut old_desk);
+    assert_eq!(left(&old, "a"), 75, "it knows what the new one had counted");
+    save(&mut new_desk);
+    assert_eq!((left(&new, "a"), left(&new, "only there")), (75, 96));
+    spend(&new, "only there", 1);
+    save(&mut new_desk);
+    let (next, _) = process(folder.path());
+    assert_eq!((left(&next, "a"), left(&next, "only there")), (75, 95));
+}
+
+#[test]
+fn two_processes_that_know_the_same_write_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, mut one_desk) = process(folder.path());
+    let (_other, mut other_desk) = process(folder.path());
+    spend(&one, "a", 1);
+    save(&mut one_desk);
+    let path = folder.path().join(FILE);
+    let written = fs::metadata(&path).unwrap().ino();
+    for _ in 0..3 {
+        save(&mut other_desk);
+        save(&mut one_desk);
+    }
+    assert_eq!(fs::metadata(&path).unwrap().ino(), written);
+}
+
+#[test]
+fn whoever_comes_when_nothing_was_counted_yet_names_accounts_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let (old, mut old_desk) = process(&state);
+    let (new, mut new_desk) = process(&state);
+    spend(&old, "a", 1);
+    spend(&new, "a", 2);
+    save(&mut old_desk);
+    save(&mut new_desk);
+    assert_eq!(left(&new, "a"), 97);
+}
+
+#[test]
+fn while_another_process_has_the_folder_nothing_is_written_and_nothing_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, mut desk) = process(folder.path());
+    let path = folder.path().join(FILE);
+    let written = fs::metadata(&path).unwrap().ino();
+    spend(&ledger, "a", 1);
+    let other = lock(folder.path(), Duration::ZERO).unwrap();
+    desk.save(Duration::ZERO);
+    assert!(!desk.is_failing);
+    assert_eq!(fs::metadata(&path).unwrap().ino(), written);
+    desk.save(Duration::from_millis(10));
+    assert!(desk.is_failing, "the last save does tell");
+    drop(other);
+    save(&mut desk);
+    assert_eq!(left(&process(folder.path()).0, "a"), 99);
+}
+
+/// Three processes spend, save, and are followed by others, in any order: in the end what each knows is what all have spent.
+#[test]
+fn whatever_the_order_all_that_was_spent_is_known_in_the_end() {
+    const KEYS: [&str; 3] = ["a", "b", "c"];
+    let seed = clock::wall();
+    println!("seed {seed}");
+    let mut rng = Rng::seeded(seed);
+    for _ in 0..100 {
+        let folder = tempfile::tempdir().unwrap();
+        let mut all: Vec<_> = (0..3).map(|_| process(folder.path())).collect();
+        let mut spent = [0; KEYS.len()];
+        for _ in 0..40 {
+            let (at, key) = (rng.below(3) as usize, rng.below(KEYS.len() as u64) as usize);
+            let (ledger, desk) = &mut all[at];
+            match rng.below(8) {
+                0 => {
+                    save(desk);
+                    all[at] = process(folder.path());
+                }
+                1 | 2 => save(desk),
+                _ => {
+                    spend(ledger, KEYS[key], 1);
+                    spent[key] += 1;
+                }
+            }
+        }
+        // What the first knows of the last takes a second round.
+        (0..2).for_each(|_| all.iter_mut().for_each(|(_, desk)| save(desk)));
+        for (ledger, _) in &all {
+            assert_eq!(KEYS.map(|key| 100 - left(ledger, key)), spent);
+        }
+    }
+}
+
+#[test]
+fn a_file_is_there_from_the_first_start_on() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Arc::new(Ledger::new());
     Keeper::start(folder.path(), &ledger).unwrap().end();
-    assert!(!folder.path().join(FILE).exists());
+    let (kept, _) = read(&folder.path().join(FILE)).unwrap().unwrap();
+    assert_eq!(kept.accounts, []);
 }
 
 #[test]
@@ -132,7 +230,7 @@ fn a_clock_that_went_back_meanwhile_neither_freezes_nor_opens() {
     let keeper = Keeper::start(folder.path(), &first).unwrap();
     spend(&first, "a", 100);
     keeper.end();
-    let mut keepsake = read(&path).unwrap().unwrap();
+    let (mut keepsake, _) = read(&path).unwrap().unwrap();
     let start = (then - 60_000) / 1000;
     keepsake.at = then;
     keepsake.accounts[0].words = [start << 32 | 100, 0];

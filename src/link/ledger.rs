@@ -127,6 +127,15 @@ impl Ledger {
         })
     }
 
+    /// Adds what another process that keeps the same accounts has spent of them: what `theirs` says and `before`, of which
+    /// ours know, does not. Both are named with our key.
+    pub fn join(&self, theirs: &Keepsake, before: &Keepsake, now: Moment) {
+        self.kept.join(theirs, before, self.epoch.at(now), |print, gain| {
+            let until = self.epoch.back(gain.until);
+            self.find(print, |account| account.join(gain.long, gain.words, gain.before, until)).is_some()
+        });
+    }
+
     /// What spending `cost` from an account would come to. Opens none, and changes nothing.
     pub fn look(&self, name: &[u8], gauge: &Gauge, now: Moment, cost: u64) -> Spent {
         let when = self.when(now);

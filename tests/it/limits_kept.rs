@@ -11,6 +11,7 @@ on_both_drivers!(
     a_clean_stop_loses_nothing,
     a_clean_stop_loses_nothing_of_long_windows_of_limit_count,
     a_kill_loses_no_more_than_was_spent_since_the_last_save,
+    an_upgrade_with_two_processes_side_by_side_loses_nothing,
 );
 
 const PLUGINS: &str = "limit: {limits: [{name: org, key: http_x_org, windows: [{count: 10, per: month}, {count: 9, seconds: 86400}]}, \
@@ -202,4 +203,30 @@ fn a_kill_loses_no_more_than_was_spent_since_the_last_save() {
     let kept = spent(&gateway, "other");
     let long = kept.iter().enumerate().filter(|(at, _)| *at != 3);
     assert!(long.clone().all(|(_, kept)| *kept > 0 && *kept <= others), "{kept:?} of {others}");
+}
+
+/// The new process starts on what the old one has saved; what that counts from then on until its end is added.
+fn an_upgrade_with_two_processes_side_by_side_loses_nothing() {
+    let (origin, folder) = (Origin::replying("hello"), tempfile::tempdir().unwrap());
+    let process = |number: u32| {
+        let socket = folder.path().join(format!("{number}.sock"));
+        let settings = format!("control_socket: {}", socket.display());
+        let setup = Gateway::resources(COUNTED, &[("ORIGIN", &origin)]).settings(&settings);
+        setup.state_on(folder.path()).cores(2).start()
+    };
+    let mut old = process(1);
+    ask_all(&old, "acme", 4);
+    let new = process(2);
+    ask_all(&old, "acme", 3);
+    ask_all(&new, "acme", 2);
+    ask_all(&old, "leaves", 1);
+    old.signal(Signal::Quit);
+    assert_eq!(old.wait_exit().code(), Some(0));
+    // The window of less than an hour is each process's own.
+    within(std::time::Duration::from_secs(30), "the new process knows what the old one has counted", || {
+        (spent(&new, "acme") == [9, 9, 9, 2, 9, 9]).then_some(())
+    });
+    assert_eq!(spent(&new, "leaves"), [1, 1, 1, 0, 1, 1]);
+    ask_all(&new, "leaves", 1);
+    assert_eq!(spent(&new, "leaves"), [2, 2, 2, 1, 2, 2]);
 }

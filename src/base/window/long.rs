@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::quota::{LONG, Quota, Span};
-use super::{SLIDING_MAX, Sliding};
+use super::{COUNT_MAX, SLIDING_MAX, Sliding, pack, unpack};
 use crate::base::clock::UnixMs;
 
 /// A window of an hour and more.
@@ -57,12 +57,45 @@ impl Long {
             }
         }
     }
+
+    /// A word of ours with what somebody who counts the same beside us has spent: what is in `theirs` and was not in
+    /// `before`, when both knew the same. `None` where nothing changes.
+    ///
+    /// Of two windows that began with their first uses and overlap, it is one that began with the first of these, as it
+    /// would be had one process counted both.
+    pub fn join(self, ours: u64, theirs: u64, before: u64) -> Option<u64> {
+        if theirs == 0 || theirs == before {
+            return None;
+        }
+        let (apart, most) = match self {
+            Self::Quota(Span::Lasting(seconds)) => (u64::from(seconds), COUNT_MAX),
+            Self::Quota(Span::Calendar(_)) => (1, COUNT_MAX),
+            Self::Sliding(_) => (1, SLIDING_MAX),
+        };
+        let is_one = |one: u64, other: u64| one.abs_diff(other) < apart;
+        let parts = |word: u64| {
+            let (start, count) = unpack(word);
+            (start, count & most, count & !most)
+        };
+        let ((our_start, our_count, our_seal), (start, count, seal)) = (parts(ours), parts(theirs));
+        let (known_start, known, _) = parts(before);
+        let known = if before != 0 && is_one(known_start, start) { known } else { 0 };
+        let joined = if ours != 0 && is_one(our_start, start) {
+            let all = (our_count + count).saturating_sub(known).min(most);
+            pack(our_start.min(start), all | our_seal)
+        } else if ours == 0 || our_start < start {
+            pack(start, count.saturating_sub(known) | seal)
+        } else {
+            ours
+        };
+        (joined != ours).then_some(joined)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Slide;
     use super::super::quota::Unit;
+    use super::super::{SEALED, Slide};
     use super::*;
 
     #[test]
@@ -78,6 +111,45 @@ mod tests {
             assert_eq!(Long::of_code(code), None, "{code}");
         }
         assert_eq!((Long::of_sliding(3599), Long::of_sliding(3600)), (None, Some(Long::Sliding(3600))));
+    }
+
+    #[test]
+    fn of_two_who_count_the_same_each_adds_what_the_other_has_spent() {
+        const DAY: Long = Long::Quota(Span::Calendar(Unit::Day));
+        const HOUR: Long = Long::Quota(Span::Lasting(3600));
+        const SLIDE: Long = Long::Sliding(3600);
+        let sealed = |start, count| pack(start, count | SEALED);
+        for (long, ours, theirs, before, joined) in [
+            (DAY, pack(86_400, 7), pack(86_400, 9), pack(86_400, 4), Some(pack(86_400, 12))),
+            (DAY, pack(86_400, 7), pack(86_400, 4), pack(86_400, 4), None),
+            // What was given back there; more than there is can not be.
+            (DAY, pack(86_400, 7), pack(86_400, 2), pack(86_400, 4), Some(pack(86_400, 5))),
+            (DAY, pack(86_400, 1), pack(86_400, 0), pack(86_400, 4), Some(pack(86_400, 0))),
+            // Another day there; another one here.
+            (DAY, pack(86_400, 7), pack(172_800, 2), pack(86_400, 4), Some(pack(172_800, 2))),
+            (DAY, pack(172_800, 7), pack(86_400, 6), pack(86_400, 4), None),
+            (DAY, 0, pack(86_400, 6), 0, Some(pack(86_400, 6))),
+            (DAY, pack(86_400, u64::from(u32::MAX)), pack(86_400, 6), 0, None),
+            // Each has begun for itself.
+            (HOUR, pack(5000, 7), pack(5010, 2), 0, Some(pack(5000, 9))),
+            (HOUR, pack(5010, 7), pack(5000, 2), 0, Some(pack(5000, 9))),
+            // They know by now when ours began.
+            (HOUR, pack(5000, 8), pack(5000, 10), pack(5010, 7), Some(pack(5000, 11))),
+            (HOUR, pack(5000, 7), pack(8600, 2), pack(5000, 7), Some(pack(8600, 2))),
+            (SLIDE, pack(9, 7), pack(9, 5), pack(9, 2), Some(pack(9, 10))),
+            (SLIDE, sealed(9, 7), pack(9, 5), pack(9, 2), Some(sealed(9, 10))),
+            (SLIDE, pack(7, 7), sealed(9, 5), pack(7, 2), Some(sealed(9, 5))),
+            (SLIDE, pack(9, SLIDING_MAX), pack(9, 5), pack(9, 2), None),
+        ] {
+            let told = long.join(ours, theirs, before);
+            assert_eq!(
+                told.map(unpack),
+                joined.map(unpack),
+                "{long:?}: {:?} and {:?}",
+                unpack(ours),
+                unpack(theirs)
+            );
+        }
     }
 
     #[test]

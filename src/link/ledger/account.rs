@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Epoch, Print};
 use crate::base::clock::Moment;
 use crate::base::window::log::{Log, PLACES};
+use crate::base::window::long::Long;
 use crate::base::window::{Fixed, Leaky, Seats, Slide, Sliding, Spent, Turn};
 
 /// Bits of a tag that say which rule holds; the others are the print's, but for the next.
@@ -285,6 +286,16 @@ impl Account {
         self.first.store(words[0], Ordering::Relaxed);
         self.second.store(words[1], Ordering::Relaxed);
         self.third.store(until.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Adds what somebody who keeps the same account beside us has spent, and until when that matters: see [`Long::join`].
+    pub(super) fn join(&self, long: Long, theirs: [u64; 2], before: [u64; 2], until: Moment) {
+        for (at, word) in [&self.first, &self.second].into_iter().enumerate() {
+            let joined = |ours| long.join(ours, theirs[at], before[at]);
+            // It fails only where nothing is to be added.
+            let _ = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, joined);
+        }
+        self.matters_until(until);
     }
 
     /// Whether its words say anything that a fresh account would not.

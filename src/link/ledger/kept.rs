@@ -26,6 +26,15 @@ pub struct KeptAccount {
     pub long: Long,
 }
 
+/// What another process says of an account, and what it said when ours knew as much.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gain {
+    pub(super) words: [u64; 2],
+    pub(super) before: [u64; 2],
+    pub(super) until: UnixMs,
+    pub(super) long: Long,
+}
+
 /// All that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keepsake {
@@ -36,11 +45,27 @@ pub struct Keepsake {
     pub accounts: Vec<KeptAccount>,
 }
 
+impl Keepsake {
+    /// Nothing, under a key of its own.
+    ///
+    /// # Errors
+    /// When the system has nothing random to give.
+    pub fn new() -> std::io::Result<Self> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(std::io::Error::other)?;
+        Ok(Self { key, at: 0, accounts: Vec::new() })
+    }
+}
+
 /// Locks that accounts are spread over: who saves holds one of them at a time, and not for long.
 const SHARDS: usize = 64;
-/// Accounts of a shard that are noted between two saves: twice as many as there can be, for those that are closed meanwhile.
+/// Accounts of a shard that are noted between two saves, and that rest there because another process has them: twice as many as there can be, for those that are closed meanwhile.
 /// One more is not kept.
 const OPEN_MAX: usize = 2 * super::ACCOUNTS_MAX / SHARDS;
+
+/// The times that two processes tell differ by no more, unless the clock was set back. A window that begins so much ahead is
+/// one that begins now.
+const DRIFT_MS_MAX: u64 = 60_000;
 
 /// What is kept, or to be kept.
 #[derive(Debug, Default)]
@@ -88,8 +113,37 @@ impl Book {
     }
 
     fn shard(&self, id: &KeptId) -> MutexGuard<'_, Shard> {
-        lock(&self.shards[usize::from(id[0]) % SHARDS])
+        lock(&self.shards[shard_of(id)])
     }
+}
+
+impl Shard {
+    /// Adds what another process has spent to what rests, or has it rest; if the account is among those that were opened
+    /// since there were `noted`, nothing is done, and its print is told.
+    fn rests(&mut self, id: KeptId, gain: &Gain, noted: usize) -> Option<Print> {
+        if let Some(opened) = self.open.iter().skip(noted).rev().find(|open| open.id == id) {
+            return Some(opened.print);
+        }
+        let Gain { words, before, until, long } = *gain;
+        let has_room = self.resting.len() < OPEN_MAX;
+        let ours = self.resting.get(&id).map_or([0; 2], |resting| resting.words);
+        let joined = [0, 1].map(|at| long.join(ours[at], words[at], before[at]).unwrap_or(ours[at]));
+        match self.resting.get_mut(&id) {
+            Some(resting) => {
+                resting.words = joined;
+                resting.until = resting.until.max(until);
+            }
+            None if has_room => {
+                self.resting.insert(id, Resting { words: joined, until, long });
+            }
+            None => {}
+        }
+        None
+    }
+}
+
+fn shard_of(id: &KeptId) -> usize {
+    usize::from(id[0]) % SHARDS
 }
 
 fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -135,6 +189,56 @@ impl Kept {
             open.push(Open { id, print, long });
         }
         resting.remove(&id).map(|resting| (resting.words, resting.until))
+    }
+
+    /// Adds what another process has spent; `add` does so to the account of a print, if there is one. It may lock what is
+    /// locked while an account is opened, so nothing is locked here meanwhile.
+    pub(super) fn join(
+        &self,
+        theirs: &Keepsake,
+        before: &Keepsake,
+        now: UnixMs,
+        add: impl Fn(Print, &Gain) -> bool,
+    ) {
+        let Some(book) = self.0.get() else { return };
+        let _alone = lock(&book.saving);
+        let back_ms = theirs.at.saturating_sub(now);
+        let back_ms = if back_ms > DRIFT_MS_MAX { back_ms } else { 0 };
+        let words_of = |kept: &KeptAccount| match back_ms {
+            0 => kept.words,
+            _ => kept.long.after_a_rest(kept.words, back_ms, now),
+        };
+        let known: Map<KeptId, [u64; 2]> =
+            before.accounts.iter().map(|kept| (kept.id, words_of(kept))).collect();
+        let mut gains: Vec<Vec<(KeptId, Gain)>> = (0..SHARDS).map(|_| Vec::new()).collect();
+        for kept in &theirs.accounts {
+            let KeptAccount { id, until, long, .. } = kept;
+            let words = words_of(kept);
+            let before = known.get(id).copied().unwrap_or_default();
+            let until = until.saturating_sub(back_ms);
+            if words != before && until > now {
+                gains[shard_of(id)].push((*id, Gain { words, before, until, long: *long }));
+            }
+        }
+        for (shard, gains) in book.shards.iter().zip(gains) {
+            if gains.is_empty() {
+                continue;
+            }
+            let open: Vec<(KeptId, Print)> =
+                lock(shard).open.iter().map(|open| (open.id, open.print)).collect();
+            let noted = open.len();
+            // The last of an account that was closed and opened again is the one that counts.
+            let open: Map<KeptId, Print> = open.into_iter().collect();
+            for (id, gain) in gains {
+                if !open.get(&id).is_some_and(|print| add(*print, &gain)) {
+                    // It rests, nobody has it, or it was opened just now.
+                    let opened = lock(shard).rests(id, &gain, noted);
+                    if let Some(print) = opened {
+                        add(print, &gain);
+                    }
+                }
+            }
+        }
     }
 
     /// All that is worth keeping; `look` tells the words of the account of a print, and until when they matter, if there is
