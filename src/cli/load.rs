@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use crate::control::source::file::{LoadError, Source};
+use crate::model::nearest::hint;
 use crate::model::resources::Resources;
 use crate::model::settings::ENV_PREFIX;
 use crate::model::{ConfigError, Settings};
+use crate::plugins::{CATALOG, Card};
 
 use super::{INVALID, UNREADABLE};
 
@@ -216,9 +218,20 @@ fn read_settings(
         },
     };
     let vars = around.vars.iter().cloned().chain(overrides.vars());
-    let parsed = Settings::parse_with(&text, &|name| around.var(name), vars);
+    let parsed = Settings::parse_with(&text, &|name| around.var(name), vars).map(|mut settings| {
+        settings.warnings.extend(strange_plugins(&settings));
+        settings
+    });
     let file = path.map_or_else(String::new, |path| path.display().to_string());
     parsed.map_err(|faults| trouble.faults.extend(faults.into_iter().map(|f| (file.clone(), f)))).ok()
+}
+
+/// That plugins may be used that are not here. An object that does is told so itself.
+fn strange_plugins(settings: &Settings) -> Option<String> {
+    let strange = |name: &&String| Card::of(name).is_none();
+    let told = |name: &String| format!("{name}{}", hint(name, CATALOG.iter().map(|card| card.name)));
+    let named: Vec<String> = settings.plugins.iter().filter(strange).map(told).collect();
+    (!named.is_empty()).then(|| format!("plugins: not among those there are: {}", named.join(", ")))
 }
 
 /// The file of settings: the one named, or the first there is.

@@ -262,6 +262,16 @@ fn schemas_and_plugins_are_told_by_name_and_what_is_unknown_is_misuse() {
 }
 
 #[test]
+fn plugins_that_may_be_used_and_are_not_there_are_told() {
+    let config = "plugins: [key-auth, limit-cuont, wolf-rbac]\n";
+    let (_folder, around) = around(&[("config.yaml", config), ("resources.yaml", "routes: []\n#END\n")]);
+    let told = checked(&around, ReportFormat::Text);
+    let expected =
+        "plugins: not among those there are: limit-cuont; did you mean \"limit-count\"?, wolf-rbac";
+    assert!(told.code == OK && told.text.contains(expected), "{}", told.text);
+}
+
+#[test]
 fn a_pattern_that_is_matched_by_trying_is_a_warning_however_strict() {
     let dir = TempDir::new().expect("a folder");
     let path = dir.path().join("r.yaml");

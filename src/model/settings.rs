@@ -323,6 +323,7 @@ impl Settings {
         match parse::<Self>(value) {
             Ok(mut settings) if faults.is_empty() => {
                 settings.warnings = translated.warnings;
+                settings.warnings.extend(settings.nobody_vouches());
                 faults.extend(settings.faults());
                 if faults.is_empty() { Ok(settings) } else { Err(faults) }
             }
@@ -343,6 +344,18 @@ impl Settings {
             None if self.state_dir != Path::new(STATE_DIR) => Some(self.state_dir.join(CONTROL_SOCKET)),
             None => Some(Path::new(RUN_DIR).join(CONTROL_SOCKET)),
         }
+    }
+
+    /// That load balancers are to say for whom they connect, and none is believed.
+    fn nobody_vouches(&self) -> Option<String> {
+        let proxied = &self.proxy_protocol;
+        let is_wanted = !proxied.listen.is_empty()
+            || !proxied.ssl_listen.is_empty()
+            || self.stream_proxy.tcp.iter().any(|listen| listen.proxy_protocol);
+        let is_nobody = proxied.from.is_empty() && self.trusted_addresses.is_empty();
+        let told = "proxy_protocol.from: expected the addresses of load balancers, here or in trusted_addresses, got \
+                    none: whoever connects where a PROXY header is to come first is closed";
+        (is_wanted && is_nobody).then(|| told.to_owned())
     }
 
     /// Rules between settings.

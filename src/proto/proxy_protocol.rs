@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crc::{CRC_32_ISCSI, Crc};
+
 use crate::base::address;
 
 /// What version 2 begins with.
@@ -15,6 +17,10 @@ const LINE_BYTES_MAX: usize = 107;
 const FIXED: usize = 16;
 /// Bytes of a whole header. Version 2 may carry 64 KiB of remarks; load balancers send some hundred bytes of them.
 pub const HEADER_BYTES_MAX: usize = 4096;
+
+/// The kind of remark that is a checksum of the header.
+const CHECKSUM: u8 = 3;
+const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
 /// A header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +131,7 @@ fn line(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
     Ok(Some(Header { client: Some(client), called: Some(called), len }))
 }
 
-/// Version 2: fixed fields, addresses, and remarks, which are passed over.
+/// Version 2: fixed fields, addresses, and remarks, of which only a checksum matters: a header that it does not fit is none.
 fn binary(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
     let [command, family, high, low] = [bytes[12], bytes[13], bytes[14], bytes[15]];
     let len = FIXED + usize::from(u16::from_be_bytes([high, low]));
@@ -148,7 +154,35 @@ fn binary(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
         _ => return Err(NoHeader),
     };
     let (client, called) = ends.unzip();
+    if let Some((client, _)) = client.zip(called) {
+        let remarks_at = FIXED + if client.is_ipv4() { 12 } else { 36 };
+        check(&bytes[..len], remarks_at)?;
+    }
     Ok(Some(Header { client, called, len }))
+}
+
+/// Sees that a header fits its checksum, if it carries one among its remarks: each a kind, a length and so many bytes.
+fn check(header: &[u8], remarks_at: usize) -> Result<(), NoHeader> {
+    let mut at = remarks_at;
+    while at < header.len() {
+        let Some([kind, high, low]) = header.get(at..at + 3) else { return Err(NoHeader) };
+        let value_at = at + 3;
+        at = value_at + usize::from(u16::from_be_bytes([*high, *low]));
+        let value = header.get(value_at..at).ok_or(NoHeader)?;
+        if *kind != CHECKSUM {
+            continue;
+        }
+        let told: [u8; 4] = value.try_into().map_err(|_| NoHeader)?;
+        // As if it were zero itself.
+        let mut sum = CRC32C.digest();
+        sum.update(&header[..value_at]);
+        sum.update(&[0; 4]);
+        sum.update(&header[at..]);
+        if sum.finalize() != u32::from_be_bytes(told) {
+            return Err(NoHeader);
+        }
+    }
+    Ok(())
 }
 
 /// Whose connection it is and what was called, in addresses of so many bytes.
@@ -173,6 +207,45 @@ mod tests {
         [SIGNATURE.as_slice(), &[0x20 | command, family], &(rest.len() as u16).to_be_bytes(), rest].concat()
     }
 
+    /// A checksum that is still to be made.
+    const SUM: [u8; 7] = [3, 0, 4, 0, 0, 0, 0];
+
+    /// The remainder by the Castagnoli polynomial, bit by bit.
+    fn remainder(bytes: &[u8]) -> u32 {
+        let step = |sum: u32| if sum & 1 == 0 { sum >> 1 } else { sum >> 1 ^ 0x82f6_3b78 };
+        !bytes.iter().fold(u32::MAX, |sum, byte| (0..8).fold(sum ^ u32::from(*byte), |sum, _| step(sum)))
+    }
+
+    /// A header whose checksum, if there is one among its remarks, is right.
+    fn with_remarks(addresses: &[u8], remarks: &[&[u8]]) -> Vec<u8> {
+        let family = if addresses.len() == 12 { 0x11 } else { 0x21 };
+        let mut header = binary_of(1, family, &[addresses, &remarks.concat()].concat());
+        let sum = remainder(&header).to_be_bytes();
+        if let Some(at) = header.windows(SUM.len()).position(|seven| seven == SUM) {
+            header[at + 3..at + 7].copy_from_slice(&sum);
+        }
+        header
+    }
+
+    #[test]
+    fn a_header_that_its_checksum_does_not_fit_is_none() {
+        assert_eq!(remainder(b"123456789"), 0xe306_9283);
+        let four = [&[192, 0, 2, 7], &[10, 0, 0, 1], &[0xd4, 0x31][..], &[0x01, 0xbb]].concat();
+        let good = with_remarks(&four, &[&[0xea, 0, 2, 1, 7], &SUM, &[4, 0, 1, 0]]);
+        assert!(read(&good).is_ok_and(|header| header.is_some()));
+        // Of what is called something else nobody knows that it is a checksum.
+        let kind_at = FIXED + 12 + 5;
+        for at in (FIXED..good.len()).filter(|at| *at != kind_at) {
+            let mut bad = good.clone();
+            bad[at] ^= 4;
+            assert_eq!(read(&bad), Err(NoHeader), "byte {at}");
+        }
+        // Remarks that do not end with the header; a checksum of three bytes.
+        for remarks in [&[0xea, 0, 3, 1, 7][..], &[0xea, 0], &[3, 0, 3, 1, 2, 3]] {
+            assert_eq!(read(&with_remarks(&four, &[remarks])), Err(NoHeader), "{remarks:?}");
+        }
+    }
+
     fn samples() -> Vec<(Vec<u8>, Option<&'static str>)> {
         let four = [&[192, 0, 2, 7], &[10, 0, 0, 1], &[0xd4, 0x31][..], &[0x01, 0xbb]].concat();
         let mut six = [0; 36];
@@ -184,10 +257,11 @@ mod tests {
             (b"PROXY UNKNOWN\r\n".to_vec(), None),
             (b"PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n".to_vec(), None),
             (binary_of(1, 0x11, &four), Some("192.0.2.7:54321")),
-            (
-                binary_of(1, 0x11, &[four.as_slice(), &[3, 0, 4, 1, 2, 3, 4]].concat()),
-                Some("192.0.2.7:54321"),
-            ),
+            (with_remarks(&four, &[&[0xea, 0, 2, 1, 7]]), Some("192.0.2.7:54321")),
+            (with_remarks(&four, &[&[4, 0, 0], &SUM, &[0xea, 0, 2, 1, 7]]), Some("192.0.2.7:54321")),
+            (with_remarks(&six, &[&SUM]), Some("[::1]:8080")),
+            // What is its own is not looked at.
+            (binary_of(0, 0x11, &[four.as_slice(), &SUM].concat()), None),
             (binary_of(1, 0x21, &six), Some("[::1]:8080")),
             (binary_of(1, 0x00, &[]), None),
             (binary_of(0, 0x11, &four), None),

@@ -48,6 +48,22 @@ fn apisix_says_where_tls_is_spoken_and_where_load_balancers_come_in() {
 }
 
 #[test]
+fn where_load_balancers_come_in_and_none_is_believed_that_is_told() {
+    for (written, warned) in [
+        ("proxy_protocol: {listen: 9181}", true),
+        ("proxy_protocol: {ssl_listen: 9182}", true),
+        ("stream_proxy: {tcp: [{port: 9100, proxy_protocol: true}]}", true),
+        ("stream_proxy: {tcp: [9100]}", false),
+        ("proxy_protocol: {listen: 9181, from: [10.0.0.0/8]}", false),
+        ("{proxy_protocol: {listen: 9181}, trusted_addresses: [10.0.0.1]}", false),
+    ] {
+        let told = settings(written).warnings;
+        let expected = told.iter().filter(|told| told.starts_with("proxy_protocol.from: expected")).count();
+        assert_eq!((told.len(), expected), (usize::from(warned), usize::from(warned)), "{written}: {told:?}");
+    }
+}
+
+#[test]
 fn apisix_says_where_streams_come_in() {
     let settings = settings(
         "apisix:
@@ -68,7 +84,9 @@ fn apisix_says_where_streams_come_in() {
     let udp: Vec<_> = settings.stream_proxy.udp.iter().map(|at| at.address().to_string()).collect();
     assert_eq!(udp, ["0.0.0.0:9200", "127.0.0.1:9201"]);
     assert!(settings.stream_proxy.tcp.iter().all(|at| at.proxy_protocol) && settings.admin.stream_routes);
-    assert_eq!(settings.warnings, [] as [String; 0]);
+    assert!(
+        settings.warnings[0].starts_with("proxy_protocol.from: expected") && settings.warnings.len() == 1
+    );
     assert_eq!(
         faults("apisix: {stream_proxy: {tcp: [nowhere]}}"),
         [
