@@ -296,6 +296,15 @@ impl Socket {
             let mut sending = pin!(writer.send(message, 0, how));
             match sending.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(sent) => sent,
+                // A loop of epoll has yet to hear that a socket which has just come to it takes bytes. Nobody answers what
+                // was not sent.
+                Poll::Pending if monoio::utils::is_legacy() => {
+                    let sent = sending.await;
+                    if sent.0.is_ok() {
+                        self.heard().await;
+                    }
+                    sent
+                }
                 Poll::Pending => {
                     self.heard().await;
                     sending.await
@@ -579,3 +588,7 @@ impl std::fmt::Debug for Socket {
         f.debug_struct("Socket").field("fd", &self.fd()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "socket/tests.rs"]
+mod tests;
