@@ -1,8 +1,9 @@
 //! Keeps accounts of long windows beyond the process: reads them at the start, saves them every few seconds, and at the end.
 //!
 //! One file, `limits.bin` in the state's folder, written whole beside its place and moved there, so that it is never half.
-//! A thread of its own does it: neither cores nor the control loop wait for the disk. It is there from the first start on,
-//! so that all who come name accounts by its key; where nothing can be kept, that is told once and limits count all the same.
+//! A thread of its own does it: neither cores nor the control loop wait for the disk. Where there is a
+//! folder it is there from the first start on, so that all who come name accounts by its key; where there is none, nothing is made
+//! before something long is counted. Where nothing can be kept, that is told once and limits count all the same.
 //!
 //! Two processes may have one folder: the old one that drains, and the new one. Each adds what the other has counted. The file as
 //! a process has last read or written it stays open when another takes its place, so what has come since is the difference
@@ -29,6 +30,8 @@ const FILE: &str = "limits.bin";
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// The same while another process counts, too: what each of the two may admit that the other has spent.
 const SAVE_SHARED_EVERY: Duration = Duration::from_secs(1);
+/// The same while there is no file.
+const SAVE_FIRST_EVERY: Duration = Duration::from_millis(250);
 /// Saves at that pace after another process has written.
 const QUICK_SAVES: u32 = 60;
 /// How long another process may have the folder for itself, at the start and at the end.
@@ -98,8 +101,8 @@ impl Desk {
     /// Reads what is there.
     fn open(folder: &Path, ledger: &Arc<Ledger>) -> io::Result<Self> {
         let path = folder.join(FILE);
-        // Where there is none, the first save will say why.
-        let alone = lock(folder, PATIENCE);
+        // What is wrong with the folder the first save will say.
+        let alone = if folder.is_dir() { lock(folder, PATIENCE).ok() } else { None };
         let (keepsake, mut known) = match read(&path) {
             Ok(Some((keepsake, file))) => {
                 log::info(format!("accounts of limits in {}: {}", path.display(), keepsake.accounts.len()));
@@ -112,7 +115,7 @@ impl Desk {
                 (Keepsake::new()?, None)
             }
         };
-        if alone.is_ok() && known.is_none() && write(&path, &keepsake).is_ok() {
+        if alone.is_some() && known.is_none() && write(&path, &keepsake).is_ok() {
             known = File::open(&path).ok();
         }
         let (key, saved) = (keepsake.key, checksum(&keepsake));
@@ -122,12 +125,17 @@ impl Desk {
     }
 
     fn work(&mut self, ended: &Receiver<()>) {
-        let mut pause = SAVE_EVERY;
+        // Until there is a file, another process would name accounts otherwise.
+        let every = |desk: &Self| match (&desk.known, desk.quick) {
+            (None, _) => SAVE_FIRST_EVERY,
+            (_, 0) => SAVE_EVERY,
+            _ => SAVE_SHARED_EVERY,
+        };
+        let mut pause = every(self);
         while matches!(ended.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
             let since = clock::now();
             self.save(Duration::ZERO);
-            let every = if self.quick > 0 { SAVE_SHARED_EVERY } else { SAVE_EVERY };
-            pause = every.max(clock::now().since(since) * SAVE_SHARE);
+            pause = every(self).max(clock::now().since(since) * SAVE_SHARE);
         }
         self.save(PATIENCE);
     }

@@ -102,9 +102,8 @@ fn two_processes_that_know_the_same_write_no_more() {
 #[test]
 fn whoever_comes_when_nothing_was_counted_yet_names_accounts_alike() {
     let folder = tempfile::tempdir().unwrap();
-    let state = folder.path().join("state");
-    let (old, mut old_desk) = process(&state);
-    let (new, mut new_desk) = process(&state);
+    let (old, mut old_desk) = process(folder.path());
+    let (new, mut new_desk) = process(folder.path());
     spend(&old, "a", 1);
     spend(&new, "a", 2);
     save(&mut old_desk);
@@ -165,8 +164,12 @@ fn whatever_the_order_all_that_was_spent_is_known_in_the_end() {
 }
 
 #[test]
-fn a_file_is_there_from_the_first_start_on() {
+fn where_there_is_a_folder_a_file_is_there_from_the_first_start_on() {
     let folder = tempfile::tempdir().unwrap();
+    let ledger = Arc::new(Ledger::new());
+    let none = folder.path().join("state");
+    Keeper::start(&none, &ledger).unwrap().end();
+    assert!(!none.exists(), "nothing was counted");
     let ledger = Arc::new(Ledger::new());
     Keeper::start(folder.path(), &ledger).unwrap().end();
     let (kept, _) = read(&folder.path().join(FILE)).unwrap().unwrap();
