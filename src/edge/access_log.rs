@@ -10,7 +10,7 @@ use super::forward_head::write_ip;
 use super::respond::reason_at;
 use super::{Hall, View};
 use crate::base::address::{Address, UNIX};
-use crate::base::clock::{self, Moment};
+use crate::base::clock::{Moment, Stamp};
 use crate::base::text::write_json_string;
 use crate::exchange::Exchange;
 use crate::link::outbox::Report;
@@ -29,13 +29,14 @@ pub(super) struct Batch {
     bytes: Vec<u8>,
     lines: u64,
     since: Moment,
+    stamp: Stamp,
 }
 
 impl Batch {
     /// An empty batch that is as roomy as those after it: one that grew line by line would grow again, in the middle
     /// of a request, each time it came back.
     pub(super) fn new(core: &Core) -> Self {
-        Self { bytes: roomy(core), lines: 0, since: Moment::ZERO }
+        Self { bytes: roomy(core), lines: 0, since: Moment::ZERO, stamp: Stamp::default() }
     }
 
     /// Sends the batch off, whatever is in it.
@@ -77,10 +78,10 @@ pub(super) fn hand_over(hall: &Hall, view: &View, ex: &Exchange) {
     if let Some(reason) = reason_at(ex).and_then(|at| stats.reasons.get(at)) {
         reason.add(1);
     }
-    let mut batch = hall.log.borrow_mut();
+    let batch = &mut *hall.log.borrow_mut();
     match &view.house.log_format {
         LogFormat::Off => return,
-        LogFormat::Json => write_json(&mut batch.bytes, view.generation, ex),
+        LogFormat::Json => write_json(&mut batch.bytes, &mut batch.stamp, view.generation, ex),
         LogFormat::Template(template) => {
             template.render_escaped(ex, &mut batch.bytes, write_escaped);
         }
@@ -162,9 +163,9 @@ const fn digit(number: u16) -> u8 {
     b'0' + (number % 10) as u8
 }
 
-fn write_json(out: &mut Vec<u8>, generation: u64, ex: &Exchange) {
+fn write_json(out: &mut Vec<u8>, stamp: &mut Stamp, generation: u64, ex: &Exchange) {
     out.extend_from_slice(b"{\"ts\":\"");
-    clock::write_rfc3339(out, ex.timing.received_at);
+    stamp.write(out, ex.timing.received_at);
     out.extend_from_slice(b"\",\"level\":\"info\",\"client_ip\":\"");
     write_ip(out, ex.client.ip);
     out.push(b'"');

@@ -8,7 +8,6 @@ use serde_json::Value;
 use subtle::ConstantTimeEq as _;
 
 use crate::base::byte_map::ByteMap;
-use crate::base::hash::Map;
 use crate::exchange::{ConsumerLabels, Exchange};
 use crate::model::ConfigError;
 
@@ -63,7 +62,8 @@ impl Known {
 /// All credentials. A copy shares what has not changed with its original.
 #[derive(Clone, Debug, Default)]
 pub struct ConsumerIndex {
-    by_plugin: Map<&'static str, ByteMap<Arc<Known>>>,
+    /// Of the few plugins that have any.
+    by_plugin: Vec<(&'static str, ByteMap<Arc<Known>>)>,
     by_name: ByteMap<Arc<Known>>,
 }
 
@@ -91,7 +91,11 @@ impl ConsumerIndex {
         consumer: u32,
         labels: ConsumerLabels,
     ) -> Result<(), String> {
-        let credentials = self.by_plugin.entry(plugin).or_default();
+        let at = self.by_plugin.iter().position(|(name, _)| *name == plugin).unwrap_or_else(|| {
+            self.by_plugin.push((plugin, ByteMap::default()));
+            self.by_plugin.len() - 1
+        });
+        let (_, credentials) = &mut self.by_plugin[at];
         if let Some(earlier) = credentials.get(&lookup) {
             return Err(earlier.labels.name().to_owned());
         }
@@ -102,7 +106,7 @@ impl ConsumerIndex {
 
     /// Forgets a credential.
     pub fn remove(&mut self, plugin: &str, lookup: &[u8]) {
-        if let Some(credentials) = self.by_plugin.get_mut(plugin) {
+        if let Some((_, credentials)) = self.by_plugin.iter_mut().find(|(name, _)| *name == plugin) {
             credentials.remove(lookup);
         }
     }
@@ -110,7 +114,8 @@ impl ConsumerIndex {
     /// The owner of what the client shows to `plugin`. The map's hash is seeded per process; the final
     /// comparison takes as long whatever the key is.
     pub fn find(&self, plugin: &str, shown: &[u8]) -> Option<&Known> {
-        let known = self.by_plugin.get(plugin)?.get(shown)?;
+        let (_, credentials) = self.by_plugin.iter().find(|(name, _)| *name == plugin)?;
+        let known = credentials.get(shown)?;
         bool::from(known.lookup.ct_eq(shown)).then_some(known)
     }
 

@@ -23,6 +23,7 @@ use crate::plugin::auth::{Realm, Refusals};
 use crate::plugin::{
     CompileCx, ConfigError, Credential, CredentialKind, Env, Gate, NoMetadata, Plugin, Step,
 };
+use crate::proto::head::FieldName;
 
 /// A consumer is whoever shows its key.
 #[derive(Deserialize, JsonSchema)]
@@ -64,7 +65,7 @@ impl Credential for Key {
 
 /// What the core reads.
 pub struct KeyAuth {
-    header: String,
+    header: FieldName,
     argument: Var,
     argument_name: String,
     hide: bool,
@@ -85,7 +86,7 @@ impl Plugin for KeyAuth {
     fn compile(config: Config, _: NoMetadata, _: &mut CompileCx<'_>) -> Result<Self, ConfigError> {
         let refusals = Refusals::new("apikey", &config.realm, config.anonymous_consumer);
         Ok(Self {
-            header: config.header.as_str().to_owned(),
+            header: FieldName::new(config.header.as_str()),
             argument: Var::Arg(config.query.as_str().into()),
             argument_name: config.query.as_str().to_owned(),
             hide: config.hide_credentials,
@@ -107,7 +108,7 @@ impl KeyAuth {
         let Some(known) = known else { return self.refusals.settle(ex, env, &self.invalid) };
         ex.attach(known);
         if self.hide && in_header {
-            ex.request.headers.remove(&self.header);
+            ex.request.headers.remove(self.header.text());
         } else if self.hide {
             ex.request.remove_arg(self.argument_name.as_bytes());
         }
@@ -115,7 +116,7 @@ impl KeyAuth {
     }
 
     fn shown<'a>(&'a self, ex: &'a Exchange) -> Shown<'a> {
-        let mut lines = ex.request.headers.all(&self.header);
+        let mut lines = ex.request.headers.all_of(&self.header);
         match (lines.next(), lines.next()) {
             (Some(key), None) => Shown::InHeader(key),
             (Some(_), Some(_)) => Shown::Twice,

@@ -237,9 +237,8 @@ impl Labels<'_> {
     /// All of it as bytes, with the lengths that keep neighbours apart.
     fn write_key(&self, shape: u64, out: &mut Vec<u8>) {
         out.clear();
-        out.extend_from_slice(&shape.to_ne_bytes());
-        out.extend_from_slice(&self.code.to_ne_bytes());
-        out.push(u8::from(self.source == Source::Upstream));
+        let about = u64::from(self.code) << 1 | u64::from(self.source == Source::Upstream);
+        out.extend_from_slice([shape, about].map(u64::to_ne_bytes).as_flattened());
         let node = match self.node {
             Some(Address::Unix(path)) => {
                 out.push(1);
@@ -259,10 +258,13 @@ impl Labels<'_> {
                 out.extend_from_slice(&v6.octets());
             }
         }
-        for text in [self.route, self.matched_uri, self.matched_host, self.service, self.consumer] {
-            out.extend_from_slice(&(text.len() as u32).to_ne_bytes());
-            out.extend_from_slice(text.as_bytes());
+        let texts = [self.route, self.matched_uri, self.matched_host, self.service, self.consumer];
+        let mut lengths = [[0; 4]; 5];
+        for (length, text) in lengths.iter_mut().zip(texts) {
+            *length = (text.len() as u32).to_ne_bytes();
         }
+        out.extend_from_slice(lengths.as_flattened());
+        texts.into_iter().for_each(|text| out.extend_from_slice(text.as_bytes()));
         for text in &self.extra {
             out.extend_from_slice(&(text.len() as u32).to_ne_bytes());
             out.extend_from_slice(text.as_bytes());

@@ -5,7 +5,7 @@
 //! kept and reused. Names that matter to a gateway have a [`HeaderId`], so looking for them is one bit test
 //! and comparing two bytes, not two strings.
 
-pub use super::names::{HeaderId, HeaderSet};
+pub use super::names::{FieldName, HeaderId, HeaderSet};
 pub use super::start_line::{Method, RequestLine, StatusLine, Version};
 
 /// Most bytes of header text that plugins may add to one message; what goes beyond is dropped and
@@ -152,6 +152,11 @@ impl HeaderList {
         self.replace(HeaderId::of(name.as_bytes()), name, value);
     }
 
+    /// [`Self::set`] for a name that is used again and again.
+    pub fn put(&mut self, name: &FieldName, value: &[u8]) {
+        self.replace(name.id(), name.text(), value);
+    }
+
     /// [`Self::set`] for a known name.
     pub fn set_id(&mut self, id: HeaderId, value: &[u8]) {
         self.replace(id, id.text(), value);
@@ -202,9 +207,16 @@ impl HeaderList {
 
     /// The values of all lines of the name, in order.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
-        let id = HeaderId::of(name.as_bytes());
-        let absent = id != HeaderId::Other && !self.present.contains(id);
-        let lines = if absent { &[][..] } else { &self.lines[..] };
+        self.named(HeaderId::of(name.as_bytes()), name)
+    }
+
+    /// [`Self::all`] for a name that is used again and again.
+    pub fn all_of<'a>(&'a self, name: &'a FieldName) -> impl Iterator<Item = &'a [u8]> + 'a {
+        self.named(name.id(), name.text())
+    }
+
+    fn named<'a>(&'a self, id: HeaderId, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
+        let lines = if self.present.0 & id.bit() == 0 { &[][..] } else { &self.lines[..] };
         lines
             .iter()
             .filter(move |line| self.is_named(line, id, name.as_bytes()))
@@ -368,10 +380,12 @@ impl HeaderList {
         let name_start = self.added.len();
         self.added.extend_from_slice(name.as_bytes());
         let value_start = self.added.len();
-        self.added.extend(value.iter().map(|byte| match byte {
-            b'\r' | b'\n' | 0 => b' ',
-            other => *other,
-        }));
+        self.added.extend_from_slice(value);
+        for byte in &mut self.added[value_start..] {
+            if matches!(byte, b'\r' | b'\n' | 0) {
+                *byte = b' ';
+            }
+        }
         Some(Line {
             name: Span::new(name_start, value_start),
             value: Span::new(value_start, self.added.len()),

@@ -148,6 +148,30 @@ impl HeaderId {
     }
 }
 
+/// A name that is written, or looked for, again and again: which one it is was found out before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldName {
+    text: Box<str>,
+    id: HeaderId,
+}
+
+impl FieldName {
+    /// A name, as it is to be written.
+    pub fn new(text: &str) -> Self {
+        Self { text: text.into(), id: HeaderId::of(text.as_bytes()) }
+    }
+
+    /// The name as it is written.
+    pub const fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Which one it is.
+    pub const fn id(&self) -> HeaderId {
+        self.id
+    }
+}
+
 /// Several ids in one word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HeaderSet(pub(super) u64);

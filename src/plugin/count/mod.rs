@@ -13,6 +13,7 @@ use crate::model::field::HeaderName;
 use crate::plugin::limits::{Amount, Begun, LimitKey, Number, Till, refusal, write_rate_limit};
 use crate::plugin::tally::{Outcome, Tally};
 use crate::plugin::{CompileCx, ConfigError, Env, Step, limits};
+use crate::proto::head::FieldName;
 use crate::runtime::LocalId;
 use crate::runtime::limits::HELD_BODY_BYTES;
 
@@ -61,9 +62,9 @@ struct Limit {
     keys: Vec<u8>,
     /// What it is called where the IETF's fields tell of it.
     name: String,
-    limit_header: String,
-    remaining_header: String,
-    reset_header: String,
+    limit_header: FieldName,
+    remaining_header: FieldName,
+    reset_header: FieldName,
 }
 
 /// What a limit makes of a request.
@@ -202,9 +203,9 @@ impl Limit {
             scope: scope.into_bytes(),
             keys: Vec::new(),
             name: name.to_owned(),
-            limit_header: metadata.limit_header.as_str().to_owned(),
-            remaining_header: metadata.remaining_header.as_str().to_owned(),
-            reset_header: metadata.reset_header.as_str().to_owned(),
+            limit_header: FieldName::new(metadata.limit_header.as_str()),
+            remaining_header: FieldName::new(metadata.remaining_header.as_str()),
+            reset_header: FieldName::new(metadata.reset_header.as_str()),
         })
     }
 
@@ -403,10 +404,10 @@ impl Counter {
             let remaining = if told.spent.admitted { told.spent.remaining } else { 0 };
             let mut digits = itoa::Buffer::new();
             if self.tell {
-                headers.set(&limit.limit_header, digits.format(told.count).as_bytes());
-                headers.set(&limit.remaining_header, digits.format(remaining).as_bytes());
+                headers.put(&limit.limit_header, digits.format(told.count).as_bytes());
+                headers.put(&limit.remaining_header, digits.format(remaining).as_bytes());
                 let mut text = [0; SECONDS_BYTES];
-                headers.set(&limit.reset_header, seconds(told.spent.reset_in, &mut text));
+                headers.put(&limit.reset_header, seconds(told.spent.reset_in, &mut text));
             }
             if !told.spent.admitted {
                 let wait = told.spent.reset_in.as_millis().div_ceil(1000) as u64;
