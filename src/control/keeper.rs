@@ -226,6 +226,7 @@ impl Desk {
 ///
 /// # Errors
 /// That it would have to wait longer than that, or what the system says of the folder.
+#[expect(clippy::disallowed_methods, reason = "on a thread of its own, or at start before there is a core")]
 fn lock(folder: &Path, patience: Duration) -> io::Result<Option<File>> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let file = File::open(folder)?;
