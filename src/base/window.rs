@@ -118,6 +118,16 @@ impl Fixed {
             }
         }
     }
+
+    /// The word after `cost` was given back that was spent at `now`, when it was told to last so long; `None` when that window
+    /// is over.
+    pub fn give_back(&self, word: u64, (now, reset_in): (Moment, Duration), cost: u64) -> Option<u64> {
+        let (told, next) = self.spend(word, now, 0);
+        let (start, spent) = unpack(word);
+        // No other window that is there now would have ended then.
+        let is_it = word != 0 && told.reset_in == reset_in && next.is_none_or(|next| next >> 32 == start);
+        is_it.then(|| pack(start, spent.saturating_sub(cost)))
+    }
 }
 
 /// Windows at multiples of their length, of which the one before counts in proportion to how much of it a window that
@@ -194,6 +204,15 @@ impl Sliding {
         let reset_in = Duration::from_millis(left);
         let told = Spent { admitted: true, remaining: self.limit - used, reset_in };
         Slide::Admit { word: this, next: pack(number, spent + cost), spent: told }
+    }
+
+    /// Which word is to hold what after `cost` was given back that was spent at `now_ms`; `None` when that window is over.
+    pub fn give_back(&self, words: [u64; 2], now_ms: u64, cost: u64) -> Option<(usize, u64)> {
+        let number = now_ms / self.window_ms + 1;
+        let this = (number & 1) as usize;
+        let (at, is_sealed, spent) = Self::read(words[this]);
+        // What is sealed has been reckoned with by the window after it.
+        (at == number && !is_sealed).then(|| (this, pack(number, spent.saturating_sub(cost))))
     }
 
     /// The number of a window, whether it is sealed, and what was spent in it.

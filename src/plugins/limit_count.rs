@@ -11,7 +11,7 @@
 //!
 //! Counting is exact for the whole process: every core spends from the same account. Every answer tells what is
 //! left. Uses that name a `group` share their counters; any other counts for itself. Of several `rules`, those
-//! before the one that refuses have counted the request. Windows of an hour and more are kept beyond the process. With `policy: redis`, `redis-sentinel` or
+//! before the one that refuses give back what they have counted. Windows of an hour and more are kept beyond the process. With `policy: redis`, `redis-sentinel` or
 //! `redis-cluster` gateways share their counters, and with `sync_interval` ask for them seldom. Differs from APISIX: a refusal also carries `Retry-After`.
 
 use crate::exchange::Exchange;

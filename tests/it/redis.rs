@@ -8,6 +8,7 @@ use super::kit::{Gateway, Origin, Redis, eventually};
 on_both_drivers!(
     gateways_share_what_they_count,
     gateways_share_turns,
+    whoever_one_rule_refuses_uses_up_nothing_of_the_others,
     a_redis_that_is_gone_costs_no_more_than_was_said_and_comes_back,
     a_redis_that_hangs_keeps_nobody_for_longer_than_it_may,
     what_is_no_redis_is_told_and_survived,
@@ -75,6 +76,23 @@ fn gateways_share_what_they_count() {
     assert_eq!(held.iter().map(|key| redis.say(&["GET", key])).collect::<Vec<_>>(), ["100"], "{keys}");
     let left: u64 = redis.say(&["TTL", held[0]]).parse().unwrap();
     assert!((3000..=3600).contains(&left), "{left}");
+}
+
+fn whoever_one_rule_refuses_uses_up_nothing_of_the_others() {
+    let (origin, redis) = (Origin::replying("hello"), Redis::start());
+    for kind in ["window_type: fixed", "window_type: sliding", "sync_interval: 0.1"] {
+        redis.say(&["FLUSHALL"]);
+        let plugin = format!(
+            "limit-count: {{rules: [{{count: 3, time_window: 3600, key: $remote_addr}}, \
+             {{count: 1, time_window: 3600, key: $http_x_user}}], rejected_code: 429, {kind}, redis_timeout: 20000, {}}}",
+            redis.fields()
+        );
+        let setup = Gateway::routing("/*", [&origin]).route(&format!("plugins: {{{plugin}}}"));
+        let gateway = setup.cores(1).start();
+        let ask = |user| gateway.request("GET", "/", &[("X-User", user)], b"").status;
+        let statuses = ["a", "a", "a", "a", "a", "b", "c", "d"].map(ask);
+        assert_eq!(statuses, [200, 429, 429, 429, 429, 200, 200, 429], "{kind}");
+    }
 }
 
 fn gateways_share_turns() {

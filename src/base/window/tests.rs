@@ -337,6 +337,33 @@ fn a_fixed_window_starts_with_its_first_use() {
 }
 
 #[test]
+fn what_is_given_back_goes_to_the_window_it_was_spent_in_or_to_none() {
+    let fixed = Fixed::new(2, SECOND);
+    let word = fixed.spend(0, at_ms(5_300), 1).1.unwrap();
+    let (told, word) = fixed.spend(word, at_ms(5_900), 1);
+    let (spent_at, word) = ((at_ms(5_900), told.reset_in), word.unwrap());
+    let back = fixed.give_back(word, spent_at, 1).unwrap();
+    assert_eq!(back & COUNT_MAX, 1);
+    assert_eq!(fixed.give_back(back, spent_at, 9).map(|word| word & COUNT_MAX), Some(0));
+    // Somebody whose clock is ahead has begun the next window.
+    let next = fixed.spend(word, at_ms(6_300), 1).1.unwrap();
+    assert_eq!(fixed.give_back(next, spent_at, 1), None);
+    assert_eq!(fixed.give_back(0, spent_at, 1), None);
+
+    let sliding = Sliding::new(2, SECOND);
+    let mut words = [0, 0];
+    slide(&sliding, &mut words, 5_300);
+    slide(&sliding, &mut words, 5_400);
+    assert!(!slide(&sliding, &mut words, 5_500).admitted);
+    let (at, next) = sliding.give_back(words, 5_400, 1).unwrap();
+    let mut back = words;
+    back[at] = next;
+    assert!(slide(&sliding, &mut back, 5_500).admitted);
+    assert!(!slide(&sliding, &mut words, 6_000).admitted);
+    assert_eq!(sliding.give_back(words, 5_400, 1), None, "the next window has reckoned with it");
+}
+
+#[test]
 fn windows_of_years_do_not_end_early() {
     let year = Duration::from_secs(365 * 86_400);
     let fixed = Fixed::new(1, year);

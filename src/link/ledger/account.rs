@@ -131,6 +131,25 @@ impl Account {
         }
     }
 
+    /// Gives back `cost` that [`Self::spend_fixed`] or whoever else spends of such windows has spent at `now`, when it told that the window lasts so long.
+    pub fn give_back_fixed(&self, fixed: &Fixed, spent_at: (Moment, Duration), cost: u64) {
+        // It fails only where the window is over.
+        let back = |word| fixed.give_back(word, spent_at, cost);
+        let _ = self.first.fetch_update(Ordering::AcqRel, Ordering::Acquire, back);
+    }
+
+    /// Gives back `cost` that [`Self::spend_sliding`] has spent at `now`.
+    pub fn give_back_sliding(&self, sliding: &Sliding, now: Moment, epoch: Epoch, cost: u64) {
+        let words = [&self.first, &self.second];
+        loop {
+            let seen = words.map(|word| word.load(Ordering::Acquire));
+            let Some((at, next)) = sliding.give_back(seen, epoch.at(now), cost) else { return };
+            if words[at].compare_exchange(seen[at], next, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                return;
+            }
+        }
+    }
+
     /// Takes a turn of a leaky bucket.
     pub fn take_turn(&self, bucket: &Leaky, now: Moment) -> Turn {
         let mut seen = self.first.load(Ordering::Relaxed);

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::leased::Leasing;
-use super::{Counter, Judged, Limit};
+use super::leased::{GIVE_FIXED, GIVE_SLIDING, Leasing, SLACK};
+use super::{Counter, Judged, Limit, Place};
 use crate::base::clock::Moment;
 use crate::base::window::Spent;
 use crate::exchange::{Exchange, Reply};
@@ -25,18 +25,20 @@ pub(super) fn keys_of(scope: &[u8]) -> Vec<u8> {
     [b"plugin-", plugin, b":v1:"].concat().into_iter().chain(colons).collect()
 }
 
-/// `cost limit window`, times in milliseconds; whether it is admitted, what is spent, when the window ends.
+/// `cost limit window`, times in milliseconds; whether it is admitted, what is spent, when the window ends, and its mark.
 const FIXED: &str = "\
 local cost, limit, window = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local left = redis.call('PTTL', KEYS[1])
 local spent = 0
 if left >= 0 then spent = tonumber(redis.call('GET', KEYS[1])) or 0 end
-if spent + cost > limit then return {0, spent, left >= 0 and left or window} end
+if spent + cost > limit then return {0, spent, left >= 0 and left or window, 0} end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if left < 0 then
   redis.call('SET', KEYS[1], cost, 'PX', window)
-  return {1, cost, window}
+  return {1, cost, window, now + window}
 end
-return {1, redis.call('INCRBY', KEYS[1], cost), left}";
+return {1, redis.call('INCRBY', KEYS[1], cost), left, now + left}";
 
 /// The same for a window that moves with time; what is spent includes what is carried over.
 const SLIDING: &str = "\
@@ -52,15 +54,18 @@ if at ~= number then
   spent = 0
 end
 local used = math.floor(before * left / window) + spent
-if used + cost > limit then return {0, used, left} end
+if used + cost > limit then return {0, used, left, number} end
 redis.call('HSET', KEYS[1], 'number', number, 'spent', spent + cost, 'before', before)
 redis.call('PEXPIRE', KEYS[1], left + window)
-return {1, used + cost, left}";
+return {1, used + cost, left, number}";
 
 /// Where counters are kept outside of this process, and how they are counted there.
 pub(super) struct Afar {
     store: Arc<Store>,
     script: Script,
+    /// Takes back what the script has counted, in the window of its mark.
+    back: Script,
+    slack: u64,
     leasing: Option<Leasing>,
     without: WithoutRedis,
 }
@@ -72,13 +77,46 @@ impl Afar {
         (sliding, interval): (bool, Option<Duration>),
         (me, without): (LocalId, WithoutRedis),
     ) -> Self {
-        let script = Script::new(if sliding { SLIDING } else { FIXED });
-        Self { store, script, leasing: interval.map(|interval| Leasing::new(sliding, interval, me)), without }
+        let (script, back) = if sliding { (SLIDING, GIVE_SLIDING) } else { (FIXED, GIVE_FIXED) };
+        let (script, back) = (Script::new(script), Script::new(back));
+        let slack = if sliding { 0 } else { SLACK };
+        Self {
+            store,
+            script,
+            back,
+            slack,
+            leasing: interval.map(|interval| Leasing::new(sliding, interval, me)),
+            without,
+        }
     }
 
     /// How this limit is leased: not where each request says how much there is, nor for what costs more than one.
     fn leasing_of(&self, limit: &Limit, cost: u64) -> Option<&Leasing> {
         self.leasing.as_ref().filter(|_| cost == 1 && !limit.count.is_asked())
+    }
+}
+
+impl Afar {
+    /// Gives back what a limit has counted in the Redis of a request that cost so much.
+    pub(super) async fn give_back(
+        &self,
+        limit: &Limit,
+        ex: &Exchange,
+        (place, cost): (Place, u64),
+        (until, env): (Moment, Env<'_>),
+    ) {
+        let mut key = Vec::with_capacity(128);
+        let (Place::Afar(_) | Place::Held, Ok(_)) = (place, limit.ask_afar(ex, &mut key)) else { return };
+        match (place, self.leasing_of(limit, cost)) {
+            (Place::Afar(mark), _) => {
+                let call = Call { key: &key, numbers: &[cost, mark, self.slack], text: None };
+                if self.store.run_once(env.core, (&self.back, call), until).await.is_err() {
+                    env.core.stats.redis_returns_lost.add(1);
+                }
+            }
+            (Place::Held, Some(leasing)) => leasing.put_back(env.core, &key),
+            _ => {}
+        }
     }
 }
 
@@ -96,7 +134,7 @@ impl Counter {
         let till = env.core.local(self.till, || Till::new(&env.core.ledger));
         let spent = till.ask(|key| {
             let (count, _) = limit.ask_afar(ex, key).ok()?;
-            leasing.spend_held(env.core, key, count).map(|spent| (count, spent))
+            leasing.spend_held(env.core, key, count).map(|spent| (count, spent, Place::Held))
         })?;
         let refusal = self.note(ex, 0, spent, env);
         self.note_admitted(refusal.is_none(), env);
@@ -115,10 +153,13 @@ impl Counter {
             let (begun, until) = (env.core.now(), afar.store.patience_of(env.core, ex));
             let asked = limit.spend_afar(afar, ex, (until, env, cost)).await;
             afar.store.note_wait(env.core, ex, begun);
-            let (count, spent) = match (asked, afar.without) {
-                (Some(Judged::Spent(count, spent)), _) => (count, spent),
+            let counted_as = match (asked, afar.without) {
+                (Some(Judged::Spent(count, spent, place)), _) => (count, spent, place),
                 (Some(Judged::Passed), _) => continue,
-                (Some(Judged::Unknown), _) if !self.degrade => return Verdict::Reply(Reply::status(500)),
+                (Some(Judged::Unknown), _) if !self.degrade => {
+                    self.give_back_afar(afar, ex, (until, env, cost)).await;
+                    return Verdict::Reply(Reply::status(500));
+                }
                 (Some(Judged::Unknown), _) | (None, WithoutRedis::Pass) => {
                     judged = true;
                     continue;
@@ -128,11 +169,13 @@ impl Counter {
                     None => continue,
                 },
                 (None, WithoutRedis::Fail) => {
+                    self.give_back_afar(afar, ex, (until, env, cost)).await;
                     return Verdict::Reply(Reply::error_msg(500, "failed to limit count"));
                 }
             };
             (judged, counted) = (true, true);
-            if let Some(refusal) = self.note(ex, limit_at, (count, spent), env) {
+            if let Some(refusal) = self.note(ex, limit_at, counted_as, env) {
+                self.give_back_afar(afar, ex, (until, env, cost)).await;
                 return Verdict::Reply(refusal);
             }
         }
@@ -146,11 +189,11 @@ impl Counter {
         limit: &Limit,
         ex: &Exchange,
         (env, cost): (Env<'_>, u64),
-    ) -> Option<(u64, Spent)> {
+    ) -> Option<(u64, Spent, Place)> {
         env.core.stats.limit_local.add(1);
         let till = env.core.local(self.till, || Till::new(&env.core.ledger));
         match limit.spend(ex, (env.core.now(), self.sliding, cost), &till) {
-            Judged::Spent(count, spent) => Some((count, spent)),
+            Judged::Spent(count, spent, place) => Some((count, spent, place)),
             // Redis would not have been asked for it.
             Judged::Passed | Judged::Unknown => None,
         }
@@ -191,16 +234,16 @@ impl Limit {
                 Some(spent) => spent,
                 None => leasing.spend(core, &afar.store, (&key, count, window), until).await?,
             };
-            return Some(Judged::Spent(count, spent));
+            return Some(Judged::Spent(count, spent, Place::Held));
         }
         let call = Call { key: &key, numbers: &[cost, count, window], text: None };
         let told = afar.store.run(core, (&afar.script, call), until).await.ok()?;
-        let [admitted, spent, left] = <[i64; 3]>::try_from(told).ok()?;
+        let [admitted, spent, left, mark] = <[i64; 4]>::try_from(told).ok()?;
         let spent = Spent {
             admitted: admitted == 1,
             remaining: count.saturating_sub(spent.max(0) as u64),
             reset_in: Duration::from_millis(left.max(0) as u64),
         };
-        Some(Judged::Spent(count, spent))
+        Some(Judged::Spent(count, spent, Place::Afar(mark.max(0) as u64)))
     }
 }

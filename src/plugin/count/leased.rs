@@ -49,7 +49,7 @@ end
 return {given, spent + given, left, now + left}";
 
 /// `unused mark slack`; whether they are back in the window they were taken from. A window is told by its end.
-const GIVE_FIXED: &str = "\
+pub(super) const GIVE_FIXED: &str = "\
 local unused, mark, slack = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local left = redis.call('PTTL', KEYS[1])
 local time = redis.call('TIME')
@@ -60,7 +60,7 @@ return {1}";
 
 /// Milliseconds between what two scripts take for the end of one window: Redis counts what is left by a clock that stands
 /// still while it is busy. The ends of two windows are a second apart at least.
-const SLACK: u64 = 400;
+pub(super) const SLACK: u64 = 400;
 
 /// The same for a window that moves with time, whose mark is its number.
 const TAKE_SLIDING: &str = "\
@@ -84,7 +84,7 @@ redis.call('HSET', KEYS[1], 'number', number, 'spent', spent + given, 'before', 
 redis.call('PEXPIRE', KEYS[1], left + window)
 return {given, used + given, left, number}";
 
-const GIVE_SLIDING: &str = "\
+pub(super) const GIVE_SLIDING: &str = "\
 if tonumber(redis.call('HGET', KEYS[1], 'number') or nil) ~= tonumber(ARGV[2]) then return {0} end
 redis.call('HINCRBY', KEYS[1], 'spent', -tonumber(ARGV[1]))
 return {1}";
@@ -167,6 +167,16 @@ impl Leasing {
         lease.used += u64::from(admitted);
         core.stats.limit_leased.add(1);
         Some(lease.spent(admitted, count, now))
+    }
+
+    /// Puts back one that was spent and is not needed, among what is held.
+    pub(super) fn put_back(&self, core: &Core, key: &[u8]) {
+        let leases = self.leases(core);
+        if let Some(lease) = leases.keys.borrow_mut().get_mut(key).filter(|lease| core.now() < lease.ends) {
+            lease.left += 1;
+            lease.used = lease.used.saturating_sub(1);
+            lease.dry_until = Moment::ZERO;
+        }
     }
 
     /// Asks Redis for one, and for more that are held from then on.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Judged, Limit};
+use super::{Judged, Limit, Place};
 use crate::base::clock::Moment;
 use crate::base::window::Spent;
 use crate::base::window::log::{LOG_MAX, LOG_WINDOW, Log, PLACES, Taken};
@@ -66,13 +66,14 @@ impl Limit {
         }
         if mine < cost {
             (0..mine).for_each(|_| taken.forget(until));
-            self.give_back(ex, (&log, seconds), (now, until, mine), till);
+            self.give_places_back(ex, (&log, seconds), (now, until, mine), till);
         }
-        Judged::Spent(log.limit(), log.told(&mut taken, (cost, mine == cost), now))
+        let told = log.told(&mut taken, (cost, mine == cost), now);
+        Judged::Spent(log.limit(), told, Place::Here(now))
     }
 
-    /// Gives back what was taken before it turned out to be too little.
-    fn give_back(
+    /// Gives back so many of what was taken from `now` until then.
+    pub(super) fn give_places_back(
         &self,
         ex: &Exchange,
         (log, seconds): (&Log, u64),

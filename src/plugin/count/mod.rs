@@ -1,5 +1,5 @@
 //! Counting what requests cost, in windows of time: what `limit-count` and `graphql-limit-count` share. Of several rules, those
-//! before the one that refuses have counted the request.
+//! before the one that refuses give back what they have counted: see [`mod@back`].
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use crate::base::window::long::Long;
 use crate::base::window::quota::{Gauge, Quota, Span};
 use crate::base::window::{Fixed, Sliding, Spent};
 use crate::exchange::{Exchange, Reply, SlotId};
+use crate::link::ledger::Mark;
 use crate::model::field::HeaderName;
 use crate::plugin::limits::{Amount, Begun, LimitKey, Number, Till, refusal, write_rate_limit};
 use crate::plugin::tally::{Outcome, Tally};
@@ -21,6 +22,7 @@ pub use self::config::{Config, Metadata};
 use self::config::{KeyType, Rule, WindowType};
 
 mod afar;
+mod back;
 mod config;
 mod leased;
 mod log;
@@ -73,8 +75,21 @@ enum Judged {
     Passed,
     /// Its count or its window is no number.
     Unknown,
-    /// What it was held against, and what is left.
-    Spent(u64, Spent),
+    /// What it was held against, what is left, and where that was counted.
+    Spent(u64, Spent, Place),
+}
+
+/// Where a request was counted, so that it can be counted no more.
+#[derive(Clone, Copy)]
+enum Place {
+    /// In an account of ours, at that moment.
+    Here(Moment),
+    /// The same, in a window that is kept beyond the process.
+    Kept(Mark),
+    /// In a Redis, in the window of that mark.
+    Afar(u64),
+    /// Among what this core holds of a Redis'.
+    Held,
 }
 
 /// What a limit said of the request.
@@ -84,6 +99,7 @@ struct Told {
     limit_at: usize,
     count: u64,
     spent: Spent,
+    place: Place,
 }
 
 /// What all limits said; the first needs no memory of its own.
@@ -289,22 +305,25 @@ impl Limit {
             ex.counted_at.set(account.whereabouts());
             let (count, seconds) = numbers?;
             let window = Duration::from_secs(seconds);
-            let spent = match (sliding, keep) {
+            let here = |spent| (spent, Place::Here(now));
+            let (spent, place) = match (sliding, keep) {
                 (true, _) => {
-                    account.spend_sliding(&Sliding::new(count, window), now, till.since_epoch(), cost)
+                    here(account.spend_sliding(&Sliding::new(count, window), now, till.since_epoch(), cost))
                 }
                 (false, Some(Long::Quota(span))) => {
-                    let spent = account.spend(&Gauge::Quota(Quota::new(count, span)), till.when(now), cost);
-                    within(spent.map_or_else(|refused| refused, |(spent, _)| spent), window)
+                    match account.spend(&Gauge::Quota(Quota::new(count, span)), till.when(now), cost) {
+                        Ok((spent, mark)) => (within(spent, window), Place::Kept(mark)),
+                        Err(refused) => here(within(refused, window)),
+                    }
                 }
-                (false, _) => account.spend_fixed(&Fixed::new(count, window), window, now, cost),
+                (false, _) => here(account.spend_fixed(&Fixed::new(count, window), window, now, cost)),
             };
-            Some((count, spent))
+            Some((count, spent, place))
         });
         match spent {
             None => Judged::Passed,
             Some(None) => Judged::Unknown,
-            Some(Some((count, spent))) => Judged::Spent(count, spent),
+            Some(Some((count, spent, place))) => Judged::Spent(count, spent, place),
         }
     }
 }
@@ -336,17 +355,21 @@ impl Counter {
         let now = env.core.now();
         let (mut judged, mut counted) = (false, false);
         for (limit_at, limit) in self.limits.iter().enumerate() {
-            let (count, spent) = match limit.spend(ex, (now, self.sliding, cost), &till) {
-                Judged::Spent(count, spent) => (count, spent),
+            let counted_as = match limit.spend(ex, (now, self.sliding, cost), &till) {
+                Judged::Spent(count, spent, place) => (count, spent, place),
                 Judged::Passed => continue,
                 Judged::Unknown if self.degrade => {
                     judged = true;
                     continue;
                 }
-                Judged::Unknown => return Step::Reply(Reply::status(500)),
+                Judged::Unknown => {
+                    self.give_back(ex, (env, cost));
+                    return Step::Reply(Reply::status(500));
+                }
             };
             (judged, counted) = (true, true);
-            if let Some(refusal) = self.note(ex, limit_at, (count, spent), env) {
+            if let Some(refusal) = self.note(ex, limit_at, counted_as, env) {
+                self.give_back(ex, (env, cost));
                 return Step::Reply(refusal);
             }
         }
@@ -367,12 +390,12 @@ impl Counter {
         &self,
         ex: &mut Exchange,
         limit_at: usize,
-        (count, spent): (u64, Spent),
+        (count, spent, place): (u64, Spent, Place),
         env: Env<'_>,
     ) -> Option<Reply> {
-        // A refusal says when to come again, whatever else is said.
-        if self.tell || self.ietf || !spent.admitted {
-            let told = Told { by: self.me, limit_at, count, spent };
+        // A refusal says when to come again, whatever else is said; what may have to be given back must be known.
+        if self.tell || self.ietf || !spent.admitted || self.limits.len() > 1 {
+            let told = Told { by: self.me, limit_at, count, spent, place };
             let seen = ex.slots.of::<Seen>(self.seen);
             match seen.first {
                 None => seen.first = Some(told),

@@ -178,6 +178,31 @@ fn rules_are_limits_side_by_side() {
 }
 
 #[test]
+fn whoever_one_rule_refuses_uses_up_nothing_of_the_others() {
+    for (kind, seconds) in [("fixed", 600), ("fixed", 7200), ("sliding", 600), ("sliding", 7200), ("log", 600)] {
+        let bench = bench(&format!(
+            r#"{{"window_type":"{kind}","rules":[
+                {{"count":3,"time_window":{seconds},"key":"$remote_addr"}},
+                {{"count":1,"time_window":{seconds},"key":"$http_x_user"}},
+                {{"count":"${{http_x_count ?? 9}}","time_window":{seconds},"key":"all"}}]}}"#
+        ));
+        let user = |name: &'static str| Request::get("/").header("X-User", name);
+        bench.request(user("a")).passes();
+        for _ in 0..5 {
+            bench.request(user("a")).replies(503, "");
+        }
+        // What can not be told is a refusal, too.
+        bench.request(user("x").header("X-Count", "many")).replies(500, "");
+        for name in ["b", "x"] {
+            let answer = bench.request(user(name)).passes().response(200, &[], b"");
+            let left = if name == "b" { "1" } else { "0" };
+            assert_eq!(answer.header("X-1-RateLimit-Remaining"), left, "{kind} {seconds}");
+        }
+        bench.request(user("d")).replies(503, "");
+    }
+}
+
+#[test]
 fn a_rule_without_a_value_is_passed_over_and_one_at_least_must_be_for_the_request() {
     let config = r#"{"rules":[{"count":"$http_x_count","time_window":60,"key":"$http_x_user"},
         {"count":5,"time_window":60,"key":"$http_x_project"}]}"#;
