@@ -134,7 +134,6 @@ fn while_another_process_has_the_folder_nothing_is_written_and_nothing_is_told()
 fn whatever_the_order_all_that_was_spent_is_known_in_the_end() {
     const KEYS: [&str; 3] = ["a", "b", "c"];
     let seed = clock::wall();
-    println!("seed {seed}");
     let mut rng = Rng::seeded(seed);
     for _ in 0..100 {
         let folder = tempfile::tempdir().unwrap();
@@ -158,7 +157,7 @@ fn whatever_the_order_all_that_was_spent_is_known_in_the_end() {
         // What the first knows of the last takes a second round.
         (0..2).for_each(|_| all.iter_mut().for_each(|(_, desk)| save(desk)));
         for (ledger, _) in &all {
-            assert_eq!(KEYS.map(|key| 100 - left(ledger, key)), spent);
+            assert_eq!(KEYS.map(|key| 100 - left(ledger, key)), spent, "seed {seed}");
         }
     }
 }
