@@ -1,5 +1,5 @@
 //! Counting what requests cost, in windows of time: what `limit-count` and `graphql-limit-count` share. Of several rules, those
-//! before the one that refuses give back what they have counted: see [`mod@back`].
+//! before the one that refuses give back what they have counted.
 
 use std::time::Duration;
 
