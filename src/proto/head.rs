@@ -380,12 +380,10 @@ impl HeaderList {
         let name_start = self.added.len();
         self.added.extend_from_slice(name.as_bytes());
         let value_start = self.added.len();
-        self.added.extend_from_slice(value);
-        for byte in &mut self.added[value_start..] {
-            if matches!(byte, b'\r' | b'\n' | 0) {
-                *byte = b' ';
-            }
-        }
+        self.added.extend(value.iter().map(|byte| match byte {
+            b'\r' | b'\n' | 0 => b' ',
+            other => *other,
+        }));
         Some(Line {
             name: Span::new(name_start, value_start),
             value: Span::new(value_start, self.added.len()),
