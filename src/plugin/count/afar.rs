@@ -25,15 +25,19 @@ pub(super) fn keys_of(scope: &[u8]) -> Vec<u8> {
     [b"plugin-", plugin, b":v1:"].concat().into_iter().chain(colons).collect()
 }
 
-/// `cost limit window`, times in milliseconds; whether it is admitted, what is spent, when the window ends, and its mark.
+/// `cost limit window marks`, times in milliseconds; whether it is admitted, what is spent, when the window ends, and its mark
+/// if that is asked for.
 const FIXED: &str = "\
 local cost, limit, window = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local left = redis.call('PTTL', KEYS[1])
 local spent = 0
 if left >= 0 then spent = tonumber(redis.call('GET', KEYS[1])) or 0 end
 if spent + cost > limit then return {0, spent, left >= 0 and left or window, 0} end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = 0
+if ARGV[4] == '1' then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
 if left < 0 then
   redis.call('SET', KEYS[1], cost, 'PX', window)
   return {1, cost, window, now + window}
@@ -66,15 +70,18 @@ pub(super) struct Afar {
     /// Takes back what the script has counted, in the window of its mark.
     back: Script,
     slack: u64,
+    /// Whether marks are asked for: only of several limits one may have to give back.
+    marks: bool,
     leasing: Option<Leasing>,
     without: WithoutRedis,
 }
 
 impl Afar {
-    /// Counts there; `interval` says for how long a core holds what it took, if it takes more than it needs at once.
+    /// Counts there; `marks` says whether there are several limits, `interval` for how long a core holds what it took, if it takes
+    /// more than it needs at once.
     pub(super) fn new(
         store: Arc<Store>,
-        (sliding, interval): (bool, Option<Duration>),
+        (sliding, marks, interval): (bool, bool, Option<Duration>),
         (me, without): (LocalId, WithoutRedis),
     ) -> Self {
         let (script, back) = if sliding { (SLIDING, GIVE_SLIDING) } else { (FIXED, GIVE_FIXED) };
@@ -85,6 +92,7 @@ impl Afar {
             script,
             back,
             slack,
+            marks,
             leasing: interval.map(|interval| Leasing::new(sliding, interval, me)),
             without,
         }
@@ -106,7 +114,7 @@ impl Afar {
         (until, env): (Moment, Env<'_>),
     ) {
         let mut key = Vec::with_capacity(128);
-        let (Place::Afar(_) | Place::Held, Ok(_)) = (place, limit.ask_afar(ex, &mut key)) else { return };
+        let (Place::Afar(_) | Place::Held(_), Ok(_)) = (place, limit.ask_afar(ex, &mut key)) else { return };
         match (place, self.leasing_of(limit, cost)) {
             (Place::Afar(mark), _) => {
                 let call = Call { key: &key, numbers: &[cost, mark, self.slack], text: None };
@@ -114,7 +122,7 @@ impl Afar {
                     env.core.stats.redis_returns_lost.add(1);
                 }
             }
-            (Place::Held, Some(leasing)) => leasing.put_back(env.core, &key),
+            (Place::Held(ends), Some(leasing)) => leasing.put_back(env.core, &key, ends),
             _ => {}
         }
     }
@@ -134,7 +142,7 @@ impl Counter {
         let till = env.core.local(self.till, || Till::new(&env.core.ledger));
         let spent = till.ask(|key| {
             let (count, _) = limit.ask_afar(ex, key).ok()?;
-            leasing.spend_held(env.core, key, count).map(|spent| (count, spent, Place::Held))
+            leasing.spend_held(env.core, key, count).map(|spent| (count, spent, held(env, spent)))
         })?;
         let refusal = self.note(ex, 0, spent, env);
         self.note_admitted(refusal.is_none(), env);
@@ -200,6 +208,11 @@ impl Counter {
     }
 }
 
+/// Among what is held, in the window that what was said of it tells.
+fn held(env: Env<'_>, spent: Spent) -> Place {
+    Place::Held(env.core.now().plus(spent.reset_in))
+}
+
 impl Limit {
     /// What is counted, as `key`: the count and the window in seconds; or what there is to say without counting.
     fn ask_afar(&self, ex: &Exchange, key: &mut Vec<u8>) -> Result<(u64, u64), Judged> {
@@ -234,9 +247,9 @@ impl Limit {
                 Some(spent) => spent,
                 None => leasing.spend(core, &afar.store, (&key, count, window), until).await?,
             };
-            return Some(Judged::Spent(count, spent, Place::Held));
+            return Some(Judged::Spent(count, spent, held(env, spent)));
         }
-        let call = Call { key: &key, numbers: &[cost, count, window], text: None };
+        let call = Call { key: &key, numbers: &[cost, count, window, u64::from(afar.marks)], text: None };
         let told = afar.store.run(core, (&afar.script, call), until).await.ok()?;
         let [admitted, spent, left, mark] = <[i64; 4]>::try_from(told).ok()?;
         let spent = Spent {

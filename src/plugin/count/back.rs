@@ -59,8 +59,8 @@ impl Limit {
         let window = Duration::from_secs(seconds);
         let (now, mark) = match told.place {
             Place::Here(now) => (now, None),
-            Place::Kept(mark) => (Moment::ZERO, Some(mark)),
-            Place::Afar(_) | Place::Held => return,
+            Place::Kept(at, mark) => (at, Some(mark)),
+            Place::Afar(_) | Place::Held(_) => return,
         };
         if self.is_log {
             if let Some(log) = Log::new(count, window) {

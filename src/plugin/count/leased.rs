@@ -169,14 +169,9 @@ impl Leasing {
         Some(lease.spent(admitted, count, now))
     }
 
-    /// Puts back one that was spent and is not needed, among what is held.
-    pub(super) fn put_back(&self, core: &Core, key: &[u8]) {
-        let leases = self.leases(core);
-        if let Some(lease) = leases.keys.borrow_mut().get_mut(key).filter(|lease| core.now() < lease.ends) {
-            lease.left += 1;
-            lease.used = lease.used.saturating_sub(1);
-            lease.dry_until = Moment::ZERO;
-        }
+    /// Puts back one that was spent and is not needed, among what is held of the window that ends then.
+    pub(super) fn put_back(&self, core: &Core, key: &[u8], ends: Moment) {
+        self.leases(core).put_back(key, core.now(), ends);
     }
 
     /// Asks Redis for one, and for more that are held from then on.
@@ -272,6 +267,18 @@ impl Leases {
         lease.used += 1;
         lease.dry_until = Moment::ZERO;
         (spent.saturating_sub(lease.left), told(lease.left))
+    }
+
+    /// Puts back one of the window that ends then, or of none: another one ends a second later at least.
+    fn put_back(&self, key: &[u8], now: Moment, ends: Moment) {
+        if let Some(lease) = self.keys.borrow_mut().get_mut(key) {
+            let apart = lease.ends.since(ends).max(ends.since(lease.ends));
+            if now < lease.ends && apart <= Duration::from_millis(SLACK) {
+                lease.left += 1;
+                lease.used = lease.used.saturating_sub(1);
+                lease.dry_until = Moment::ZERO;
+            }
+        }
     }
 
     /// What was not needed lately; with `all` whatever is held. Forgets what is over, or was not used.

@@ -85,11 +85,11 @@ enum Place {
     /// In an account of ours, at that moment.
     Here(Moment),
     /// The same, in a window that is kept beyond the process.
-    Kept(Mark),
+    Kept(Moment, Mark),
     /// In a Redis, in the window of that mark.
     Afar(u64),
-    /// Among what this core holds of a Redis'.
-    Held,
+    /// Among what this core holds of a Redis', in the window that ends then.
+    Held(Moment),
 }
 
 /// What a limit said of the request.
@@ -179,7 +179,7 @@ impl Counter {
         }
         limits.iter_mut().for_each(|limit| limit.keys = afar::keys_of(&limit.scope));
         let me = cx.local();
-        let status = config.rejected_code.u16();
+        let (status, several) = (config.rejected_code.u16(), limits.len() > 1);
         Ok(Self {
             plugin: name,
             limits,
@@ -190,7 +190,7 @@ impl Counter {
             ietf: config.ietf_headers,
             afar: store.map(|store| {
                 let without = config.without_redis(config.allow_degradation);
-                afar::Afar::new(store, (sliding, interval), (me, without))
+                afar::Afar::new(store, (sliding, several, interval), (me, without))
             }),
             tally: Tally::new(cx),
             till: cx.local_of_all_uses(),
@@ -312,7 +312,7 @@ impl Limit {
                 }
                 (false, Some(Long::Quota(span))) => {
                     match account.spend(&Gauge::Quota(Quota::new(count, span)), till.when(now), cost) {
-                        Ok((spent, mark)) => (within(spent, window), Place::Kept(mark)),
+                        Ok((spent, mark)) => (within(spent, window), Place::Kept(now, mark)),
                         Err(refused) => here(within(refused, window)),
                     }
                 }

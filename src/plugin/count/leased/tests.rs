@@ -91,6 +91,20 @@ fn what_was_not_needed_goes_back_and_idle_keys_are_forgotten() {
 }
 
 #[test]
+fn what_is_put_back_is_held_again_in_its_own_window_alone() {
+    let leases = Leases::default();
+    note(&leases, 1, 10, 1, 0);
+    let ends = leases.keys.borrow().values().next().map(|lease| lease.ends).unwrap();
+    let key = leases.keys.borrow().keys().next().cloned().unwrap();
+    leases.put_back(&key, at(10), ends.plus(Duration::from_millis(2)));
+    assert_eq!(held(&leases), 1);
+    leases.put_back(&key, at(10), ends.plus(Duration::from_secs(1)));
+    leases.put_back(&key, ends, ends);
+    leases.put_back(b"another", at(10), ends);
+    assert_eq!((held(&leases), leases.keys.borrow().len()), (1, 1));
+}
+
+#[test]
 fn keys_are_not_held_without_end() {
     let leases = Leases::default();
     for key in 0..KEYS_MAX + 9 {
