@@ -13,6 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::decimal::three_digits;
+
 /// A point in monotonic time: nanoseconds since the process first asked. Copy, comparable, never negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(u64);
@@ -241,30 +243,40 @@ pub fn write_rfc3339(out: &mut Vec<u8>, at: UnixMs) {
     out.push(b'Z');
 }
 
-/// Bytes of a date and time down to the second, and a dot.
-const SECOND_BYTES: usize = "1994-11-06T08:49:37.".len();
+/// Bytes of a date and time down to the millisecond.
+const STAMP_BYTES: usize = "1994-11-06T08:49:37.000Z".len();
 
 /// Writes times as [`write_rfc3339`] does, one after the other: the date is worked out once a second.
 #[derive(Debug, Default)]
 pub struct Stamp {
     second: u64,
-    /// Of that second; none before the first.
-    text: Option<[u8; SECOND_BYTES]>,
+    /// A moment of that second; zeros before the first.
+    text: [u8; STAMP_BYTES],
+    /// What it was written into, kept for the next.
+    written: Vec<u8>,
 }
 
 impl Stamp {
-    /// Appends a time.
-    pub fn write(&mut self, out: &mut Vec<u8>, at: UnixMs) {
-        let (second, millis) = (at / 1000, at % 1000);
-        if let Some(text) = self.text.filter(|_| self.second == second) {
-            let digit = |worth: u64| b'0' + (millis / worth % 10) as u8;
-            out.extend_from_slice(&text);
-            return out.extend_from_slice(&[digit(100), digit(10), digit(1), b'Z']);
+    /// A time.
+    #[inline]
+    pub fn text(&mut self, at: UnixMs) -> [u8; STAMP_BYTES] {
+        let second = at / 1000;
+        if self.second != second || self.text[0] == 0 {
+            self.begin(at);
         }
-        let from = out.len();
-        write_rfc3339(out, at);
-        self.second = second;
-        self.text = out[from..].first_chunk().copied();
+        let mut text = self.text;
+        let [.., hundreds, tens, ones, _] = &mut text;
+        [*hundreds, *tens, *ones] = three_digits((at % 1000) as u16);
+        text
+    }
+
+    /// Works out the date.
+    #[cold]
+    fn begin(&mut self, at: UnixMs) {
+        self.written.clear();
+        write_rfc3339(&mut self.written, at);
+        self.second = at / 1000;
+        self.text = *self.written.first_chunk().unwrap_or(&[b'0'; STAMP_BYTES]);
     }
 }
 
@@ -288,11 +300,9 @@ mod tests {
 
     #[test]
     fn a_stamp_says_what_is_said_without_one() {
-        let (mut stamp, mut said) = (Stamp::default(), Vec::new());
+        let mut stamp = Stamp::default();
         for at in [0, 5, 999, 1000, 784_111_777_040, 784_111_777_999, 784_111_778_000, 784_111_777_999] {
-            said.clear();
-            stamp.write(&mut said, at);
-            assert_eq!(String::from_utf8_lossy(&said), text(write_rfc3339, at));
+            assert_eq!(String::from_utf8_lossy(&stamp.text(at)), text(write_rfc3339, at));
         }
     }
 

@@ -4,6 +4,7 @@ pub mod address;
 pub mod byte_map;
 pub mod cidr;
 pub mod clock;
+pub mod decimal;
 pub mod few;
 pub mod hash;
 pub mod pem;

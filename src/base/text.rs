@@ -118,23 +118,51 @@ pub fn percent_decode(bytes: &[u8], out: &mut Vec<u8>) {
 /// Appends a JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD.
 pub fn write_json_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
+    write_json_inside(out, text);
+    out.push(b'"');
+}
+
+/// [`write_json_string`] without the quotes.
+pub fn write_json_inside(out: &mut Vec<u8>, text: &[u8]) {
     if is_plain_json(text) {
-        out.extend_from_slice(text);
-        out.push(b'"');
-        return;
+        return out.extend_from_slice(text);
     }
     match std::str::from_utf8(text) {
         Ok(valid) => write_json_text(out, valid),
         Err(_) => write_json_text(out, &String::from_utf8_lossy(text)),
     }
-    out.push(b'"');
 }
 
-/// Whether a text is ASCII that stands for itself in a JSON string, as nearly all are. No early end, so that the compiler
-/// compares many bytes at once.
-fn is_plain_json(text: &[u8]) -> bool {
-    let special = |byte: u8| byte.wrapping_sub(0x20) >= 0x5f || byte == b'"' || byte == b'\\';
-    !text.iter().fold(false, |found, byte| found | special(*byte))
+/// Whether a text is ASCII that stands for itself in a JSON string, as nearly all are. Eight bytes at a time; the last
+/// ones overlap those before.
+pub fn is_plain_json(text: &[u8]) -> bool {
+    let word = |bytes: &[u8; 8]| special_in_json(u64::from_le_bytes(*bytes));
+    let found = match (text.first_chunk::<8>(), text.last_chunk()) {
+        (Some(_), Some(last)) => {
+            let (words, _) = text.as_chunks();
+            words.iter().fold(word(last), |found, bytes| found | word(bytes))
+        }
+        _ => {
+            let mut few = [b' '; 8];
+            few.iter_mut().zip(text).for_each(|(own, byte)| *own = *byte);
+            word(&few)
+        }
+    };
+    found == 0
+}
+
+/// Whether any of eight bytes has to be escaped, or is not ASCII: not zero then.
+const fn special_in_json(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    // The highest bit of a byte of the difference is set where that is less; beyond one that is, others may be, too.
+    const fn below(word: u64, least: u8) -> u64 {
+        word.wrapping_sub(ONES * least as u64) & !word
+    }
+    const fn is(word: u64, byte: u8) -> u64 {
+        below(word ^ (ONES * byte as u64), 1)
+    }
+    (word | below(word, 0x20) | is(word, b'"') | is(word, b'\\') | is(word, 0x7f)) & HIGH
 }
 
 fn write_json_text(out: &mut Vec<u8>, text: &str) {
@@ -281,6 +309,19 @@ mod tests {
         let mut out = Vec::new();
         write_json_string(&mut out, b"a\"b\\c\n\x01\xffd");
         assert_eq!(String::from_utf8(out).expect("JSON is UTF-8"), "\"a\\\"b\\\\c\\n\\u0001\u{fffd}d\"");
+    }
+
+    #[test]
+    fn what_is_special_is_seen_wherever_it_stands() {
+        for (length, at) in (1..40).flat_map(|length| (0..length).map(move |at| (length, at))) {
+            for byte in 0..=255u8 {
+                let mut text = vec![b'~'; length];
+                text[at] = byte;
+                let is_plain = matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+                assert_eq!(is_plain_json(&text), is_plain, "{byte:#x} at {at} of {length}");
+            }
+        }
+        assert!(is_plain_json(b""));
     }
 
     #[test]

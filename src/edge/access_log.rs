@@ -1,17 +1,14 @@
 //! The record of an exchange, written once, handed to the control thread in batches.
 //!
-//! A line is written straight into the core's current batch, so logging costs no allocation; a batch leaves when
-//! it is large or old enough. When the control thread has no room for it, the batch is dropped and its lines
+//! A line is written into memory that is kept and copied to the core's current batch, so logging costs no allocation; a batch
+//! leaves when it is large or old enough. When the control thread has no room for it, the batch is dropped and its lines
 //! are counted: logging never holds a request up.
 
-use std::time::Duration;
-
-use super::forward_head::write_ip;
+use super::log_line::Line;
 use super::respond::reason_at;
 use super::{Hall, View};
 use crate::base::address::{Address, UNIX};
 use crate::base::clock::{Moment, Stamp};
-use crate::base::text::write_json_string;
 use crate::exchange::Exchange;
 use crate::link::outbox::Report;
 use crate::proto::head::HeaderId;
@@ -21,7 +18,7 @@ use crate::snapshot::LogFormat;
 /// Room a batch starts with beyond what it holds when it leaves: its last line.
 const LINE_ROOM: usize = 8 * 1024;
 /// Longest part of a request that is logged.
-const TEXT_BYTES: usize = 2048;
+pub(super) const TEXT_BYTES: usize = 2048;
 
 /// Lines that wait to leave.
 #[derive(Debug)]
@@ -29,6 +26,7 @@ pub(super) struct Batch {
     bytes: Vec<u8>,
     lines: u64,
     since: Moment,
+    line: Line,
     stamp: Stamp,
 }
 
@@ -36,7 +34,7 @@ impl Batch {
     /// An empty batch that is as roomy as those after it: one that grew line by line would grow again, in the middle
     /// of a request, each time it came back.
     pub(super) fn new(core: &Core) -> Self {
-        Self { bytes: roomy(core), lines: 0, since: Moment::ZERO, stamp: Stamp::default() }
+        Self { bytes: roomy(core), lines: 0, since: Moment::ZERO, line: Line::new(), stamp: Stamp::default() }
     }
 
     /// Sends the batch off, whatever is in it.
@@ -81,12 +79,15 @@ pub(super) fn hand_over(hall: &Hall, view: &View, ex: &Exchange) {
     let batch = &mut *hall.log.borrow_mut();
     match &view.house.log_format {
         LogFormat::Off => return,
-        LogFormat::Json => write_json(&mut batch.bytes, &mut batch.stamp, view.generation, ex),
+        LogFormat::Json => {
+            let Batch { bytes, line, stamp, .. } = &mut *batch;
+            bytes.extend_from_slice(line.write(|line| write_json(line, stamp, view.generation, ex)));
+        }
         LogFormat::Template(template) => {
             template.render_escaped(ex, &mut batch.bytes, write_escaped);
+            batch.bytes.push(b'\n');
         }
     }
-    batch.bytes.push(b'\n');
     batch.lines += 1;
     if batch.lines == 1 {
         batch.since = ex.timing.finished;
@@ -115,126 +116,80 @@ fn write_escaped(value: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// The name of a field with all that stands around it, put together at compile time.
+/// The name of a field with all that stands around it, put together at compile time: a comma, and the first quote of a text.
 macro_rules! name {
     ($name:literal) => {
         concat!(",\"", $name, "\":")
     };
+    (text $name:literal) => {
+        concat!(",\"", $name, "\":\"")
+    };
 }
 
-/// Appends fields of a JSON object. A name is one of [`name!`].
-struct Fields<'a>(&'a mut Vec<u8>);
-
-impl Fields<'_> {
-    fn name(&mut self, name: &str) {
-        self.0.extend_from_slice(name.as_bytes());
-    }
-
-    /// A text; left out when empty.
-    fn text(&mut self, name: &str, text: &[u8]) {
-        if !text.is_empty() {
-            self.name(name);
-            write_json_string(self.0, &text[..text.len().min(TEXT_BYTES)]);
-        }
-    }
-
-    fn number(&mut self, name: &str, number: u64) {
-        self.name(name);
-        self.0.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-    }
-
-    /// Milliseconds with three decimals.
-    fn millis(&mut self, name: &str, time: Duration) {
-        self.name(name);
-        let us = time.as_micros() as u64;
-        let mut buffer = itoa::Buffer::new();
-        self.0.extend_from_slice(buffer.format(us / 1000).as_bytes());
-        let rest = (us % 1000) as u16;
-        self.0.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
-    }
-
-    fn boolean(&mut self, name: &str, value: bool) {
-        self.name(name);
-        self.0.extend_from_slice(if value { b"true" } else { b"false" });
-    }
-}
-
-const fn digit(number: u16) -> u8 {
-    b'0' + (number % 10) as u8
-}
-
-fn write_json(out: &mut Vec<u8>, stamp: &mut Stamp, generation: u64, ex: &Exchange) {
-    out.extend_from_slice(b"{\"ts\":\"");
-    stamp.write(out, ex.timing.received_at);
-    out.extend_from_slice(b"\",\"level\":\"info\",\"client_ip\":\"");
-    write_ip(out, ex.client.ip);
-    out.push(b'"');
-    let mut fields = Fields(out);
+fn write_json(line: &mut Line, stamp: &mut Stamp, generation: u64, ex: &Exchange) {
+    line.put(b"{\"ts\":\"");
+    line.put(&stamp.text(ex.timing.received_at));
+    line.put(b"\",\"level\":\"info\",\"client_ip\":\"");
+    line.ip(ex.client.ip);
+    line.put(b"\"");
     if ex.stream.is_on() {
-        write_stream(&mut fields, ex);
+        write_stream(line, ex);
     }
     let request = &ex.request;
-    fields.text(name!("request_id"), &ex.request_id);
-    fields.text(name!("route_id"), ex.route.route_id().as_bytes());
-    fields.text(name!("service_id"), ex.route.service_id().as_bytes());
-    fields.text(name!("consumer"), ex.consumer.name().as_bytes());
+    line.text(name!(text "request_id"), &ex.request_id);
+    line.text(name!(text "route_id"), ex.route.route_id().as_bytes());
+    line.text(name!(text "service_id"), ex.route.service_id().as_bytes());
+    line.text(name!(text "consumer"), ex.consumer.name().as_bytes());
     if !request.path.is_empty() {
-        fields.text(name!("method"), request.method().text().as_bytes());
+        // A method is a token, which needs no escapes.
+        line.name(name!(text "method"));
+        line.put(request.method().text().as_bytes());
+        line.put(b"\"");
     }
-    fields.text(name!("host"), request.host.as_bytes());
-    fields.text(name!("path"), &request.path);
-    fields.number(name!("status"), u64::from(ex.response.status));
+    line.text(name!(text "host"), request.host.as_bytes());
+    line.text(name!(text "path"), &request.path);
+    line.number(name!("status"), u64::from(ex.response.status));
     if !ex.reason.is_empty() {
-        fields.text(name!("error_code"), ex.reason.as_bytes());
+        line.text(name!(text "error_code"), ex.reason.as_bytes());
     }
-    fields.text(name!("error_source"), error_source(ex).as_bytes());
-    fields.text(name!("would_reject"), &ex.would_reject);
-    fields.number(name!("bytes_in"), ex.bytes_in);
-    fields.number(name!("bytes_out"), ex.bytes_out);
-    fields.millis(name!("dur_ms"), ex.timing.finished.since(ex.timing.received));
-    fields.text(name!("user_agent"), request.headers.get_id(HeaderId::UserAgent).unwrap_or(b""));
-    write_upstream(&mut fields, ex);
-    fields.number(name!("config_generation"), generation);
-    fields.number(name!("core"), u64::from(ex.core));
-    out.push(b'}');
+    line.text(name!(text "error_source"), error_source(ex).as_bytes());
+    line.text(name!(text "would_reject"), &ex.would_reject);
+    line.number(name!("bytes_in"), ex.bytes_in);
+    line.number(name!("bytes_out"), ex.bytes_out);
+    line.millis(name!("dur_ms"), ex.timing.finished.since(ex.timing.received));
+    line.text(name!(text "user_agent"), request.headers.get_id(HeaderId::UserAgent).unwrap_or(b""));
+    write_upstream(line, ex);
+    line.number(name!("config_generation"), generation);
+    line.number(name!("core"), u64::from(ex.core));
+    line.put(b"}\n");
 }
 
 /// What is told of a stream besides.
-fn write_stream(fields: &mut Fields<'_>, ex: &Exchange) {
-    fields.text(name!("protocol"), ex.stream.protocol.as_bytes());
-    fields.number(name!("server_port"), ex.client.local.port().into());
+fn write_stream(line: &mut Line, ex: &Exchange) {
+    line.text(name!(text "protocol"), ex.stream.protocol.as_bytes());
+    line.number(name!("server_port"), ex.client.local.port().into());
     let agreed = ex.security.as_ref().and_then(|security| security.server_name.as_deref());
-    fields.text(name!("sni"), agreed.unwrap_or(&ex.stream.server_name).as_bytes());
+    line.text(name!(text "sni"), agreed.unwrap_or(&ex.stream.server_name).as_bytes());
 }
 
-fn write_upstream(fields: &mut Fields<'_>, ex: &Exchange) {
+fn write_upstream(line: &mut Line, ex: &Exchange) {
     let Some(last) = ex.last_attempt() else { return };
-    fields.name(name!("upstream_addr"));
-    fields.0.push(b'"');
-    write_node(fields.0, last.node);
-    fields.0.push(b'"');
-    fields.number(name!("upstream_status"), u64::from(last.status));
-    fields.millis(name!("upstream_connect_ms"), last.connect);
-    fields.millis(name!("upstream_ttfb_ms"), last.header);
-    fields.millis(name!("upstream_dur_ms"), ex.timing.upstream);
-    fields.number(name!("upstream_attempts"), ex.attempts.len() as u64);
-    fields.boolean(name!("upstream_reused"), last.reused);
-}
-
-fn write_node(out: &mut Vec<u8>, node: Address) {
-    let node = match node {
-        Address::Ip(node) => node,
+    line.name(name!(text "upstream_addr"));
+    match last.node {
+        Address::Ip(node) => line.socket(node),
         Address::Unix(path) => {
-            out.extend_from_slice(UNIX.as_bytes());
-            return out.extend_from_slice(path.path().as_bytes());
+            line.put(UNIX.as_bytes());
+            line.put(path.path().as_bytes());
         }
-    };
-    if node.is_ipv6() {
-        out.push(b'[');
     }
-    write_ip(out, node.ip());
-    out.extend_from_slice(if node.is_ipv6() { b"]:" } else { b":" });
-    out.extend_from_slice(itoa::Buffer::new().format(node.port()).as_bytes());
+    line.put(b"\"");
+    line.number(name!("upstream_status"), u64::from(last.status));
+    line.millis(name!("upstream_connect_ms"), last.connect);
+    line.millis(name!("upstream_ttfb_ms"), last.header);
+    line.millis(name!("upstream_dur_ms"), ex.timing.upstream);
+    line.number(name!("upstream_attempts"), ex.attempts.len() as u64);
+    line.name(name!("upstream_reused"));
+    line.put(if last.reused { b"true" } else { b"false" });
 }
 
 /// Who is to blame for an error status; empty when none is.

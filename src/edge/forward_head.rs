@@ -3,6 +3,7 @@
 use super::pipeline::Run;
 use super::proxy::Plan;
 use crate::base::address::{Shown, is_none};
+use crate::base::decimal::ipv4;
 use crate::exchange::{Body, Exchange};
 use crate::proto::h1::framing::{self, Upgrade};
 use crate::proto::head::{HeaderId, HeaderSet, Omit, Version};
@@ -169,18 +170,9 @@ fn write_framing(run: &Run<'_>, plan: &Plan<'_>, out: &mut Vec<u8>) {
 pub(super) fn write_ip(out: &mut Vec<u8>, ip: std::net::IpAddr) {
     match ip {
         std::net::IpAddr::V4(v4) => {
-            let (mut text, mut len) = ([0_u8; 16], 0);
-            for octet in v4.octets() {
-                for (worth, least) in [(100, 100), (10, 10), (1, 0)] {
-                    if octet >= least {
-                        text[len] = b'0' + octet / worth % 10;
-                        len += 1;
-                    }
-                }
-                text[len] = b'.';
-                len += 1;
-            }
-            out.extend_from_slice(&text[..len - 1]);
+            let (text, count) = ipv4(v4);
+            out.extend_from_slice(&text);
+            out.truncate(out.len() - text.len() + count);
         }
         std::net::IpAddr::V6(v6) => {
             use std::io::Write as _;

@@ -25,6 +25,7 @@ mod h2;
 mod health;
 mod hedge;
 mod hold;
+mod log_line;
 mod outlier;
 mod pace;
 mod parting;

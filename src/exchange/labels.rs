@@ -50,9 +50,10 @@ impl<const N: usize> Labels<N> {
         &self.text[start as usize..self.ends[at] as usize]
     }
 
-    /// All texts joined: a key that tells two sets of labels apart when their shapes agree.
-    pub fn joined(&self) -> &str {
-        &self.text
+    /// Appends what tells two sets of labels apart.
+    pub fn write_key(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.ends.map(u32::to_ne_bytes).as_flattened());
+        out.extend_from_slice(self.text.as_bytes());
     }
 }
 
@@ -81,10 +82,10 @@ macro_rules! labels {
             pub fn clear(&mut self) { self.0.clear(); }
 
             /// Whether nothing is named.
-            pub fn is_empty(&self) -> bool { self.0.joined().is_empty() }
+            pub fn is_empty(&self) -> bool { self.0.text.is_empty() }
 
-            /// All texts joined, for hashing.
-            pub fn joined(&self) -> &str { self.0.joined() }
+            /// Appends what tells them from others: different bytes where any text differs.
+            pub fn write_key(&self, out: &mut Vec<u8>) { self.0.write_key(out); }
         }
     };
 }

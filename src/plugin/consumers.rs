@@ -48,7 +48,6 @@ pub struct Known {
     pub consumer: u32,
     /// The consumer's labels, with the credential's id.
     pub labels: ConsumerLabels,
-    lookup: Box<[u8]>,
     secret: Box<[u8]>,
 }
 
@@ -70,7 +69,7 @@ pub struct ConsumerIndex {
 impl ConsumerIndex {
     /// Notes a consumer by name, for `anonymous_consumer`.
     pub fn insert_consumer(&mut self, consumer: u32, labels: ConsumerLabels) {
-        let known = Known { consumer, labels, lookup: Box::default(), secret: Box::default() };
+        let known = Known { consumer, labels, secret: Box::default() };
         let known = Arc::new(known);
         self.by_name.insert(known.labels.name().as_bytes(), Arc::clone(&known));
     }
@@ -99,7 +98,7 @@ impl ConsumerIndex {
         if let Some(earlier) = credentials.get(&lookup) {
             return Err(earlier.labels.name().to_owned());
         }
-        let known = Known { consumer, labels, lookup: lookup.clone().into(), secret: secret.into() };
+        let known = Known { consumer, labels, secret: secret.into() };
         credentials.insert(&lookup, Arc::new(known));
         Ok(())
     }
@@ -111,12 +110,11 @@ impl ConsumerIndex {
         }
     }
 
-    /// The owner of what the client shows to `plugin`. The map's hash is seeded per process; the final
-    /// comparison takes as long whatever the key is.
+    /// The owner of what the client shows to `plugin`. The map's hash is seeded per process; comparing takes as long
+    /// whatever the key is.
     pub fn find(&self, plugin: &str, shown: &[u8]) -> Option<&Known> {
         let (_, credentials) = self.by_plugin.iter().find(|(name, _)| *name == plugin)?;
-        let known = credentials.get(shown)?;
-        bool::from(known.lookup.ct_eq(shown)).then_some(known)
+        credentials.get_secret(shown).map(|known| &**known)
     }
 
     /// The consumer of that name.

@@ -192,9 +192,7 @@ impl Prometheus {
         if ex.stream.is_on() {
             return self.count_stream(ex, env);
         }
-        let meters = self.meters(env.core);
-        let labels = self.labels(ex);
-        let kind = meters.kind(self, &labels, env.core);
+        let kind = self.meters(env.core).kind(self, ex, env.core);
         let finished = if ex.timing.finished == Moment::ZERO { env.core.now() } else { ex.timing.finished };
         let whole = finished.since(ex.timing.received);
         let upstream = if ex.attempts.is_empty() { Duration::ZERO } else { ex.timing.upstream };
@@ -212,19 +210,45 @@ impl Prometheus {
         core.local(self.meters, || Meters::new(core, self))
     }
 
-    fn labels<'e>(&self, ex: &'e Exchange) -> Labels<'e> {
-        let or_id = |name: &'e str, id: &'e str| if self.prefer_name && !name.is_empty() { name } else { id };
+    /// Appends what tells a kind of request from others, with the lengths that keep neighbours apart.
+    fn write_key(&self, ex: &Exchange, extra: &[String], out: &mut Vec<u8>) {
+        let about = u64::from(ex.response.status) << 1 | u64::from(ex.response.source == Source::Upstream);
+        let (sort, node) = match ex.last_attempt().map(|attempt| attempt.node) {
+            None => (0, 0),
+            Some(Address::Unix(path)) => (1, u128::from(path.number())),
+            Some(Address::Ip(node)) => match node.ip() {
+                IpAddr::V4(v4) => (2, v4.to_ipv6_mapped().to_bits()),
+                IpAddr::V6(v6) => (2, v6.to_bits()),
+            },
+        };
+        let consumer = ex.consumer.name().as_bytes();
+        let words = [self.shape, about << 2 | sort, node as u64, (node >> 64) as u64, consumer.len() as u64];
+        out.extend_from_slice(words.map(u64::to_ne_bytes).as_flattened());
+        out.extend_from_slice(consumer);
+        ex.route.write_key(out);
+        for text in extra {
+            out.extend_from_slice(&(text.len() as u32).to_ne_bytes());
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+
+    fn labels<'e>(&self, ex: &'e Exchange, extra: Vec<String>) -> Labels<'e> {
         Labels {
             code: ex.response.status,
-            route: or_id(ex.route.route_name(), ex.route.route_id()),
+            route: self.name_or_id(ex.route.route_name(), ex.route.route_id()),
             matched_uri: ex.route.matched_uri(),
             matched_host: ex.route.matched_host(),
-            service: or_id(ex.route.service_name(), ex.route.service_id()),
+            service: self.name_or_id(ex.route.service_name(), ex.route.service_id()),
             consumer: ex.consumer.name(),
             node: ex.last_attempt().map(|attempt| attempt.node),
             source: ex.response.source,
-            extra: extra::values(&self.extra, ex),
+            extra,
         }
+    }
+
+    /// What an object is told by.
+    const fn name_or_id<'e>(&self, name: &'e str, id: &'e str) -> &'e str {
+        if self.prefer_name && !name.is_empty() { name } else { id }
     }
 
     /// Whether the label at that place of a family stays empty.
@@ -234,43 +258,6 @@ impl Prometheus {
 }
 
 impl Labels<'_> {
-    /// All of it as bytes, with the lengths that keep neighbours apart.
-    fn write_key(&self, shape: u64, out: &mut Vec<u8>) {
-        out.clear();
-        let about = u64::from(self.code) << 1 | u64::from(self.source == Source::Upstream);
-        out.extend_from_slice([shape, about].map(u64::to_ne_bytes).as_flattened());
-        let node = match self.node {
-            Some(Address::Unix(path)) => {
-                out.push(1);
-                out.extend_from_slice(&path.number().to_ne_bytes());
-                None
-            }
-            node => node.and_then(Address::ip),
-        };
-        match node.map(|node| node.ip().to_canonical()) {
-            None => out.push(0),
-            Some(IpAddr::V4(v4)) => {
-                out.push(4);
-                out.extend_from_slice(&v4.octets());
-            }
-            Some(IpAddr::V6(v6)) => {
-                out.push(6);
-                out.extend_from_slice(&v6.octets());
-            }
-        }
-        let texts = [self.route, self.matched_uri, self.matched_host, self.service, self.consumer];
-        let mut lengths = [[0; 4]; 5];
-        for (length, text) in lengths.iter_mut().zip(texts) {
-            *length = (text.len() as u32).to_ne_bytes();
-        }
-        out.extend_from_slice(lengths.as_flattened());
-        texts.into_iter().for_each(|text| out.extend_from_slice(text.as_bytes()));
-        for text in &self.extra {
-            out.extend_from_slice(&(text.len() as u32).to_ne_bytes());
-            out.extend_from_slice(text.as_bytes());
-        }
-    }
-
     /// Appends the value of a label, escaped; `flow` is the value of `type`.
     fn write(&self, label: &str, flow: &str, out: &mut String) {
         // Writing to a String cannot fail.
@@ -342,15 +329,17 @@ impl Meters {
         }
     }
 
-    fn kind(&self, plugin: &Prometheus, labels: &Labels<'_>, core: &Core) -> Rc<Kind> {
+    fn kind(&self, plugin: &Prometheus, ex: &Exchange, core: &Core) -> Rc<Kind> {
+        let extra = extra::values(&plugin.extra, ex);
         let mut key = self.key.borrow_mut();
-        labels.write_key(plugin.shape, &mut key);
+        key.clear();
+        plugin.write_key(ex, &extra, &mut key);
         let mut kinds = self.kinds.borrow_mut();
         if let Some(kind) = kinds.get(key.as_slice()) {
             return Rc::clone(kind);
         }
         let refused_before = core.stats.series_overflow.get();
-        let made = self.make_kind(plugin, labels, core).map(Rc::new);
+        let made = self.make_kind(plugin, &plugin.labels(ex, extra), core).map(Rc::new);
         let full = core.stats.series_overflow.get() != refused_before;
         let kind = match made {
             Some(kind) => kind,

@@ -43,7 +43,7 @@ enum Home {
     ReceivedPlain,
     /// In the received bytes, with other white space around the value.
     Received,
-    /// In `added`.
+    /// In `added`, written as it is to be copied.
     Added,
     /// Removed; stays in place so that the order of the others does.
     Gone,
@@ -66,6 +66,18 @@ pub struct Omit<'a> {
     pub received: HeaderSet,
     /// Asked for every other received line.
     pub named: Option<&'a dyn Fn(HeaderId, &[u8]) -> bool>,
+}
+
+/// Between a name and its value.
+const COLON: &[u8] = b": ";
+const LINE_END: &[u8] = b"\r\n";
+
+/// Lines that lie one behind the other in a buffer, as they are to be written.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    start: usize,
+    end: usize,
+    is_added: bool,
 }
 
 /// The headers of one message, in order, with the bytes they are written in.
@@ -155,6 +167,14 @@ impl HeaderList {
     /// [`Self::set`] for a name that is used again and again.
     pub fn put(&mut self, name: &FieldName, value: &[u8]) {
         self.replace(name.id(), name.text(), value);
+    }
+
+    /// [`Self::put`] for a number.
+    pub fn put_number(&mut self, name: &FieldName, number: u64) {
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(number).as_bytes();
+        let stored = self.store(name.id(), name.text(), digits.len(), |out| out.extend_from_slice(digits));
+        self.place(name.text(), stored);
     }
 
     /// [`Self::set`] for a known name.
@@ -280,30 +300,35 @@ impl HeaderList {
         self.overflowed
     }
 
-    /// Appends the lines as `name: value\r\n` to `out`. Untouched neighbours go over in one copy.
+    /// Appends the lines as `name: value\r\n` to `out`. Neighbours that lie so in one buffer go over in one copy.
     pub fn write(&self, out: &mut Vec<u8>, omit: &Omit<'_>) {
-        let (mut run_start, mut run_end) = (0, 0);
+        let mut run = Run::default();
         for line in &self.lines {
             if self.is_omitted(line, omit) {
                 continue;
             }
-            let start = line.name.start as usize;
-            if line.home == Home::ReceivedPlain {
-                if start != run_end {
-                    out.extend_from_slice(&self.received[run_start..run_end]);
-                    run_start = start;
-                }
-                run_end = line.value.end() + 2;
+            let is_plain = line.home != Home::Received;
+            let (start, end) = (line.name.start as usize, line.value.end() + LINE_END.len());
+            let is_added = line.home == Home::Added;
+            if !is_plain || start != run.end || is_added != run.is_added {
+                self.write_run(&run, out);
+                run = Run { start, end: start, is_added };
+            }
+            if is_plain {
+                run.end = end;
                 continue;
             }
-            out.extend_from_slice(&self.received[run_start..run_end]);
-            (run_start, run_end) = (0, 0);
             out.extend_from_slice(self.text(line, line.name));
-            out.extend_from_slice(b": ");
+            out.extend_from_slice(COLON);
             out.extend_from_slice(self.text(line, line.value));
-            out.extend_from_slice(b"\r\n");
+            out.extend_from_slice(LINE_END);
         }
-        out.extend_from_slice(&self.received[run_start..run_end]);
+        self.write_run(&run, out);
+    }
+
+    fn write_run(&self, run: &Run, out: &mut Vec<u8>) {
+        let buffer = if run.is_added { &self.added } else { &self.received };
+        out.extend_from_slice(&buffer[run.start..run.end]);
     }
 
     fn is_omitted(&self, line: &Line, omit: &Omit<'_>) -> bool {
@@ -337,14 +362,21 @@ impl HeaderList {
     }
 
     fn append(&mut self, id: HeaderId, name: &str, value: &[u8]) {
-        if let Some(line) = self.store(id, name, value) {
+        if let Some(line) = self.store(id, name, value.len(), |out| put_value(value, out)) {
             self.note(id);
             self.lines.push(line);
         }
     }
 
     fn replace(&mut self, id: HeaderId, name: &str, value: &[u8]) {
-        let Some(stored) = self.store(id, name, value) else { return };
+        let stored = self.store(id, name, value.len(), |out| put_value(value, out));
+        self.place(name, stored);
+    }
+
+    /// Puts a stored line in the place of the first of its name, and has the others go.
+    fn place(&mut self, name: &str, stored: Option<Line>) {
+        let Some(stored) = stored else { return };
+        let id = stored.id;
         let mut placed = false;
         let may_be_there = self.present.0 & id.bit() != 0;
         let end = if may_be_there { self.lines.len() } else { 0 };
@@ -370,27 +402,42 @@ impl HeaderList {
         self.present.insert(id);
     }
 
-    /// Copies the text of a line to `added`. Bytes that could end a line early become spaces, so no value can
-    /// ever smuggle a second header (RFC 9110 5.5).
-    fn store(&mut self, id: HeaderId, name: &str, value: &[u8]) -> Option<Line> {
-        if self.added.len() + name.len() + value.len() > ADDED_BYTES_MAX {
+    /// Writes the text of a line to `added`; `put` appends the value, which is of that length.
+    fn store(
+        &mut self,
+        id: HeaderId,
+        name: &str,
+        length: usize,
+        put: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<Line> {
+        let (start, whole) = (self.added.len(), name.len() + COLON.len() + length + LINE_END.len());
+        if start + whole > ADDED_BYTES_MAX {
             self.overflowed = true;
             return None;
         }
-        let name_start = self.added.len();
-        self.added.extend_from_slice(name.as_bytes());
-        let value_start = self.added.len();
-        self.added.extend(value.iter().map(|byte| match byte {
-            b'\r' | b'\n' | 0 => b' ',
-            other => *other,
-        }));
+        let added = &mut self.added;
+        added.reserve(whole);
+        added.extend_from_slice(name.as_bytes());
+        added.extend_from_slice(COLON);
+        put(added);
+        let (value_start, value_end) = (start + name.len() + COLON.len(), added.len());
+        added.extend_from_slice(LINE_END);
         Some(Line {
-            name: Span::new(name_start, value_start),
-            value: Span::new(value_start, self.added.len()),
+            name: Span::new(start, start + name.len()),
+            value: Span::new(value_start, value_end),
             id,
             home: Home::Added,
         })
     }
+}
+
+/// Appends a value. Bytes that could end a line early become spaces, so no value can ever smuggle a second header
+/// (RFC 9110 5.5).
+fn put_value(value: &[u8], out: &mut Vec<u8>) {
+    out.extend(value.iter().map(|byte| match byte {
+        b'\r' | b'\n' | 0 => b' ',
+        other => *other,
+    }));
 }
 
 #[cfg(test)]
@@ -434,6 +481,22 @@ mod tests {
         assert!(headers.remove("A"));
         assert!(!headers.remove("A"));
         assert_eq!(written(&headers, &[]), "Host: a\r\nB: 3\r\n");
+    }
+
+    #[test]
+    fn lines_keep_their_order_wherever_they_lie() {
+        let mut headers = list("A: 1\r\nHost: a\r\nB: 2\r\n");
+        headers.add("X", b"first");
+        headers.add("Y", b"second");
+        headers.add("Z", b"third");
+        headers.set("host", b"ours");
+        headers.remove("y");
+        let all = "A: 1\r\nhost: ours\r\nB: 2\r\nX: first\r\nZ: third\r\n";
+        assert_eq!(written(&headers, &[]), all);
+        headers.put_number(&FieldName::new("X-RateLimit-Limit"), 0);
+        headers.put_number(&FieldName::new("x-ratelimit-limit"), u64::MAX);
+        let limit = "x-ratelimit-limit: 18446744073709551615\r\n";
+        assert_eq!(written(&headers, &[]), format!("{all}{limit}"));
     }
 
     #[test]

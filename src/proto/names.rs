@@ -63,6 +63,9 @@ known_headers! {
     XForwardedHost = "x-forwarded-host",
     XForwardedPort = "x-forwarded-port",
     XForwardedProto = "x-forwarded-proto",
+    XRatelimitLimit = "x-ratelimit-limit",
+    XRatelimitRemaining = "x-ratelimit-remaining",
+    XRatelimitReset = "x-ratelimit-reset",
     XRealIp = "x-real-ip",
     XRequestId = "x-request-id",
 }

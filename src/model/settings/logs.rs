@@ -73,10 +73,10 @@ pub struct AccessLogSettings {
     pub output: LogOutput,
     /// In which form: `json` (an object a line), `combined` (nginx's), or a text with `$variables`.
     pub format: AccessFormat,
-    /// Bytes gathered before they are written; 0: each record at once. Not acted upon yet: 32 KiB always.
+    /// Bytes gathered before they are written; 0: each record at once.
     #[schemars(range(max = 16_777_216))]
     pub buffer_bytes: usize,
-    /// Seconds that a record may wait for others. Not acted upon yet: 0.1 always.
+    /// Seconds that a record may wait for others.
     pub flush_interval: Seconds,
 }
 

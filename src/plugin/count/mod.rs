@@ -427,8 +427,8 @@ impl Counter {
             let remaining = if told.spent.admitted { told.spent.remaining } else { 0 };
             let mut digits = itoa::Buffer::new();
             if self.tell {
-                headers.put(&limit.limit_header, digits.format(told.count).as_bytes());
-                headers.put(&limit.remaining_header, digits.format(remaining).as_bytes());
+                headers.put_number(&limit.limit_header, told.count);
+                headers.put_number(&limit.remaining_header, remaining);
                 let mut text = [0; SECONDS_BYTES];
                 headers.put(&limit.reset_header, seconds(told.spent.reset_in, &mut text));
             }

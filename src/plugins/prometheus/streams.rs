@@ -79,7 +79,7 @@ impl Prometheus {
     /// A stream is over.
     pub(super) fn count_stream(&self, ex: &Exchange, env: Env<'_>) {
         let (meters, core) = (self.meters(env.core), env.core);
-        let route = self.labels(ex).route;
+        let route = self.name_or_id(ex.route.route_name(), ex.route.route_id());
         meters.streams.add(core, "stream_connection_total", 1, |out| {
             out.push_str("route=\"");
             let _ = escape(route, out);
