@@ -108,8 +108,7 @@ impl Run<'_> {
     fn write_lines_that_go_on(&self, out: &mut Vec<u8>) {
         const SERVER: HeaderSet = HeaderSet::of(&[HeaderId::Server]);
         let headers = &self.ex.response.headers;
-        let listed =
-            |id: HeaderId, name: &[u8]| id == HeaderId::Other && framing::connection_lists(headers, name);
+        let listed = |_: HeaderId, name: &[u8]| framing::connection_lists(headers, name);
         let named: Option<&dyn Fn(HeaderId, &[u8]) -> bool> =
             if headers.has(HeaderId::Connection) { Some(&listed) } else { None };
         headers.write(out, &Omit { always: OURS, received: SERVER, named });

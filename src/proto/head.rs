@@ -72,12 +72,18 @@ pub struct Omit<'a> {
 const COLON: &[u8] = b": ";
 const LINE_END: &[u8] = b"\r\n";
 
-/// Lines that lie one behind the other in a buffer, as they are to be written.
-#[derive(Clone, Copy, Default)]
+/// Lines of one home that lie one behind the other there, as they are to be written.
+#[derive(Clone, Copy)]
 struct Run {
     start: usize,
     end: usize,
-    is_added: bool,
+    home: Home,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self { start: 0, end: 0, home: Home::ReceivedPlain }
+    }
 }
 
 /// The headers of one message, in order, with the bytes they are written in.
@@ -307,27 +313,28 @@ impl HeaderList {
             if self.is_omitted(line, omit) {
                 continue;
             }
-            let is_plain = line.home != Home::Received;
-            let (start, end) = (line.name.start as usize, line.value.end() + LINE_END.len());
-            let is_added = line.home == Home::Added;
-            if !is_plain || start != run.end || is_added != run.is_added {
-                self.write_run(&run, out);
-                run = Run { start, end: start, is_added };
-            }
-            if is_plain {
-                run.end = end;
+            let start = line.name.start as usize;
+            if line.home == Home::Received {
+                self.write_run(run, out);
+                run = Run::default();
+                out.extend_from_slice(self.text(line, line.name));
+                out.extend_from_slice(COLON);
+                out.extend_from_slice(self.text(line, line.value));
+                out.extend_from_slice(LINE_END);
                 continue;
             }
-            out.extend_from_slice(self.text(line, line.name));
-            out.extend_from_slice(COLON);
-            out.extend_from_slice(self.text(line, line.value));
-            out.extend_from_slice(LINE_END);
+            if start != run.end || line.home != run.home {
+                self.write_run(run, out);
+                run = Run { start, end: start, home: line.home };
+            }
+            run.end = line.value.end() + LINE_END.len();
         }
-        self.write_run(&run, out);
+        self.write_run(run, out);
     }
 
-    fn write_run(&self, run: &Run, out: &mut Vec<u8>) {
-        let buffer = if run.is_added { &self.added } else { &self.received };
+    #[inline]
+    fn write_run(&self, run: Run, out: &mut Vec<u8>) {
+        let buffer = if run.home == Home::Added { &self.added } else { &self.received };
         out.extend_from_slice(&buffer[run.start..run.end]);
     }
 

@@ -65,6 +65,16 @@ fn a_viewer_learns_no_secret() {
         assert!(!answer.text().contains("hunter2"), "{path}: {}", answer.text());
     }
     assert!(ask("GET", "/consumers/bob", "viewer-key", "").text().contains("***"));
+    // Nor by guesses.
+    let found = |guess: &str, key: &str| {
+        let path = format!("/secrets?filter={guess}");
+        serde_json::from_str::<serde_json::Value>(&ask("GET", &path, key, "").text()).expect("a list")["total"].clone()
+    };
+    assert_eq!(
+        (found("token%3Dhunter2", "admin-key"), found("token%3Dhunter2", "viewer-key")),
+        (1.into(), 0.into())
+    );
+    assert_eq!(found("prefix%3Dkv", "viewer-key"), 1);
     assert!(ask("GET", "/consumers/bob", "admin-key", "").text().contains("hunter2"));
 }
 

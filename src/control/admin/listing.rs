@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::Call;
 use super::objects::Spec;
-use super::shown::{Telling, shown};
+use super::shown::{Telling, shown, told};
 use crate::control::store::{Entry, Store};
 use crate::control::write::Refusal;
-use crate::model::ObjectId;
+use crate::model::{Kind, ObjectId};
 
 /// Objects of a page, at least and at most.
 const PAGE_SIZES: std::ops::RangeInclusive<usize> = 10..=500;
@@ -24,7 +24,7 @@ pub(super) fn list(
     let found: Vec<(&ObjectId, &Entry)> = store
         .list(spec.kind)
         .into_iter()
-        .filter(|(id, entry)| id.as_str().starts_with(home) && filter.takes(&entry.value))
+        .filter(|(id, entry)| id.as_str().starts_with(home) && filter.takes(spec.kind, &entry.value, telling))
         .collect();
     let total = found.len();
     let page = match page_of(call)? {
@@ -84,7 +84,8 @@ impl Filter {
         })
     }
 
-    fn takes(&self, value: &Value) -> bool {
+    /// By no more of the value than is told: else whoever is not told a secret could find it out by guesses.
+    fn takes(&self, kind: Kind, value: &Value, telling: Telling) -> bool {
         let text = |field: &str| value.get(field).and_then(Value::as_str);
         let fits_name = self.name.as_ref().is_none_or(|name| text("name").is_some_and(|t| name.is_match(t)));
         let fits_label = self
@@ -96,11 +97,17 @@ impl Filter {
             let mut all = several.filter_map(Value::as_str).chain(text("uri"));
             all.any(|text| uri.is_match(text))
         });
-        let fits_fields = self.fields.iter().all(|(name, wanted)| match value.get(name) {
+        fits_name
+            && fits_label
+            && fits_uri
+            && (self.fields.is_empty() || self.fits(&told(kind, value, telling)))
+    }
+
+    fn fits(&self, told: &Value) -> bool {
+        self.fields.iter().all(|(name, wanted)| match told.get(name) {
             Some(Value::String(text)) => text == wanted,
             Some(Value::Number(number)) => number.to_string() == *wanted,
             _ => false,
-        });
-        fits_name && fits_label && fits_uri && fits_fields
+        })
     }
 }

@@ -38,11 +38,7 @@ impl Telling {
 
 /// An object as it is shown.
 pub(super) fn shown(kind: Kind, id: &str, entry: &Entry, telling: Telling) -> Value {
-    let mut value = match telling {
-        Telling::Masked => masked(kind, without_keys(kind, entry.value.clone())),
-        Telling::AsWritten => without_keys(kind, entry.value.clone()),
-        Telling::All => entry.value.clone(),
-    };
+    let mut value = told(kind, &entry.value, telling);
     if kind == Kind::Ssl {
         tell_validity(&mut value);
     }
@@ -56,6 +52,15 @@ pub(super) fn shown(kind: Kind, id: &str, entry: &Entry, telling: Telling) -> Va
         shown["expires"] = json!(end / 1000);
     }
     shown
+}
+
+/// What is told of a value.
+pub(super) fn told(kind: Kind, value: &Value, telling: Telling) -> Value {
+    match telling {
+        Telling::Masked => masked(kind, without_keys(kind, value.clone())),
+        Telling::AsWritten => without_keys(kind, value.clone()),
+        Telling::All => value.clone(),
+    }
 }
 
 /// A certificate without its private key, which no port tells.

@@ -282,7 +282,12 @@ pub fn allowed_trailer(name: &[u8]) -> bool {
     }
     match HeaderId::of(name) {
         HeaderId::Other => !REFUSED.iter().any(|refused| refused.eq_ignore_ascii_case(name)),
-        HeaderId::Etag | HeaderId::LastModified | HeaderId::Server => true,
+        HeaderId::Etag
+        | HeaderId::LastModified
+        | HeaderId::Server
+        | HeaderId::XRatelimitLimit
+        | HeaderId::XRatelimitRemaining
+        | HeaderId::XRatelimitReset => true,
         _ => false,
     }
 }

@@ -161,9 +161,17 @@ fn trailers_that_frame_route_or_identify_are_not_forwarded() {
     ] {
         assert!(!allowed_trailer(name.as_bytes()), "{name}");
     }
-    for name in
-        ["grpc-status", "Grpc-Message", "Server-Timing", "ETag", "Digest", "x-checksum", "x-forward", "if"]
-    {
+    for name in [
+        "grpc-status",
+        "Grpc-Message",
+        "Server-Timing",
+        "ETag",
+        "Digest",
+        "x-checksum",
+        "x-forward",
+        "if",
+        "X-RateLimit-Reset",
+    ] {
         assert!(allowed_trailer(name.as_bytes()), "{name}");
     }
     assert!(accepts_trailers(b"deflate, Trailers") && !accepts_trailers(b"trailersx"));
