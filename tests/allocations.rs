@@ -189,6 +189,8 @@ const GET: &str = "GET /a/b?c=d HTTP/1.1\r\nHost: example.test\r\nUser-Agent: te
                    X-Own: 1\r\napikey: secret\r\n\r\n";
 const POST: &str = "POST /form HTTP/1.1\r\nHost: example.test\r\nContent-Type: text/plain\r\n\
                     Content-Length: 11\r\napikey: secret\r\n\r\nhello world";
+const WITH_ESCAPES: &str =
+    "GET /%C3%A4/%22 HTTP/1.1\r\nHost: example.test\r\nUser-Agent: a \"test\"\r\napikey: secret\r\n\r\n";
 const GUARDED: &str = "key-auth: {}, limit-count: {count: 1000000, time_window: 3600, key: consumer_name}, \
                        prometheus: {}";
 
@@ -250,6 +252,7 @@ macro_rules! on_both_drivers {
 on_both_drivers! {
     a_plain_request_allocates_nothing("", GET);
     a_guarded_counted_and_logged_request_allocates_nothing(GUARDED, GET);
+    a_request_whose_record_needs_escapes_allocates_nothing(GUARDED, WITH_ESCAPES);
     a_small_body_allocates_nothing("", POST);
     a_guarded_counted_and_logged_body_allocates_nothing(GUARDED, POST);
     a_request_rewritten_both_ways_allocates_nothing(REWRITTEN, GET);

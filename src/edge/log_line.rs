@@ -22,11 +22,13 @@ const PIECE_BYTES: usize = 16;
 pub(super) struct Line {
     room: Vec<u8>,
     at: usize,
+    /// What a text with escapes is written into.
+    escaped: Vec<u8>,
 }
 
 impl Line {
     pub(super) fn new() -> Self {
-        Self { room: vec![0; ROOM_BYTES], at: 0 }
+        Self { room: vec![0; ROOM_BYTES], at: 0, escaped: Vec::new() }
     }
 
     /// What `write` writes; again in more room where there was too little.
@@ -76,9 +78,11 @@ impl Line {
         if is_plain_json(text) {
             return self.put(text);
         }
-        let mut escaped = Vec::new();
+        let mut escaped = std::mem::take(&mut self.escaped);
+        escaped.clear();
         write_json_inside(&mut escaped, text);
         self.put(&escaped);
+        self.escaped = escaped;
     }
 
     #[inline(always)]

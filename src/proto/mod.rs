@@ -13,5 +13,7 @@ pub mod protobuf;
 pub mod proxy_protocol;
 pub mod resp;
 mod start_line;
+#[cfg(test)]
+mod tests_head;
 pub mod uri;
 pub mod websocket;
