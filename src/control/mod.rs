@@ -460,7 +460,7 @@ impl Control {
             let instead = match (object.last_good, object.refuses, object.kind) {
                 (true, ..) => "its last good version stays",
                 (false, true, Kind::GlobalRule) => "all requests are answered 503 until it can be taken",
-                (false, true, _) => "its requests are answered 503",
+                (false, true, _) => "its requests are answered 404",
                 (false, false, _) => "it is left out",
             };
             (log::Level::Warn, format!("{name}: set aside; {instead}"))

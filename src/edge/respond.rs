@@ -217,6 +217,10 @@ pub(super) fn to_challenge(ex: &mut Exchange, view: &Snapshot) -> Option<Reply> 
 /// The answer where no route matches.
 pub(super) fn no_route(ex: &mut Exchange) -> Reply {
     ex.reason = "route_not_found";
+    not_found()
+}
+
+fn not_found() -> Reply {
     Reply::text(404, "{\"error_msg\":\"404 Route Not Found\"}\n")
         .with("content-type", Bytes::from_static(b"text/plain; charset=utf-8"))
 }
@@ -229,7 +233,7 @@ pub(super) fn to_broken(ex: &mut Exchange, view: &Snapshot, route: Option<&Route
         None => return None,
     };
     ex.reason = reason;
-    Some(Reply::status(status))
+    Some(if status == 404 { not_found() } else { Reply::status(status) })
 }
 
 fn error_body(status: u16) -> Vec<u8> {

@@ -57,7 +57,9 @@ fn a_bad_object_is_set_aside_and_the_rest_applies() {
     gateway.get("/good").expect_status(200);
     gateway.get("/late").expect_status(200);
     // Left out, it would leave what it was to guard to other routes.
-    gateway.get("/bad").expect_status(503);
+    let refused = gateway.get("/bad");
+    refused.expect_status(404);
+    assert_eq!(refused.text(), gateway.get("/nobody").text(), "as where there is no route");
     // The object, the field, what was expected and what was found.
     gateway.wait_said(&["routes/7", "limit-count.count", "expected", "ten"]);
 }
@@ -153,10 +155,10 @@ fn a_guard_that_was_never_good_lets_nobody_past() {
         )
     };
     let gateway = Gateway::resources(&text("5", "blacklist"), &[("ORIGIN", &origin)]).start();
-    gateway.get("/guarded").expect_status(503);
+    gateway.get("/guarded").expect_status(404);
     assert_eq!(gateway.reason("/guarded"), "route_broken");
     gateway.get("/rest").expect_status(200);
-    gateway.wait_said(&["routes/guarded: set aside; its requests are answered 503"]);
+    gateway.wait_said(&["routes/guarded: set aside; its requests are answered 404"]);
     assert_eq!(gateway.control("GET", "/v1/quarantine").json()["list"][0]["refuses"], true);
     let mended = text("apikey", "blacklist");
     gateway.reload_until(&mended, &[("ORIGIN", &origin)], |gateway| gateway.get("/guarded").status == 401);

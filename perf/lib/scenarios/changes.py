@@ -2,10 +2,7 @@
 
 import http.client
 import json
-import os
-import threading
 import time
-from contextlib import contextmanager
 
 from lib import stats, tails
 from lib.load import Load
@@ -17,6 +14,8 @@ MINUTES = 6
 # How many routes, and how many changes a second.
 CASES = [(10_000, 50), (100_000, 5)]
 ROUNDS, SHARE, SECONDS = 6, 0.3, 5
+# Bodies that the changes have in turn, by chance.
+BODIES = 1000
 # How it is seen that both of two cores serve a change: connections that ask, changes, and the load beside them.
 CONNECTIONS, CHANGES, QUIET_RATE = 24, 20, 1000
 ANSWER_MS_MAX, CORE_SHARE_MAX = 100, 0.05
@@ -31,9 +30,10 @@ class Admin:
 
     def __init__(self, target):
         ready = json.loads(target.ready.read_text())
-        key = (target.state_path() / "admin.key").read_text().strip()
-        self.connection = http.client.HTTPConnection(ready["admin"], timeout=60)
-        self.headers = {"X-API-KEY": key, "Content-Type": "application/json"}
+        self.address = ready["admin"]
+        self.key = (target.state_path() / "admin.key").read_text().strip()
+        self.connection = http.client.HTTPConnection(self.address, timeout=60)
+        self.headers = {"X-API-KEY": self.key, "Content-Type": "application/json"}
 
     def put(self, path, body, **headers):
         self.connection.request("PUT", f"/apisix/admin{path}", json.dumps(body), {**self.headers, **headers})
@@ -43,50 +43,25 @@ class Admin:
             raise Failed(f"PUT {path}: {answer.status} {said[:300]!r}")
 
 
-class Idle:
-    """Takes what Admin takes to the origin, where it changes nothing: what its client takes from the load's processor is then the same."""
+class Asking:
+    """Puts one body of many a few times a second, on what the load leaves over of its processor (SCHED_IDLE)."""
 
-    def __init__(self, port):
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    def __init__(self, bench):
+        self.load = Load(bench.tools, bench.directory, "asking", origins=0, gives_way=True)
+        self.bodies = bench.directory / "bodies.jsonl"
+        made = ({"uri": f"/changed/{number}/128", "upstream_id": "origin"} for number in range(BODIES))
+        self.bodies.write_text("".join(f"{json.dumps(body)}\n" for body in made))
 
-    def put(self, _, body):
-        self.connection.request("PUT", "/128", json.dumps(body))
-        self.connection.getresponse().read()
-
-
-class Changes(threading.Thread):
-    """Gives one route a new path, so many times a second. An answer comes when every core serves it."""
-
-    def __init__(self, admin, a_second):
-        super().__init__(daemon=True)
-        self.admin, self.pause, self.stopped = admin, 1 / a_second, threading.Event()
-        self.answers_ms, self.trouble = [], None
-
-    @contextmanager
-    def under_way(self):
-        self.start()
-        try:
-            yield
-        finally:
-            self.stopped.set()
-            self.join()
-        if self.trouble:
-            raise Failed(f"a change failed: {self.trouble}")
-
-    def run(self):
-        # What asks for changes shares its processor with the load: it has what that leaves over.
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        due = time.monotonic()
-        try:
-            while not self.stopped.is_set():
-                body = {"uri": f"/changed/{len(self.answers_ms)}/128", "upstream_id": "origin"}
-                began = time.monotonic()
-                self.admin.put("/routes/r7", body)
-                self.answers_ms.append(1000 * (time.monotonic() - began))
-                due += self.pause
-                self.stopped.wait(max(0, due - time.monotonic()))
-        except (OSError, http.client.HTTPException, Failed) as error:
-            self.trouble = error
+    def beside(self, url, a_second, seconds, take, *headers):
+        """A sample while it asks, and what it was answered."""
+        more = [part for header in headers for part in ("-H", header)]
+        self.load.begin([url, "-X", "PUT", "--bodies-file", self.bodies, "-c", 1, "-r", a_second, *more, "-d", seconds, "-w", 0.2])
+        taken = take([self.load.process.pid])
+        answers = self.load.finish(seconds + 15)
+        bad = {status: count for status, count in answers["statuses"].items() if not status.startswith("2")}
+        if bad or answers["errors"] or not answers["answered"]:
+            raise Failed(f"{url}: {bad or answers['errors'] or 'no answer'}")
+        return taken, answers
 
 
 def objects(routes, origin):
@@ -140,30 +115,32 @@ def by_every_core(bench, routes):
     return served_ms
 
 
-def rounds(bench, target, path, rate, a_second):
-    """Samples in turns: nobody asks for changes, somebody asks the origin as often, somebody asks for them; and how long each took."""
+def rounds(bench, target, asking, path, rate, a_second):
+    """Samples in turns: nobody asks for changes, somebody asks the origin as often, somebody asks for them; and what was answered."""
     quiet, asked, changing, answers = [], [], [], []
     seconds = min(SECONDS, 3 * bench.options.seconds)
-    arguments = (path, "-c", 64, "-r", f"{rate:.0f}", *WATCHED)
+    take = lambda watched=(): ours.sample(bench, target, path, "-c", 64, "-r", f"{rate:.0f}", *WATCHED, seconds=seconds, watched=watched)
+    admin = Admin(target)
+    route, key = f"http://{admin.address}/apisix/admin/routes/r7", f"X-API-KEY: {admin.key}"
+    idle = f"http://127.0.0.1:{bench.load.ports[0]}/128"
     for _ in range(ROUNDS):
-        quiet.append(ours.sample(bench, target, *arguments, seconds=seconds))
-        with Changes(Idle(bench.load.ports[0]), a_second).under_way():
-            asked.append(ours.sample(bench, target, *arguments, seconds=seconds))
-        changes = Changes(Admin(target), a_second)
-        with changes.under_way():
-            changing.append(ours.sample(bench, target, *arguments, seconds=seconds))
-        answers += changes.answers_ms
-    return {"rate": rate, "quiet": quiet, "asked": asked, "changing": changing, "answers_ms": answers}
+        quiet.append(take())
+        whole = seconds + bench.options.warm_up
+        asked.append(asking.beside(idle, a_second, whole, take)[0])
+        taken, answered = asking.beside(route, a_second, whole, take, key)
+        changing.append(taken)
+        answers.append(answered)
+    return {"rate": rate, "quiet": quiet, "asked": asked, "changing": changing, "answers": answers}
 
 
-def measure(bench, say, routes, a_second):
+def measure(bench, say, asking, routes, a_second):
     with ours.gateway(bench, f"changes-{routes}", managed=True) as target:
         began = time.monotonic()
         Admin(target).put("/configs", objects(routes, bench.load.ports[0]), **{"X-Digest": "1"})
         say(f"  {routes} routes taken in {time.monotonic() - began:.1f} s")
         path = f"/route/{routes - 1}/128"
         rates = {"at 30 %": SHARE * ours.saturation(bench, target, path, "-c", 64), f"at {tails.STEADY:,}/s": tails.STEADY}
-        return {at: rounds(bench, target, path, rate, a_second) for at, rate in rates.items()}
+        return {at: rounds(bench, target, asking, path, rate, a_second) for at, rate in rates.items()}
 
 
 def busy(taken):
@@ -172,15 +149,17 @@ def busy(taken):
 
 def told(found, routes, a_second, at, served_ms):
     """A row, and what is asked of it."""
-    quiet, asked, changing, answers = (found[kind] for kind in ("quiet", "asked", "changing", "answers_ms"))
+    quiet, asked, changing, answers = (found[kind] for kind in ("quiet", "asked", "changing", "answers"))
     cost = stats.median([busy(with_them) - busy(without) for with_them, without in zip(changing, quiet)])
     ratios = [tails.compared(changing, quiet, tails.p99), tails.compared(changing, quiet), tails.compared(changing, asked)]
     grown = (changing[-1]["rss_kib"] - quiet[0]["rss_kib"]) / 1024
     errors = sum(map(ours.errors, changing))
-    row = [f"{routes:,}", f"{found['rate']:.0f}", a_second, len(answers), f"{stats.median(answers):.1f}", f"{max(answers):.1f}", f"{max(served_ms):.1f}",
+    middle, slowest = (of([report["latency_us"][name] / 1000 for report in answers]) for of, name in ((stats.median, "p50"), (max, "max")))
+    count = sum(report["answered"] for report in answers)
+    row = [f"{routes:,}", f"{found['rate']:.0f}", a_second, count, f"{middle:.1f}", f"{slowest:.1f}", f"{max(served_ms):.1f}",
            f"{100 * cost:.1f} %", tails.strain(changing), tails.cells(quiet)[1], *map(ours.shown, ratios), f"{grown:+.1f}", errors]
     checks = [
-        (f"{routes:,} routes, {at}: slowest answer in ms", max(answers), "at most", ANSWER_MS_MAX),
+        (f"{routes:,} routes, {at}: slowest answer in ms", slowest, "at most", ANSWER_MS_MAX),
         *tails.checks(f"{routes:,} routes, {at}: p99 over quiet", changing, quiet, TAIL_MAX[routes]),
         (f"{routes:,} routes, {at}: errors", errors, "at most", 0),
     ]
@@ -191,11 +170,16 @@ def told(found, routes, a_second, at, served_ms):
 
 def run(bench, say):
     rows, checks, samples = [], [], {}
+    asking = Asking(bench)
+    try:
+        for routes, a_second in CASES:
+            samples[routes] = {**measure(bench, say, asking, routes, a_second), "served_ms": by_every_core(bench, routes)}
+    finally:
+        asking.load.end()
     for routes, a_second in CASES:
-        found = measure(bench, say, routes, a_second)
-        served = by_every_core(bench, routes)
+        found = dict(samples[routes])
+        served = found.pop("served_ms")
         say(f"  {routes} routes: a change is served by both of two cores within {max(served):.1f} ms")
-        samples[routes] = {**found, "served_ms": served}
         checks.append((f"{routes:,} routes: slowest until both of two cores serve it, in ms", max(served), "at most", ANSWER_MS_MAX))
         for at, taken in found.items():
             row, asked_of_it = told(taken, routes, a_second, at, served)

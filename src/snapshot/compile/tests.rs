@@ -313,7 +313,7 @@ fn an_object_that_was_never_good_is_set_aside_alone() {
     assert_eq!(desk.set_aside(), [("routes/1".to_owned(), false)]);
     assert_eq!((desk.takes("", "/1"), desk.takes("", "/2")), ("1", "2"));
     // What another route would take with less asked for is refused.
-    assert_eq!(desk.route("1").and_then(|route| route.broken), Some(503));
+    assert_eq!(desk.route("1").and_then(|route| route.broken), Some(404));
     let open = Desk::of(&format!("routes: [{{id: 1, uri: /1, upstream: {NODE}, retries: 1}}]"));
     assert_eq!((open.takes("", "/1"), open.outcome().quarantined[0].refuses), ("", false));
 }
@@ -359,7 +359,7 @@ fn routes_of_one_group_must_agree_and_the_later_one_is_set_aside() {
     let desk = Desk::of(&format!("routes: [{}, {}, {}]", limit(1, 5), limit(2, 6), limit(3, 5)));
     assert_eq!(desk.faults(), ["routes/2: plugins.limit-count.group: group conf mismatched"]);
     assert_eq!((desk.takes("", "/1"), desk.takes("", "/2"), desk.takes("", "/3")), ("1", "2", "3"));
-    assert_eq!(desk.route("2").and_then(|route| route.broken), Some(503));
+    assert_eq!(desk.route("2").and_then(|route| route.broken), Some(404));
 }
 
 #[test]

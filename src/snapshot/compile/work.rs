@@ -278,7 +278,7 @@ impl<'a> Work<'a> {
                 .or_else(|| service.as_ref().map(|service| service.websocket))
                 .unwrap_or(false),
             websockets: websockets_of(route, service.as_deref()),
-            broken: self.is_stand_in.then_some(503).or(without_service).or(without_config).or(awaited),
+            broken: self.is_stand_in.then_some(404).or(without_service).or(without_config).or(awaited),
         };
         let place = self.parts.put_route(self.age, route, &hosts, compiled);
         self.made.place = Some(place);

@@ -57,6 +57,9 @@ pub struct Options {
     /// Bytes of the request's body
     #[arg(short = 'b', long, default_value_t = 0)]
     pub body_bytes: usize,
+    /// A file of bodies, one a line: each request has one of them, by chance. HTTP/1.1 only
+    #[arg(long, conflicts_with = "body_bytes")]
+    pub bodies_file: Option<PathBuf>,
     /// A header, as "Name: value"
     #[arg(short = 'H', long)]
     pub header: Vec<String>,

@@ -76,7 +76,9 @@ fn parse(url: &str) -> Result<Url<'_>, String> {
 impl Requests {
     pub(crate) fn of(options: &Options) -> Result<Self, String> {
         let headers = headers_of(options)?;
-        let method = options.method.as_deref().unwrap_or(if options.body_bytes > 0 { "POST" } else { "GET" });
+        let bodies = bodies_of(options)?;
+        let has_body = bodies.iter().any(|body| !body.is_empty());
+        let method = options.method.as_deref().unwrap_or(if has_body { "POST" } else { "GET" });
         let mut texts: Vec<Rc<[u8]>> = Vec::new();
         let (mut wheel, mut first) = (Vec::new(), None);
         for url in &options.urls {
@@ -86,13 +88,15 @@ impl Requests {
             if (host, protocol, over_tls) != (parsed.host, parsed.protocol, parsed.over_tls) {
                 return Err(format!("{url}: all requests of a run go to one host, in one way"));
             }
-            wheel.extend(std::iter::repeat_n(texts.len(), parsed.weight));
-            texts.push(match protocol {
-                Protocol::Http1 => text(&parsed, method, &headers, options).into(),
-                Protocol::WebSocket => upgrade(&parsed, &headers).into(),
-                Protocol::Http2 | Protocol::Grpc => block(&parsed, method, &headers, options)?.into(),
-                Protocol::Tcp => Rc::default(),
-            });
+            for body in &bodies {
+                wheel.extend(std::iter::repeat_n(texts.len(), parsed.weight));
+                texts.push(match protocol {
+                    Protocol::Http1 => text(&parsed, method, &headers, body, options).into(),
+                    Protocol::WebSocket => upgrade(&parsed, &headers).into(),
+                    Protocol::Http2 | Protocol::Grpc => block(&parsed, method, &headers, options)?.into(),
+                    Protocol::Tcp => Rc::default(),
+                });
+            }
         }
         let (host, protocol, over_tls) = first.ok_or("expected an address")?;
         if wheel.is_empty() {
@@ -102,6 +106,9 @@ impl Requests {
             return Err(
                 "--new-connections: only requests of HTTP/1.1 have connections of their own".to_owned()
             );
+        }
+        if options.bodies_file.is_some() && protocol != Protocol::Http1 {
+            return Err("--bodies-file: only requests of HTTP/1.1 have bodies of a file".to_owned());
         }
         if options.within.is_some() && protocol != Protocol::Http1 {
             return Err("--within: only requests of HTTP/1.1 are given up".to_owned());
@@ -132,6 +139,15 @@ fn headers_of(options: &Options) -> Result<Vec<String>, String> {
     Ok(headers)
 }
 
+/// The bodies of requests: those of a file, or one of so many bytes.
+fn bodies_of(options: &Options) -> Result<Vec<Vec<u8>>, String> {
+    let Some(path) = &options.bodies_file else { return Ok(vec![vec![b'b'; options.body_bytes]]) };
+    let text = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let bodies: Vec<_> = lines.map(<[u8]>::to_vec).collect();
+    if bodies.is_empty() { Err(format!("{}: expected a body a line", path.display())) } else { Ok(bodies) }
+}
+
 /// What follows a block of header lines. A message of gRPC has a head of 5 bytes: not compressed, so long.
 fn body_of(protocol: Protocol, options: &Options) -> Result<Vec<u8>, String> {
     Ok(match protocol {
@@ -149,7 +165,7 @@ fn body_of(protocol: Protocol, options: &Options) -> Result<Vec<u8>, String> {
     })
 }
 
-fn text(url: &Url<'_>, method: &str, headers: &[String], options: &Options) -> Vec<u8> {
+fn text(url: &Url<'_>, method: &str, headers: &[String], body: &[u8], options: &Options) -> Vec<u8> {
     let mut text = format!("{method} {} HTTP/1.1\r\n", url.path);
     if !headers.iter().any(|header| header.to_ascii_lowercase().starts_with("host:")) {
         text += &format!("Host: {}\r\n", url.host);
@@ -160,12 +176,12 @@ fn text(url: &Url<'_>, method: &str, headers: &[String], options: &Options) -> V
     if options.new_connections {
         text += "Connection: close\r\n";
     }
-    if options.body_bytes > 0 {
-        text += &format!("Content-Length: {}\r\n", options.body_bytes);
+    if !body.is_empty() {
+        text += &format!("Content-Length: {}\r\n", body.len());
     }
     text += "\r\n";
     let mut bytes = text.into_bytes();
-    bytes.resize(bytes.len() + options.body_bytes, b'b');
+    bytes.extend_from_slice(body);
     bytes
 }
 
@@ -228,6 +244,22 @@ mod tests {
             Ok("POST /a HTTP/1.1\r\nHost: 127.0.0.1:80\r\nX:1\r\nContent-Length: 2\r\n\r\nbb")
         );
         assert!(made.texts[1].starts_with(b"POST / HTTP/1.1\r\n"));
+    }
+
+    #[test]
+    fn bodies_of_a_file_are_of_a_request_each() {
+        let path = std::env::temp_dir().join(format!("loadgen-bodies-{}", std::process::id()));
+        fs::write(&path, "{\"a\": 1}\n\nb").unwrap();
+        let made = requests(&format!("2@http://127.0.0.1:80/ -X PUT --bodies-file {}", path.display()));
+        let refused = requests(&format!("h2c://127.0.0.1/ --bodies-file {}", path.display()));
+        fs::write(&path, "\n").unwrap();
+        let none = requests(&format!("http://127.0.0.1/ --bodies-file {}", path.display()));
+        fs::remove_file(&path).unwrap();
+        let made = made.unwrap();
+        assert_eq!(made.wheel, [0, 0, 1, 1]);
+        assert!(made.texts[0].starts_with(b"PUT / ") && made.texts[0].ends_with(b"Content-Length: 8\r\n\r\n{\"a\": 1}"));
+        assert!(made.texts[1].ends_with(b"Content-Length: 1\r\n\r\nb"));
+        assert!(refused.is_err() && none.is_err());
     }
 
     #[test]
