@@ -20,6 +20,7 @@ on_both_drivers!(
     the_route_is_the_one_that_says_most,
     a_service_brings_upstream_and_plugins,
     who_may_not_come_in_is_closed,
+    a_guard_that_was_never_good_lets_nobody_past,
     so_many_at_once_and_no_more,
     a_share_goes_to_another_upstream,
     whose_connection_it_is_may_be_said_first,
@@ -300,6 +301,21 @@ fn who_may_not_come_in_is_closed() {
     .start();
     call(&gateway).expect_closed();
     assert_eq!(gateway.logged("\"protocol\":\"tcp\"")["status"], 403);
+    assert_eq!(origin.connections(), 0);
+}
+
+fn a_guard_that_was_never_good_lets_nobody_past() {
+    let origin = named("in");
+    let gateway = passing(
+        "stream_routes:
+          - {id: guarded, server_addr: 127.0.0.1, plugins: {ip-restriction: {blacklist: 5}}, upstream: {nodes: {ORIGIN: 1}}}
+          - {id: rest, upstream: {nodes: {ORIGIN: 1}}}",
+        &[("ORIGIN", &origin)],
+    )
+    .start();
+    call(&gateway).expect_closed();
+    assert_eq!(gateway.logged("\"protocol\":\"tcp\"")["error_code"], "route_broken");
+    gateway.wait_said(&["stream_routes/guarded: set aside; its connections are closed"]);
     assert_eq!(origin.connections(), 0);
 }
 

@@ -1,16 +1,17 @@
 //! What is left of an object that can not be taken and may guard something: enough to refuse in its place.
 //!
-//! A route that is left out leaves its requests to another, which may ask for less; a global rule that is left out leaves
-//! all requests open. Where an earlier version is in force, none of this is needed.
+//! A route that is left out leaves its requests, or connections, to another, which may ask for less; a global rule that is left out
+//! leaves all requests open. Where an earlier version is in force, none of this is needed.
 
 use serde_json::{Map, Value, json};
 
 use crate::link::lines::LOGGERS;
+use crate::model::Kind;
 use crate::plugin::Phase;
 use crate::plugins::Card;
 
 /// What says which requests a route takes.
-const FRAME: [&str; 12] = [
+const OF_REQUESTS: [&str; 12] = [
     "uri",
     "uris",
     "host",
@@ -25,15 +26,27 @@ const FRAME: [&str; 12] = [
     "service_id",
 ];
 
-/// A route that takes the same requests and has nothing to do with them; none if no plugin can have been meant to guard them.
-pub(super) fn stand_in_for(wanted: &str) -> Option<String> {
+/// What says which connections a stream route takes.
+const OF_STREAMS: [&str; 5] = ["remote_addr", "server_addr", "server_port", "sni", "service_id"];
+
+/// A route that takes the same requests, or connections, and has nothing to do with them; none if no plugin can have been meant to guard them.
+pub(super) fn stand_in_for(kind: Kind, wanted: &str) -> Option<String> {
+    let kept = match kind {
+        Kind::Route => OF_REQUESTS.as_slice(),
+        Kind::StreamRoute => OF_STREAMS.as_slice(),
+        _ => return None,
+    };
     let Ok(Value::Object(mut written)) = serde_json::from_str(wanted) else { return None };
     let has_plugins = written.get("plugins").is_some_and(|plugins| !is_nothing(plugins));
     let takes_over = ["plugin_config_id", "service_id"].iter().any(|field| written.contains_key(*field));
     if !has_plugins && !takes_over {
         return None;
     }
-    let frame = FRAME.iter().filter_map(|field| Some(((*field).to_owned(), written.remove(*field)?)));
+    if written.get("protocol").is_some_and(|protocol| protocol.get("superior_id").is_some()) {
+        // It has no connections of its own.
+        return None;
+    }
+    let frame = kept.iter().filter_map(|field| Some(((*field).to_owned(), written.remove(*field)?)));
     let mut frame: Map<String, Value> = frame.collect();
     frame.insert("plugins".to_owned(), json!({}));
     Some(Value::Object(frame).to_string())
@@ -88,9 +101,23 @@ mod tests {
         let route =
             r#"{"id":"1","uri":"/a","vars":[["arg_a","==","b"]],"plugins":{"key-auth":7},"upstream":{}}"#;
         let expect = r#"{"uri":"/a","vars":[["arg_a","==","b"]],"plugins":{}}"#;
-        assert_eq!(stand_in_for(route).as_deref(), Some(expect));
+        assert_eq!(stand_in_for(Kind::Route, route).as_deref(), Some(expect));
         for open in [r#"{"uri":"/a","upstream":{}}"#, r#"{"uri":"/a","plugins":{}}"#, r#""text""#] {
-            assert_eq!(stand_in_for(open), None, "{open}");
+            assert_eq!(stand_in_for(Kind::Route, open), None, "{open}");
+        }
+        assert_eq!(stand_in_for(Kind::Service, route), None, "it takes nothing by itself");
+    }
+
+    #[test]
+    fn a_stand_in_of_a_stream_route_takes_its_connections_if_it_has_any() {
+        let route = r#"{"id":"1","server_port":9100,"plugins":{"ip-restriction":7},"upstream":{}}"#;
+        let expect = r#"{"server_port":9100,"plugins":{}}"#;
+        assert_eq!(stand_in_for(Kind::StreamRoute, route).as_deref(), Some(expect));
+        for open in [
+            r#"{"server_port":9100,"upstream":{}}"#,
+            r#"{"plugins":{"ip-restriction":7},"protocol":{"name":"redis","superior_id":"1"}}"#,
+        ] {
+            assert_eq!(stand_in_for(Kind::StreamRoute, open), None, "{open}");
         }
     }
 }

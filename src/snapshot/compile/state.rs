@@ -396,8 +396,8 @@ impl State {
             }
         };
         let stand_in = match &in_force {
-            None if key.0 == Kind::Route => self.stand_in_for(key, &held, &mut needs, tools),
-            _ => None,
+            None => self.stand_in_for(key, &held, &mut needs, tools),
+            Some(_) => None,
         };
         let is_relied_on = held.is_relied_on || in_force.is_some();
         let is_new = held.in_force.is_some() != in_force.is_some();
@@ -459,7 +459,7 @@ impl State {
         needs: &mut BTreeSet<Need>,
         tools: &mut Tools<'_>,
     ) -> Option<(Arc<str>, Made)> {
-        let text: Arc<str> = guard::stand_in_for(&held.wanted)?.into();
+        let text: Arc<str> = guard::stand_in_for(key.0, &held.wanted)?.into();
         let raw = raw_of(key.0, &key.1, &text).ok()?;
         let mut work = Work::new(&mut self.registry, &mut self.parts, tools, held.seat.1);
         work.is_stand_in = true;

@@ -26,7 +26,7 @@ impl Work<'_> {
         let target = self.target(name, route.upstream.as_ref(), route.upstream_id.as_ref());
         let (own, target) = both(own, target)?;
         let service = route.service_id.as_ref().map(|id| self.service_of_streams(name, id));
-        let is_broken = matches!(service, Some(None));
+        let is_broken = self.is_stand_in || matches!(service, Some(None));
         let service = service.flatten();
         let (mounts, target) = match &service {
             Some(service) => {

@@ -31,7 +31,7 @@ pub(super) struct Work<'a> {
     pub(super) age: u64,
     /// Whether no other version of the object is in force that could stay.
     pub(super) is_alone: bool,
-    /// Whether it is a route that refuses what it takes.
+    /// Whether it is a route, of requests or streams, that refuses what it takes.
     pub(super) is_stand_in: bool,
     pub(super) made: Made,
     /// Faults that do not keep the object out of force, such as a reference to nothing.
