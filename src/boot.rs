@@ -108,7 +108,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
     let (started, driver) = start_cores(&settings, &processors, doors, &shared, &first.snapshot)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let Started { mailboxes, stats, threads } = started;
-    // What it does for a change may wait for a request, not the other way round.
+    // What it does for a change may wait for a request, not the other way round. Who writes records keeps its share: it is started before the rest.
     affinity::wait_for_turn();
     let ended = runtime.block_on(control::run(Parts {
         settings,
@@ -126,6 +126,7 @@ pub fn run(launch: Launch) -> io::Result<Ended> {
         stats,
         inbox,
         cores_done: Box::new(move || threads.iter().all(JoinHandle::is_finished)),
+        leave_room: affinity::leave_room,
         driver,
         listeners: addresses,
         ready_file,

@@ -57,7 +57,7 @@ pub(crate) struct SetAside {
     pub(crate) since: u64,
     /// The last generation in which it was in force as wanted; what was in force then still is. None: it is left out.
     pub(crate) last_good: Option<u64>,
-    /// Whether requests that it may have guarded are refused: 404 for a route's, 503 for all where a global rule is missed.
+    /// Whether requests that it may have guarded are refused: 404 for a route's, 503 for all where a global rule is missed; connections are closed.
     pub(crate) refuses: bool,
 }
 

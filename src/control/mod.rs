@@ -145,6 +145,8 @@ pub struct Parts {
     pub inbox: Inbox,
     /// Whether every core's thread has ended.
     pub cores_done: Box<dyn Fn() -> bool>,
+    /// Has the calling thread leave its processor to cores that want it.
+    pub leave_room: fn(),
     /// The driver in use, as people read it.
     pub driver: String,
     /// Where clients come in, by kind (`http`), with real ports.
@@ -164,8 +166,12 @@ pub async fn run(parts: Parts) -> io::Result<Ended> {
     let mut parts = parts;
     let ground = async { Ok((Signals::listen()?, Floor::build(&mut parts, &board, doors)?)) };
     match ground.await {
-        // All of the control plane's state is in it: kilobytes.
-        Ok((signals, floor)) => Ok(Box::pin(Control::new(parts, board, floor, waiting).live(signals)).await),
+        Ok((signals, floor)) => {
+            // From here on: the thread that writes records is there, and has not inherited it.
+            (parts.leave_room)();
+            // All of the control plane's state is in it: kilobytes.
+            Ok(Box::pin(Control::new(parts, board, floor, waiting).live(signals)).await)
+        }
         Err(error) => {
             let mut publisher = Publisher::new(parts.mailboxes, &parts.stats);
             publisher.tell(&Order::Stop);
@@ -460,6 +466,7 @@ impl Control {
             let instead = match (object.last_good, object.refuses, object.kind) {
                 (true, ..) => "its last good version stays",
                 (false, true, Kind::GlobalRule) => "all requests are answered 503 until it can be taken",
+                (false, true, Kind::StreamRoute) => "its connections are closed",
                 (false, true, _) => "its requests are answered 404",
                 (false, false, _) => "it is left out",
             };

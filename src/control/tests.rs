@@ -68,6 +68,7 @@ impl Scene {
             stats: stats.clone(),
             inbox,
             cores_done: Box::new(move || asked.get()),
+            leave_room: || {},
             driver: "none".to_owned(),
             listeners: vec![("http".to_owned(), "127.0.0.1:9080".parse().expect("an address"))],
             ready_file,

@@ -11,9 +11,9 @@ from lib.scenarios import ours
 
 PURPOSE = "one route of many changes over the Admin API under load: when is it served, what does it cost"
 MINUTES = 6
-# How many routes, and how many changes a second.
-CASES = [(10_000, 50), (100_000, 5)]
-ROUNDS, SHARE, SECONDS = 6, 0.3, 5
+# How many routes, how many changes a second, and in how many rounds.
+CASES = [(10_000, 50, 10), (100_000, 5, 4)]
+SHARE, SECONDS = 0.3, 5
 # Bodies that the changes have in turn, by chance.
 BODIES = 1000
 # How it is seen that both of two cores serve a change: connections that ask, changes, and the load beside them.
@@ -115,7 +115,7 @@ def by_every_core(bench, routes):
     return served_ms
 
 
-def rounds(bench, target, asking, path, rate, a_second):
+def rounds(bench, target, asking, path, rate, a_second, count):
     """Samples in turns: nobody asks for changes, somebody asks the origin as often, somebody asks for them; and what was answered."""
     quiet, asked, changing, answers = [], [], [], []
     seconds = min(SECONDS, 3 * bench.options.seconds)
@@ -123,7 +123,7 @@ def rounds(bench, target, asking, path, rate, a_second):
     admin = Admin(target)
     route, key = f"http://{admin.address}/apisix/admin/routes/r7", f"X-API-KEY: {admin.key}"
     idle = f"http://127.0.0.1:{bench.load.ports[0]}/128"
-    for _ in range(ROUNDS):
+    for _ in range(count):
         quiet.append(take())
         whole = seconds + bench.options.warm_up
         asked.append(asking.beside(idle, a_second, whole, take)[0])
@@ -133,14 +133,14 @@ def rounds(bench, target, asking, path, rate, a_second):
     return {"rate": rate, "quiet": quiet, "asked": asked, "changing": changing, "answers": answers}
 
 
-def measure(bench, say, asking, routes, a_second):
+def measure(bench, say, asking, routes, a_second, count):
     with ours.gateway(bench, f"changes-{routes}", managed=True) as target:
         began = time.monotonic()
         Admin(target).put("/configs", objects(routes, bench.load.ports[0]), **{"X-Digest": "1"})
         say(f"  {routes} routes taken in {time.monotonic() - began:.1f} s")
         path = f"/route/{routes - 1}/128"
         rates = {"at 30 %": SHARE * ours.saturation(bench, target, path, "-c", 64), f"at {tails.STEADY:,}/s": tails.STEADY}
-        return {at: rounds(bench, target, asking, path, rate, a_second) for at, rate in rates.items()}
+        return {at: rounds(bench, target, asking, path, rate, a_second, count) for at, rate in rates.items()}
 
 
 def busy(taken):
@@ -172,11 +172,11 @@ def run(bench, say):
     rows, checks, samples = [], [], {}
     asking = Asking(bench)
     try:
-        for routes, a_second in CASES:
-            samples[routes] = {**measure(bench, say, asking, routes, a_second), "served_ms": by_every_core(bench, routes)}
+        for routes, a_second, count in CASES:
+            samples[routes] = {**measure(bench, say, asking, routes, a_second, count), "served_ms": by_every_core(bench, routes)}
     finally:
         asking.load.end()
-    for routes, a_second in CASES:
+    for routes, a_second, _ in CASES:
         found = dict(samples[routes])
         served = found.pop("served_ms")
         say(f"  {routes} routes: a change is served by both of two cores within {max(served):.1f} ms")
