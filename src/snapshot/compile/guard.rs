@@ -42,8 +42,9 @@ pub(super) fn stand_in_for(kind: Kind, wanted: &str) -> Option<String> {
     if !has_plugins && !takes_over {
         return None;
     }
-    if written.get("protocol").is_some_and(|protocol| protocol.get("superior_id").is_some()) {
-        // It has no connections of its own.
+    let superior = written.get("protocol").and_then(|protocol| protocol.get("superior_id"));
+    if kind == Kind::StreamRoute && superior.is_some_and(|id| !id.is_null()) {
+        // It is for what passes inside another's connections, and no connection is its own.
         return None;
     }
     let frame = kept.iter().filter_map(|field| Some(((*field).to_owned(), written.remove(*field)?)));
@@ -106,6 +107,9 @@ mod tests {
             assert_eq!(stand_in_for(Kind::Route, open), None, "{open}");
         }
         assert_eq!(stand_in_for(Kind::Service, route), None, "it takes nothing by itself");
+        // A field that only stream routes have takes no guard away.
+        let stray = r#"{"uri":"/a","plugins":{"key-auth":{}},"protocol":{"superior_id":"1"}}"#;
+        assert_eq!(stand_in_for(Kind::Route, stray).as_deref(), Some(r#"{"uri":"/a","plugins":{}}"#));
     }
 
     #[test]
@@ -119,5 +123,7 @@ mod tests {
         ] {
             assert_eq!(stand_in_for(Kind::StreamRoute, open), None, "{open}");
         }
+        let nobodys = r#"{"plugins":{"ip-restriction":7},"protocol":{"name":"redis","superior_id":null}}"#;
+        assert_eq!(stand_in_for(Kind::StreamRoute, nobodys).as_deref(), Some(r#"{"plugins":{}}"#));
     }
 }
