@@ -257,7 +257,10 @@ mod tests {
         fs::remove_file(&path).unwrap();
         let made = made.unwrap();
         assert_eq!(made.wheel, [0, 0, 1, 1]);
-        assert!(made.texts[0].starts_with(b"PUT / ") && made.texts[0].ends_with(b"Content-Length: 8\r\n\r\n{\"a\": 1}"));
+        assert!(
+            made.texts[0].starts_with(b"PUT / ")
+                && made.texts[0].ends_with(b"Content-Length: 8\r\n\r\n{\"a\": 1}")
+        );
         assert!(made.texts[1].ends_with(b"Content-Length: 1\r\n\r\nb"));
         assert!(refused.is_err() && none.is_err());
     }
