@@ -13,7 +13,7 @@ use super::kit::{Gateway, Origin, SmallDisk};
 
 /// Power cuts with writes under way; `RINGWAY_TEST_CUTS` has another number.
 const CUTS: u64 = 20;
-/// Damages done to a copy of the store.
+/// Damages done to each file of a store.
 const DAMAGES: u64 = 24;
 
 /// Numbers that look random, from a seed.
@@ -100,43 +100,50 @@ fn a_damaged_store_is_refused_in_words_or_whole_and_never_empty() {
     let mut dice = Dice(seed);
     let origin = Origin::replying("hello");
     let mut gateway = Gateway::managed().start();
-    for id in 0..30 {
+    for id in 0..15 {
+        gateway.admin().put(&format!("/routes/{id}"), &route(&format!("/r{id}"), &origin, id));
+    }
+    // Half of them are in the file, the others in the journal.
+    gateway.kill_and_start_again();
+    for id in 15..30 {
         gateway.admin().put(&format!("/routes/{id}"), &route(&format!("/r{id}"), &origin, id));
     }
     gateway.cut_power();
-    let file = gateway.path("state/store.redb");
-    let mark = gateway.path("state/store.mark");
-    let (whole, marked) = (fs::read(&file).unwrap(), fs::read(&mark).unwrap());
-    let mut refused = 0;
-    for damage in 0..DAMAGES {
-        // Both as the cut has left them.
-        fs::write(&file, &whole).unwrap();
-        fs::write(&mark, &marked).unwrap();
-        let at = dice.below(whole.len() as u64);
-        let store = OpenOptions::new().write(true).open(&file).unwrap();
+    let files = ["store.redb", "store.journal", "store.mark"].map(|name| gateway.path("state").join(name));
+    let whole = files.each_ref().map(|file| fs::read(file).unwrap());
+    let restore = || files.iter().zip(&whole).for_each(|(file, bytes)| fs::write(file, bytes).unwrap());
+    let mut refused = [0; 2];
+    for damage in 0..2 * DAMAGES {
+        // All as the cut has left them.
+        restore();
+        let damaged = usize::from(damage < DAMAGES);
+        let used = whole[damaged].iter().rposition(|byte| *byte != 0).unwrap();
+        let at = dice.below(used as u64);
+        let store = OpenOptions::new().write(true).open(&files[damaged]).unwrap();
         if damage % 2 == 0 {
-            let flipped = whole[at as usize] ^ 1 << dice.below(8);
+            let flipped = whole[damaged][at as usize] ^ 1 << dice.below(8);
             store.write_all_at(&[flipped], at).unwrap();
         } else {
             store.set_len(at).unwrap();
         }
         drop(store);
-        let told = format!("seed {seed}, damage {damage} at byte {at}");
+        let told = format!("seed {seed}, damage {damage} of {} at byte {at}", files[damaged].display());
         match gateway.try_start_again() {
             Ok(()) => {
                 assert_eq!(routes(&gateway).len(), 30, "{told}: started with less than was acknowledged");
                 gateway.cut_power();
             }
             Err((code, said)) => {
-                refused += 1;
+                refused[damaged] += 1;
                 assert_ne!(code, 0, "{told}: {said}");
-                assert!(said.contains("store.redb"), "{told}: the file is not named in: {said}");
+                let names = ["store.redb", "store.journal"];
+                assert!(names.iter().any(|name| said.contains(name)), "{told}: no file is named in: {said}");
                 assert!(!said.contains("panicked"), "{told}: {said}");
             }
         }
     }
-    assert!(refused >= DAMAGES / 3, "{refused} of {DAMAGES} damages were seen");
-    fs::write(&file, &whole).unwrap();
+    assert!(refused.iter().all(|refused| *refused >= DAMAGES / 3), "{refused:?} damages were seen");
+    restore();
     gateway.start_again();
     assert_eq!(routes(&gateway).len(), 30);
 }

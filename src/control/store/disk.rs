@@ -1,6 +1,7 @@
 //! The file of the store: `store.redb`, in three tables, and `store.redb.bak`, a copy as of the last start.
 //!
-//! - A commit is on disk before it is anywhere else, whole or not at all.
+//! - A commit is on disk before it is anywhere else, whole or not at all: in `store.journal` ([`journal`]), which goes
+//!   into the file when it is full, at a clean end and at a start.
 //! - The head of the file points at the last two commits, with one bit without a checksum to say which is newer; and redb takes a
 //!   newest commit with a damaged page for one that was cut short, and goes back to the one before. Either shows
 //!   in the revision, which `store.mark` remembers ([`mark`]): a file that has gone back is refused.
@@ -14,7 +15,6 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,21 +25,21 @@ use redb::{
 
 use super::super::log;
 use super::super::step_aside::step_aside;
+use super::batch::{Batch, Content};
+use super::journal::{self, Journal};
 use super::mark::{self, Mark};
+use super::words::{damaged, explained, guarded, named, of_journal};
 
 pub(crate) const FILE: &str = "store.redb";
 /// How often, and how far apart, a start looks whether a file that is in use has become free: half a second in all.
 const BUSY_LOOKS: u32 = 50;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
-const COPY: &str = "store.redb.bak";
+pub(super) const COPY: &str = "store.redb.bak";
 const NEW_FILE: &str = "store.redb.new";
 const NEW_COPY: &str = "store.redb.bak.new";
 
-/// What the rows mean. Any other is refused.
-const FORMAT: u64 = 1;
-/// What redb calls a file that is none of its own, or ends where it looks for a page; the last is in memory.
-const NOT_A_STORE: [io::ErrorKind; 3] =
-    [io::ErrorKind::InvalidData, io::ErrorKind::UnexpectedEof, io::ErrorKind::InvalidInput];
+/// What the rows mean, and that commits may be in a journal. The first, without one, is read as well; any other is refused.
+const FORMAT: u64 = 2;
 /// For pages of the file. Little, as all rows are in memory anyway.
 const CACHE_BYTES: usize = 1024 * 1024;
 
@@ -50,41 +50,8 @@ const HISTORY: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("history")
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const META_FORMAT: &str = "format";
 const META_REVISION: &str = "revision";
-/// How often the file was begun to be written to: see [`mark`].
+/// A number that is another each time the file is begun to be written to: see [`mark`].
 const META_LIFE: &str = "life";
-
-/// What a file holds.
-#[derive(Debug, Default)]
-pub(super) struct Content {
-    pub(super) revision: u64,
-    life: u64,
-    pub(super) objects: Vec<(String, Vec<u8>)>,
-    /// Oldest first.
-    pub(super) history: Vec<(u64, Vec<u8>)>,
-}
-
-/// What is written at once.
-#[derive(Debug)]
-pub(super) struct Batch {
-    revision: u64,
-    /// In place of all that is there.
-    is_whole: bool,
-    /// None where it goes.
-    pub(super) objects: Vec<(String, Option<Vec<u8>>)>,
-    pub(super) history: Vec<(u64, Vec<u8>)>,
-    /// Revisions that leave history.
-    pub(super) forgotten: Vec<u64>,
-}
-
-impl Batch {
-    pub(super) const fn changing(revision: u64) -> Self {
-        Self { revision, is_whole: false, objects: Vec::new(), history: Vec::new(), forgotten: Vec::new() }
-    }
-
-    pub(super) fn replacing(revision: u64) -> Self {
-        Self { is_whole: true, ..Self::changing(revision) }
-    }
-}
 
 /// The file, held against other processes while it is open.
 #[derive(Debug)]
@@ -92,10 +59,13 @@ pub(super) struct Disk {
     path: PathBuf,
     /// None after an error.
     database: Option<Database>,
-    /// Of the file, from [`Self::begin`] on, and the revision that it has reached.
+    /// Of the file, the revision that it has reached with its journal, and the one that it is at without.
     life: u64,
     reached: u64,
+    taken_in: u64,
+    /// From [`Self::begin`] on.
     mark: Option<Mark>,
+    journal: Option<Journal>,
 }
 
 impl Disk {
@@ -106,31 +76,55 @@ impl Disk {
         if !path.try_exists().map_err(|error| named(&path, &error))? {
             make(dir, &path)?;
         }
-        let mut disk = Self { database: Some(awaited(&path)?), path, life: 0, reached: 0, mark: None };
+        let database = awaited(&path)?;
+        let mut disk = Self {
+            path,
+            database: Some(database),
+            life: 0,
+            reached: 0,
+            taken_in: 0,
+            mark: None,
+            journal: None,
+        };
         let content = disk.guarded(load)?;
-        (disk.life, disk.reached) = (content.life, content.revision);
+        (disk.life, disk.taken_in) = (content.life, content.revision);
+        let content = whole(&disk.path, content, &disk.journal()?)?;
+        disk.reached = content.revision;
         Ok((disk, content))
     }
 
-    /// Copies the file, and begins to write to it. Where there is no room to write it is given up until [`Self::find`].
+    /// Takes the journal in, copies the file, and begins to write to it. Where there is no room to write it is given up
+    /// until [`Self::find`].
     pub(super) fn begin(&mut self) {
-        self.keep_copy();
-        if let Err(error) = self.begin_life() {
+        let begun = self.take_in(None).and_then(|()| {
+            self.keep_copy();
+            self.begin_life()
+        });
+        if let Err(error) = begun {
             log::warn(format!("{error}; changes are refused until it can be written to"));
             self.lose();
         }
     }
 
+    /// From here on, nothing that is in the journal counts, and no mark.
     fn begin_life(&mut self) -> io::Result<()> {
-        let life = self.life.wrapping_add(1);
-        self.guarded(|database| {
-            transact(database, |writing| {
-                writing.open_table(META)?.insert(META_LIFE, life)?;
-                Ok(())
-            })
-        })?;
+        let life = getrandom::u64().map_err(io::Error::other)?;
+        // Twice, as a file may go back by one commit: if that were to another life, it would leave the journal behind.
+        for _ in 0..2 {
+            self.guarded(|database| {
+                transact(database, |writing| {
+                    let mut meta = writing.open_table(META)?;
+                    meta.insert(META_FORMAT, FORMAT)?;
+                    meta.insert(META_LIFE, life)?;
+                    Ok(())
+                })
+            })?;
+        }
         self.life = life;
-        let mark = Mark::open(self.path.parent().unwrap_or_else(|| Path::new(".")));
+        let journal = Journal::open(self.dir());
+        self.journal =
+            Some(journal.map_err(|error| named(&self.path.with_file_name(journal::FILE), &error))?);
+        let mark = Mark::open(self.dir());
         self.mark = Some(mark.map_err(|error| named(&self.path.with_file_name(mark::FILE), &error))?);
         self.note()
     }
@@ -144,14 +138,15 @@ impl Disk {
     /// What the file of a folder holds, where neither may be written.
     pub(super) fn read(dir: &Path) -> io::Result<(PathBuf, Content)> {
         let path = dir.join(FILE);
-        let content = in_memory(&path)?;
+        let (content, journal) = in_memory(&path)?;
+        let content = whole(&path, content, &journal)?;
         not_gone_back(&path, &content)?;
         Ok((path, content))
     }
 
     /// Writes all of it or nothing. After an error the file is lost until found again.
     pub(super) fn write(&mut self, batch: &Batch) -> io::Result<()> {
-        let outcome = self.guarded(|database| write(database, batch, self.life));
+        let outcome = self.add(batch);
         if outcome.is_ok() {
             self.reached = batch.revision;
         }
@@ -160,6 +155,46 @@ impl Disk {
             self.lose();
         }
         outcome
+    }
+
+    fn add(&mut self, batch: &Batch) -> io::Result<()> {
+        let added = self.journal.as_mut().map_or(Ok(false), |journal| journal.add(self.life, batch));
+        match added.map_err(|error| named(&self.path.with_file_name(journal::FILE), &error))? {
+            true => Ok(()),
+            false => self.take_in(Some(batch)),
+        }
+    }
+
+    /// Writes what the journal has into the file, and one more.
+    fn take_in(&mut self, more: Option<&Batch>) -> io::Result<()> {
+        let mut commits = self.commits()?;
+        let reached = commits.last().map_or(self.taken_in, |commit| commit.revision);
+        if reached != self.reached {
+            let why = format!("it ends at revision {reached}, and {} was written", self.reached);
+            return Err(of_journal(&self.path, &why));
+        }
+        commits.extend(more.cloned());
+        commits.into_iter().reduce(Batch::then).map_or(Ok(()), |batch| self.put(&batch))
+    }
+
+    /// Writes into the file itself, which leaves nothing in the journal that counts.
+    fn put(&mut self, batch: &Batch) -> io::Result<()> {
+        self.guarded(|database| write(database, batch, self.life))?;
+        self.taken_in = batch.revision;
+        if let Some(journal) = &mut self.journal {
+            journal.begin_again();
+        }
+        Ok(())
+    }
+
+    fn journal(&self) -> io::Result<Vec<u8>> {
+        journal::read(self.dir()).map_err(|error| named(&self.path.with_file_name(journal::FILE), &error))
+    }
+
+    /// What the journal has that the file has not.
+    fn commits(&self) -> io::Result<Vec<Batch>> {
+        journal::commits(&self.journal()?, self.life, self.taken_in)
+            .map_err(|why| of_journal(&self.path, &why))
     }
 
     /// Whether an error has left it unknown what the file holds.
@@ -177,18 +212,29 @@ impl Disk {
         if !self.path.try_exists().map_err(|error| named(&self.path, &error))? {
             return Err(io::Error::new(io::ErrorKind::NotFound, format!("{}: is gone", self.path.display())));
         }
-        // One that has gone back is written anew.
-        self.database = Some(database(&self.path, |_, _| Ok(()))?);
-        let outcome = match self.guarded(|database| Ok(load(database)?.revision)) {
-            Ok(found) if found == revision => Ok(()),
-            Ok(_) => whole().and_then(|batch| self.write(&batch)),
-            Err(error) => Err(error),
-        };
-        let outcome = outcome.and_then(|()| if self.mark.is_none() { self.begin_life() } else { Ok(()) });
+        self.database = Some(database(&self.path, |_, _, _| Ok(()))?);
+        let outcome = self.settle(revision, whole).and_then(|()| self.begin_life());
         if outcome.is_err() {
             self.lose();
         }
         outcome
+    }
+
+    /// Brings the file to a revision, whatever it and the journal hold. One that has gone back is written anew.
+    fn settle(&mut self, revision: u64, whole: impl FnOnce() -> io::Result<Batch>) -> io::Result<()> {
+        let content = self.guarded(load)?;
+        (self.life, self.taken_in) = (content.life, content.revision);
+        let mut commits = self.commits().unwrap_or_default();
+        // A commit that is called a failure may be there nevertheless.
+        commits.retain(|commit| commit.revision <= revision);
+        let reached = commits.last().map_or(content.revision, |commit| commit.revision);
+        let batch = match commits.into_iter().reduce(Batch::then) {
+            batch if reached == revision => batch,
+            _ => Some(whole()?),
+        };
+        batch.map_or(Ok(()), |batch| self.put(&batch))?;
+        self.reached = revision;
+        Ok(())
     }
 
     /// Copies the file beside itself. That it can not is no reason to stop.
@@ -207,7 +253,12 @@ impl Disk {
         &self.path
     }
 
+    fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or_else(|| Path::new("."))
+    }
+
     fn lose(&mut self) {
+        self.journal = None;
         let path = &self.path;
         if let Some(database) = self.database.take() {
             // Closing writes.
@@ -221,6 +272,16 @@ impl Disk {
             return Err(io::Error::other(why));
         };
         guarded(&self.path, || work(database))
+    }
+}
+
+impl Drop for Disk {
+    /// After a clean end all is in one file.
+    fn drop(&mut self) {
+        if self.mark.is_some() && !self.is_lost() {
+            // It stays in the journal.
+            let _ = self.take_in(None);
+        }
     }
 }
 
@@ -283,9 +344,10 @@ fn builder() -> redb::Builder {
     builder
 }
 
-/// Opens a file whose content passes a look at it first.
-fn database(path: &Path, look: fn(&Path, &Content) -> io::Result<()>) -> io::Result<Database> {
-    look(path, &in_memory(path)?)?;
+/// Opens a file that passes a look at what it and its journal hold first.
+fn database(path: &Path, look: fn(&Path, Content, &[u8]) -> io::Result<()>) -> io::Result<Database> {
+    let (content, journal) = in_memory(path)?;
+    look(path, content, &journal)?;
     guarded(path, || {
         #[cfg(test)]
         if let Some(backend) = super::tests::faults::backend(path) {
@@ -296,17 +358,17 @@ fn database(path: &Path, look: fn(&Path, &Content) -> io::Result<()>) -> io::Res
 }
 
 /// What the bytes of a file hold, which is not opened itself: redb repairs what it can before it finds that it can not, and a file
-/// that is refused must be left as it was.
-fn in_memory(path: &Path) -> io::Result<Content> {
+/// that is refused must be left as it was. And the bytes of its journal.
+fn in_memory(path: &Path) -> io::Result<(Content, Vec<u8>)> {
     let read = || {
         let mut file = File::open(path)?;
         // Until the bytes are read, as another process may be about to write.
         file.try_lock()?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        Ok(bytes)
+        Ok((bytes, journal::read(path.parent().unwrap_or_else(|| Path::new(".")))?))
     };
-    let bytes = read().map_err(|error: io::Error| match error.kind() {
+    let (bytes, journal) = read().map_err(|error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock => explained(path, redb::Error::DatabaseAlreadyOpen),
         _ => named(path, &error),
     })?;
@@ -320,6 +382,16 @@ fn in_memory(path: &Path) -> io::Result<Content> {
         drop(bytes);
         load(&builder().create_with_backend(memory)?)
     })
+    .map(|content| (content, journal))
+}
+
+/// What a file holds together with its journal.
+fn whole(path: &Path, mut content: Content, journal: &[u8]) -> io::Result<Content> {
+    let commits = journal::commits(journal, content.life, content.revision);
+    for commit in commits.map_err(|why| of_journal(path, &why))? {
+        content.apply(commit);
+    }
+    Ok(content)
 }
 
 fn load(database: &Database) -> Result<Content, redb::Error> {
@@ -330,11 +402,11 @@ fn load(database: &Database) -> Result<Content, redb::Error> {
         found.ok_or_else(|| redb::Error::Corrupted(format!("there is no {name}")))
     };
     let format = number(META_FORMAT)?;
-    if format != FORMAT {
+    if !(1..=FORMAT).contains(&format) {
         return Err(redb::Error::Io(io::Error::new(
             io::ErrorKind::Unsupported,
             format!(
-                "its format is {format}, this program knows {FORMAT} only; use the program that wrote it"
+                "its format is {format}, this program knows none above {FORMAT}; use the program that wrote it"
             ),
         )));
     }
@@ -342,11 +414,11 @@ fn load(database: &Database) -> Result<Content, redb::Error> {
     let mut content = Content { revision: number(META_REVISION)?, life, ..Content::default() };
     for row in reading.open_table(OBJECTS)?.iter()? {
         let (name, text) = row?;
-        content.objects.push((name.value().to_owned(), text.value().to_vec()));
+        content.objects.insert(name.value().to_owned(), text.value().to_vec());
     }
     for row in reading.open_table(HISTORY)?.iter()? {
         let (revision, text) = row?;
-        content.history.push((revision.value(), text.value().to_vec()));
+        content.history.insert(revision.value(), text.value().to_vec());
     }
     Ok(content)
 }
@@ -378,17 +450,24 @@ fn write(database: &Database, batch: &Batch, life: u64) -> Result<(), redb::Erro
                 Some(text) => objects.insert(name.as_str(), text.as_slice())?,
                 None => objects.remove(name.as_str())?,
             };
+            step_aside();
         }
         for revision in &batch.forgotten {
             history.remove(revision)?;
         }
         for (revision, text) in &batch.history {
             history.insert(revision, text.as_slice())?;
+            step_aside();
         }
         meta.insert(META_REVISION, batch.revision)?;
         meta.insert(META_LIFE, life)?;
         Ok(())
     })
+}
+
+/// Refuses a file that with its journal was further on before.
+fn has_all(path: &Path, content: Content, journal: &[u8]) -> io::Result<()> {
+    not_gone_back(path, &whole(path, content, journal)?)
 }
 
 /// Refuses what was further on before.
@@ -411,86 +490,12 @@ fn not_gone_back(path: &Path, content: &Content) -> io::Result<()> {
 /// The file, once whoever has it is gone: a process that was just ended, or one that a process is about to become.
 fn awaited(path: &Path) -> io::Result<Database> {
     for _ in 0..BUSY_LOOKS {
-        match database(path, not_gone_back) {
+        match database(path, has_all) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 std::thread::park_timeout(BUSY_PAUSE)
             }
             outcome => return outcome,
         }
     }
-    database(path, not_gone_back)
-}
-
-/// Does something with the file. A file that makes redb panic is damaged.
-fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, redb::Error>) -> io::Result<T> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(outcome) => outcome.map_err(|error| explained(path, error)),
-        Err(panic) => {
-            let said = panic.downcast_ref::<String>().map(String::as_str);
-            let said =
-                said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it makes redb panic");
-            Err(damaged(path, said))
-        }
-    }
-}
-
-fn explained(path: &Path, error: redb::Error) -> io::Error {
-    let place = path.display();
-    match error {
-        redb::Error::DatabaseAlreadyOpen => io::Error::new(
-            io::ErrorKind::ResourceBusy,
-            format!(
-                "{place}: another process has it open; end that first, or give this one a folder of its own"
-            ),
-        ),
-        // None of ours: we have never written it.
-        redb::Error::UpgradeRequired(format) => {
-            damaged(path, &format!("its pages are in redb's format {format}"))
-        }
-        redb::Error::Io(error) if NOT_A_STORE.contains(&error.kind()) => damaged(path, &error.to_string()),
-        redb::Error::Io(error) => named(path, &error),
-        redb::Error::Corrupted(why) => damaged(path, &why),
-        error @ (redb::Error::TableDoesNotExist(_)
-        | redb::Error::TableIsMultimap(_)
-        | redb::Error::TableTypeMismatch { .. }
-        | redb::Error::TypeDefinitionChanged { .. }) => damaged(path, &error.to_string()),
-        error => io::Error::other(format!("{place}: {error}")),
-    }
-}
-
-/// Why a file that can be read is not served.
-pub(super) enum Unfit {
-    /// It is not what we have written.
-    Damaged(String),
-    /// A secret in it does not open.
-    Locked(String),
-}
-
-impl Unfit {
-    /// As it is told of a file.
-    pub(super) fn at(self, path: &Path) -> io::Error {
-        let why = match self {
-            Self::Damaged(why) => return damaged(path, &why),
-            Self::Locked(why) => why,
-        };
-        let place = path.display();
-        let how = "Nothing of it is served: bring the key back, or move the file away to begin anew";
-        io::Error::new(io::ErrorKind::InvalidData, format!("{place}: {why}. {how}"))
-    }
-}
-
-/// The fault of a file that is not what we have written.
-fn damaged(path: &Path, why: &str) -> io::Error {
-    let place = path.display();
-    let copy = path.with_file_name(COPY);
-    let why = format!(
-        "{place}: damaged: {why}. It was left as it is. To go on with what it held at the last start, move it away \
-         and copy {} in its place; to begin anew, move both away",
-        copy.display()
-    );
-    io::Error::new(io::ErrorKind::InvalidData, why)
-}
-
-fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    database(path, has_all)
 }

@@ -4,10 +4,13 @@
 //! commit is planned on the side, written (see [`disk`]), and only then made here; a commit that fails leaves
 //! nothing behind. A store holds what it is given: whether an object is one is for whoever commits it to know.
 
+mod batch;
 mod disk;
+mod journal;
 mod mark;
 mod record;
 mod terms;
+mod words;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -22,13 +25,15 @@ use crate::model::{Kind, ObjectId, Raw, object_name};
 
 use super::log;
 use super::seal::{Seal, looks_sealed};
-use disk::{Batch, Content, Disk, Unfit};
+use batch::{Batch, Content};
+use disk::Disk;
 
 pub(crate) use crate::model::resources::Change;
 pub(crate) use disk::FILE as STORE_FILE;
 use record::{Kept, Record};
 pub(crate) use terms::Term;
 use terms::Terms;
+use words::Unfit;
 
 /// Revisions that can be looked at and gone back to.
 pub(crate) const HISTORY_KEPT: usize = 1000;
@@ -385,13 +390,12 @@ impl Store {
     fn batch(&self, plan: &Plan, past: &Past, forgotten: usize, is_kept: bool) -> io::Result<Batch> {
         let mut batch = Batch::changing(past.revision);
         for (name, kept) in plan {
-            batch
-                .objects
-                .push((name.clone(), kept.as_ref().map(|kept| kept.to_row(&self.seal)).transpose()?));
+            let row = kept.as_ref().map(|kept| kept.to_row(&self.seal)).transpose()?;
+            batch.objects.insert(name.clone(), row);
         }
         batch.forgotten.extend(self.history.iter().take(forgotten).map(|past| past.revision));
         if is_kept {
-            batch.history.push((past.revision, past.text.clone()));
+            batch.history.insert(past.revision, past.text.clone());
         }
         Ok(batch)
     }
@@ -400,7 +404,7 @@ impl Store {
     fn whole(&self) -> io::Result<Batch> {
         let mut batch = Batch::replacing(self.revision);
         for (name, kept) in &self.objects {
-            batch.objects.push((name.clone(), Some(kept.to_row(&self.seal)?)));
+            batch.objects.insert(name.clone(), Some(kept.to_row(&self.seal)?));
         }
         batch.history.extend(self.history.iter().map(|past| (past.revision, past.text.clone())));
         Ok(batch)

@@ -359,7 +359,7 @@ fn only_the_owner_may_read_what_is_made() {
     assert_eq!(mode(&inner), 0o700);
     let mut files: Vec<_> = fs::read_dir(&inner).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     files.sort();
-    assert_eq!(files, ["store.mark", "store.redb", "store.redb.bak"]);
+    assert_eq!(files, ["store.journal", "store.mark", "store.redb", "store.redb.bak"]);
     for file in files {
         assert_eq!(mode(&inner.join(&file)), 0o600, "{}", file.display());
     }
@@ -399,7 +399,7 @@ fn an_unknown_format_is_refused_with_both_numbers() {
     assert_eq!(
         error.to_string(),
         format!(
-            "{}: its format is 7, this program knows 1 only; use the program that wrote it",
+            "{}: its format is 7, this program knows none above 2; use the program that wrote it",
             file.display()
         )
     );
