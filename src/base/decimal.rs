@@ -5,36 +5,83 @@
 
 use std::net::Ipv4Addr;
 
-/// The digits of each number below a thousand, and how many there are.
-static SMALL: [[u8; 4]; 1000] = {
+/// Each number below a thousand: three digits, zeros in front among them, and how many it has without those.
+static DIGITS: [[u8; 4]; 1000] = {
     let mut table = [[0; 4]; 1000];
     let mut number = 0;
     while number < table.len() {
-        let [hundreds, tens, ones] = three_digits(number as u16);
-        table[number] = match number {
-            0..10 => [ones, 0, 0, 1],
-            10..100 => [tens, ones, 0, 2],
-            _ => [hundreds, tens, ones, 3],
-        };
+        let digits = [number / 100, number / 10 % 10, number % 10];
+        let count = 1 + (number > 9) as u8 + (number > 99) as u8;
+        table[number] = [b'0' + digits[0] as u8, b'0' + digits[1] as u8, b'0' + digits[2] as u8, count];
         number += 1;
     }
     table
 };
 
-/// Three digits of a number below a thousand, zeros in front among them.
+/// Three digits of a number below a thousand, zeros in front among them; of another those of what is left of it.
 #[inline]
 pub const fn three_digits(number: u16) -> [u8; 3] {
-    [b'0' + (number / 100 % 10) as u8, b'0' + (number / 10 % 10) as u8, b'0' + (number % 10) as u8]
+    let [hundreds, tens, ones, _] = DIGITS[number as usize % DIGITS.len()];
+    [hundreds, tens, ones]
 }
 
-/// A number below a thousand; of another the last three digits.
+/// A number below a thousand, and how many digits it has; of another the last three.
 #[inline]
 pub const fn small(number: u16) -> ([u8; 3], usize) {
-    if number as usize >= SMALL.len() {
-        return (three_digits(number), 3);
-    }
-    let [a, b, c, count] = SMALL[number as usize];
+    let [.., count] = DIGITS[number as usize % DIGITS.len()];
+    // The zeros in front fall out of the word.
+    let digits = u32::from_le_bytes(DIGITS[number as usize % DIGITS.len()]) >> (8 * (3 - count as u32));
+    let [a, b, c, _] = digits.to_le_bytes();
     ([a, b, c], count as usize)
+}
+
+/// A short text in room of a length that is known beforehand: a number, or little more.
+#[derive(Clone, Copy, Debug)]
+pub struct Short {
+    room: [u8; Self::ROOM],
+    length: usize,
+}
+
+impl Short {
+    /// Bytes of it: the longest number, and a few that follow.
+    pub const ROOM: usize = 24;
+
+    /// A number as digits.
+    pub fn number(number: u64) -> Self {
+        let mut short = Self { room: [0; Self::ROOM], length: 0 };
+        // By three digits, those that come last first.
+        let (mut groups, mut at, mut rest) = ([0; 6], 6, number);
+        while rest >= 1000 {
+            at -= 1;
+            groups[at] = (rest % 1000) as u16;
+            rest /= 1000;
+        }
+        let (digits, count) = small(rest as u16);
+        short.push(digits, count);
+        for group in &groups[at..] {
+            short.push(three_digits(*group), 3);
+        }
+        short
+    }
+
+    /// Appends the first `count` of some bytes, as far as there is room.
+    #[inline]
+    pub fn push(&mut self, bytes: [u8; 3], count: usize) {
+        if let Some(to) = self.room.get_mut(self.length..self.length + bytes.len()) {
+            to.copy_from_slice(&bytes);
+            self.length += count.min(bytes.len());
+        }
+    }
+
+    /// The text.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.room[..self.length]
+    }
+
+    /// The text, and whatever is behind it.
+    pub const fn room(&self) -> &[u8; Self::ROOM] {
+        &self.room
+    }
 }
 
 /// Bytes of `255.255.255.255` and a dot.
@@ -70,6 +117,19 @@ mod tests {
             assert_eq!(digits[..count], *number.to_string().as_bytes());
             assert_eq!(three_digits(number), *format!("{number:03}").as_bytes());
         }
+    }
+
+    #[test]
+    fn numbers_of_any_length_are_written_as_everywhere() {
+        let powers = (0..20).map(|power| 10_u64.pow(power));
+        for number in powers.flat_map(|power| [power - 1, power, power + 1]).chain([u64::MAX, 1_020_300_405])
+        {
+            assert_eq!(Short::number(number).as_bytes(), number.to_string().as_bytes());
+        }
+        let mut longest = Short::number(u64::MAX);
+        longest.push(*b".99", 3);
+        longest.push(*b"abc", 3);
+        assert_eq!(longest.as_bytes(), b"18446744073709551615.99", "what does not fit is not there");
     }
 
     #[test]

@@ -28,13 +28,38 @@ pub(super) struct Batch {
     since: Moment,
     line: Line,
     stamp: Stamp,
+    tail: Tail,
+}
+
+/// How every line of a core ends as long as a configuration is in force.
+#[derive(Debug, Default)]
+struct Tail {
+    text: Vec<u8>,
+    generation: u64,
+}
+
+impl Tail {
+    fn of(&mut self, generation: u64, core: u16) -> &[u8] {
+        if self.generation != generation || self.text.is_empty() {
+            self.generation = generation;
+            self.text = format!(",\"config_generation\":{generation},\"core\":{core}}}\n").into_bytes();
+        }
+        &self.text
+    }
 }
 
 impl Batch {
     /// An empty batch that is as roomy as those after it: one that grew line by line would grow again, in the middle
     /// of a request, each time it came back.
     pub(super) fn new(core: &Core) -> Self {
-        Self { bytes: roomy(core), lines: 0, since: Moment::ZERO, line: Line::new(), stamp: Stamp::default() }
+        Self {
+            bytes: roomy(core),
+            lines: 0,
+            since: Moment::ZERO,
+            line: Line::new(),
+            stamp: Stamp::default(),
+            tail: Tail::default(),
+        }
     }
 
     /// Sends the batch off, whatever is in it.
@@ -80,8 +105,9 @@ pub(super) fn hand_over(hall: &Hall, view: &View, ex: &Exchange) {
     match &view.house.log_format {
         LogFormat::Off => return,
         LogFormat::Json => {
-            let Batch { bytes, line, stamp, .. } = &mut *batch;
-            bytes.extend_from_slice(line.write(|line| write_json(line, stamp, view.generation, ex)));
+            let Batch { bytes, line, stamp, tail, .. } = &mut *batch;
+            let tail = tail.of(view.generation, ex.core);
+            bytes.extend_from_slice(line.write(|line| write_json(line, stamp, tail, ex)));
         }
         LogFormat::Template(template) => {
             template.render_escaped(ex, &mut batch.bytes, write_escaped);
@@ -126,7 +152,7 @@ macro_rules! name {
     };
 }
 
-fn write_json(line: &mut Line, stamp: &mut Stamp, generation: u64, ex: &Exchange) {
+fn write_json(line: &mut Line, stamp: &mut Stamp, tail: &[u8], ex: &Exchange) {
     line.put(b"{\"ts\":\"");
     line.put(&stamp.text(ex.timing.received_at));
     line.put(b"\",\"level\":\"info\",\"client_ip\":\"");
@@ -159,9 +185,7 @@ fn write_json(line: &mut Line, stamp: &mut Stamp, generation: u64, ex: &Exchange
     line.millis(name!("dur_ms"), ex.timing.finished.since(ex.timing.received));
     line.text(name!(text "user_agent"), request.headers.get_id(HeaderId::UserAgent).unwrap_or(b""));
     write_upstream(line, ex);
-    line.number(name!("config_generation"), generation);
-    line.number(name!("core"), u64::from(ex.core));
-    line.put(b"}\n");
+    line.put(tail);
 }
 
 /// What is told of a stream besides.

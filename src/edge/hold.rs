@@ -9,15 +9,12 @@ use crate::exchange::Body;
 use crate::plugin::Verdict;
 
 impl Run<'_> {
-    /// Receives the whole request body, if a plugin wants to see it.
-    pub(super) async fn hold_body(&mut self) -> Verdict {
+    /// How much of the request's body is to be held at most, if a plugin wants to see it.
+    pub(super) fn body_to_hold(&self) -> Option<usize> {
         let chain = chain_of(&self.view, self.route, self.merged.as_ref());
         let own = chain.and_then(|chain| chain.request_body_max());
         let asked = Some(self.ex.request.held_body_bytes_max).filter(|bytes_max| *bytes_max > 0);
-        let Some(wish) = self.view.global.request_body_max().max(own).max(asked) else {
-            return Verdict::Next;
-        };
-        self.hold_up_to(wish).await
+        self.view.global.request_body_max().max(own).max(asked)
     }
 
     /// Finds the route where one's `vars` ask what the body says: holds it, and looks again. Whoever may call, so no more is read
@@ -41,7 +38,7 @@ impl Run<'_> {
         Verdict::Next
     }
 
-    async fn hold_up_to(&mut self, wish: usize) -> Verdict {
+    pub(super) async fn hold_up_to(&mut self, wish: usize) -> Verdict {
         let bytes_max = wish.min(self.hall.core.limits.held_body_bytes);
         if self.upload.is_done() {
             return Verdict::Next;

@@ -88,7 +88,7 @@ impl Line {
     #[inline(always)]
     pub(super) fn number(&mut self, name: &str, number: u64) {
         self.name(name);
-        self.decimal(number);
+        if number < 1000 { self.small(number as u16) } else { self.decimal(number) }
     }
 
     fn decimal(&mut self, number: u64) {
@@ -117,7 +117,10 @@ impl Line {
 
     fn decimals(&mut self, time: Duration) {
         let us = time.subsec_micros();
-        self.decimal(time.as_secs().saturating_mul(1000).saturating_add((us / 1000).into()));
+        match time.as_secs() {
+            0 => self.small((us / 1000) as u16),
+            seconds => self.decimal(seconds.saturating_mul(1000).saturating_add((us / 1000).into())),
+        }
         let [tenths, hundredths, thousandths] = three_digits((us % 1000) as u16);
         self.put(&[b'.', tenths, hundredths, thousandths]);
     }

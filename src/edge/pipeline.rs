@@ -1,5 +1,7 @@
 //! The life of a request. Every other file in `edge` is the detail of one line here.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 
 use super::admit::Refusal;
@@ -66,8 +68,12 @@ macro_rules! pass {
 macro_rules! pass_attended {
     ($self:ident, $chain:expr, $phase:expr, $env:ident) => {
         if $chain.hooks($phase) {
-            let gates = $chain.gate($phase, &mut $self.ex, $env);
-            match attend::gates(&$self.hall.core, &$self.connection.socket, gates).await {
+            let verdict = {
+                let mut gates = pin!($chain.gate($phase, &mut $self.ex, $env));
+                let (core, client) = (&$self.hall.core, &$self.connection.socket);
+                poll_fn(|cx| attend::poll(core, client, gates.as_mut(), cx)).await
+            };
+            match verdict {
                 Some(verdict) => pass!(verdict),
                 None => return Verdict::Reply(respond::to_fault(&mut $self.ex, Fault::ClientGone)),
             }
@@ -144,8 +150,10 @@ impl<'a> Run<'a> {
         if let Some(reply) = respond::to_broken(&mut self.ex, &view, route) {
             return Verdict::Reply(reply);
         }
-        if global.reads_body_early() || route.is_some_and(|route| route.chain.reads_body_early()) {
-            pass!(self.hold_body().await);
+        let is_read_early =
+            global.reads_body_early() || route.is_some_and(|route| route.chain.reads_body_early());
+        if let Some(most) = self.body_to_hold().filter(|_| is_read_early) {
+            pass!(self.hold_up_to(most).await);
         }
         pass!(self, global, Phase::Rewrite, env);
         if let Some(route) = route {
@@ -158,7 +166,9 @@ impl<'a> Run<'a> {
             }
         }
         // Only now: nobody who is turned away above makes the gateway hold a body.
-        pass!(self.hold_body().await);
+        if let Some(most) = self.body_to_hold() {
+            pass!(self.hold_up_to(most).await);
+        }
         pass_attended!(self, global, Phase::Access, env);
         let Some(chain) = chain_of(&view, self.route, self.merged.as_ref()) else {
             return Verdict::Reply(respond::no_route(&mut self.ex));

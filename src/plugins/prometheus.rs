@@ -118,6 +118,8 @@ struct Meters {
     overflow: Rc<Kind>,
     streams: StreamMeters,
     key: RefCell<Vec<u8>>,
+    /// Of the request before, which is mostly that of the next one, too.
+    last: RefCell<Option<(Vec<u8>, Rc<Kind>)>>,
 }
 
 /// The series that requests of one kind are counted in.
@@ -326,6 +328,7 @@ impl Meters {
             overflow: Rc::new(overflow),
             streams: StreamMeters::default(),
             key: RefCell::default(),
+            last: RefCell::default(),
         }
     }
 
@@ -334,8 +337,15 @@ impl Meters {
         let mut key = self.key.borrow_mut();
         key.clear();
         plugin.write_key(ex, &extra, &mut key);
+        let last = &mut *self.last.borrow_mut();
+        if let Some((_, kind)) = last.as_ref().filter(|(of, _)| *of == *key) {
+            return Rc::clone(kind);
+        }
         let mut kinds = self.kinds.borrow_mut();
         if let Some(kind) = kinds.get(key.as_slice()) {
+            let (of, last) = last.get_or_insert_with(|| (Vec::new(), Rc::clone(kind)));
+            of.clone_from(&key);
+            *last = Rc::clone(kind);
             return Rc::clone(kind);
         }
         let refused_before = core.stats.series_overflow.get();

@@ -5,8 +5,11 @@
 //! kept and reused. Names that matter to a gateway have a [`HeaderId`], so looking for them is one bit test
 //! and comparing two bytes, not two strings.
 
+pub use self::trio::Trio;
 pub use super::names::{FieldName, HeaderId, HeaderSet};
 pub use super::start_line::{Method, RequestLine, StatusLine, Version};
+
+mod trio;
 
 /// Most bytes of header text that plugins may add to one message; what goes beyond is dropped and
 /// [`HeaderList::overflowed`] says so, upon which the message is refused. Worst case 64 KiB an exchange.
@@ -173,14 +176,6 @@ impl HeaderList {
     /// [`Self::set`] for a name that is used again and again.
     pub fn put(&mut self, name: &FieldName, value: &[u8]) {
         self.replace(name.id(), name.text(), value);
-    }
-
-    /// [`Self::put`] for a number.
-    pub fn put_number(&mut self, name: &FieldName, number: u64) {
-        let mut digits = itoa::Buffer::new();
-        let digits = digits.format(number).as_bytes();
-        let stored = self.store(name.id(), name.text(), digits.len(), |out| out.extend_from_slice(digits));
-        self.place(name.text(), stored);
     }
 
     /// [`Self::set`] for a known name.
@@ -369,21 +364,15 @@ impl HeaderList {
     }
 
     fn append(&mut self, id: HeaderId, name: &str, value: &[u8]) {
-        if let Some(line) = self.store(id, name, value.len(), |out| put_value(value, out)) {
+        if let Some(line) = self.store(id, name, value) {
             self.note(id);
             self.lines.push(line);
         }
     }
 
+    /// Puts a line in the place of the first of its name, and has the others go.
     fn replace(&mut self, id: HeaderId, name: &str, value: &[u8]) {
-        let stored = self.store(id, name, value.len(), |out| put_value(value, out));
-        self.place(name, stored);
-    }
-
-    /// Puts a stored line in the place of the first of its name, and has the others go.
-    fn place(&mut self, name: &str, stored: Option<Line>) {
-        let Some(stored) = stored else { return };
-        let id = stored.id;
+        let Some(stored) = self.store(id, name, value) else { return };
         let mut placed = false;
         let may_be_there = self.present.0 & id.bit() != 0;
         let end = if may_be_there { self.lines.len() } else { 0 };
@@ -409,15 +398,9 @@ impl HeaderList {
         self.present.insert(id);
     }
 
-    /// Writes the text of a line to `added`; `put` appends the value, which is of that length.
-    fn store(
-        &mut self,
-        id: HeaderId,
-        name: &str,
-        length: usize,
-        put: impl FnOnce(&mut Vec<u8>),
-    ) -> Option<Line> {
-        let (start, whole) = (self.added.len(), name.len() + COLON.len() + length + LINE_END.len());
+    /// Writes the text of a line to `added`.
+    fn store(&mut self, id: HeaderId, name: &str, value: &[u8]) -> Option<Line> {
+        let (start, whole) = (self.added.len(), name.len() + COLON.len() + value.len() + LINE_END.len());
         if start + whole > ADDED_BYTES_MAX {
             self.overflowed = true;
             return None;
@@ -426,7 +409,7 @@ impl HeaderList {
         added.reserve(whole);
         added.extend_from_slice(name.as_bytes());
         added.extend_from_slice(COLON);
-        put(added);
+        put_value(value, added);
         let (value_start, value_end) = (start + name.len() + COLON.len(), added.len());
         added.extend_from_slice(LINE_END);
         Some(Line {

@@ -9,7 +9,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::base::hash::Map;
+use crate::base::hash::Numbered;
 
 /// Names one state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -18,7 +18,7 @@ pub struct LocalId(pub u64);
 /// All such state of one core.
 #[derive(Debug, Default)]
 pub struct Locals {
-    states: RefCell<Map<LocalId, Rc<dyn Any>>>,
+    states: RefCell<Numbered<LocalId, Rc<dyn Any>>>,
 }
 
 impl Locals {
@@ -65,7 +65,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::base::hash::Set;
+    use crate::base::hash::{Map, Set};
     use crate::base::rng::Rng;
 
     #[test]

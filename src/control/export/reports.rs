@@ -9,12 +9,12 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 
 use crate::base::clock::{self, Moment};
 use crate::link::inquiry::{Inquiry, Subject};
 use crate::link::lines::Carrier;
-use crate::link::outbox::{Inbox, Report};
+use crate::link::outbox::{Inbox, REPORTS_MAX, Report};
 
 use super::super::board::Board;
 use super::super::log;
@@ -23,6 +23,10 @@ use super::files::Files;
 use super::prometheus;
 use super::shipping::Shipping;
 
+/// How long reports wait for each other where they come faster than that.
+const REST: Duration = Duration::from_millis(5);
+/// Where more come in that time nobody rests: there is room for so many times sixteen.
+const PORTION_MAX: u32 = (REPORTS_MAX / 16) as u32;
 /// Commands that may wait; each is given by a person or at the end.
 const COMMANDS_MAX: usize = 16;
 
@@ -82,23 +86,53 @@ struct Desk {
 impl Desk {
     fn work(mut self, orders: &Receiver<Command>) {
         let reports = self.inbox.reports.clone();
+        let mut lines_came = Moment::ZERO;
         loop {
-            select! {
+            let order = select! {
                 recv(reports) -> report => match report {
-                    Ok(report) => self.take(report),
+                    Ok(report) => {
+                        let are_lines = matches!(report, Report::AccessLog(_) | Report::Lines { .. });
+                        self.take(report);
+                        if !are_lines {
+                            continue;
+                        }
+                        let before = std::mem::replace(&mut lines_came, clock::now());
+                        self.take_in_portions(orders, lines_came.since(before))
+                    }
                     Err(_) => return,
                 },
-                recv(orders) -> order => match order {
-                    Ok(Command::Reopen) => self.reopen(),
-                    Ok(Command::End) | Err(_) => return self.take_the_rest(&reports),
-                },
+                recv(orders) -> order => Some(order.unwrap_or(Command::End)),
+            };
+            match order {
+                None => {}
+                Some(Command::Reopen) => self.reopen(),
+                Some(Command::End) => return self.take_the_rest(&reports),
             }
         }
     }
 
+    /// Takes what comes by portions, as long as batches of lines come often; until an order comes. A core need not wake a thread that
+    /// does not wait for it, which would cost as much as a dozen lines.
+    fn take_in_portions(&mut self, orders: &Receiver<Command>, between: Duration) -> Option<Command> {
+        let mut is_busy = (REST / PORTION_MAX..REST).contains(&between);
+        while is_busy {
+            match orders.recv_timeout(REST) {
+                Ok(order) => return Some(order),
+                Err(RecvTimeoutError::Disconnected) => return Some(Command::End),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let waiting = self.inbox.reports.len();
+            for report in self.inbox.reports.clone().try_iter().take(waiting) {
+                self.take(report);
+            }
+            is_busy = (1..=PORTION_MAX as usize).contains(&waiting);
+        }
+        None
+    }
+
     /// What was sent before the end is taken, but not what a core still sends while we are at it.
     fn take_the_rest(&mut self, reports: &Receiver<Report>) {
-        for report in reports.try_iter().take(crate::link::outbox::REPORTS_MAX) {
+        for report in reports.try_iter().take(REPORTS_MAX) {
             self.take(report);
         }
     }
@@ -194,6 +228,31 @@ mod tests {
         assert_eq!(board.registry.all().len(), 1);
         assert!(buried.load(Ordering::Acquire));
         assert_eq!(out.recycled(), Some(Vec::new()));
+    }
+
+    #[test]
+    fn what_comes_fast_is_taken_in_its_order_and_an_order_does_not_wait_for_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("access.log");
+        let board = Arc::new(Board::new(Vec::new(), &[]));
+        let (out, inbox) = outbox();
+        let reports = Reports::start(inbox, Sink::file(&path), board, None).expect("a thread");
+        let mut expected = String::new();
+        for number in 0..20_000 {
+            let line = format!("{number}\n");
+            expected.push_str(&line);
+            let mut report = Report::AccessLog(line.into_bytes());
+            while let Err(back) = out.send(report) {
+                report = back;
+                thread::yield_now();
+            }
+            if number == 10_000 {
+                reports.reopen();
+            }
+        }
+        reports.end();
+        reports.thread.join().expect("no panic");
+        assert!(std::fs::read_to_string(&path).expect("readable") == expected);
     }
 
     #[test]

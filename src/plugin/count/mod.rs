@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::base::clock::Moment;
+use crate::base::decimal::Short;
 use crate::base::hash::stable;
 use crate::base::window::long::Long;
 use crate::base::window::quota::{Gauge, Quota, Span};
@@ -14,7 +15,7 @@ use crate::model::field::HeaderName;
 use crate::plugin::limits::{Amount, Begun, LimitKey, Number, Till, refusal, write_rate_limit};
 use crate::plugin::tally::{Outcome, Tally};
 use crate::plugin::{CompileCx, ConfigError, Env, Step, limits};
-use crate::proto::head::FieldName;
+use crate::proto::head::Trio;
 use crate::runtime::LocalId;
 use crate::runtime::limits::HELD_BODY_BYTES;
 
@@ -64,9 +65,10 @@ struct Limit {
     keys: Vec<u8>,
     /// What it is called where the IETF's fields tell of it.
     name: String,
-    limit_header: FieldName,
-    remaining_header: FieldName,
-    reset_header: FieldName,
+    /// Of its number, what is left of it, and when that is all there again.
+    headers: Trio,
+    /// The number as text, where it is always the same.
+    count_text: Option<Short>,
 }
 
 /// What a limit makes of a request.
@@ -210,8 +212,10 @@ impl Limit {
         (name, scope): (&str, String),
         metadata: &Metadata,
     ) -> Result<Self, ConfigError> {
+        let count = Number::of(count).map_err(|why| ConfigError::at("count", why))?;
         Ok(Self {
-            count: Number::of(count).map_err(|why| ConfigError::at("count", why))?,
+            count_text: if let Number::Fixed(count) = count { Some(Short::number(count)) } else { None },
+            count,
             window: Number::of(window).map_err(|why| ConfigError::at("time_window", why))?,
             key,
             is_for_some: false,
@@ -219,9 +223,11 @@ impl Limit {
             scope: scope.into_bytes(),
             keys: Vec::new(),
             name: name.to_owned(),
-            limit_header: FieldName::new(metadata.limit_header.as_str()),
-            remaining_header: FieldName::new(metadata.remaining_header.as_str()),
-            reset_header: FieldName::new(metadata.reset_header.as_str()),
+            headers: Trio::new([
+                metadata.limit_header.as_str(),
+                metadata.remaining_header.as_str(),
+                metadata.reset_header.as_str(),
+            ]),
         })
     }
 
@@ -425,16 +431,14 @@ impl Counter {
         for told in seen.of(self.me) {
             let Some(limit) = self.limits.get(told.limit_at) else { continue };
             let remaining = if told.spent.admitted { told.spent.remaining } else { 0 };
-            let mut digits = itoa::Buffer::new();
             if self.tell {
-                headers.put_number(&limit.limit_header, told.count);
-                headers.put_number(&limit.remaining_header, remaining);
-                let mut text = [0; SECONDS_BYTES];
-                headers.put(&limit.reset_header, seconds(told.spent.reset_in, &mut text));
+                let count = limit.count_text.unwrap_or_else(|| Short::number(told.count));
+                let values = [count, Short::number(remaining), seconds(told.spent.reset_in)];
+                headers.put_trio(&limit.headers, &values);
             }
             if !told.spent.admitted {
                 let wait = told.spent.reset_in.as_millis().div_ceil(1000) as u64;
-                headers.set("Retry-After", digits.format(wait.max(1)).as_bytes());
+                headers.set("Retry-After", Short::number(wait.max(1)).as_bytes());
             }
         }
     }
@@ -473,24 +477,17 @@ impl Limit {
     }
 }
 
-/// Room for seconds with two decimals.
-const SECONDS_BYTES: usize = 24;
-
 /// Seconds with as many decimals as they have, at most two.
-fn seconds(time: Duration, text: &mut [u8; SECONDS_BYTES]) -> &[u8] {
-    let mut digits = itoa::Buffer::new();
-    let whole = digits.format(time.as_secs()).as_bytes();
+fn seconds(time: Duration) -> Short {
+    let mut text = Short::number(time.as_secs());
     let hundredths = (time.subsec_millis() / 10) as u8;
-    let behind = [b'.', b'0' + hundredths / 10, b'0' + hundredths % 10];
     let decimals = match hundredths {
         0 => 0,
         tenths if tenths % 10 == 0 => 2,
         _ => 3,
     };
-    let length = whole.len() + decimals;
-    text[..whole.len()].copy_from_slice(whole);
-    text[whole.len()..length].copy_from_slice(&behind[..decimals]);
-    &text[..length]
+    text.push([b'.', b'0' + hundredths / 10, b'0' + hundredths % 10], decimals);
+    text
 }
 
 #[cfg(test)]
@@ -499,8 +496,9 @@ mod tests {
 
     #[test]
     fn a_reset_has_as_many_decimals_as_it_needs() {
+        assert_eq!(seconds(Duration::MAX).as_bytes(), b"18446744073709551615.99");
         for (millis, expected) in [(60_000, "60"), (59_990, "59.99"), (1500, "1.5"), (9, "0"), (10, "0.01")] {
-            assert_eq!(seconds(Duration::from_millis(millis), &mut [0; SECONDS_BYTES]), expected.as_bytes());
+            assert_eq!(seconds(Duration::from_millis(millis)).as_bytes(), expected.as_bytes());
         }
     }
 }

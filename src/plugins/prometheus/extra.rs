@@ -39,6 +39,9 @@ pub(super) fn of_settings(metrics: Option<&Value>) -> Result<[Vec<Extra>; FAMILI
 
 /// What a request says of them, in the order of families; nothing, and nothing is allocated, where there are none.
 pub(super) fn values(all: &[Vec<Extra>], ex: &Exchange) -> Vec<String> {
+    if all.iter().all(Vec::is_empty) {
+        return Vec::new();
+    }
     let value = |extra: &Extra| {
         let mut text = Vec::new();
         extra.value.render(ex, &mut text);
