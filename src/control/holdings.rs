@@ -89,6 +89,8 @@ impl Holdings {
                 }
                 Err(error) => return Err(error),
             },
+            // One that is there and can not be read is no empty one.
+            Err(error) if state.join(STORE_FILE).try_exists().unwrap_or(false) => return Err(error),
             Err(error) if is_optional && is_forbidden(&error) => {
                 let folder = state.display();
                 log::warn(format!("state_dir {folder}: {error}; the Admin API is off, and nothing is kept"));

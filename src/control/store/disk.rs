@@ -53,6 +53,9 @@ const META_REVISION: &str = "revision";
 /// A number that is another each time the file is begun to be written to: see [`mark`].
 const META_LIFE: &str = "life";
 
+/// What a journal holds, if it can be read.
+type Bytes = io::Result<Vec<u8>>;
+
 /// The file, held against other processes while it is open.
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -63,6 +66,11 @@ pub(super) struct Disk {
     life: u64,
     reached: u64,
     taken_in: u64,
+    /// The life that was begun last, or that somebody has tried to begin.
+    drawn: u64,
+    /// Whether a write to the file itself has failed since it was written anew: what the system has of it may not be on disk, and
+    /// never come there.
+    is_doubtful: bool,
     /// From [`Self::begin`] on.
     mark: Option<Mark>,
     journal: Option<Journal>,
@@ -83,11 +91,13 @@ impl Disk {
             life: 0,
             reached: 0,
             taken_in: 0,
+            drawn: 0,
+            is_doubtful: false,
             mark: None,
             journal: None,
         };
         let content = disk.guarded(load)?;
-        (disk.life, disk.taken_in) = (content.life, content.revision);
+        (disk.life, disk.drawn, disk.taken_in) = (content.life, content.life, content.revision);
         let content = whole(&disk.path, content, &disk.journal()?)?;
         disk.reached = content.revision;
         Ok((disk, content))
@@ -109,6 +119,7 @@ impl Disk {
     /// From here on, nothing that is in the journal counts, and no mark.
     fn begin_life(&mut self) -> io::Result<()> {
         let life = getrandom::u64().map_err(io::Error::other)?;
+        (self.drawn, self.is_doubtful) = (life, true);
         // Twice, as a file may go back by one commit: if that were to another life, it would leave the journal behind.
         for _ in 0..2 {
             self.guarded(|database| {
@@ -120,7 +131,7 @@ impl Disk {
                 })
             })?;
         }
-        self.life = life;
+        (self.life, self.is_doubtful) = (life, false);
         let journal = Journal::open(self.dir());
         self.journal =
             Some(journal.map_err(|error| named(&self.path.with_file_name(journal::FILE), &error))?);
@@ -139,7 +150,7 @@ impl Disk {
     pub(super) fn read(dir: &Path) -> io::Result<(PathBuf, Content)> {
         let path = dir.join(FILE);
         let (content, journal) = in_memory(&path)?;
-        let content = whole(&path, content, &journal)?;
+        let content = whole(&path, content, &journal?)?;
         not_gone_back(&path, &content)?;
         Ok((path, content))
     }
@@ -179,8 +190,9 @@ impl Disk {
 
     /// Writes into the file itself, which leaves nothing in the journal that counts.
     fn put(&mut self, batch: &Batch) -> io::Result<()> {
+        self.is_doubtful = true;
         self.guarded(|database| write(database, batch, self.life))?;
-        self.taken_in = batch.revision;
+        (self.taken_in, self.is_doubtful) = (batch.revision, false);
         if let Some(journal) = &mut self.journal {
             journal.begin_again();
         }
@@ -188,7 +200,10 @@ impl Disk {
     }
 
     fn journal(&self) -> io::Result<Vec<u8>> {
-        journal::read(self.dir()).map_err(|error| named(&self.path.with_file_name(journal::FILE), &error))
+        match &self.journal {
+            Some(journal) => journal.bytes().map_err(|error| of_journal(&self.path, &error.to_string())),
+            None => journal_of(&self.path),
+        }
     }
 
     /// What the journal has that the file has not.
@@ -212,7 +227,10 @@ impl Disk {
         if !self.path.try_exists().map_err(|error| named(&self.path, &error))? {
             return Err(io::Error::new(io::ErrorKind::NotFound, format!("{}: is gone", self.path.display())));
         }
+        // Opening writes, too.
+        let was_doubtful = std::mem::replace(&mut self.is_doubtful, true);
         self.database = Some(database(&self.path, |_, _, _| Ok(()))?);
+        self.is_doubtful = was_doubtful;
         let outcome = self.settle(revision, whole).and_then(|()| self.begin_life());
         if outcome.is_err() {
             self.lose();
@@ -220,9 +238,21 @@ impl Disk {
         outcome
     }
 
-    /// Brings the file to a revision, whatever it and the journal hold. One that has gone back is written anew.
+    /// Brings the file to a revision, whatever it and the journal hold. One that has gone back, or is doubtful, is written anew.
     fn settle(&mut self, revision: u64, whole: impl FnOnce() -> io::Result<Batch>) -> io::Result<()> {
         let content = self.guarded(load)?;
+        if ![self.life, self.drawn].contains(&content.life) {
+            let why = "another process has written to it, or it was replaced; start again to go on with what it holds";
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                format!("{}: {why}", self.path.display()),
+            ));
+        }
+        if self.is_doubtful {
+            self.replace(&whole()?)?;
+            self.reached = revision;
+            return Ok(());
+        }
         (self.life, self.taken_in) = (content.life, content.revision);
         let mut commits = self.commits().unwrap_or_default();
         // A commit that is called a failure may be there nevertheless.
@@ -234,6 +264,20 @@ impl Disk {
         };
         batch.map_or(Ok(()), |batch| self.put(&batch))?;
         self.reached = revision;
+        Ok(())
+    }
+
+    /// Puts a new file in the place of one that is open, and held against others meanwhile.
+    fn replace(&mut self, whole: &Batch) -> io::Result<()> {
+        let new = self.path.with_file_name(NEW_FILE);
+        self.drawn = getrandom::u64().map_err(io::Error::other)?;
+        write_new(&new, whole, self.drawn)?;
+        fs::rename(&new, &self.path)
+            .and_then(|()| File::open(self.dir())?.sync_all())
+            .map_err(|error| named(&self.path, &error))?;
+        self.lose();
+        self.database = Some(database(&self.path, |_, _, _| Ok(()))?);
+        (self.life, self.taken_in, self.is_doubtful) = (self.drawn, whole.revision, false);
         Ok(())
     }
 
@@ -262,7 +306,7 @@ impl Disk {
         let path = &self.path;
         if let Some(database) = self.database.take() {
             // Closing writes.
-            let _ = guarded(path, || database.close().map_err(redb::Error::from));
+            self.is_doubtful |= guarded(path, || database.close().map_err(redb::Error::from)).is_err();
         }
     }
 
@@ -278,9 +322,11 @@ impl Disk {
 impl Drop for Disk {
     /// After a clean end all is in one file.
     fn drop(&mut self) {
-        if self.mark.is_some() && !self.is_lost() {
-            // It stays in the journal.
-            let _ = self.take_in(None);
+        if self.mark.is_some()
+            && !self.is_lost()
+            && let Err(error) = self.take_in(None)
+        {
+            log::warn(format!("{error}; the newest changes stay in {}", journal::FILE));
         }
     }
 }
@@ -298,12 +344,7 @@ fn make(dir: &Path, path: &Path) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::NotFound, why));
     }
     let new = dir.join(NEW_FILE);
-    create(&new).map_err(|error| named(&new, &error))?;
-    guarded(&new, || {
-        let database = builder().create(&new)?;
-        write(&database, &Batch::replacing(0), 0)?;
-        Ok(database.close()?)
-    })?;
+    write_new(&new, &Batch::replacing(0), 0)?;
     match fs::hard_link(&new, path) {
         Ok(()) => {}
         // Another process was quicker.
@@ -311,6 +352,17 @@ fn make(dir: &Path, path: &Path) -> io::Result<()> {
         Err(error) => return Err(named(path, &error)),
     }
     fs::remove_file(&new).and_then(|()| File::open(dir)?.sync_all()).map_err(|error| named(&new, &error))
+}
+
+/// Makes a file that holds this, for a name of its own.
+fn write_new(new: &Path, whole: &Batch, life: u64) -> io::Result<()> {
+    create(new).map_err(|error| named(new, &error))?;
+    guarded(new, || {
+        let database = on_disk(new, |builder| builder.create(new))?;
+        write(&database, whole, life)?;
+        Ok(database.close()?)
+    })?;
+    File::open(new).and_then(|file| file.sync_all()).map_err(|error| named(new, &error))
 }
 
 /// An empty file for our eyes only, in place of what a process that died has left there.
@@ -345,28 +397,35 @@ fn builder() -> redb::Builder {
 }
 
 /// Opens a file that passes a look at what it and its journal hold first.
-fn database(path: &Path, look: fn(&Path, Content, &[u8]) -> io::Result<()>) -> io::Result<Database> {
+fn database(path: &Path, look: fn(&Path, Content, Bytes) -> io::Result<()>) -> io::Result<Database> {
     let (content, journal) = in_memory(path)?;
-    look(path, content, &journal)?;
-    guarded(path, || {
-        #[cfg(test)]
-        if let Some(backend) = super::tests::faults::backend(path) {
-            return Ok(builder().create_with_backend(backend)?);
-        }
-        Ok(builder().open(path)?)
-    })
+    look(path, content, journal)?;
+    guarded(path, || on_disk(path, |builder| builder.open(path)))
+}
+
+/// A file as redb has it, on a disk that tests can make fail.
+fn on_disk(
+    path: &Path,
+    open: impl FnOnce(&redb::Builder) -> Result<Database, redb::DatabaseError>,
+) -> Result<Database, redb::Error> {
+    #[cfg(test)]
+    if let Some(backend) = super::tests::faults::backend(path) {
+        return Ok(builder().create_with_backend(backend)?);
+    }
+    let _ = path;
+    Ok(open(&builder())?)
 }
 
 /// What the bytes of a file hold, which is not opened itself: redb repairs what it can before it finds that it can not, and a file
 /// that is refused must be left as it was. And the bytes of its journal.
-fn in_memory(path: &Path) -> io::Result<(Content, Vec<u8>)> {
+fn in_memory(path: &Path) -> io::Result<(Content, Bytes)> {
     let read = || {
         let mut file = File::open(path)?;
         // Until the bytes are read, as another process may be about to write.
         file.try_lock()?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        Ok((bytes, journal::read(path.parent().unwrap_or_else(|| Path::new(".")))?))
+        Ok((bytes, journal_of(path)))
     };
     let (bytes, journal) = read().map_err(|error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock => explained(path, redb::Error::DatabaseAlreadyOpen),
@@ -383,6 +442,12 @@ fn in_memory(path: &Path) -> io::Result<(Content, Vec<u8>)> {
         load(&builder().create_with_backend(memory)?)
     })
     .map(|content| (content, journal))
+}
+
+/// The journal beside a file.
+fn journal_of(path: &Path) -> Bytes {
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
+    journal::read(dir).map_err(|error| named(&path.with_file_name(journal::FILE), &error))
 }
 
 /// What a file holds together with its journal.
@@ -466,8 +531,8 @@ fn write(database: &Database, batch: &Batch, life: u64) -> Result<(), redb::Erro
 }
 
 /// Refuses a file that with its journal was further on before.
-fn has_all(path: &Path, content: Content, journal: &[u8]) -> io::Result<()> {
-    not_gone_back(path, &whole(path, content, journal)?)
+fn has_all(path: &Path, content: Content, journal: Bytes) -> io::Result<()> {
+    not_gone_back(path, &whole(path, content, &journal?)?)
 }
 
 /// Refuses what was further on before.

@@ -15,7 +15,6 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use memchr::memmem;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -28,6 +27,8 @@ pub(super) const FILE: &str = "store.journal";
 const BYTES: usize = 256 * 1024;
 /// A commit begins so; 0xF5 is in no text.
 const MAGIC: [u8; 4] = [0xF5, b'R', b'W', b'J'];
+/// A commit begins at a multiple of it, so that a disk that writes one sector badly as it loses power spoils no other.
+const SECTOR_BYTES: usize = 512;
 /// [`MAGIC`], the length of the text, and the checksum of both that and the text.
 const HEAD_BYTES: usize = 12;
 
@@ -55,14 +56,22 @@ impl Journal {
     /// Opens the file of a folder, or makes it. Whatever is in it counts no more.
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(dir.join(FILE))?;
+        let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(dir.join(FILE))?;
         if file.metadata()?.len() != BYTES as u64 {
             file.set_len(0)?;
             file.write_all_at(&vec![0; BYTES], 0)?;
-            file.sync_all()?;
-            File::open(dir)?.sync_all()?;
         }
+        // Whoever made it may have ended before it was on disk.
+        file.sync_all()?;
+        File::open(dir)?.sync_all()?;
         Ok(Self { file, end: 0 })
+    }
+
+    /// What it holds: not what is under its name, which somebody may have given to another file.
+    pub(super) fn bytes(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; BYTES];
+        self.file.read_exact_at(&mut bytes, 0).map(|()| bytes)
     }
 
     /// Adds a commit, which is on disk then. False: there is no room for it, and nothing was written.
@@ -71,11 +80,20 @@ impl Journal {
         if commit.len() > BYTES - self.end {
             return Ok(false);
         }
-        done(|| self.file.write_all_at(&commit, self.end as u64))?;
-        step_aside();
-        done(|| self.file.sync_data())?;
-        self.end += commit.len();
+        if let Err(error) = self.write(&commit) {
+            // It may be there all the same, and is not to be found by whoever starts before the file was.
+            let _ = done(|| self.file.write_all_at(&[0; HEAD_BYTES], self.end as u64));
+            let _ = done(|| self.file.sync_data());
+            return Err(error);
+        }
+        self.end = (self.end + commit.len()).next_multiple_of(SECTOR_BYTES);
         Ok(true)
+    }
+
+    fn write(&self, commit: &[u8]) -> io::Result<()> {
+        done(|| self.file.write_all_at(commit, self.end as u64))?;
+        step_aside();
+        done(|| self.file.sync_data())
     }
 
     /// All that is in it has gone elsewhere.
@@ -98,20 +116,19 @@ pub(super) fn read(dir: &Path) -> io::Result<Vec<u8>> {
 pub(super) fn commits(bytes: &[u8], life: u64, mut reached: u64) -> Result<Vec<Batch>, String> {
     let (mut found, mut at) = (Vec::new(), 0);
     while let Some((commit, end)) = batch(bytes, at, life)?
-        && commit.revision == reached + 1
+        && reached.checked_add(1) == Some(commit.revision)
     {
         (reached, at) = (commit.revision, end);
         found.push(commit);
     }
-    for place in memmem::find_iter(&bytes[at..], &MAGIC) {
-        if let Some((later, _)) = batch(bytes, at + place, life)?
+    for place in (at..bytes.len()).step_by(SECTOR_BYTES) {
+        if let Some((later, _)) = batch(bytes, place, life)?
             && later.revision > reached
         {
             return Err(format!(
-                "revision {} is at byte {}, and none before it follows on revision {reached}. It was left as it is. To \
+                "revision {} is at byte {place}, and none before it follows on revision {reached}. It was left as it is. To \
                  go on at revision {reached}, cut it to {at} bytes and move {} away",
                 later.revision,
-                at + place,
                 super::mark::FILE
             ));
         }
@@ -119,9 +136,9 @@ pub(super) fn commits(bytes: &[u8], life: u64, mut reached: u64) -> Result<Vec<B
     Ok(found)
 }
 
-/// The commit of a life that begins at a byte, and where it ends.
+/// The commit of a life that begins at a byte, and where the next one does.
 fn batch(bytes: &[u8], at: usize, life: u64) -> Result<Option<(Batch, usize)>, String> {
-    let Some(text) = text(&bytes[at..]) else { return Ok(None) };
+    let Some(text) = bytes.get(at..).and_then(text) else { return Ok(None) };
     let line: Line<'_> =
         serde_json::from_slice(text).map_err(|error| format!("the commit at byte {at}: {error}"))?;
     if line.life != life {
@@ -134,7 +151,7 @@ fn batch(bytes: &[u8], at: usize, life: u64) -> Result<Option<(Batch, usize)>, S
         history: line.history.into_iter().map(|(revision, row)| (revision, owned(row))).collect(),
         ..Batch::changing(line.revision)
     };
-    Ok(Some((batch, at + HEAD_BYTES + text.len())))
+    Ok(Some((batch, (at + HEAD_BYTES + text.len()).next_multiple_of(SECTOR_BYTES))))
 }
 
 /// The text of the commit that these bytes begin with, if it is whole.
@@ -207,7 +224,12 @@ mod tests {
     }
 
     fn bytes_of(revisions: impl IntoIterator<Item = u64>) -> Vec<u8> {
-        revisions.into_iter().flat_map(|revision| commit(LIFE, &batch_of(revision, 40)).unwrap()).collect()
+        let padded = |revision| {
+            let mut bytes = commit(LIFE, &batch_of(revision, 40)).unwrap();
+            bytes.resize(bytes.len().next_multiple_of(SECTOR_BYTES), 7);
+            bytes
+        };
+        revisions.into_iter().flat_map(padded).collect()
     }
 
     fn revisions(found: Result<Vec<Batch>, String>) -> Result<Vec<u64>, String> {
@@ -242,8 +264,9 @@ mod tests {
 
     #[test]
     fn a_commit_that_was_cut_short_is_the_end() {
-        let (whole, last) = (bytes_of(1..=3), bytes_of([3]).len());
-        for cut in whole.len() - last..whole.len() {
+        let (whole, last) = (bytes_of(1..=3), bytes_of([1, 2]).len());
+        let length = commit(LIFE, &batch_of(3, 40)).unwrap().len();
+        for cut in last..last + length {
             for rest in [0, 0xFF] {
                 let mut bytes = whole.clone();
                 bytes[cut..].fill(rest);
@@ -257,7 +280,8 @@ mod tests {
     fn a_commit_that_is_damaged_before_another_is_told_and_where_to_cut() {
         let whole = bytes_of(1..=3);
         let (one, two) = (bytes_of([1]).len(), bytes_of([1, 2]).len());
-        for at in one..two {
+        let length = commit(LIFE, &batch_of(2, 40)).unwrap().len();
+        for at in one..one + length {
             let mut bytes = whole.clone();
             bytes[at] ^= 1 << (at % 8);
             let why = commits(&bytes, LIFE, 0).unwrap_err();
@@ -291,7 +315,10 @@ mod tests {
                 match rng.below(3) {
                     0 => bytes[at] = rng.next_u64() as u8,
                     1 => bytes.truncate(at + 1),
-                    _ => drop(bytes.splice(at..at, MAGIC)),
+                    _ => bytes[at / SECTOR_BYTES * SECTOR_BYTES..]
+                        .iter_mut()
+                        .zip(MAGIC)
+                        .for_each(|(b, m)| *b = m),
                 }
             }
             // Whatever is found was written so.

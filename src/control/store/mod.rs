@@ -144,6 +144,9 @@ impl Store {
         let mut store = Self::in_memory();
         let mut lost = None;
         store.revision = content.revision;
+        if store.revision == u64::MAX {
+            return Err(Unfit::Damaged("its revision is the last there can be".to_owned()));
+        }
         for (name, text) in content.objects {
             let mut kept = Kept::of_row(&name, &text).map_err(Unfit::Damaged)?;
             kept.entry.value = seal.uncover(&name, kept.entry.value).map_err(Unfit::Locked)?;

@@ -195,6 +195,52 @@ fn a_disk_that_fails_from_some_write_on_leaves_what_was_or_what_is_new() {
     }
 }
 
+/// A store with a commit that has failed, as so many writes of a disk that serves again have.
+fn failed_store(dir: &Path, padding: usize, failures: i64) -> Store {
+    let fault = faulty();
+    let mut store = Store::open(dir, Seal::default()).unwrap();
+    commit(&mut store, vec![route("1", "first")]);
+    fault.arm(0, failures, false);
+    let large = vec![route("1", &"x".repeat(padding))];
+    store.commit(large, &author(), 0, Term::Lasting).unwrap_err();
+    fault.disarm();
+    store
+}
+
+#[test]
+fn a_file_of_which_a_write_has_failed_is_not_gone_on_with() {
+    use std::os::unix::fs::MetadataExt as _;
+    for (padding, failures, is_another) in [(LARGE, i64::MAX, true), (10, i64::MAX, true), (10, 1, false)] {
+        let dir = TempDir::new().unwrap();
+        let mut store = failed_store(dir.path(), padding, failures);
+        let inode = || fs::metadata(dir.path().join("store.redb")).unwrap().ino();
+        let before = inode();
+        commit(&mut store, vec![route("2", "second")]);
+        // What the system has in memory of one whose sync has failed may never be on disk. A journal is.
+        assert_eq!(inode() != before, is_another, "{padding}");
+        let state = State::of(&store);
+        drop(store);
+        assert_eq!(State::of(&Store::open(dir.path(), Seal::default()).unwrap()), state, "{padding}");
+    }
+    FAULT.set(None);
+}
+
+#[test]
+fn what_another_process_has_written_since_is_not_written_over() {
+    let dir = TempDir::new().unwrap();
+    let mut store = failed_store(dir.path(), LARGE, i64::MAX);
+    FAULT.set(None);
+    let mut other = Store::open(dir.path(), Seal::default()).unwrap();
+    commit(&mut other, vec![route("1", "another's")]);
+    let state = State::of(&other);
+    drop(other);
+    let error = store.commit(vec![route("1", "ours")], &author(), 0, Term::Lasting).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+    assert!(error.to_string().contains("start again to go on with what it holds"), "{error}");
+    drop(store);
+    assert_eq!(State::of(&Store::open(dir.path(), Seal::default()).unwrap()), state);
+}
+
 /// A small file system in memory, until dropped.
 struct Mounted(TempDir);
 
