@@ -225,7 +225,10 @@ fn paths_do_not_become_series() {
     client.get("/").expect_status(200);
     client.get("/").expect_status(200);
     let lines = |gateway: &Gateway| gateway.metrics().lines().count();
-    eventually("the route's series", || gateway.metrics().contains("apisix_http_status{").then_some(()));
+    // The last that come of a kind of request.
+    let is_last =
+        |line: &str| line.starts_with("apisix_bandwidth{type=\"egress\"") && !line.contains("overflow");
+    eventually("the route's series", || gateway.metrics().lines().any(is_last).then_some(()));
     let before = lines(&gateway);
     for at in 0..200 {
         client
