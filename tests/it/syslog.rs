@@ -232,7 +232,8 @@ fn a_batch_is_tried_again() {
 fn what_finds_no_room_is_dropped() {
     let (origin, port) = (Origin::naming(), closed_port());
     let config = json!({
-        "port": port, "max_retry_count": 100, "retry_delay": 60, "drop_limit": 1000,
+        // Each line goes by itself: two together would find no room where one does.
+        "port": port, "max_retry_count": 100, "retry_delay": 60, "drop_limit": 1000, "flush_limit": 1,
         "log_format": {"text": "x".repeat(350)},
     });
     let gateway = telling(&origin, config).start();
