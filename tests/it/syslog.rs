@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use serde_json::{Value, json};
 
-use crate::kit::{Certs, Gateway, Origin, PATIENCE, Raw, Setup, Signal, as_node, eventually};
+use crate::kit::{Certs, Gateway, Origin, PATIENCE, Raw, Refusing, Setup, Signal, as_node, eventually};
 
 on_both_drivers!(
     each_request_is_a_line,
@@ -198,13 +198,9 @@ fn streams_are_lines_too() {
     assert_eq!((&line.said["route_id"], &line.said["upstream"]), (&json!("s"), &json!(node.node())));
 }
 
-/// A port that nobody listens on, and what holds it.
-fn closed_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 fn a_server_that_is_away_costs_lines_and_no_request() {
-    let (origin, port) = (Origin::naming(), closed_port());
+    let (origin, refusing) = (Origin::naming(), Refusing::new());
+    let port = refusing.address().port();
     let gateway = telling(&origin, json!({ "port": port })).start();
     for at in 0..5 {
         gateway.get(&format!("/{at}")).expect(200, &format!("GET /{at}"));
@@ -212,25 +208,27 @@ fn a_server_that_is_away_costs_lines_and_no_request() {
     eventually("all are lost", || (count(&gateway, "failed") == 5.0).then_some(()));
     gateway.wait_said(&[&format!("syslog: 127.0.0.1:{port} can not be reached: ")]);
     assert_eq!(gateway.said().matches("can not be reached").count(), 1, "it is said once");
-    let server = Server::on(TcpListener::bind(("127.0.0.1", port)).unwrap());
+    let server = Server::on(refusing.listen());
     gateway.get("/again").expect_status(200);
     assert_eq!(server.next().said["request"]["uri"], "/again");
     gateway.wait_said(&["is reached again"]);
 }
 
 fn a_batch_is_tried_again() {
-    let (origin, port) = (Origin::naming(), closed_port());
+    let (origin, refusing) = (Origin::naming(), Refusing::new());
+    let port = refusing.address().port();
     let config = json!({"port": port, "max_retry_count": 100, "retry_delay": 0.05});
     let gateway = telling(&origin, config).start();
     gateway.get("/kept").expect_status(200);
     eventually("the line is on its way", || gateway.access_log().contains("/kept").then_some(()));
-    let server = Server::on(TcpListener::bind(("127.0.0.1", port)).unwrap());
+    let server = Server::on(refusing.listen());
     assert_eq!(server.next().said["request"]["uri"], "/kept");
     assert_eq!((count(&gateway, "failed"), count(&gateway, "dropped")), (0.0, 0.0));
 }
 
 fn what_finds_no_room_is_dropped() {
-    let (origin, port) = (Origin::naming(), closed_port());
+    let (origin, refusing) = (Origin::naming(), Refusing::new());
+    let port = refusing.address().port();
     let config = json!({
         // Each line goes by itself: two together would find no room where one does.
         "port": port, "max_retry_count": 100, "retry_delay": 60, "drop_limit": 1000, "flush_limit": 1,

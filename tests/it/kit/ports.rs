@@ -1,7 +1,7 @@
 //! Which core a connection comes to. The kernel chooses among the cores' listeners by both addresses, so a client that comes
 //! from the same port comes to the same core.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -61,5 +61,11 @@ impl Refusing {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.0.local_addr().unwrap().as_socket().unwrap()
+    }
+
+    /// From here on somebody listens there.
+    pub(crate) fn listen(self) -> TcpListener {
+        self.0.listen(128).unwrap();
+        self.0.into()
     }
 }
