@@ -14,6 +14,9 @@ mod trio;
 /// Most bytes of header text that plugins may add to one message; what goes beyond is dropped and
 /// [`HeaderList::overflowed`] says so, upon which the message is refused. Worst case 64 KiB an exchange.
 pub const ADDED_BYTES_MAX: usize = 64 * 1024;
+/// Least that memory for added text grows by: what is added to usual heads has room at once, whatever length a
+/// number in it has.
+const ADDED_BYTES_STEP: usize = 512;
 
 /// A stretch of a buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -398,6 +401,14 @@ impl HeaderList {
         self.present.insert(id);
     }
 
+    /// Makes room for so many bytes more of `added`.
+    #[inline]
+    fn make_room(&mut self, bytes: usize) {
+        if self.added.capacity() - self.added.len() < bytes {
+            self.added.reserve(bytes.max(ADDED_BYTES_STEP));
+        }
+    }
+
     /// Writes the text of a line to `added`.
     fn store(&mut self, id: HeaderId, name: &str, value: &[u8]) -> Option<Line> {
         let (start, whole) = (self.added.len(), name.len() + COLON.len() + value.len() + LINE_END.len());
@@ -405,8 +416,8 @@ impl HeaderList {
             self.overflowed = true;
             return None;
         }
+        self.make_room(whole);
         let added = &mut self.added;
-        added.reserve(whole);
         added.extend_from_slice(name.as_bytes());
         added.extend_from_slice(COLON);
         put_value(value, added);

@@ -74,6 +74,7 @@ impl HeaderList {
             });
             begin = start + put(LINE_END, LINE_END.len());
         }
+        self.make_room(at);
         self.added.extend_from_slice(&room[..at]);
         self.present.0 |= ids;
     }
@@ -131,6 +132,22 @@ mod tests {
                     assert_eq!((together.present, together.repeated), (apart.present, apart.repeated));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_head_whose_numbers_get_longer_asks_for_no_more_memory() {
+        let trio = Trio::new(["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]);
+        for others in 0..300 {
+            let mut headers = HeaderList::new();
+            let mut write = |number| {
+                headers.clear();
+                headers.add("Server", &b"r".repeat(others));
+                headers.put_trio(&trio, &[number; 3].map(Short::number));
+                headers.set("Age", Short::number(number).as_bytes());
+                headers.added.capacity()
+            };
+            assert_eq!(write(0), write(u64::MAX), "beside {others} bytes of another line");
         }
     }
 
