@@ -29,6 +29,9 @@ pub const COUNT_MAX: u64 = u32::MAX as u64;
 const TICK: Duration = Duration::from_millis(10);
 /// What windows are measured in that are longer than [`LONG_TICKS`] ticks.
 const LONG_TICK: Duration = Duration::from_secs(1);
+const TICK_NS: u64 = TICK.as_nanos() as u64;
+const LONG_TICK_NS: u64 = LONG_TICK.as_nanos() as u64;
+const SECOND_NS: u64 = 1_000_000_000;
 /// 124 days of 10 ms: a quarter of what 32 bits can tell, so that what lies behind is told from what lies ahead.
 const LONG_TICKS: u64 = 1 << 30;
 /// A window that begins at most so many ticks after "now", an hour, began just now on a clock that was read later.
@@ -67,9 +70,10 @@ pub struct Fixed {
 impl Fixed {
     /// `limit` in each `window`, which is at least 10 ms.
     pub const fn new(limit: u64, window: Duration) -> Self {
-        let ticks = window.as_nanos() / TICK.as_nanos();
-        let tick = if ticks as u64 <= LONG_TICKS { TICK } else { LONG_TICK };
-        let window = (window.as_nanos() / tick.as_nanos()) as u64;
+        let nanos = window.as_secs().saturating_mul(SECOND_NS).saturating_add(window.subsec_nanos() as u64);
+        let ticks = nanos / TICK_NS;
+        let (window, tick_ns) =
+            if ticks <= LONG_TICKS { (ticks, TICK_NS) } else { (nanos / LONG_TICK_NS, LONG_TICK_NS) };
         Self {
             limit: if limit < COUNT_MAX { limit } else { COUNT_MAX },
             window: if window == 0 {
@@ -79,7 +83,7 @@ impl Fixed {
             } else {
                 COUNT_MAX
             },
-            tick_ns: tick.as_nanos() as u64,
+            tick_ns,
         }
     }
 
@@ -91,8 +95,6 @@ impl Fixed {
     /// Ticks until a moment. Either of two divisions by what is known costs less than one by what is not.
     #[inline]
     const fn ticks(&self, now: Moment) -> u64 {
-        const TICK_NS: u64 = TICK.as_nanos() as u64;
-        const LONG_TICK_NS: u64 = LONG_TICK.as_nanos() as u64;
         if self.tick_ns == TICK_NS { now.as_nanos() / TICK_NS } else { now.as_nanos() / LONG_TICK_NS }
     }
 

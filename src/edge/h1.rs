@@ -306,7 +306,7 @@ async fn serve_one(
 ) -> Served {
     let view = hall.view();
     let core = &hall.core;
-    ex.timing.received = core.now();
+    ex.timing.received = core.look();
     ex.timing.received_at = core.wall(ex.timing.received);
     ex.client = connection.client;
     ex.security.clone_from(&connection.security);

@@ -62,7 +62,11 @@ impl Stages {
     pub(super) async fn serve(hall: &Rc<Hall>, connection: Box<Connection>) -> (Box<Connection>, Next) {
         let mut stage = hall.stages.0.borrow_mut().pop().unwrap_or_else(Stage::new);
         stage.desk.given.set(Some((Rc::clone(hall), connection)));
-        let outcome = poll_fn(|cx| stage.poll(cx)).await;
+        let outcome = poll_fn(|cx| {
+            let _turn = hall.core.turn();
+            stage.poll(cx)
+        })
+        .await;
         // One that panicked does not come here: it is dropped with its connection.
         let mut stock = hall.stages.0.borrow_mut();
         if stock.len() < KEPT {

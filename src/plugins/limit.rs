@@ -234,7 +234,7 @@ impl Limit {
         let case = Case {
             tier: self.tiers.of(ex.consumer.name(), ex.consumer.group_id()),
             cost: self.cost_of(ex, &desk, env),
-            now: env.core.now(),
+            now: env.core.lately(),
             shadow: false,
         };
         if self.has_enforced

@@ -304,7 +304,7 @@ impl Limit {
             self.key.write(ex, name);
             true
         };
-        let Some(account) = till.hold(env.core.now(), (&self.scope, None), name) else { return Judged::Passed };
+        let Some(account) = till.hold(env.core.lately(), (&self.scope, None), name) else { return Judged::Passed };
         let Some((conn, burst)) = numbers else { return Judged::Unknown };
         ex.counted_at.set(Whereabouts::of(&*account));
         let seats = Seats::new(conn, burst);

@@ -165,7 +165,7 @@ impl LimitReq {
     /// Takes a turn from the count of this process.
     fn take_turn_here<'a>(&'a self, ex: &mut Exchange, env: Env<'a>) -> Step<'a> {
         let till = env.core.local(self.till, || Till::new(&env.core.ledger));
-        let now = env.core.now();
+        let now = env.core.lately();
         let name = |name: &mut Vec<u8>| {
             self.key.write(ex, name);
             true

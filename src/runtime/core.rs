@@ -93,6 +93,18 @@ pub struct Core {
     series: Cell<usize>,
     /// What did not fit into the stocks since memory was last given back, and since the last look.
     spilled: Cell<(u32, u32)>,
+    /// When the clock was last looked at in the turn under way; `None` outside of turns.
+    looked: Cell<Option<Moment>>,
+}
+
+/// A turn of a task that is being polled: while it lasts, nobody waits.
+#[derive(Debug)]
+pub struct Turn<'a>(&'a Core);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.looked.set(None);
+    }
 }
 
 impl Core {
@@ -124,6 +136,7 @@ impl Core {
             date: RefCell::default(),
             series: Cell::new(0),
             spilled: Cell::default(),
+            looked: Cell::default(),
         }
     }
 
@@ -142,6 +155,26 @@ impl Core {
     /// The time. A reading of the vDSO clock, some 25 ns: pass it on rather than ask twice.
     pub fn now(&self) -> Moment {
         clock::now()
+    }
+
+    /// A turn begins: until it ends, [`Self::lately`] does not ask twice.
+    pub fn turn(&self) -> Turn<'_> {
+        self.looked.set(Some(Moment::ZERO));
+        Turn(self)
+    }
+
+    /// The time, for what comes after it in this turn as well.
+    pub fn look(&self) -> Moment {
+        let now = self.now();
+        if self.looked.get().is_some() {
+            self.looked.set(Some(now));
+        }
+        now
+    }
+
+    /// The time, or when it was last looked at in this turn: earlier by what has been done since, never by a wait.
+    pub fn lately(&self) -> Moment {
+        self.looked.get().filter(|looked| *looked != Moment::ZERO).unwrap_or_else(|| self.look())
     }
 
     /// How to send what is to be sent now.
@@ -272,4 +305,36 @@ impl Core {
 /// Processor time this thread has used so far.
 pub fn thread_busy() -> Duration {
     Duration::from_nanos(super::sys::thread_cpu_ns())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pass(core: &Core) {
+        let before = core.now();
+        while core.now() == before {}
+    }
+
+    #[test]
+    fn within_a_turn_the_clock_is_looked_at_once_unless_somebody_looks_again() {
+        let core = Core::for_trial(Limits::default());
+        let turn = core.turn();
+        let first = core.lately();
+        pass(&core);
+        assert_eq!(core.lately(), first);
+        let second = core.look();
+        pass(&core);
+        assert!(second > first && core.lately() == second);
+        drop(turn);
+        assert!(core.lately() > second);
+    }
+
+    #[test]
+    fn outside_of_turns_nothing_is_remembered() {
+        let core = Core::for_trial(Limits::default());
+        let looked = core.look();
+        pass(&core);
+        assert!(core.lately() > looked);
+    }
 }

@@ -358,7 +358,7 @@ impl Counter {
             return Step::Wait(Box::pin(self.spend_afar(afar, ex, (env, cost))));
         }
         let till = env.core.local(self.till, || Till::new(&env.core.ledger));
-        let now = env.core.now();
+        let now = env.core.lately();
         let (mut judged, mut counted) = (false, false);
         for (limit_at, limit) in self.limits.iter().enumerate() {
             let counted_as = match limit.spend(ex, (now, self.sliding, cost), &till) {
