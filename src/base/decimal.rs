@@ -25,14 +25,38 @@ pub const fn three_digits(number: u16) -> [u8; 3] {
     [hundreds, tens, ones]
 }
 
-/// A number below a thousand, and how many digits it has; of another the last three.
+/// A number below a thousand, with zero bytes behind it, and how many digits it has; of another the last three.
 #[inline]
 pub const fn small(number: u16) -> ([u8; 3], usize) {
-    let [.., count] = DIGITS[number as usize % DIGITS.len()];
-    // The zeros in front fall out of the word.
-    let digits = u32::from_le_bytes(DIGITS[number as usize % DIGITS.len()]) >> (8 * (3 - count as u32));
+    let entry = u32::from_le_bytes(DIGITS[number as usize % DIGITS.len()]);
+    let count = entry >> 24;
+    // The count and the zeros in front fall out of the word.
+    let digits = entry << 8 >> (8 * (4 - count));
     let [a, b, c, _] = digits.to_le_bytes();
     ([a, b, c], count as usize)
+}
+
+/// Up to sixteen digits, the first in the lowest byte.
+struct Digits {
+    text: u128,
+    length: u32,
+}
+
+impl Digits {
+    /// A number below a thousand.
+    #[inline]
+    const fn first(number: u64) -> Self {
+        let ([a, b, c], length) = small(number as u16);
+        Self { text: u32::from_le_bytes([a, b, c, 0]) as u128, length: length as u32 }
+    }
+
+    /// Three more digits.
+    #[inline]
+    const fn then(self, number: u64) -> Self {
+        let [a, b, c] = three_digits(number as u16);
+        let more = u32::from_le_bytes([a, b, c, 0]) as u128;
+        Self { text: self.text | more << (8 * self.length), length: self.length + 3 }
+    }
 }
 
 /// A short text in room of a length that is known beforehand: a number, or little more.
@@ -47,19 +71,29 @@ impl Short {
     pub const ROOM: usize = 24;
 
     /// A number as digits.
+    #[inline]
     pub fn number(number: u64) -> Self {
+        // By three digits. Those of a number that is not large are put together in two registers.
+        let (millions, thousands, ones) = (number / 1_000_000, number / 1000 % 1000, number % 1000);
+        let digits = match (millions, thousands) {
+            (0, 0) => Digits::first(ones),
+            (0, _) => Digits::first(thousands).then(ones),
+            (1..1000, _) => Digits::first(millions).then(thousands).then(ones),
+            (1000..1_000_000, _) => {
+                Digits::first(millions / 1000).then(millions % 1000).then(thousands).then(ones)
+            }
+            _ => return Self::long(number),
+        };
+        let mut room = [0; Self::ROOM];
+        room[..size_of::<u128>()].copy_from_slice(&digits.text.to_le_bytes());
+        Self { room, length: digits.length as usize }
+    }
+
+    #[cold]
+    fn long(number: u64) -> Self {
         let mut short = Self { room: [0; Self::ROOM], length: 0 };
-        // By three digits, those that come last first.
-        let (mut groups, mut at, mut rest) = ([0; 6], 6, number);
-        while rest >= 1000 {
-            at -= 1;
-            groups[at] = (rest % 1000) as u16;
-            rest /= 1000;
-        }
-        let (digits, count) = small(rest as u16);
-        short.push(digits, count);
-        for group in &groups[at..] {
-            short.push(three_digits(*group), 3);
+        for digit in itoa::Buffer::new().format(number).bytes() {
+            short.push([digit, 0, 0], 1);
         }
         short
     }
@@ -88,22 +122,17 @@ impl Short {
 const IPV4_BYTES: usize = 16;
 
 /// An address with dots.
+#[inline]
 pub fn ipv4(address: Ipv4Addr) -> ([u8; IPV4_BYTES], usize) {
-    let (mut text, mut at) = ([0; IPV4_BYTES + 3], 0);
+    // Put together in two registers: bytes that are written one by one can not be read together at once.
+    let (mut text, mut at) = (0_u128, 0);
     for octet in address.octets() {
-        let (digits, count) = small(octet as u16);
-        // What is behind the digits is written over by what comes next.
-        if let Some(to) = text.get_mut(at..at + digits.len()) {
-            to.copy_from_slice(&digits);
-        }
-        at += count;
-        if let Some(to) = text.get_mut(at) {
-            *to = b'.';
-        }
-        at += 1;
+        let ([a, b, c], count) = small(octet.into());
+        let with_dot = u32::from_le_bytes([a, b, c, 0]) | u32::from(b'.') << (8 * count);
+        text |= u128::from(with_dot) << (8 * at);
+        at += count + 1;
     }
-    let [text @ .., _, _, _] = text;
-    (text, at - 1)
+    (text.to_le_bytes(), at - 1)
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code)]
 
+use std::mem::MaybeUninit;
+
 /// Where something was. It may be elsewhere by now, or nowhere: nothing is read there, so that asking for it in vain is all
 /// that can happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -9,7 +11,6 @@ pub struct Whereabouts(usize);
 
 /// Bytes of two lines of the cache side by side.
 const PAIR: usize = 128;
-#[cfg(target_arch = "x86_64")]
 const LINE: usize = 64;
 
 impl Whereabouts {
@@ -40,6 +41,21 @@ impl Whereabouts {
     }
 }
 
+/// Asks for the lines that hold this room, to write there; those of the first bytes, if it is longer than what is written at
+/// once. Nothing is written.
+#[inline]
+pub fn foresee_writing<const BYTES: usize>(room: &[MaybeUninit<u8>]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in room[..room.len().min(BYTES)].chunks(LINE) {
+        // SAFETY: as above; where a processor knows no such instruction it is one that does nothing.
+        unsafe {
+            std::arch::asm!("prefetchw [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly));
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (room, LINE);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,5 +68,15 @@ mod tests {
         let here = 5_u64;
         Whereabouts::of(&here).foresee();
         assert_eq!((here, Whereabouts::default()), (5, Whereabouts(0)));
+    }
+
+    #[test]
+    fn room_of_any_length_can_be_asked_for_and_stays_as_it_is() {
+        for length in [0, 1, LINE - 1, LINE, LINE + 1, 511, 512, 513, 5000] {
+            let mut bytes = Vec::with_capacity(length + 3);
+            bytes.extend_from_slice(b"abc");
+            foresee_writing::<512>(bytes.spare_capacity_mut());
+            assert_eq!(bytes, b"abc");
+        }
     }
 }

@@ -322,12 +322,13 @@ async fn serve_one(
     if let Some(joined) = run.joined.take() {
         return Served::Joined(run.into_tunnel(*joined));
     }
-    let Run { mut ex, upload, .. } = run;
+    // In place: what is moved is copied, and a copy may have to wait for all that was written before.
+    let Run { ex, upload, connection, .. } = &mut run;
     connection.counted_at = ex.counted_at.get();
     core.buffers.give_back(ex.response.headers.take_received());
-    let (buffer, beyond) = upload.into_leftover(&mut ex);
+    let (buffer, beyond) = upload.take_leftover(ex);
     core.buffers.give_back(buffer);
-    core.give_back(ex);
+    core.give_back(run.ex);
     Served::Answered(after, beyond)
 }
 

@@ -74,6 +74,16 @@ impl Line {
         }
     }
 
+    /// A text that needs no escapes: an id, the name of a consumer; left out when empty.
+    #[inline(always)]
+    pub(super) fn word(&mut self, name: &str, word: &str) {
+        if !word.is_empty() {
+            self.name(name);
+            self.put(word.as_bytes());
+            self.put(b"\"");
+        }
+    }
+
     fn inside(&mut self, text: &[u8]) {
         if is_plain_json(text) {
             return self.put(text);

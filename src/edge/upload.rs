@@ -368,9 +368,9 @@ impl Upload {
     }
 
     /// Takes the receive buffer from the exchange, and says where the next request begins, if any of it is here.
-    pub(super) fn into_leftover(self, ex: &mut Exchange) -> (Vec<u8>, Option<(Vec<u8>, usize)>) {
+    pub(super) fn take_leftover(&mut self, ex: &mut Exchange) -> (Vec<u8>, Option<(Vec<u8>, usize)>) {
         let buffer = ex.request.headers.take_received();
-        if let Some(beyond) = self.beyond {
+        if let Some(beyond) = self.beyond.take() {
             return (buffer, Some((beyond, 0)));
         }
         if self.at < buffer.len() && self.at > 0 {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, select};
 
 use crate::base::clock::{self, Moment};
 use crate::link::inquiry::{Inquiry, Subject};
@@ -59,7 +59,7 @@ impl Reports {
 
     /// Opens the access log anew, soon.
     pub(crate) fn reopen(&self) {
-        if self.commands.try_send(Command::Reopen).is_err() {
+        if !self.order(Command::Reopen) {
             log::warn("the access log is stuck in a write, it was not reopened");
         }
     }
@@ -67,7 +67,14 @@ impl Reports {
     /// Asks the thread to take what is waiting and end. See [`Self::has_ended`].
     pub(crate) fn end(&self) {
         // A full queue of commands means that the disk hangs: the process then ends without it.
-        let _ = self.commands.try_send(Command::End);
+        self.order(Command::End);
+    }
+
+    /// Whether there was room for a command.
+    fn order(&self, command: Command) -> bool {
+        let is_taken = self.commands.try_send(command).is_ok();
+        self.thread.thread().unpark();
+        is_taken
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -116,10 +123,12 @@ impl Desk {
     fn take_in_portions(&mut self, orders: &Receiver<Command>, between: Duration) -> Option<Command> {
         let mut is_busy = (REST / PORTION_MAX..REST).contains(&between);
         while is_busy {
-            match orders.recv_timeout(REST) {
+            // A channel would first spin and give its turn away, over and over: an order ends this rest, too.
+            thread::park_timeout(REST);
+            match orders.try_recv() {
                 Ok(order) => return Some(order),
-                Err(RecvTimeoutError::Disconnected) => return Some(Command::End),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(TryRecvError::Disconnected) => return Some(Command::End),
+                Err(TryRecvError::Empty) => {}
             }
             let waiting = self.inbox.reports.len();
             for report in self.inbox.reports.clone().try_iter().take(waiting) {
