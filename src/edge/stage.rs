@@ -63,7 +63,7 @@ impl Stages {
         let mut stage = hall.stages.0.borrow_mut().pop().unwrap_or_else(Stage::new);
         stage.desk.given.set(Some((Rc::clone(hall), connection)));
         let outcome = poll_fn(|cx| {
-            let _turn = hall.core.turn();
+            let _polling = hall.core.polling();
             stage.poll(cx)
         })
         .await;

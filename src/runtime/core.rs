@@ -93,15 +93,15 @@ pub struct Core {
     series: Cell<usize>,
     /// What did not fit into the stocks since memory was last given back, and since the last look.
     spilled: Cell<(u32, u32)>,
-    /// When the clock was last looked at in the turn under way; `None` outside of turns.
+    /// When the clock was last looked at in the poll under way; `None` outside of polls.
     looked: Cell<Option<Moment>>,
 }
 
-/// A turn of a task that is being polled: while it lasts, nobody waits.
+/// Something is being polled: until that returns, nobody waits.
 #[derive(Debug)]
-pub struct Turn<'a>(&'a Core);
+pub struct Polling<'a>(&'a Core);
 
-impl Drop for Turn<'_> {
+impl Drop for Polling<'_> {
     fn drop(&mut self) {
         self.0.looked.set(None);
     }
@@ -157,13 +157,13 @@ impl Core {
         clock::now()
     }
 
-    /// A turn begins: until it ends, [`Self::lately`] does not ask twice.
-    pub fn turn(&self) -> Turn<'_> {
+    /// A poll begins: until what is returned is dropped, [`Self::lately`] does not ask twice.
+    pub fn polling(&self) -> Polling<'_> {
         self.looked.set(Some(Moment::ZERO));
-        Turn(self)
+        Polling(self)
     }
 
-    /// The time, for what comes after it in this turn as well.
+    /// The time, for what comes after it in this poll as well.
     pub fn look(&self) -> Moment {
         let now = self.now();
         if self.looked.get().is_some() {
@@ -172,7 +172,7 @@ impl Core {
         now
     }
 
-    /// The time, or when it was last looked at in this turn: earlier by what has been done since, never by a wait.
+    /// The time, or when it was last looked at in this poll: earlier by what has been done since, never by a wait.
     pub fn lately(&self) -> Moment {
         self.looked.get().filter(|looked| *looked != Moment::ZERO).unwrap_or_else(|| self.look())
     }
@@ -317,21 +317,21 @@ mod tests {
     }
 
     #[test]
-    fn within_a_turn_the_clock_is_looked_at_once_unless_somebody_looks_again() {
+    fn within_a_poll_the_clock_is_looked_at_once_unless_somebody_looks_again() {
         let core = Core::for_trial(Limits::default());
-        let turn = core.turn();
+        let polling = core.polling();
         let first = core.lately();
         pass(&core);
         assert_eq!(core.lately(), first);
         let second = core.look();
         pass(&core);
         assert!(second > first && core.lately() == second);
-        drop(turn);
+        drop(polling);
         assert!(core.lately() > second);
     }
 
     #[test]
-    fn outside_of_turns_nothing_is_remembered() {
+    fn outside_of_polls_nothing_is_remembered() {
         let core = Core::for_trial(Limits::default());
         let looked = core.look();
         pass(&core);
