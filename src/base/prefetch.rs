@@ -47,7 +47,8 @@ impl Whereabouts {
 pub fn foresee_writing<const BYTES: usize>(room: &[MaybeUninit<u8>]) {
     #[cfg(target_arch = "x86_64")]
     for line in room[..room.len().min(BYTES)].chunks(LINE) {
-        // SAFETY: as above; where a processor knows no such instruction it is one that does nothing.
+        // SAFETY: the instruction changes no byte, flag or register and faults on no address, and this is one of room that is
+        // borrowed here. A processor that does not know it takes it for one that does nothing.
         unsafe {
             std::arch::asm!("prefetchw [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly));
         }

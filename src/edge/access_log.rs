@@ -172,10 +172,7 @@ fn write_json(line: &mut Line, stamp: &mut Stamp, tail: &[u8], ex: &Exchange) {
     line.word(name!(text "service_id"), ex.route.service_id());
     line.word(name!(text "consumer"), ex.consumer.name());
     if !request.path.is_empty() {
-        // A method is a token, which needs no escapes.
-        line.name(name!(text "method"));
-        line.put(request.method().text().as_bytes());
-        line.put(b"\"");
+        line.word(name!(text "method"), request.method().text());
     }
     line.text(name!(text "host"), request.host.as_bytes());
     line.text(name!(text "path"), &request.path);

@@ -74,9 +74,11 @@ impl Line {
         }
     }
 
-    /// A text that needs no escapes: an id, the name of a consumer; left out when empty.
+    /// A text that needs no escapes, as whoever made it has seen to: an id, the name of a consumer, a method, a word of
+    /// ours; left out when empty.
     #[inline(always)]
     pub(super) fn word(&mut self, name: &str, word: &str) {
+        debug_assert!(is_plain_json(word.as_bytes()), "{word:?} can not stand in a line of the log as it is");
         if !word.is_empty() {
             self.name(name);
             self.put(word.as_bytes());
